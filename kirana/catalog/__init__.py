@@ -1,0 +1,1 @@
+"""Versioned configuration: objects in files, validated together, published as revisions."""

@@ -1,0 +1,225 @@
+"""The kinds of object in a catalog, as people write them. Each knows what it alone can check.
+
+What takes several objects to check is in `kirana.catalog.validation`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from kirana.errors import did_you_mean
+from kirana.schema import DTYPES, KEY_DTYPES
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_MAX_NAME = 48
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
+        raise ValueError(
+            f"'{name}' is no name: a letter, then letters, digits, _ and -, "
+            f"{_MAX_NAME} characters at most"
+        )
+    return name
+
+
+def _check_dotted(name: str) -> str:
+    entity, dot, group = name.partition(".")
+    if not dot:
+        raise ValueError(f"'{name}' must be entity.group, like product.stats")
+    _check_name(entity)
+    _check_name(group)
+    return name
+
+
+def _duration_ms(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"'{value}' is no duration: a number and ms, s, m, h or d, like 7d")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"unknown {what} '{value}': {did_you_mean(value, known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+GroupName = Annotated[str, AfterValidator(_check_dotted)]
+DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0)]
+"""Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
+
+
+class Strict(BaseModel):
+    """Refuses keys that it does not know, and says which it does."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: object) -> object:
+        if isinstance(value, dict):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in value:
+                if key not in known:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key '{key}': {hint}",
+                        {"key": str(key), "hint": did_you_mean(str(key), known)},
+                    )
+        return value
+
+
+class KeyObject(Strict):
+    name: Name
+    dtype: Annotated[str, _one_of(KEY_DTYPES, "dtype of a key")] = "string"
+
+
+class FeatureObject(Strict):
+    name: Name
+    dtype: Annotated[str, _one_of(DTYPES, "dtype")]
+    shape: list[Annotated[int, Field(ge=1, le=65536)]] = []
+    default: bool | int | float | str | list[int | float] | None = None
+
+
+class EntityObject(Strict):
+    """What features are about. Several keys make a compound entity."""
+
+    kind: Literal["entity"] = "entity"
+    name: Name
+    keys: Annotated[list[KeyObject], Field(min_length=1)]
+
+
+class FeatureGroupObject(Strict):
+    """Features of one entity that are written, and expire, together."""
+
+    kind: Literal["feature_group"] = "feature_group"
+    name: GroupName
+    ttl: DurationMs | None = None
+    codec: str = "packed"
+    features: Annotated[list[FeatureObject], Field(min_length=1)]
+
+
+class EventTypeObject(Strict):
+    """A kind of interaction: how many are kept a user, for how long, and what repeats do."""
+
+    kind: Literal["event_type"] = "event_type"
+    name: Name
+    keep: Annotated[int, Field(ge=1, le=100_000)] = 500
+    ttl: DurationMs | None = None
+    repeats: Literal["all", "latest"] = "all"
+
+
+class CandidateGeneratorObject(Strict):
+    """What `cg_name` of a `candidates` node names: an implementation and its parameters."""
+
+    kind: Literal["candidate_generator"] = "candidate_generator"
+    name: Name
+    generator: str
+    parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
+
+
+class NodeObject(Strict):
+    """A step of a flow: an operation, its parameters, and what happens when it fails."""
+
+    op: str
+    parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
+    timeout_ms: Annotated[int, Field(ge=1)] | None = None
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    fallback: Literal["empty"] | None = None
+    when: str | None = None
+
+
+class FlowObject(Strict):
+    """A graph as an adjacency list: each node, and the nodes that consume what it gives."""
+
+    kind: Literal["flow"] = "flow"
+    name: Name
+    graph: Annotated[dict[str, list[str]], Field(min_length=1)]
+    nodes: dict[str, NodeObject]
+
+
+class InputObject(Strict):
+    """A column that comes with the request (a generator's score), not from the feature store."""
+
+    name: Name
+    default: float | int = 0.0
+
+
+class ModelCallObject(Strict):
+    """One model over the matrix: its output tensor, under whose name the score knows it."""
+
+    name: Name
+    model: Name
+    output: Name
+
+
+class InferflowObject(Strict):
+    """From context ids to scores: entities, the columns of the matrix, models, the score."""
+
+    kind: Literal["inferflow"] = "inferflow"
+    name: Name
+    context: Annotated[dict[str, str], Field(min_length=1)]
+    rows: str
+    resolve: dict[str, str] = {}
+    inputs: list[InputObject] = []
+    features: list[str] = []
+    models: Annotated[list[ModelCallObject], Field(min_length=1)]
+    score: str
+
+
+class ModelObject(Strict):
+    """An ONNX model under the model root: a float32 matrix in, one value a row out."""
+
+    kind: Literal["model"] = "model"
+    name: Name
+    path: str
+
+    @model_validator(mode="after")
+    def _stays_under_the_root(self) -> ModelObject:
+        parts = self.path.split("/")
+        if not self.path or self.path.startswith("/") or ".." in parts or "" in parts:
+            raise ValueError(f"'{self.path}' must be a path below the model root, without '..'")
+        return self
+
+
+CatalogObject = (
+    EntityObject
+    | FeatureGroupObject
+    | EventTypeObject
+    | CandidateGeneratorObject
+    | FlowObject
+    | InferflowObject
+    | ModelObject
+)
+
+
+KINDS: dict[str, type[CatalogObject]] = {
+    "entity": EntityObject,
+    "feature_group": FeatureGroupObject,
+    "event_type": EventTypeObject,
+    "candidate_generator": CandidateGeneratorObject,
+    "model": ModelObject,
+    "inferflow": InferflowObject,
+    "flow": FlowObject,
+}
+"""The kinds by name, in the order in which they build on one another."""

@@ -1,0 +1,111 @@
+"""What each part makes of a revision, kept while requests may be pinned to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import KiranaError, Unavailable
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+KEPT_REVISIONS = 32
+
+
+class CatalogSource(Protocol):
+    """Where revisions are published. Both calls may block: a few stats, or reading a file."""
+
+    def current(self) -> int:
+        """Return the number of the live revision, 0 if nothing was published yet."""
+
+    def load(self, revision: int) -> Catalog:
+        """Read one revision. Raises `Unknown` if it isn't there, `CatalogError` if broken."""
+
+
+class Revisions(Generic[T]):
+    """Builds a part once a revision, when it is first asked for; the oldest are let go."""
+
+    def __init__(self, source: CatalogSource, build: Callable[[Catalog], T]) -> None:
+        self._source = source
+        self._build = build
+        self._built: dict[int, T] = {}
+        self._building: dict[int, asyncio.Task[T]] = {}
+
+    async def at(self, revision: int) -> T:
+        """Return the part at `revision`, built in a thread if this is the first that it is asked.
+
+        Raises `Unavailable` if the revision can't be read here.
+        """
+        found = self._built.get(revision)
+        if found is not None:
+            return found
+        task = self._building.get(revision)
+        if task is None:
+            task = self._building[revision] = asyncio.create_task(self._make(revision))
+        return await asyncio.shield(task)
+
+    async def _make(self, revision: int) -> T:
+        try:
+            made = await asyncio.to_thread(lambda: self._build(self._source.load(revision)))
+        except (KiranaError, OSError) as error:
+            raise Unavailable(f"revision {revision} can't be used here: {error}") from error
+        finally:
+            self._building.pop(revision, None)
+        self._built[revision] = made
+        while len(self._built) > KEPT_REVISIONS:
+            del self._built[min(self._built)]
+        return made
+
+
+class Part(Protocol):
+    """A service that prepares itself for a revision before requests run on it."""
+
+    async def prepare(self, revision: int) -> None: ...
+
+
+class LiveRevision:
+    """The revision that new requests are pinned to; switches only when every part is prepared.
+
+    What is published broken is logged and counted in `refused`, and the last good one stays.
+    """
+
+    def __init__(
+        self, source: CatalogSource, parts: Sequence[Part], *, poll_s: float = 0.25
+    ) -> None:
+        self._source = source
+        self._parts = parts
+        self._poll_s = poll_s
+        self._seen = 0
+        self.number = 0
+        self.refused = 0
+
+    async def start(self) -> None:
+        """Prepare the current revision. Raises `Unavailable` if there is none, or it is broken."""
+        self._seen = await asyncio.to_thread(self._source.current)
+        if not self._seen:
+            raise Unavailable("the catalog has no revision yet: publish one with 'kirana apply'")
+        await self._prepare(self._seen)
+
+    async def follow(self) -> None:
+        """Switch to each new revision, until cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                latest = await asyncio.to_thread(self._source.current)
+                if latest != self._seen:
+                    self._seen = latest
+                    await self._prepare(latest)
+                    logger.info("revision %d is live", latest)
+            except Exception:
+                self.refused += 1
+                logger.exception("revision %d stays live", self.number)
+
+    async def _prepare(self, revision: int) -> None:
+        pending: list[Awaitable[None]] = [part.prepare(revision) for part in self._parts]
+        await asyncio.gather(*pending)
+        self.number = revision

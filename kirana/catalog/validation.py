@@ -1,0 +1,299 @@
+"""From documents to one revision: names that are taken, references to nothing, what can't run.
+
+All problems are collected, each with its file, line and path, so that one run shows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kirana.catalog.documents import Document, parse_object
+from kirana.catalog.objects import (
+    CandidateGeneratorObject,
+    CatalogObject,
+    EntityObject,
+    EventTypeObject,
+    FeatureGroupObject,
+    FeatureObject,
+    FlowObject,
+    InferflowObject,
+    ModelObject,
+)
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import CODECS
+from kirana.errors import CatalogError, KiranaError, Problem, did_you_mean
+from kirana.flow.generators import build_generator
+from kirana.flow.graph import compile_flow
+from kirana.inferflow.plan import INPUT, compile_inferflow
+from kirana.models.onnx import Signature
+from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
+
+Versions = Mapping[str, Sequence[SchemaVersion]]
+Signatures = Callable[[ModelObject], Signature]
+"""Reads what a model takes and gives. Raises `ConfigurationError` if the file is no model."""
+
+MAX_VERSIONS = 0xFFFF
+O = TypeVar("O", bound=CatalogObject)  # noqa: E741
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An object and where it was written."""
+
+    object: CatalogObject
+    document: Document
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.object.kind, self.object.name)
+
+
+def parse_documents(documents: Iterable[Document]) -> list[Placed]:
+    """Parse every document. Raises `CatalogError` with the problems of all of them."""
+    placed: dict[tuple[str, str], Placed] = {}
+    problems: list[Problem] = []
+    for document in documents:
+        if document.data is None:
+            continue
+        try:
+            each = Placed(parse_object(document), document)
+        except CatalogError as error:
+            problems += error.problems
+            continue
+        first = placed.setdefault(each.key, each)
+        if first is not each:
+            kind, name = each.key
+            where = f"{first.document.file}:{first.document.lines.get('', 0)}"
+            problems.append(document.problem(f"{kind} '{name}' is already in {where}", "name"))
+    if problems:
+        raise CatalogError(problems)
+    return list(placed.values())
+
+
+def validate(
+    placed: Sequence[Placed], versions: Versions, signatures: Signatures | None
+) -> Catalog:
+    """Resolve everything and compile what runs; return the catalog as revision 0.
+
+    `versions` is the history of each group; features that differ from its end make the next
+    version. With `signatures` every model's file is looked into. Raises `CatalogError`.
+    """
+    return _Validation(placed, versions, signatures).run()
+
+
+class _Validation:
+    def __init__(
+        self, placed: Sequence[Placed], versions: Versions, signatures: Signatures | None
+    ) -> None:
+        self.placed = placed
+        self.versions = versions
+        self.signatures = signatures
+        self.problems: list[Problem] = []
+
+    def of(self, type_: type[O]) -> list[tuple[O, Document]]:
+        return [(e.object, e.document) for e in self.placed if isinstance(e.object, type_)]
+
+    def named(self, type_: type[O]) -> dict[str, O]:
+        return {each.name: each for each, _ in self.of(type_)}
+
+    def refuse(self, document: Document, message: str, path: str = "") -> None:
+        self.problems.append(document.problem(message, path))
+
+    def take(self, document: Document, error: CatalogError) -> None:
+        """Give the problems of a compiler, which knows paths alone, their file and line."""
+        for problem in error.problems:
+            self.problems.append(document.problem(problem.message, problem.path))
+
+    def stop_if_any(self) -> None:
+        if self.problems:
+            raise CatalogError(list(dict.fromkeys(self.problems)))
+
+    def run(self) -> Catalog:
+        catalog = Catalog(
+            revision=0,
+            objects=tuple(each.object for each in self.placed),
+            entities=self._entities(),
+            groups={},
+            event_types=self._event_types(),
+            generators=self.named(CandidateGeneratorObject),
+            models=self.named(ModelObject),
+            inferflows=self.named(InferflowObject),
+            flows=self.named(FlowObject),
+        )
+        catalog = replace(catalog, groups=self._groups(catalog.entities))
+        self.stop_if_any()
+        self._check_generators(catalog)
+        self._check_inferflows(catalog)
+        self.stop_if_any()
+        for flow, document in self.of(FlowObject):
+            try:
+                compile_flow(flow, catalog)
+            except CatalogError as error:
+                self.take(document, error)
+        self.stop_if_any()
+        return catalog
+
+    def _entities(self) -> dict[str, Entity]:
+        entities = {}
+        for each, document in self.of(EntityObject):
+            names = [key.name for key in each.keys]
+            if len(set(names)) < len(names):
+                self.refuse(document, f"a key stands here twice: {names}", "keys")
+            if each.name == INPUT:
+                self.refuse(document, f"'{INPUT}' is the name of an inferflow's inputs", "name")
+            keys = tuple(Key(key.name, key.dtype) for key in each.keys)
+            entities[each.name] = Entity(each.name, keys)
+        return entities
+
+    def _event_types(self) -> dict[str, EventTypeObject]:
+        types = self.named(EventTypeObject)
+        for one, other in permutations(types, 2):
+            if one.endswith(f"_{other}"):
+                document = next(d for e, d in self.of(EventTypeObject) if e.name == one)
+                self.refuse(
+                    document,
+                    f"'{one}' ends like '_{other}': the stored key <user>_{one} would also be "
+                    f"that of '{other}' for another user",
+                    "name",
+                )
+        return types
+
+    def _groups(self, entities: Mapping[str, Entity]) -> dict[str, FeatureGroup]:
+        groups = {}
+        for each, document in self.of(FeatureGroupObject):
+            entity = entities.get(each.name.partition(".")[0])
+            if entity is None:
+                name = each.name.partition(".")[0]
+                hint = did_you_mean(name, entities)
+                self.refuse(document, f"unknown entity '{name}': {hint}", "name")
+                continue
+            if each.codec not in CODECS:
+                hint = did_you_mean(each.codec, CODECS)
+                self.refuse(document, f"unknown codec '{each.codec}': {hint}", "codec")
+                continue
+            before = len(self.problems)
+            features = self._features(each, document)
+            if len(self.problems) > before:
+                continue
+            history = self._history(each.name, features, document)
+            groups[each.name] = FeatureGroup(
+                each.name, entity, each.ttl or 0, each.codec, tuple(history)
+            )
+        return groups
+
+    def _features(self, group: FeatureGroupObject, document: Document) -> tuple[Feature, ...]:
+        features: dict[str, Feature] = {}
+        for at, each in enumerate(group.features):
+            path = f"features[{at}]"
+            if each.name in features:
+                self.refuse(document, f"'{each.name}' stands here twice", f"{path}.name")
+            if each.shape and each.dtype not in NUMERIC:
+                self.refuse(document, f"a vector of {each.dtype} can't be stored", f"{path}.shape")
+                continue
+            try:
+                features[each.name] = feature_of(each)
+            except ValueError as error:
+                self.refuse(document, str(error), f"{path}.default")
+        return tuple(features.values())
+
+    def _history(
+        self, group: str, features: tuple[Feature, ...], document: Document
+    ) -> list[SchemaVersion]:
+        history = list(self.versions.get(group, ()))
+        if history and history[-1].features == features:
+            return history
+        for version in history:
+            for feature in features:
+                old = (
+                    version.features[version.index[feature.name]]
+                    if (feature.name in version.index)
+                    else feature
+                )
+                if old.signature != feature.signature:
+                    at = [each.name for each in features].index(feature.name)
+                    self.refuse(
+                        document,
+                        f"'{feature.name}' was {old.dtype}{list(old.shape) or ''} in schema "
+                        f"version {version.number}: rows of it are still there, so another "
+                        "dtype or shape needs another name",
+                        f"features[{at}]",
+                    )
+        if len(history) >= MAX_VERSIONS:
+            self.refuse(document, f"'{group}' has used all {MAX_VERSIONS} schema versions")
+        return [*history, SchemaVersion(group, len(history) + 1, features)]
+
+    def _check_generators(self, catalog: Catalog) -> None:
+        for each, document in self.of(CandidateGeneratorObject):
+            try:
+                build_generator(each, catalog)
+            except CatalogError as error:
+                self.take(document, error)
+
+    def _check_inferflows(self, catalog: Catalog) -> None:
+        signatures: dict[str, Signature] = {}
+        for model, document in self.of(ModelObject):
+            if self.signatures is not None:
+                try:
+                    signatures[model.name] = self.signatures(model)
+                except KiranaError as error:
+                    self.refuse(document, error.message, error.field or "path")
+        for inferflow, document in self.of(InferflowObject):
+            try:
+                plan = compile_inferflow(inferflow, catalog)
+            except CatalogError as error:
+                self.take(document, error)
+                continue
+            for at, call in enumerate(plan.calls):
+                signature = signatures.get(call.model)
+                if signature is None:
+                    continue
+                if signature.width not in (None, len(plan.columns)):
+                    self.refuse(
+                        document,
+                        f"model '{call.model}' takes {signature.width} columns, the features "
+                        f"and inputs make {len(plan.columns)}",
+                        f"models[{at}].model",
+                    )
+                if call.output not in signature.outputs:
+                    hint = did_you_mean(call.output, signature.outputs)
+                    self.refuse(
+                        document,
+                        f"model '{call.model}' has no output '{call.output}': {hint}",
+                        f"models[{at}].output",
+                    )
+
+
+def feature_of(each: FeatureObject) -> Feature:
+    """Raises `ValueError` for a default that the dtype and shape can't hold."""
+    shape = tuple(each.shape)
+    default: Any = each.default
+    if default is None:
+        return Feature(each.name, each.dtype, shape)
+    if each.dtype == "string":
+        if not isinstance(default, str):
+            raise ValueError(f"the default of a string must be a string, not {default!r}")
+    elif each.dtype == "bool":
+        if not isinstance(default, bool):
+            raise ValueError(f"the default of a bool must be true or false, not {default!r}")
+    else:
+        values = default if isinstance(default, list) else [default]
+        if isinstance(default, list) and np.shape(default) != shape:
+            raise ValueError(
+                f"the default has the shape {list(np.shape(default))}, not {each.shape}"
+            )
+        dtype = NUMERIC[each.dtype]
+        for value in values:
+            if isinstance(value, bool | str):
+                raise ValueError(f"the default of {each.dtype} must be a number, not {value!r}")
+            if dtype.kind in "iu" and not (
+                isinstance(value, int) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+            ):
+                raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
+        if isinstance(default, list):
+            default = tuple(default)
+    return Feature(each.name, each.dtype, shape, default)

@@ -1,0 +1,10 @@
+"""Between columns of values and the bytes that a store keeps. See docs/formats.md."""
+
+from kirana.codecs.keys import key_texts
+from kirana.codecs.packed import Packed
+from kirana.codecs.rows import STATUS_NAMES, Codec, Column, Rows, Status
+
+CODECS: dict[str, Codec] = {"packed": Packed()}
+"""By the name that a feature group gives in `codec:`."""
+
+__all__ = ["CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status", "key_texts"]

@@ -1,0 +1,143 @@
+"""Key text: the one canonical spelling of an entity's keys, the same in every store.
+
+Each key in its canonical form (integers in decimal), a backslash before `|` and `\\`,
+joined by `|`. `7` and `"7"` are the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kirana.errors import InvalidInput, TooLarge
+from kirana.schema import Entity, Key
+
+MAX_KEY_BYTES = 400
+"""Limit of one key text in UTF-8: what is left of LMDB's 511 bytes beside a group's name."""
+
+Ids = Sequence[str | int]
+
+_RANGES = {
+    name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
+    for name in ("int32", "int64", "uint32", "uint64")
+}
+
+
+def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
+    """Return the canonical text of each id; `field` names them in an error."""
+    kinds = set(map(type, ids))
+    if not kinds <= {str, int}:
+        at = next(i for i, each in enumerate(ids) if type(each) not in (str, int))
+        raise InvalidInput(
+            f"an id must be a string or an integer, not {type(ids[at]).__name__}",
+            field=f"{field}[{at}]",
+        )
+    if key.dtype == "string":
+        texts = [*map(str, ids)]
+    else:
+        texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
+    for at, text in enumerate(texts):
+        if not text:
+            raise InvalidInput("an id must not be empty", field=f"{field}[{at}]")
+    return texts
+
+
+def _integer_text(value: str | int, dtype: str, field: str) -> str:
+    try:
+        number = int(value)
+    except ValueError:
+        raise InvalidInput(f"'{value}' is not an integer ({dtype})", field=field) from None
+    low, high = _RANGES[dtype]
+    if not low <= number <= high:
+        raise InvalidInput(f"{number} is out of the range of {dtype}", field=field)
+    return str(number)
+
+
+def join_ids(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Escape and join the canonical ids, one column a key and all of one length."""
+    escaped = [_escape_all(column) for column in columns]
+    if len(escaped) == 1:
+        return escaped[0]
+    return list(map("|".join, zip(*escaped, strict=True)))
+
+
+def _escape_all(texts: Sequence[str]) -> list[str]:
+    together = "".join(texts)
+    if "|" not in together and "\\" not in together:
+        return list(texts)
+    return [text.replace("\\", "\\\\").replace("|", "\\|") for text in texts]
+
+
+def split_key_text(text: str) -> list[str]:
+    """Return the ids that `join_ids` joined."""
+    ids, current, escaped = [], "", False
+    for char in text:
+        if escaped:
+            current, escaped = current + char, False
+        elif char == "\\":
+            escaped = True
+        elif char == "|":
+            ids.append(current)
+            current = ""
+        else:
+            current += char
+    return [*ids, current]
+
+
+def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys") -> list[str]:
+    """Return one key text a row. Lists zip (all of one length), scalars broadcast.
+
+    Raises `InvalidInput` that names the key which is missing, too many, of a wrong type or
+    of another length, and `TooLarge` where a key text is longer than `MAX_KEY_BYTES`.
+    """
+    wanted = [key.name for key in entity.keys]
+    for name in keys:
+        if name not in wanted:
+            raise InvalidInput(
+                f"entity '{entity.name}' has no key '{name}': its keys are {wanted}",
+                field=f"{field}.{name}",
+            )
+    length = None
+    for name in wanted:
+        if name not in keys:
+            raise InvalidInput(
+                f"entity '{entity.name}' needs the key '{name}'", field=f"{field}.{name}"
+            )
+        ids = keys[name]
+        if isinstance(ids, list):
+            if length is not None and len(ids) != length:
+                raise InvalidInput(
+                    f"lists of keys must have one length: {len(ids)} is not {length}",
+                    field=f"{field}.{name}",
+                )
+            length = len(ids)
+    rows = 1 if length is None else length
+    columns = []
+    for key in entity.keys:
+        ids = keys[key.name]
+        if isinstance(ids, list):
+            columns.append(id_texts(key, ids, field=f"{field}.{key.name}"))
+        else:
+            columns.append(id_texts(key, [ids], field=f"{field}.{key.name}") * rows)  # type: ignore[list-item]
+    texts = join_ids(columns)
+    check_lengths(texts, field=f"{field}.{wanted[0]}")
+    return texts
+
+
+def check_lengths(texts: Sequence[str], *, field: str) -> None:
+    """Refuse a key text of more than `MAX_KEY_BYTES`, and characters that have no UTF-8."""
+    if not texts:
+        return
+    if max(map(len, texts)) * 4 <= MAX_KEY_BYTES and all(map(str.isascii, texts)):
+        return
+    for at, text in enumerate(texts):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput("an id must be valid Unicode", field=f"{field}[{at}]") from None
+        if size > MAX_KEY_BYTES:
+            raise TooLarge(
+                f"a key of {size} bytes is over the limit of {MAX_KEY_BYTES}",
+                field=f"{field}[{at}]",
+            )

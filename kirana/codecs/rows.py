@@ -1,0 +1,83 @@
+"""What every codec takes and gives: columns in, rows of bytes out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.schema import Array, FeatureGroup, SchemaVersion
+
+
+class Status(IntEnum):
+    """What became of one row; anything but OK means that its values are defaults."""
+
+    OK = 0
+    MISSING = 1
+    EXPIRED = 2
+    UNAVAILABLE = 3
+    CORRUPT = 4
+
+
+STATUS_NAMES = tuple(status.name.lower() for status in Status)
+
+
+class Provenance(IntEnum):
+    """Where one cell comes from."""
+
+    STORED = 0
+    NULL = 1
+    NO_ROW = 2
+    NOT_IN_VERSION = 3
+
+
+PROVENANCE_NAMES = tuple(each.name.lower() for each in Provenance)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Values of one feature: shape (rows, *feature.shape); `nulls` (rows,) is True where null."""
+
+    values: Array
+    nulls: npt.NDArray[np.bool_] | None = None
+
+
+class Rows(Protocol):
+    """A decoded batch. Rows that are not OK hold the defaults of the schema that is read."""
+
+    status: npt.NDArray[np.uint8]
+    event_time_ms: npt.NDArray[np.uint64]
+    unknown_versions: frozenset[int]
+
+    def column(self, name: str) -> Column:
+        """Return one feature in its own dtype, defaults where a row lacks it."""
+
+    def provenance(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return a `Provenance` a row for one feature."""
+
+    def fill(self, out: npt.NDArray[np.float32], names: Sequence[str]) -> None:
+        """Write features side by side into `out` of shape (rows, sum of their sizes)."""
+
+
+class Codec(Protocol):
+    def encode(
+        self,
+        group: FeatureGroup,
+        version: SchemaVersion,
+        columns: Mapping[str, Column],
+        event_time_ms: npt.NDArray[np.uint64],
+    ) -> list[bytes]:
+        """Return one value a row; every feature of `version` must be in `columns`."""
+
+    def tombstone(self, event_time_ms: int, expiry_s: int) -> bytes:
+        """Return the value that stands for a deleted row."""
+
+    def decode(self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float) -> Rows:
+        """Read a batch, None where the store has nothing. Never raises for what the bytes are."""
+
+    def order(self, value: bytes) -> tuple[int, bool]:
+        """Return event time (ms) and whether it is a tombstone: the order of writes."""

@@ -1,0 +1,131 @@
+"""The one tree of errors.
+
+    KiranaError
+    ├── InvalidInput            what was sent is wrong; `field` names it
+    │   └── TooLarge            it is more than a limit allows
+    ├── Unknown                 it names something that the catalog does not have
+    ├── CatalogError            objects of a catalog that can't go live; `problems` lists them
+    ├── Conflict                somebody else was first
+    ├── ConfigurationError      the settings can't work on this machine
+    ├── NodeError               a node of a flow failed and has no fallback
+    ├── Unavailable             a part that the request needs does not answer
+    │   └── StoreFull           a store has no room left
+    └── DeadlineExceeded        the time that the request was given is over
+
+An error carries what it is about; `kirana.edge.errors` alone turns it into an HTTP status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which known name is close to `name`, or list what there is: the end of a message."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    if not names:
+        return "there is none"
+    shown = ", ".join(f"'{each}'" for each in names[:10])
+    return f"there is {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+class KiranaError(Exception):
+    """The root: `code` is stable and for programs, the message is for people."""
+
+    code = "internal"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(
+    kind: type[KiranaError], args: tuple[object, ...], state: dict[str, object]
+) -> KiranaError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidInput(KiranaError):
+    code = "invalid_input"
+
+
+class TooLarge(InvalidInput):
+    code = "too_large"
+
+
+class Unknown(KiranaError):
+    """`kind` and `name` of what is not there; `code` is `unknown_<kind>`."""
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str] = (), *, field: str | None = None
+    ) -> None:
+        label = kind.replace("_", " ")
+        super().__init__(f"unknown {label} '{name}': {did_you_mean(name, known)}", field=field)
+        self.kind = kind
+        self.name = name
+        self.code = f"unknown_{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a catalog: where (file, line, path in the object), and why."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (where, self.path, self.message) if part)
+
+
+class CatalogError(KiranaError):
+    code = "invalid_catalog"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class Conflict(KiranaError):
+    code = "conflict"
+
+
+class ConfigurationError(KiranaError):
+    code = "configuration"
+
+
+class NodeError(KiranaError):
+    """`node` of `flow` failed; the cause is chained."""
+
+    code = "node_failed"
+
+    def __init__(self, flow: str, node: str, reason: str) -> None:
+        super().__init__(f"flow '{flow}', node '{node}': {reason}")
+        self.flow = flow
+        self.node = node
+
+
+class Unavailable(KiranaError):
+    code = "unavailable"
+
+
+class StoreFull(Unavailable):
+    code = "store_full"
+
+
+class DeadlineExceeded(KiranaError):
+    code = "deadline_exceeded"

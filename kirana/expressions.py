@@ -1,0 +1,150 @@
+"""Arithmetic that people write in a catalog: scores over columns, conditions over a request.
+
+The syntax is Python's, of which numbers, names, strings to compare with, arithmetic, comparison,
+`and or not` and the functions below are allowed. Columns are numpy arrays of shape (rows,).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sized
+from typing import Any
+
+import numpy as np
+
+from kirana.errors import InvalidInput, did_you_mean
+
+MAX_LENGTH = 2_000
+
+
+def _size(value: object) -> int:
+    return len(value) if isinstance(value, Sized) else 0
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": np.abs,
+    "clip": np.clip,
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "max": np.maximum,
+    "min": np.minimum,
+    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    "size": _size,
+    "sqrt": np.sqrt,
+    "where": np.where,
+}
+
+_BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.Mod)
+_COMPARE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
+class _ToNumpy(ast.NodeTransformer):
+    """Refuse what is not allowed; make booleans work on columns and integers into floats."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.names: set[str] = set()
+
+    def refuse(self, node: ast.AST, what: str) -> InvalidInput:
+        column = getattr(node, "col_offset", 0) + 1
+        return InvalidInput(f"'{self.text}', column {column}: {what}")
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        raise self.refuse(node, f"{type(node).__name__} is not allowed in an expression")
+
+    def visit_Expression(self, node: ast.Expression) -> ast.Expression:
+        return ast.Expression(self.visit(node.body))
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        if isinstance(node.value, bool | str | float):
+            return node
+        if isinstance(node.value, int):
+            return ast.Constant(float(node.value))
+        raise self.refuse(node, "only numbers, strings, True and False are allowed")
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        self.names.add(node.id)
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        operand = self.visit(node.operand)
+        if isinstance(node.op, ast.Not):
+            return _call("_not", [operand])
+        if isinstance(node.op, ast.USub | ast.UAdd):
+            return ast.UnaryOp(node.op, operand)
+        raise self.refuse(node, "this operator is not allowed")
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        if not isinstance(node.op, _BINARY):
+            raise self.refuse(node, "the operators are + - * / ** %")
+        return ast.BinOp(self.visit(node.left), node.op, self.visit(node.right))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        if len(node.ops) != 1 or not isinstance(node.ops[0], _COMPARE):
+            raise self.refuse(node, "compare two values by == != < <= > >=")
+        return ast.Compare(self.visit(node.left), node.ops, [self.visit(node.comparators[0])])
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        name = "_and" if isinstance(node.op, ast.And) else "_or"
+        result: ast.expr = self.visit(node.values[0])
+        for value in node.values[1:]:
+            result = _call(name, [result, self.visit(value)])
+        return result
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
+            name = node.func.id if isinstance(node.func, ast.Name) else "this"
+            raise self.refuse(node, f"unknown function '{name}': {did_you_mean(name, FUNCTIONS)}")
+        if node.keywords:
+            raise self.refuse(node, "functions take no names of arguments")
+        return _call(node.func.id, [self.visit(each) for each in node.args])
+
+
+def _call(name: str, arguments: list[ast.expr]) -> ast.Call:
+    return ast.Call(ast.Name(name, ast.Load()), arguments, [])
+
+
+_GLOBALS: dict[str, Any] = {
+    **FUNCTIONS,
+    "__builtins__": {},
+    "_and": np.logical_and,
+    "_or": np.logical_or,
+    "_not": np.logical_not,
+}
+
+
+class Expression:
+    """Checked and compiled once, evaluated often. `names` are the variables that it reads.
+
+    Raises `InvalidInput` that points at what is not allowed.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        if len(text) > MAX_LENGTH:
+            raise InvalidInput(f"an expression has at most {MAX_LENGTH} characters")
+        try:
+            tree = ast.parse(text.strip(), mode="eval")
+            transformer = _ToNumpy(text)
+            checked = ast.fix_missing_locations(transformer.visit(tree))
+            self._code = compile(checked, "<expression>", "eval")
+        except SyntaxError as error:
+            raise InvalidInput(f"'{text}', column {error.offset}: {error.msg}") from None
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise InvalidInput(f"'{text[:60]}' can't be read as an expression: {error}") from None
+        self.names = frozenset(transformer.names)
+
+    def require(self, known: Mapping[str, object] | frozenset[str]) -> None:
+        """Raise `InvalidInput` for a variable that is not among `known`."""
+        for name in sorted(self.names):
+            if name not in known:
+                raise InvalidInput(f"'{self.text}': unknown '{name}', {did_you_mean(name, known)}")
+
+    def __call__(self, variables: Mapping[str, Any]) -> Any:
+        """Evaluate. Raises `InvalidInput` where the values don't fit the expression."""
+        try:
+            with np.errstate(all="ignore"):
+                return eval(self._code, _GLOBALS, dict(variables))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InvalidInput(f"'{self.text}' can't be evaluated: {error}") from None

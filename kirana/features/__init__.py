@@ -1,0 +1,5 @@
+"""The online feature store: reads as matrices, writes as whole groups."""
+
+from kirana.features.source import EntityRows, FeatureQuery, FeatureSource
+
+__all__ = ["EntityRows", "FeatureQuery", "FeatureSource"]

@@ -1,0 +1,254 @@
+"""The read and the write path over one store. See `FeatureSource` for the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import CODECS, Codec, Column, Rows, Status
+from kirana.errors import InvalidInput, Unavailable, Unknown
+from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
+from kirana.schema import Array, FeatureGroup
+from kirana.stores import FeatureStore
+
+INLINE_CELLS = 200_000
+"""Up to so many cells are decoded on the caller's event loop: about 1 ms."""
+
+MAX_FUTURE_MS = 5 * 60_000
+TOMBSTONE_S = 8 * 86_400
+"""How long a delete is remembered: longer than a topic's usual retention of seven days."""
+
+
+def store_key(group: str, key: str) -> bytes:
+    """`f:<entity>.<group>:<key text>`, the same in every store."""
+    return f"f:{group}:{key}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupRead:
+    """What a query wants of one group, with the columns of its matrix that go there."""
+
+    group: FeatureGroup
+    matrix: tuple[str, ...]
+    places: tuple[slice, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    groups: tuple[_GroupRead, ...]
+    width: int
+
+
+class Schemas:
+    """A revision of the catalog as the read path wants it: plans by query, made once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._plans: dict[tuple[str, tuple[str, ...], tuple[str, ...]], _Plan] = {}
+
+    def plan(self, query: FeatureQuery) -> _Plan:
+        shape = (query.entity, query.matrix, query.columns)
+        found = self._plans.get(shape)
+        if found is None:
+            found = self._plans[shape] = self._make_plan(*shape)
+        return found
+
+    def _make_plan(self, entity: str, matrix: Sequence[str], columns: Sequence[str]) -> _Plan:
+        self.catalog.entity(entity)
+        groups: dict[str, tuple[list[str], list[slice], list[str]]] = {}
+        width = 0
+        for name in matrix:
+            group, feature = self.catalog.feature(f"{entity}.{name}")
+            names, places, _ = groups.setdefault(group.name, ([], [], []))
+            names.append(feature.name)
+            places.append(slice(width, width + feature.size))
+            width += feature.size
+        for name in columns:
+            group, feature = self.catalog.feature(f"{entity}.{name}")
+            groups.setdefault(group.name, ([], [], []))[2].append(feature.name)
+        reads = tuple(
+            _GroupRead(self.catalog.groups[name], tuple(names), tuple(places), tuple(wanted))
+            for name, (names, places, wanted) in groups.items()
+        )
+        return _Plan(reads, width)
+
+
+class FeatureService:
+    """Implements `FeatureSource` over a store."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        source: CatalogSource,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._schemas = Revisions(source, Schemas)
+        self._clock = clock
+        self._looked_up: set[tuple[str, int]] = set()
+
+    async def prepare(self, revision: int) -> None:
+        await self._schemas.at(revision)
+
+    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+        schemas = await self._schemas.at(revision)
+        return [await self._read(query, schemas.plan(query)) for query in queries]
+
+    async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:
+        keys = query.keys
+        values = await self._fetch([read.group for read in plan.groups], keys)
+        if len(keys) * max(plan.width, len(query.columns)) > INLINE_CELLS:
+            decoded = await asyncio.to_thread(self._decode, plan, values)
+        else:
+            decoded = self._decode(plan, values)
+        for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
+            if rows.unknown_versions:
+                decoded[at] = await self._look_once(read.group, rows, values[at])
+        return self._assemble(query, plan, decoded, values)
+
+    async def _fetch(
+        self, groups: Sequence[FeatureGroup], keys: Sequence[str]
+    ) -> list[list[bytes | None] | None]:
+        """Return the values of each group; None for all if the store does not answer."""
+        wanted = [store_key(group.name, key) for group in groups for key in keys]
+        try:
+            values = await self._store.get(wanted)
+        except Unavailable:
+            return [None] * len(groups)
+        count = len(keys)
+        return [values[at * count : (at + 1) * count] for at in range(len(groups))]
+
+    def _decode(self, plan: _Plan, values: Sequence[list[bytes | None] | None]) -> list[Rows]:
+        now = self._clock()
+        return [
+            CODECS[read.group.codec].decode(found or (), read.group, now)
+            for read, found in zip(plan.groups, values, strict=True)
+        ]
+
+    async def _look_once(
+        self, group: FeatureGroup, rows: Rows, values: list[bytes | None] | None
+    ) -> Rows:
+        """Rows may follow a schema version that is newer than the request's revision."""
+        unknown = {(group.name, number) for number in rows.unknown_versions}
+        if values is None or unknown <= self._looked_up:
+            return rows
+        self._looked_up |= unknown
+        newest = await self._schemas.at(await asyncio.to_thread(self._source.current))
+        fresh = newest.catalog.groups.get(group.name)
+        if fresh is None or len(fresh.versions) <= len(group.versions):
+            return rows
+        self._looked_up -= unknown
+        reading = _as_of(fresh, group)
+        return CODECS[group.codec].decode(values, reading, self._clock())
+
+    def _assemble(
+        self,
+        query: FeatureQuery,
+        plan: _Plan,
+        decoded: Sequence[Rows],
+        values: Sequence[list[bytes | None] | None],
+    ) -> EntityRows:
+        count = len(query.keys)
+        matrix = np.empty((count, plan.width), dtype=np.float32)
+        columns: dict[str, Column] = {}
+        status: dict[str, Array] = {}
+        age: dict[str, Array] = {}
+        provenance: dict[str, Array] = {}
+        now_ms = int(self._clock() * 1000)
+        for read, rows, found in zip(plan.groups, decoded, values, strict=True):
+            short = read.group.short_name
+            if found is None:
+                rows = CODECS[read.group.codec].decode([None] * count, read.group, 0.0)
+                rows.status[:] = Status.UNAVAILABLE
+            status[short] = rows.status
+            if read.matrix:
+                _fill(matrix, read, rows)
+            for name in read.columns:
+                columns[f"{short}.{name}"] = rows.column(name)
+                if query.provenance:
+                    provenance[f"{short}.{name}"] = rows.provenance(name)
+            if query.provenance:
+                times = rows.event_time_ms.astype(np.int64)
+                age[short] = np.where(times == 0, -1, now_ms - times)
+        return EntityRows(matrix, columns, status, age, provenance)
+
+    async def write(self, write: FeatureWrite, revision: int) -> int:
+        schemas = await self._schemas.at(revision)
+        group = schemas.catalog.group(write.group, field="group")
+        version = group.version(write.schema_version) if write.schema_version else group.current
+        for feature in version.features:
+            if feature.name not in write.columns:
+                raise InvalidInput(
+                    f"a group is written whole: '{group.name}' version {version.number} "
+                    f"needs '{feature.name}'",
+                    field=f"columns.{feature.name}",
+                )
+        for name in write.columns:
+            if name not in version.index:
+                raise Unknown(
+                    "feature", f"{group.name}.{name}", version.index, field=f"columns.{name}"
+                )
+        self.check_times(write.event_time_ms)
+        codec = CODECS[group.codec]
+        values = codec.encode(group, version, write.columns, write.event_time_ms)
+        return await self._put(group, write.keys, values, codec)
+
+    async def delete(
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+    ) -> int:
+        schemas = await self._schemas.at(revision)
+        found = schemas.catalog.group(group, field="group")
+        self.check_times(event_time_ms)
+        codec = CODECS[found.codec]
+        forgotten_at = int(self._clock()) + TOMBSTONE_S
+        values = [codec.tombstone(int(each), forgotten_at) for each in event_time_ms]
+        return await self._put(found, keys, values, codec)
+
+    async def _put(
+        self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes], codec: Codec
+    ) -> int:
+        names = [store_key(group.name, key) for key in keys]
+        return await self._store.put(names, values, codec.order)
+
+    def check_times(self, event_time_ms: Array) -> None:
+        """Refuse event times that are further ahead than clocks differ."""
+        limit = int(self._clock() * 1000) + MAX_FUTURE_MS
+        late = np.flatnonzero(event_time_ms > limit)
+        if len(late):
+            raise InvalidInput(
+                f"{event_time_ms[late[0]]} is more than five minutes ahead",
+                field=f"event_time[{late[0]}]",
+            )
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+def _fill(matrix: Array, read: _GroupRead, rows: Rows) -> None:
+    """Write a group's features to their places, in one go where they stand side by side."""
+    first, last = read.places[0], read.places[-1]
+    width = sum(place.stop - place.start for place in read.places)
+    if last.stop - first.start == width:
+        rows.fill(matrix[:, first.start : last.stop], read.matrix)
+        return
+    block = np.empty((len(matrix), width), dtype=np.float32)
+    rows.fill(block, read.matrix)
+    at = 0
+    for place in read.places:
+        size = place.stop - place.start
+        matrix[:, place] = block[:, at : at + size]
+        at += size
+
+
+def _as_of(fresh: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:
+    """Know the newer versions' bytes, but answer as the pinned revision's newest version does."""
+    return replace(fresh, versions=(*fresh.versions, pinned.current))

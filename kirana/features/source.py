@@ -1,0 +1,79 @@
+"""What others ask of the feature store, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.codecs import Column
+from kirana.schema import Array
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureQuery:
+    """Features of one entity for distinct `keys` (key texts, see `kirana.codecs.keys`).
+
+    `matrix` are wanted as float32 side by side, `columns` each in its own dtype; both are
+    `group.feature` names without the entity.
+    """
+
+    entity: str
+    keys: Sequence[str]
+    matrix: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    provenance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRows:
+    """The answer to a query, one row a key; what is not stored is the feature's default.
+
+    `matrix` has the shape (keys, sum of the sizes of the features). `status` holds for each
+    group a `kirana.codecs.Status` a key, `age_ms` how old each row is (-1 where there is none),
+    `provenance` for each column a `kirana.codecs.rows.Provenance` a key, if it was asked for.
+    """
+
+    matrix: npt.NDArray[np.float32]
+    columns: Mapping[str, Column]
+    status: Mapping[str, npt.NDArray[np.uint8]]
+    age_ms: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    provenance: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWrite:
+    """Rows of one group: every feature of `schema_version`, in columns of one length.
+
+    `event_time_ms` has one entry a key; `schema_version` 0 is the newest.
+    """
+
+    group: str
+    keys: Sequence[str]
+    columns: Mapping[str, Column]
+    event_time_ms: npt.NDArray[np.uint64]
+    schema_version: int = 0
+
+
+class FeatureSource(Protocol):
+    """Every call runs on one revision of the catalog."""
+
+    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+        """Answer all queries.
+
+        Raises `Unknown` for an entity, group or feature, never for a key.
+        """
+
+    async def write(self, write: FeatureWrite, revision: int) -> int:
+        """Store rows durably; return how many were not older than what was there.
+
+        Raises `InvalidInput` that names the feature which is missing or too many.
+        """
+
+    async def delete(
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+    ) -> int:
+        """Replace rows by tombstones of these event times; return as `write` does."""

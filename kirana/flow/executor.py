@@ -1,0 +1,163 @@
+"""Runs a compiled graph: branches in parallel, each node under its limits.
+
+A node starts as soon as all that it waits for is there. A chain stays in one task; only where
+the graph forks is another one made. An error stays in its node where the node falls back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import DeadlineExceeded, InvalidInput, NodeError, Unknown
+from kirana.flow.graph import Graph, GraphNode, compile_flow
+from kirana.flow.nodes.base import Call, Services
+from kirana.flow.source import FlowRequest, FlowResult, Span
+from kirana.flow.values import Candidates, Value
+
+
+class FlowService:
+    """Implements `FlowRunner` over the parts that nodes call."""
+
+    def __init__(self, services: Services, source: CatalogSource) -> None:
+        self._services = services
+        self._graphs = Revisions(source, _compile_all)
+
+    async def prepare(self, revision: int) -> None:
+        await self._graphs.at(revision)
+
+    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+        graphs = await self._graphs.at(revision)
+        if request.name not in graphs:
+            raise Unknown("flow", request.name, graphs, field="name")
+        call = Call(request.context, self._services, revision)
+        return await Execution(graphs[request.name], call, trace=request.trace).run()
+
+
+def _compile_all(catalog: Catalog) -> dict[str, Graph]:
+    return {name: compile_flow(flow, catalog) for name, flow in catalog.flows.items()}
+
+
+class Execution:
+    """One run of one graph."""
+
+    def __init__(self, graph: Graph, call: Call, *, trace: bool) -> None:
+        self._graph = graph
+        self._call = call
+        self._trace = trace
+        self._values: dict[str, Value] = {}
+        self._waiting = [node.waits_for for node in graph.nodes]
+        self._spans: list[Span] = []
+        self._began = time.perf_counter()
+
+    async def run(self) -> FlowResult:
+        """Run every node once; return what the graph's output node gave.
+
+        Raises what the first failing node raised; the other nodes are cancelled.
+        """
+        roots = self._graph.roots
+        try:
+            if len(self._graph.nodes) == 1:
+                await self._finish(self._graph.nodes[0])
+            else:
+                async with asyncio.TaskGroup() as tasks:
+                    for root in roots:
+                        tasks.create_task(self._walk(root, tasks))
+        except ExceptionGroup as group:
+            raise _first(group) from None
+        output = self._values[self._graph.output]
+        assert isinstance(output, Candidates)
+        self._spans.sort(key=lambda span: span.start_ms)
+        return FlowResult(output, self._spans)
+
+    async def _walk(self, at: int, tasks: asyncio.TaskGroup) -> None:
+        """Run a node, then one of the consumers that it made ready, and so on to the end."""
+        following: int | None = at
+        while following is not None:
+            node = self._graph.nodes[following]
+            await self._finish(node)
+            following = None
+            for consumer in node.consumers:
+                self._waiting[consumer] -= 1
+                if self._waiting[consumer] == 0:
+                    if following is None:
+                        following = consumer
+                    else:
+                        tasks.create_task(self._walk(consumer, tasks))
+
+    async def _finish(self, node: GraphNode) -> None:
+        start = time.perf_counter()
+        state: Literal["ok", "skipped", "fallback"] = "ok"
+        reason: str | None = None
+        attempts = 0
+        value: Value | None = None
+        if node.when is not None and not self._holds(node):
+            state, value = "skipped", node.node.gives.empty()
+        while value is None:
+            attempts += 1
+            try:
+                value = await self._attempt(node)
+            except Exception as error:
+                if attempts < node.attempts and not isinstance(error, InvalidInput | Unknown):
+                    continue
+                if not node.falls_back:
+                    raise self._failure(node, error) from error
+                state, reason, value = "fallback", _reason(error, node), node.node.gives.empty()
+        self._values[node.name] = value
+        if self._trace:
+            end = time.perf_counter()
+            self._spans.append(
+                Span(
+                    node.name,
+                    node.op,
+                    state,
+                    (start - self._began) * 1000,
+                    (end - start) * 1000,
+                    attempts,
+                    len(value),
+                    reason,
+                )
+            )
+
+    async def _attempt(self, node: GraphNode) -> Value:
+        inputs = {name: self._values[name] for name in node.inputs}
+        if node.timeout_s is None:
+            return await node.node.run(inputs, self._call)
+        async with asyncio.timeout(node.timeout_s):
+            return await node.node.run(inputs, self._call)
+
+    def _holds(self, node: GraphNode) -> bool:
+        assert node.when is not None
+        variables: Mapping[str, Any] = {**self._call.context, **self._values}
+        for name in node.when.names:
+            if name not in variables:
+                raise InvalidInput(
+                    f"the condition of '{node.name}' needs '{name}'", field=f"context.{name}"
+                )
+        return bool(node.when(variables))
+
+    def _failure(self, node: GraphNode, error: Exception) -> Exception:
+        if isinstance(error, InvalidInput | Unknown):
+            return error
+        if isinstance(error, TimeoutError):
+            return DeadlineExceeded(
+                f"flow '{self._graph.name}', node '{node.name}': {_reason(error, node)}"
+            )
+        return NodeError(self._graph.name, node.name, _reason(error, node))
+
+
+def _reason(error: Exception, node: GraphNode) -> str:
+    if isinstance(error, TimeoutError) and node.timeout_s is not None:
+        return f"no answer in {node.timeout_s * 1000:.0f} ms"
+    return str(error) or type(error).__name__
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,20 @@
+"""The kinds of node by the `op` that a flow gives. A new kind is a new file, and a line here."""
+
+from kirana.flow.nodes.base import NodeKind
+from kirana.flow.nodes.candidates import CandidatesNode
+from kirana.flow.nodes.filter import FilterNode
+from kirana.flow.nodes.infer import InferNode
+from kirana.flow.nodes.interactions import InteractionsNode
+from kirana.flow.nodes.merge import MergeNode
+from kirana.flow.nodes.top_k import TopKNode
+
+OPS: dict[str, NodeKind] = {
+    "candidates": CandidatesNode,
+    "filter": FilterNode,
+    "infer": InferNode,
+    "interactions": InteractionsNode,
+    "merge": MergeNode,
+    "top_k": TopKNode,
+}
+
+__all__ = ["OPS"]

@@ -1,0 +1,45 @@
+"""`candidates`: calls the candidate generator that `cg_name` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from kirana.catalog.objects import Strict
+from kirana.flow.generators import build_generator
+from kirana.flow.nodes.base import Call, Site
+from kirana.flow.values import Candidates, Shape, Value
+from kirana.interactions import Interactions
+
+
+class Parameters(Strict):
+    cg_name: str
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class CandidatesNode:
+    """Gives the best `limit`, best first, with the generator's weights as a column of its name."""
+
+    def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
+        self._with = site.parameters(Parameters, parameters)
+        name = self._with.cg_name
+        site.known("candidate generator", name, site.catalog.generators, "with.cg_name")
+        site.allow(Interactions)
+        self._generator = build_generator(site.catalog.generators[name], site.catalog)
+        if self._generator.needs_seeds:
+            self._seeds: str | None = site.only(Interactions)
+        else:
+            self._seeds = None
+        self._column = site.node
+        self.gives = Shape(Candidates, frozenset({self._column}))
+
+    async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        seeds = inputs[self._seeds] if self._seeds else Interactions.empty()
+        assert isinstance(seeds, Interactions)
+        ids, weights = await self._generator.generate(
+            seeds, call.context, self._with.limit, call.services.features, call.revision
+        )
+        return Candidates(ids, {self._column: weights.astype(np.float32, copy=False)})

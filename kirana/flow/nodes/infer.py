@@ -1,0 +1,49 @@
+"""`infer`: scores candidates by an inferflow; its inputs are candidate columns of their name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kirana.catalog.objects import Strict
+from kirana.errors import InvalidInput
+from kirana.flow.nodes.base import Call, Site
+from kirana.flow.values import Candidates, Shape, Value
+from kirana.inferflow import InferRequest
+
+
+class Parameters(Strict):
+    model_id: str
+
+
+class InferNode:
+    """Adds the column `score`, and one for each output of the models."""
+
+    def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
+        self._model_id = site.parameters(Parameters, parameters).model_id
+        site.known("model id", self._model_id, site.catalog.inferflows, "with.model_id")
+        site.allow(Candidates)
+        self._candidates = site.only(Candidates)
+        inferflow = site.catalog.inferflows[self._model_id]
+        columns = site.inputs[self._candidates].columns
+        self._inputs = [each.name for each in inferflow.inputs if each.name in columns]
+        self._rows = inferflow.rows
+        self._scalars = [name for name in inferflow.context if name != inferflow.rows]
+        outputs = {each.output for each in inferflow.models}
+        self.gives = Shape(Candidates, columns | outputs | {"score"})
+
+    async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        candidates = inputs[self._candidates]
+        assert isinstance(candidates, Candidates)
+        if not candidates:
+            return self.gives.empty()
+        context: dict[str, Any] = {name: call.id_of(name) for name in self._scalars}
+        context[self._rows] = candidates.ids
+        columns = candidates.columns
+        request = InferRequest(
+            self._model_id, context, {name: columns[name] for name in self._inputs}
+        )
+        result = await call.services.inferer.infer(request, call.revision)
+        if len(result.ids) != len(candidates):
+            raise InvalidInput(f"'{self._model_id}' gave {len(result.ids)} rows")
+        return Candidates(candidates.ids, {**columns, **result.outputs, "score": result.scores})

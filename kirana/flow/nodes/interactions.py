@@ -1,0 +1,33 @@
+"""`interactions`: the newest events of one type, of the person in the context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from kirana.catalog.objects import Strict
+from kirana.flow.nodes.base import Call, Site
+from kirana.flow.values import Shape, Value
+from kirana.interactions import InteractionQuery, Interactions
+
+
+class Parameters(Strict):
+    event: str
+    last: Annotated[int, Field(ge=1, le=100_000)] = 20
+    user: str = "user_id"
+
+
+class InteractionsNode:
+    gives = Shape(Interactions)
+
+    def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
+        self._with = site.parameters(Parameters, parameters)
+        site.allow()
+        site.known("event type", self._with.event, site.catalog.event_types, "with.event")
+
+    async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        query = InteractionQuery(call.id_of(self._with.user), self._with.event, self._with.last)
+        (found,) = await call.services.interactions.query([query], call.revision)
+        return found

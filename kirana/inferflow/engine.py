@@ -1,0 +1,220 @@
+"""Runs a plan: reads entities stage by stage, builds the matrix, calls the models, scores.
+
+See `Inferer` for the contract. Work is by group and column; over rows only where ids are text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import Column, Status
+from kirana.codecs.keys import check_lengths, id_texts, join_ids
+from kirana.errors import InvalidInput, TooLarge, Unknown
+from kirana.features import EntityRows, FeatureQuery, FeatureSource
+from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
+from kirana.inferflow.source import InferRequest, InferResult
+from kirana.models import ModelRunner
+from kirana.schema import Array, Entity, Key
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """Canonical texts of one id: a value for each row, or one for all. "" is unknown."""
+
+    texts: list[str]
+    per_row: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Distinct key texts of one entity; `index` leads from rows to them (None: row i is key i)."""
+
+    texts: Sequence[str]
+    index: npt.NDArray[np.intp] | None
+    per_row: bool
+
+    def spread(self, values: Array) -> Array:
+        """From a value a key to a value a row; one for all stays one, to be broadcast."""
+        return values if self.index is None else values[self.index]
+
+
+class InferflowService:
+    """Implements `Inferer` over a feature source and a model runner."""
+
+    def __init__(
+        self,
+        features: FeatureSource,
+        models: ModelRunner,
+        source: CatalogSource,
+        *,
+        max_rows: int = 10_000,
+    ) -> None:
+        self._features = features
+        self._models = models
+        self._max_rows = max_rows
+        self._plans = Revisions(source, _compile_all)
+
+    async def prepare(self, revision: int) -> None:
+        await self._plans.at(revision)
+
+    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+        plans = await self._plans.at(revision)
+        if request.model_id not in plans:
+            raise Unknown("model_id", request.model_id, plans, field="model_id")
+        plan, entities = plans[request.model_id]
+        ids = self._context_ids(plan, entities, request)
+        rows = len(ids[plan.rows].texts)
+        matrix: Floats = np.empty((rows, len(plan.columns)), dtype=np.float32)
+        inputs = _read_inputs(plan, request, rows)
+        for name, place in plan.input_places.items():
+            matrix[:, place] = inputs[name]
+        defaults: dict[str, int] = {}
+        if rows:
+            for stage in plan.stages:
+                await self._run_stage(stage, ids, matrix, defaults, rows, revision)
+        outputs = await self._score_models(plan, matrix, revision)
+        scores = plan.score({**inputs, **outputs})
+        scores = np.broadcast_to(np.asarray(scores, dtype=np.float32), (rows,))
+        return InferResult(ids[plan.rows].texts, scores, outputs, plan.columns, matrix, defaults)
+
+    def _context_ids(
+        self, plan: Plan, entities: Mapping[str, Entity], request: InferRequest
+    ) -> dict[str, _Ids]:
+        for name in request.context:
+            if name not in plan.context:
+                raise InvalidInput(
+                    f"'{plan.name}' knows no id '{name}': its context is {list(plan.context)}",
+                    field=f"context.{name}",
+                )
+        ids = {}
+        for name in plan.context:
+            field = f"context.{name}"
+            value = request.context.get(name)
+            if value is None:
+                raise InvalidInput(f"'{plan.name}' needs '{name}'", field=field)
+            many = not isinstance(value, str | int)
+            if many != (name == plan.rows):
+                wanted = "a list, one id a row" if name == plan.rows else "one id, not a list"
+                raise InvalidInput(f"'{name}' must be {wanted}", field=field)
+            given: list[str | int] = [value] if isinstance(value, str | int) else list(value)
+            if len(given) > self._max_rows:
+                raise TooLarge(f"{len(given)} rows, the limit is {self._max_rows}", field=field)
+            texts = id_texts(_key_of(entities[name], name), given, field=field)
+            ids[name] = _Ids(texts, per_row=many)
+        return ids
+
+    async def _run_stage(
+        self,
+        stage: Sequence[EntityRead],
+        ids: dict[str, _Ids],
+        matrix: Floats,
+        defaults: dict[str, int],
+        rows: int,
+        revision: int,
+    ) -> None:
+        keys = [_distinct_keys([ids[name] for name in read.ids]) for read in stage]
+        queries = [
+            FeatureQuery(
+                read.entity.name,
+                found.texts,
+                read.matrix,
+                tuple(dict.fromkeys(feature for _, feature in read.resolves)),
+            )
+            for read, found in zip(stage, keys, strict=True)
+        ]
+        answers = await self._features.read(queries, revision)
+        for read, found, answer in zip(stage, keys, answers, strict=True):
+            if read.matrix:
+                places = read.side_by_side
+                matrix[:, read.places if places is None else places] = found.spread(answer.matrix)
+            for name, feature in read.resolves:
+                ids[name] = _resolved_ids(answer, feature, found)
+            for group, status in answer.status.items():
+                bad = int(np.count_nonzero(found.spread(status)))
+                if bad:
+                    full_name = f"{read.entity.name}.{group}"
+                    defaults[full_name] = bad if found.per_row else rows
+
+    async def _score_models(self, plan: Plan, matrix: Floats, revision: int) -> dict[str, Floats]:
+        if len(matrix) == 0:
+            return {call.output: np.empty(0, dtype=np.float32) for call in plan.calls}
+        scores = await asyncio.gather(
+            *(self._models.run(call.model, matrix, call.output, revision) for call in plan.calls)
+        )
+        return {call.output: each for call, each in zip(plan.calls, scores, strict=True)}
+
+
+def _compile_all(catalog: Catalog) -> dict[str, tuple[Plan, dict[str, Entity]]]:
+    return {
+        name: (
+            compile_inferflow(inferflow, catalog),
+            {each: catalog.entities[entity] for each, entity in inferflow.context.items()},
+        )
+        for name, inferflow in catalog.inferflows.items()
+    }
+
+
+def _key_of(entity: Entity, name: str) -> Key:
+    """The context names an entity by one id: its only key, or the key of that name."""
+    return next((key for key in entity.keys if key.name == name), entity.keys[0])
+
+
+def _distinct_keys(ids: Sequence[_Ids]) -> _Keys:
+    """Join an entity's ids to key texts and keep each distinct one once.
+
+    An unknown id ("") makes a key that no row is ever stored under.
+    """
+    per_row = any(each.per_row for each in ids)
+    rows = max(len(each.texts) for each in ids)
+    texts = join_ids([each.texts if each.per_row else each.texts * rows for each in ids])
+    check_lengths(texts, field="context")
+    places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    if len(places) == len(texts):
+        return _Keys(texts, None, per_row)
+    index = np.fromiter(map(places.__getitem__, texts), dtype=np.intp, count=len(texts))
+    return _Keys(list(places), index, per_row)
+
+
+def _resolved_ids(answer: EntityRows, feature: str, keys: _Keys) -> _Ids:
+    """Ids out of a feature; "" where the row is not there, so that no default becomes an id."""
+    column: Column = answer.columns[feature]
+    texts = [str(each) for each in column.values.tolist()]
+    unknown = answer.status[feature.partition(".")[0]] != Status.OK
+    if column.nulls is not None:
+        unknown = unknown | column.nulls
+    for at in np.flatnonzero(unknown).tolist():
+        texts[at] = ""
+    if keys.index is not None:
+        texts = [texts[at] for at in keys.index.tolist()]
+    return _Ids(texts, keys.per_row)
+
+
+def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floats]:
+    for name in request.inputs:
+        if name not in plan.inputs:
+            raise InvalidInput(
+                f"'{plan.name}' takes no input '{name}': it takes {sorted(plan.inputs)}",
+                field=f"inputs.{name}",
+            )
+    inputs: dict[str, Floats] = {}
+    for name, default in plan.inputs.items():
+        try:
+            values = np.asarray(request.inputs.get(name, default), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"an input holds numbers: {error}", field=f"inputs.{name}") from None
+        if values.ndim and values.shape != (rows,):
+            raise InvalidInput(
+                f"an input is one number or one a row: {rows}, not {values.size}",
+                field=f"inputs.{name}",
+            )
+        inputs[name] = np.broadcast_to(values, (rows,))
+    return inputs

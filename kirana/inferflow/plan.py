@@ -1,0 +1,251 @@
+"""An inferflow, checked and compiled: which entities are read in which order, and where to.
+
+Entities whose keys are in the request are read first; those whose keys are resolved through
+features of the first are read next, and so on. Nothing here reads or computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.catalog.objects import InferflowObject
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import CatalogError, InvalidInput, KiranaError, Problem, did_you_mean
+from kirana.expressions import Expression
+from kirana.schema import NUMERIC, Entity
+
+INPUT = "input"
+"""`input.<name>` among the features is a column that comes with the request."""
+
+ROW_ID_DTYPES = ("string", *(name for name in NUMERIC if not name.startswith("float")))
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRead:
+    """What is read of one entity: by which ids, and where each feature's columns go."""
+
+    entity: Entity
+    ids: tuple[str, ...]
+    matrix: tuple[str, ...]
+    places: npt.NDArray[np.intp]
+    resolves: tuple[tuple[str, str], ...]
+    """Pairs of a resolved id and the `group.feature` that holds it."""
+
+    @property
+    def side_by_side(self) -> slice | None:
+        """Return the places as a slice where they are one run of columns."""
+        if len(self.places) and np.array_equal(
+            self.places, np.arange(self.places[0], self.places[0] + len(self.places))
+        ):
+            return slice(int(self.places[0]), int(self.places[-1]) + 1)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    model: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    context: tuple[str, ...]
+    rows: str
+    stages: tuple[tuple[EntityRead, ...], ...]
+    inputs: dict[str, float]
+    input_places: dict[str, int]
+    columns: tuple[str, ...]
+    calls: tuple[ModelCall, ...]
+    score: Expression
+
+
+def compile_inferflow(inferflow: InferflowObject, catalog: Catalog) -> Plan:
+    """Raises `CatalogError` with a `Problem` for each thing that does not fit."""
+    return _Compiler(inferflow, catalog).compile()
+
+
+class _Compiler:
+    def __init__(self, inferflow: InferflowObject, catalog: Catalog) -> None:
+        self.inferflow = inferflow
+        self.catalog = catalog
+        self.problems: list[Problem] = []
+        self.stage_of: dict[str, int] = {}
+        self.reads: dict[str, tuple[int, Entity, tuple[str, ...]]] = {}
+
+    def refuse(self, path: str, message: str) -> None:
+        self.problems.append(Problem(message, path=path))
+
+    def compile(self) -> Plan:
+        inferflow = self.inferflow
+        self._check_context()
+        self._order_resolved()
+        matrix, columns, input_places = self._place_columns()
+        self._check_models()
+        score = self._compile_score(input_places)
+        if self.problems or score is None:
+            raise CatalogError(self.problems)
+        return Plan(
+            name=inferflow.name,
+            context=tuple(inferflow.context),
+            rows=inferflow.rows,
+            stages=self._stages(matrix),
+            inputs={each.name: float(each.default) for each in inferflow.inputs},
+            input_places=input_places,
+            columns=tuple(columns),
+            calls=tuple(ModelCall(each.model, each.output) for each in inferflow.models),
+            score=score,
+        )
+
+    def _check_context(self) -> None:
+        inferflow = self.inferflow
+        for name, entity in inferflow.context.items():
+            if entity not in self.catalog.entities:
+                hint = did_you_mean(entity, self.catalog.entities)
+                self.refuse(f"context.{name}", f"unknown entity '{entity}': {hint}")
+            self.stage_of[name] = 0
+        if inferflow.rows not in inferflow.context:
+            hint = did_you_mean(inferflow.rows, inferflow.context)
+            self.refuse("rows", f"'{inferflow.rows}' is no id of the context: {hint}")
+
+    def _order_resolved(self) -> None:
+        """Resolve what can be, until nothing more can; the rest hangs in a cycle or in the air."""
+        waiting = dict(self.inferflow.resolve)
+        for name, source in list(waiting.items()):
+            try:
+                _, feature = self.catalog.feature(source)
+            except KiranaError as error:
+                self.refuse(f"resolve.{name}", error.message)
+                del waiting[name]
+                self.stage_of[name] = 0
+                continue
+            if name in self.inferflow.context:
+                self.refuse(f"resolve.{name}", f"'{name}' is an id of the context already")
+                del waiting[name]
+            elif feature.shape or feature.dtype not in ROW_ID_DTYPES:
+                kind = f"{feature.dtype}{list(feature.shape) or ''}"
+                self.refuse(
+                    f"resolve.{name}",
+                    f"'{source}' is {kind}: an id is a string or an integer, never a float",
+                )
+        moved = True
+        while waiting and moved:
+            moved = False
+            for name, source in list(waiting.items()):
+                entity = self.catalog.entities[source.split(".")[0]]
+                if self._keys_of(entity) is not None:
+                    self.stage_of[name] = self._read(entity) + 1
+                    del waiting[name]
+                    moved = True
+        for name, source in waiting.items():
+            entity = self.catalog.entities[source.split(".")[0]]
+            self.refuse(f"resolve.{name}", f"{self._no_keys(entity)}, or the ids go in a circle")
+            self.stage_of[name] = 0
+
+    def _keys_of(self, entity: Entity) -> tuple[str, ...] | None:
+        """Return the ids that are the entity's keys: by the key's name, or by the context."""
+        if all(key.name in self.stage_of for key in entity.keys):
+            return tuple(key.name for key in entity.keys)
+        if len(entity.keys) == 1:
+            for name, entity_name in self.inferflow.context.items():
+                if entity_name == entity.name:
+                    return (name,)
+        return None
+
+    def _no_keys(self, entity: Entity) -> str:
+        lacking = [key.name for key in entity.keys if key.name not in self.stage_of]
+        return (
+            f"entity '{entity.name}' is not reached: nothing gives its "
+            f"{' and '.join(repr(each) for each in lacking)} (ids: {sorted(self.stage_of)})"
+        )
+
+    def _read(self, entity: Entity) -> int:
+        """Note that the entity is read; return its stage."""
+        if entity.name not in self.reads:
+            ids = self._keys_of(entity)
+            assert ids is not None
+            self.reads[entity.name] = (max(self.stage_of[each] for each in ids), entity, ids)
+        return self.reads[entity.name][0]
+
+    def _place_columns(
+        self,
+    ) -> tuple[dict[str, tuple[list[str], list[int]]], list[str], dict[str, int]]:
+        matrix: dict[str, tuple[list[str], list[int]]] = {}
+        columns: list[str] = []
+        input_places: dict[str, int] = {}
+        inputs = {each.name for each in self.inferflow.inputs}
+        for at, name in enumerate(self.inferflow.features):
+            path = f"features[{at}]"
+            if self.inferflow.features.index(name) != at:
+                self.refuse(path, f"'{name}' stands here twice")
+                continue
+            kind, _, rest = name.partition(".")
+            if kind == INPUT:
+                if rest not in inputs:
+                    self.refuse(path, f"unknown input '{rest}': {did_you_mean(rest, inputs)}")
+                input_places[rest] = len(columns)
+                columns.append(name)
+                continue
+            try:
+                group, feature = self.catalog.feature(name)
+            except KiranaError as error:
+                self.refuse(path, error.message)
+                continue
+            if feature.dtype == "string":
+                self.refuse(path, f"'{name}' is a string, a matrix holds numbers")
+                continue
+            if self._keys_of(group.entity) is None:
+                self.refuse(path, self._no_keys(group.entity))
+                continue
+            self._read(group.entity)
+            names, places = matrix.setdefault(group.entity.name, ([], []))
+            names.append(f"{group.short_name}.{feature.name}")
+            places.extend(range(len(columns), len(columns) + feature.size))
+            columns += (
+                [f"{name}[{each}]" for each in range(feature.size)] if feature.shape else [name]
+            )
+        if not columns and not self.problems:
+            self.refuse("features", "the matrix has no column")
+        return matrix, columns, input_places
+
+    def _check_models(self) -> None:
+        outputs: set[str] = set()
+        for at, call in enumerate(self.inferflow.models):
+            if call.model not in self.catalog.models:
+                hint = did_you_mean(call.model, self.catalog.models)
+                self.refuse(f"models[{at}].model", f"unknown model '{call.model}': {hint}")
+            if call.output in outputs:
+                self.refuse(f"models[{at}].output", f"'{call.output}' stands here twice")
+            outputs.add(call.output)
+
+    def _compile_score(self, input_places: dict[str, int]) -> Expression | None:
+        names = {each.output for each in self.inferflow.models}
+        names |= {each.name for each in self.inferflow.inputs}
+        try:
+            score = Expression(self.inferflow.score)
+            score.require(frozenset(names))
+        except InvalidInput as error:
+            self.refuse("score", error.message)
+            return None
+        for at, each in enumerate(self.inferflow.inputs):
+            if each.name not in input_places and each.name not in score.names:
+                self.refuse(f"inputs[{at}]", f"nothing uses '{each.name}': add 'input.{each.name}'")
+        return score
+
+    def _stages(
+        self, matrix: dict[str, tuple[list[str], list[int]]]
+    ) -> tuple[tuple[EntityRead, ...], ...]:
+        stages: dict[int, list[EntityRead]] = {}
+        for name, (stage, entity, ids) in self.reads.items():
+            names, places = matrix.get(name, ([], []))
+            resolves = tuple(
+                (resolved, source.partition(".")[2])
+                for resolved, source in self.inferflow.resolve.items()
+                if source.split(".")[0] == name
+            )
+            read = EntityRead(entity, ids, tuple(names), np.array(places, dtype=np.intp), resolves)
+            stages.setdefault(stage, []).append(read)
+        return tuple(tuple(stages[each]) for each in sorted(stages))

@@ -1,0 +1,51 @@
+"""What others ask of Inferflow, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Id = str | int
+Number = float | int
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """The ids by the names of the inferflow's `context`; `rows` is a list, the others one id.
+
+    `inputs` are the columns that come with the request: a list with one number a row (or an
+    array), or one number for all.
+    """
+
+    model_id: str
+    context: Mapping[str, Id | Sequence[Id]]
+    inputs: Mapping[str, Number | Sequence[Number] | npt.NDArray[np.float32]] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """One entry a row, in the order of the request.
+
+    `matrix` has the shape (rows, len(columns)). `defaults` counts for each feature group the
+    rows that got defaults because theirs was missing, expired, unavailable or corrupt.
+    """
+
+    ids: list[str]
+    scores: npt.NDArray[np.float32]
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    columns: Sequence[str]
+    matrix: npt.NDArray[np.float32]
+    defaults: Mapping[str, int]
+
+
+class Inferer(Protocol):
+    """Every call runs on one revision of the catalog."""
+
+    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+        """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit."""

@@ -1,0 +1,154 @@
+"""Interactions in LMDB: one sorted key an event, so that a query is a walk backwards.
+
+`<user> 00 <event type> 00 <timestamp, 8 bytes big-endian> <product>` -> metadata as JSON, or
+nothing. Of types with `repeats: latest` a second database knows where a product stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kirana.interactions.source import Event, InteractionQuery, Interactions
+from kirana.interactions.store import Retention
+from kirana.stores.lmdb import open_by_url
+from kirana.stores.lmdb_environment import Environment
+
+_TIME_BYTES = 8
+_INLINE_EVENTS = 2_000
+
+
+def _prefix(user_id: str, event: str) -> bytes:
+    return f"{user_id}\0{event}\0".encode()
+
+
+def _time(timestamp_ms: int) -> bytes:
+    return timestamp_ms.to_bytes(_TIME_BYTES, "big")
+
+
+class LmdbInteractionStore:
+    """See `kirana.interactions.store.InteractionStore`."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment: Environment | None = environment
+        self._events = environment.database(b"interactions")
+        self._latest = environment.database(b"interactions.latest")
+
+    @classmethod
+    def open(cls, url: str, *, setting: str) -> LmdbInteractionStore:
+        return cls(open_by_url(url, setting=setting))
+
+    @property
+    def environment(self) -> Environment:
+        if self._environment is None:
+            raise RuntimeError("the store is closed")
+        return self._environment
+
+    async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
+        await self.environment.write(lambda txn: self._append(txn, events, retention))
+
+    def _append(
+        self, txn: Any, events: Sequence[Event], retention: Mapping[str, Retention]
+    ) -> None:
+        touched: dict[bytes, Retention] = {}
+        for event in events:
+            rule = retention[event.event]
+            prefix = _prefix(event.user_id, event.event)
+            product = event.product_id.encode()
+            time = _time(event.timestamp_ms)
+            if rule.latest_only and not self._move_up(txn, prefix, product, time):
+                continue
+            metadata = b"" if event.metadata is None else orjson.dumps(event.metadata)
+            txn.put(prefix + time + product, metadata, db=self._events)
+            touched[prefix] = rule
+        for prefix, rule in touched.items():
+            self._trim(txn, prefix, rule)
+
+    def _move_up(self, txn: Any, prefix: bytes, product: bytes, time: bytes) -> bool:
+        """Make room for the newest of a product; False if what is there is newer."""
+        known = txn.get(prefix + product, None, self._latest)
+        if known is not None:
+            if known > time:
+                return False
+            txn.delete(prefix + known + product, db=self._events)
+        txn.put(prefix + product, time, db=self._latest)
+        return True
+
+    def _trim(self, txn: Any, prefix: bytes, rule: Retention) -> None:
+        with txn.cursor(db=self._events) as cursor:
+            if not _seek_last(cursor, prefix, b"\xff" * _TIME_BYTES):
+                return
+            kept = 0
+            while kept < rule.keep and cursor.key().startswith(prefix):
+                kept += 1
+                if not cursor.prev():
+                    return
+            while cursor.key().startswith(prefix):
+                if rule.latest_only:
+                    product = cursor.key()[len(prefix) + _TIME_BYTES :]
+                    txn.delete(prefix + product, db=self._latest)
+                cursor.delete()
+                if not cursor.prev():
+                    return
+
+    async def query(self, queries: Sequence[InteractionQuery]) -> list[Interactions]:
+        def read(txn: Any) -> list[Interactions]:
+            with txn.cursor(db=self._events) as cursor:
+                return [_walk(cursor, query) for query in queries]
+
+        if sum(query.limit for query in queries) <= _INLINE_EVENTS:
+            return self.environment.read(read)
+        return await asyncio.to_thread(self.environment.read, read)
+
+    async def forget(self, user_id: str) -> int:
+        prefix = f"{user_id}\0".encode()
+
+        def remove(txn: Any) -> int:
+            counts = []
+            for database in (self._events, self._latest):
+                count = 0
+                with txn.cursor(db=database) as cursor:
+                    found = cursor.set_range(prefix)
+                    while found and cursor.key().startswith(prefix):
+                        found = cursor.delete()
+                        count += 1
+                counts.append(count)
+            return counts[0]
+
+        return await self.environment.write(remove)
+
+    async def close(self) -> None:
+        if self._environment is not None:
+            await asyncio.to_thread(self._environment.close)
+            self._environment = None
+
+
+def _seek_last(cursor: Any, prefix: bytes, time: bytes) -> bool:
+    """Put the cursor on the last key of `prefix` that is not after `time`; False if none is."""
+    found = cursor.set_range(prefix + time + b"\xff")
+    found = cursor.prev() if found else cursor.last()
+    return bool(found) and cursor.key().startswith(prefix)
+
+
+def _walk(cursor: Any, query: InteractionQuery) -> Interactions:
+    prefix = _prefix(query.user_id, query.event)
+    start, stop = len(prefix), len(prefix) + _TIME_BYTES
+    products: list[str] = []
+    times: list[bytes] = []
+    metadata: list[dict[str, Any] | None] = []
+    since = _time(query.since_ms)
+    going = query.limit > 0 and _seek_last(cursor, prefix, _time(query.until_ms))
+    while going:
+        key, value = cursor.item()
+        if not key.startswith(prefix) or key[start:stop] < since:
+            break
+        products.append(key[stop:].decode())
+        times.append(key[start:stop])
+        metadata.append(orjson.loads(value) if value else None)
+        going = len(products) < query.limit and cursor.prev()
+    stamps = np.frombuffer(b"".join(times), dtype=">u8").astype(np.int64)
+    return Interactions(products, stamps, metadata)

@@ -1,0 +1,21 @@
+"""From a URL to an interaction store."""
+
+from __future__ import annotations
+
+from kirana.errors import ConfigurationError
+from kirana.interactions.store import InteractionStore
+from kirana.stores.url import scheme_of
+
+
+def open_interaction_store(url: str, *, setting: str = "interactions") -> InteractionStore:
+    """Open what `url` names. Raises `ConfigurationError` if it can't be."""
+    match scheme_of(url):
+        case "lmdb":
+            from kirana.interactions.lmdb import LmdbInteractionStore
+
+            return LmdbInteractionStore.open(url, setting=setting)
+        case _:
+            raise ConfigurationError(
+                f"{setting}: '{url}' names no store that Kirana has; use lmdb:///absolute/folder",
+                field=setting,
+            )

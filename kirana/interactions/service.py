@@ -1,0 +1,99 @@
+"""Events in and queries out over one store. See `InteractionSource` for the contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import InvalidInput
+from kirana.interactions.source import (
+    MAX_TIMESTAMP_MS,
+    Event,
+    InteractionQuery,
+    Interactions,
+)
+from kirana.interactions.store import InteractionStore, Retention
+
+MAX_FUTURE_MS = 5 * 60_000
+MAX_ID_BYTES = 200
+
+
+class EventTypes:
+    """A revision of the catalog as the interaction store wants it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.retention = {
+            name: Retention(each.keep, each.ttl or 0, each.repeats == "latest")
+            for name, each in catalog.event_types.items()
+        }
+
+
+class InteractionService:
+    """Implements `InteractionSource` over a store."""
+
+    def __init__(
+        self,
+        store: InteractionStore,
+        source: CatalogSource,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._types = Revisions(source, EventTypes)
+        self._clock = clock
+
+    async def prepare(self, revision: int) -> None:
+        await self._types.at(revision)
+
+    async def append(self, events: Sequence[Event], revision: int) -> int:
+        types = await self._types.at(revision)
+        latest = min(int(self._clock() * 1000) + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
+        for at, event in enumerate(events):
+            types.catalog.event_type(event.event, field=f"events[{at}].event")
+            _check_id(event.user_id, f"events[{at}].user_id")
+            _check_id(event.product_id, f"events[{at}].product_id")
+            if not 0 <= event.timestamp_ms <= latest:
+                reason = "is before 1970" if event.timestamp_ms < 0 else "is in the future"
+                raise InvalidInput(
+                    f"{event.timestamp_ms} {reason}: a timestamp is in milliseconds, and at "
+                    "most five minutes ahead",
+                    field=f"events[{at}].timestamp",
+                )
+        await self._store.append(events, types.retention)
+        return len(events)
+
+    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+        types = await self._types.at(revision)
+        now_ms = int(self._clock() * 1000)
+        bounded = []
+        for query in queries:
+            types.catalog.event_type(query.event, field="event")
+            _check_id(query.user_id, "user_id")
+            ttl_ms = types.retention[query.event].ttl_ms
+            if ttl_ms:
+                query = replace(query, since_ms=max(query.since_ms, now_ms - ttl_ms + 1))
+            bounded.append(query)
+        return await self._store.query(bounded)
+
+    async def forget(self, user_id: str, revision: int) -> int:
+        await self._types.at(revision)
+        _check_id(user_id, "user_id")
+        return await self._store.forget(user_id)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+def _check_id(value: str, field: str) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("an id must be valid Unicode", field=field) from None
+    if not 0 < size <= MAX_ID_BYTES:
+        raise InvalidInput(f"an id has 1 to {MAX_ID_BYTES} bytes, this one {size}", field=field)
+    if "\0" in value:
+        raise InvalidInput("an id must not hold a NUL character", field=field)

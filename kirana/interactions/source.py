@@ -1,0 +1,67 @@
+"""What others ask of the interaction store, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_TIMESTAMP_MS = (1 << 53) - 1
+"""The largest that every JSON reader, and a Redis score, holds exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a person did. The same user, type, product and time is the same event."""
+
+    user_id: str
+    event: str
+    product_id: str
+    timestamp_ms: int
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionQuery:
+    """The newest `limit` events of a user and type with `since_ms <= timestamp <= until_ms`."""
+
+    user_id: str
+    event: str
+    limit: int
+    since_ms: int = 0
+    until_ms: int = MAX_TIMESTAMP_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Newest first; events of one millisecond in descending order of product."""
+
+    product_ids: list[str]
+    timestamps_ms: npt.NDArray[np.int64]
+    metadata: list[dict[str, Any] | None]
+
+    @classmethod
+    def empty(cls) -> Interactions:
+        return cls([], np.empty(0, dtype=np.int64), [])
+
+    def __len__(self) -> int:
+        return len(self.product_ids)
+
+
+class InteractionSource(Protocol):
+    """Every call runs on one revision of the catalog."""
+
+    async def append(self, events: Sequence[Event], revision: int) -> int:
+        """Store all events durably, or none; return how many were accepted.
+
+        Raises `Unknown` or `InvalidInput` with a field like `events[3].timestamp`.
+        """
+
+    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+        """Answer all queries. Raises `Unknown` for an event type, never for a user."""
+
+    async def forget(self, user_id: str, revision: int) -> int:
+        """Remove everything of one person; return how many events that were."""

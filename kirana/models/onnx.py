@@ -1,0 +1,77 @@
+"""One ONNX model as a function from a float32 matrix to a value a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from kirana.errors import ConfigurationError, InvalidInput, Unknown
+from kirana.models.runner import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives. `width` is None where the model leaves it open."""
+
+    width: int | None
+    outputs: tuple[str, ...]
+
+
+class OnnxModel:
+    """One thread, no spinning: replicas and their event loop share the cores.
+
+    Raises `ConfigurationError` for a file that is missing, no ONNX, or of another shape.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        if not path.is_file():
+            raise ConfigurationError(f"model '{name}': there is no file {path}", field="path")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise ConfigurationError(
+                f"model '{name}': {path} is no ONNX model that can be loaded: {error}",
+                field="path",
+            ) from None
+        self.signature = self._read_signature()
+        self._input = self._session.get_inputs()[0].name
+
+    def _read_signature(self) -> Signature:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
+            found = ", ".join(f"{each.name} {each.type}{each.shape}" for each in inputs)
+            raise ConfigurationError(
+                f"model '{self.name}' must take one float32 matrix [rows, columns], not {found}",
+                field="path",
+            )
+        width = inputs[0].shape[1]
+        outputs = tuple(
+            each.name
+            for each in self._session.get_outputs()
+            if each.type == "tensor(float)"
+            and (len(each.shape) == 1 or (len(each.shape) == 2 and each.shape[1] == 1))
+        )
+        return Signature(width if isinstance(width, int) else None, outputs)
+
+    def run(self, matrix: npt.NDArray[np.float32], output: str) -> Scores:
+        """Return one output with the shape (rows,)."""
+        if self.signature.width not in (None, matrix.shape[1]):
+            raise InvalidInput(
+                f"model '{self.name}' takes {self.signature.width} columns, not {matrix.shape[1]}"
+            )
+        if output not in self.signature.outputs:
+            raise Unknown("output", output, self.signature.outputs)
+        scores: Scores = self._session.run([output], {self._input: matrix})[0]
+        return scores.reshape(-1)

@@ -1,0 +1,70 @@
+"""The models of each revision, loaded once a file. See `ModelRunner` for the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.catalog.objects import ModelObject
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import Unknown
+from kirana.models.onnx import OnnxModel, Signature
+from kirana.models.runner import Scores
+from kirana.stores.url import folder_of
+
+INLINE_CELLS = 100_000
+"""Matrices of up to so many cells are scored on the caller's event loop: about 1 ms."""
+
+
+class ModelFiles:
+    """The model root. Loads a file again only when it has changed."""
+
+    def __init__(self, url: str) -> None:
+        self.root = folder_of(url, "file", setting="models")
+        self._loaded: dict[tuple[Path, int, int], OnnxModel] = {}
+        self._lock = threading.Lock()
+
+    def load(self, model: ModelObject) -> OnnxModel:
+        """Raises `ConfigurationError` for a file that is missing or can't be used."""
+        path = self.root / model.path
+        try:
+            stat = path.stat()
+        except OSError:
+            return OnnxModel(model.name, path)
+        key = (path, stat.st_mtime_ns, stat.st_size)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = OnnxModel(model.name, path)
+            return self._loaded[key]
+
+    def signature(self, model: ModelObject) -> Signature:
+        return self.load(model).signature
+
+
+class ModelRegistry:
+    """Implements `ModelRunner` over the files of a root."""
+
+    def __init__(self, files: ModelFiles, source: CatalogSource) -> None:
+        self._files = files
+        self._models = Revisions(source, self._load_all)
+
+    def _load_all(self, catalog: Catalog) -> dict[str, OnnxModel]:
+        return {name: self._files.load(model) for name, model in catalog.models.items()}
+
+    async def prepare(self, revision: int) -> None:
+        await self._models.at(revision)
+
+    async def run(
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+    ) -> Scores:
+        models = await self._models.at(revision)
+        if model not in models:
+            raise Unknown("model", model, models)
+        if matrix.size <= INLINE_CELLS:
+            return models[model].run(matrix, output)
+        return await asyncio.to_thread(models[model].run, matrix, output)

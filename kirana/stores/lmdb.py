@@ -1,0 +1,70 @@
+"""Features in LMDB, the embedded default: many processes read it at once, no server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from kirana.errors import ConfigurationError
+from kirana.stores.base import Order
+from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
+from kirana.stores.url import folder_of, option_of
+
+INLINE_KEYS = 5_000
+"""Up to so many keys are read on the caller's event loop: about 1 ms."""
+
+
+class LmdbFeatureStore:
+    """See `kirana.stores.base.FeatureStore`."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment: Environment | None = environment
+        self._database = environment.database(b"features")
+
+    @classmethod
+    def open(cls, url: str, *, setting: str) -> LmdbFeatureStore:
+        return cls(open_by_url(url, setting=setting))
+
+    @property
+    def environment(self) -> Environment:
+        if self._environment is None:
+            raise RuntimeError("the store is closed")
+        return self._environment
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if len(keys) <= INLINE_KEYS:
+            return self.environment.read(lambda txn: self._get(txn, keys))
+        return await asyncio.to_thread(self.environment.read, lambda txn: self._get(txn, keys))
+
+    def _get(self, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
+        database = self._database
+        return [txn.get(key, None, database) for key in keys]
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+        def write(txn: Any) -> int:
+            database, written = self._database, 0
+            for key, value in zip(keys, values, strict=True):
+                old = txn.get(key, None, database)
+                if old is None or order(value) >= order(old):
+                    txn.put(key, value, db=database)
+                    written += 1
+            return written
+
+        return await self.environment.write(write)
+
+    async def close(self) -> None:
+        if self._environment is not None:
+            await asyncio.to_thread(self._environment.close)
+            self._environment = None
+
+
+def open_by_url(url: str, *, setting: str) -> Environment:
+    """Open `lmdb:///folder[?map_bytes=N]`; N is where the map starts, it grows by itself."""
+    size = option_of(url, "map_bytes")
+    if size is not None and not size.isdecimal():
+        raise ConfigurationError(
+            f"{setting}: map_bytes must be a number of bytes, not '{size}'", field=setting
+        )
+    folder = folder_of(url, "lmdb", setting=setting)
+    return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)

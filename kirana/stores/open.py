@@ -1,0 +1,21 @@
+"""From a URL to a feature store."""
+
+from __future__ import annotations
+
+from kirana.errors import ConfigurationError
+from kirana.stores.base import FeatureStore
+from kirana.stores.url import scheme_of
+
+
+def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
+    """Open what `url` names. Raises `ConfigurationError` if it can't be."""
+    match scheme_of(url):
+        case "lmdb":
+            from kirana.stores.lmdb import LmdbFeatureStore
+
+            return LmdbFeatureStore.open(url, setting=setting)
+        case _:
+            raise ConfigurationError(
+                f"{setting}: '{url}' names no store that Kirana has; use lmdb:///absolute/folder",
+                field=setting,
+            )

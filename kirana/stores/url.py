@@ -1,0 +1,34 @@
+"""URLs choose the parts: `lmdb:///folder`, `dir:///folder`, `file:///folder`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from kirana.errors import ConfigurationError
+
+
+def scheme_of(url: str) -> str:
+    return url.partition("://")[0] if "://" in url else ""
+
+
+def folder_of(url: str, scheme: str, *, setting: str) -> Path:
+    """Return the absolute folder that `url` names, which must be of `scheme`.
+
+    Raises `ConfigurationError` naming the setting.
+    """
+    parts = urlsplit(url)
+    example = f"{scheme}:///absolute/folder"
+    if scheme_of(url) != scheme:
+        raise ConfigurationError(f"{setting}: '{url}' is not like {example}", field=setting)
+    if parts.netloc or not parts.path.strip("/"):
+        raise ConfigurationError(
+            f"{setting}: '{url}' needs three slashes and a folder, like {example}", field=setting
+        )
+    return Path(unquote(parts.path))
+
+
+def option_of(url: str, name: str) -> str | None:
+    """Return the value of `?name=value` in a URL."""
+    values = parse_qs(urlsplit(url).query).get(name)
+    return values[-1] if values else None
