@@ -1,0 +1,1 @@
+"""The serving graph, and below it the shipped catalogs."""

@@ -1,0 +1,90 @@
+"""Handles of other deployments, in the shape of the protocols that `kirana` asks for.
+
+Arguments and answers travel by value over gRPC, and a `KiranaError` arrives as itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from kirana.errors import KiranaError, Unavailable
+from kirana.features import EntityRows, FeatureQuery
+from kirana.features.source import FeatureWrite
+from kirana.flow import FlowRequest, FlowResult
+from kirana.inferflow import InferRequest, InferResult
+from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.schema import Array
+
+
+class _Remote:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(_by_reference=False)
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except RayTaskError as error:
+            if isinstance(error.cause, KiranaError):
+                raise error.cause from None
+            raise
+        except RayError as error:
+            raise Unavailable(f"{self._handle.deployment_name} does not answer") from error
+
+    async def prepare(self, revision: int) -> None:
+        await self._call("prepare", revision)
+
+
+class RemoteFeatures(_Remote):
+    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+        rows: list[EntityRows] = await self._call("read", queries, revision)
+        return rows
+
+    async def write(self, write: FeatureWrite, revision: int) -> int:
+        written: int = await self._call("write", write, revision)
+        return written
+
+    async def delete(
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+    ) -> int:
+        deleted: int = await self._call("delete", group, keys, event_time_ms, revision)
+        return deleted
+
+
+class RemoteInteractions(_Remote):
+    async def append(self, events: Sequence[Event], revision: int) -> int:
+        accepted: int = await self._call("append", events, revision)
+        return accepted
+
+    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+        found: list[Interactions] = await self._call("query", queries, revision)
+        return found
+
+    async def forget(self, user_id: str, revision: int) -> int:
+        deleted: int = await self._call("forget", user_id, revision)
+        return deleted
+
+
+class RemoteModels(_Remote):
+    async def run(
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+    ) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = await self._call("run", model, matrix, output, revision)
+        return scores
+
+
+class RemoteInferer(_Remote):
+    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+        result: InferResult = await self._call("infer", request, revision)
+        return result
+
+
+class RemoteFlows(_Remote):
+    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+        result: FlowResult = await self._call("run", request, revision)
+        return result

@@ -1,0 +1,7 @@
+"""The HTTP contract as one ASGI application, mounted by every door."""
+
+from kirana.edge.app import Edge
+from kirana.edge.limits import Limits
+from kirana.edge.parts import Parts
+
+__all__ = ["Edge", "Limits", "Parts"]

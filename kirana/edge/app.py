@@ -1,0 +1,160 @@
+"""The ASGI application: finds the route, reads the body, pins the revision, replies.
+
+Whatever goes wrong becomes a reply with code, message and field here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.edge.errors import HttpError, body_of, status_of
+from kirana.edge.handlers.features import FeatureHandlers
+from kirana.edge.handlers.health import HealthHandlers, Unhealthy
+from kirana.edge.handlers.interactions import InteractionHandlers
+from kirana.edge.handlers.ranking import RankingHandlers
+from kirana.edge.http import (
+    Disconnected,
+    HttpRequest,
+    Receive,
+    Scope,
+    Send,
+    path_segments,
+    read_body,
+    reply,
+)
+from kirana.edge.limits import Limits
+from kirana.edge.openapi import openapi_document
+from kirana.edge.parts import Parts
+from kirana.edge.routes import ROUTES
+from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[HttpRequest], Awaitable[bytes]]
+
+TIMEOUT_HEADER = b"x-kirana-timeout-ms"
+MAX_TIMEOUT_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    segments: tuple[str | None, ...]
+    handler: Handler
+
+    def matches(self, segments: Sequence[str]) -> bool:
+        return len(segments) == len(self.segments) and all(
+            mine is None or mine == theirs
+            for mine, theirs in zip(self.segments, segments, strict=True)
+        )
+
+
+class Edge:
+    """One object for every door: Serve's ingress, and a replica's own port."""
+
+    def __init__(
+        self, parts: Parts, live: LiveRevision, source: CatalogSource, limits: Limits
+    ) -> None:
+        self._live = live
+        self._limits = limits
+        self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
+        features = FeatureHandlers(parts.features, self._catalogs, limits)
+        interactions = InteractionHandlers(parts.interactions, limits)
+        ranking = RankingHandlers(parts.flows, parts.inferer)
+        health = HealthHandlers(parts, live, self._catalogs)
+        handlers: dict[str, Handler] = {
+            "features_get": features.get,
+            "features_put": features.put,
+            "features_delete": features.delete,
+            "interactions_post": interactions.post,
+            "interactions_get": interactions.get,
+            "interactions_query": interactions.query,
+            "interactions_delete": interactions.delete,
+            "flow_run": ranking.run_flow,
+            "infer": ranking.infer,
+            "healthz": health.get,
+            "openapi": self._openapi,
+        }
+        self._routes = [_Route(each.method, each.segments, handlers[each.name]) for each in ROUTES]
+
+    async def _openapi(self, request: HttpRequest) -> bytes:
+        return openapi_document()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _acknowledge_lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        status = 200
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        try:
+            body = await self._answer(scope, receive)
+        except Disconnected:
+            return
+        except Unhealthy as error:
+            status, body = error.status, error.body
+        except HttpError as error:
+            status, body, headers = error.status, body_of(error), error.headers
+        except KiranaError as error:
+            status, body = status_of(error), body_of(error)
+            if status >= 500:
+                logger.warning("%s %s: %s", scope["method"], scope["path"], error)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            status = 500
+            body = body_of(KiranaError("this is an error of Kirana itself; its log says more"))
+        await reply(send, status, body, headers)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
+        route, parameters = self._find(scope)
+        timeout_ms = self._timeout_ms(scope)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                body = await read_body(scope, receive, self._limits.max_body_bytes)
+                request = HttpRequest(parameters, scope["query_string"], body, self._live.number)
+                return await route.handler(request)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
+
+    def _find(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
+        segments = path_segments(scope)
+        allowed = []
+        for route in self._routes:
+            if route.matches(segments):
+                if route.method == scope["method"]:
+                    pairs = zip(route.segments, segments, strict=True)
+                    return route, tuple(value for name, value in pairs if name is None)
+                allowed.append(route.method)
+        if allowed:
+            methods = ", ".join(allowed)
+            raise HttpError(
+                405,
+                "method_not_allowed",
+                f"{scope['method']} is not allowed here, {methods} is",
+                ((b"allow", methods.encode()),),
+            )
+        raise HttpError(404, "not_found", "there is no such route: see /openapi.json")
+
+    def _timeout_ms(self, scope: Scope) -> int:
+        for name, value in scope["headers"]:
+            if name == TIMEOUT_HEADER:
+                if not value.isdigit() or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+                    raise InvalidInput(
+                        f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode()
+                    )
+                return int(value)
+        return self._limits.timeout_ms
+
+
+async def _acknowledge_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,70 @@
+"""From the tree of errors to HTTP: the one place that knows statuses."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import orjson
+
+from kirana.errors import (
+    CatalogError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    KiranaError,
+    NodeError,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
+
+_STATUS: tuple[tuple[type[KiranaError], int], ...] = (
+    (TooLarge, 413),
+    (InvalidInput, 400),
+    (Unknown, 404),
+    (CatalogError, 400),
+    (Conflict, 409),
+    (Unavailable, 503),
+    (DeadlineExceeded, 504),
+    (NodeError, 502),
+)
+
+_AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
+_NAMED = re.compile(r"(?:required|unknown) field `(.*?)`")
+
+
+class HttpError(KiranaError):
+    """What only exists at the edge: no such route, a wrong method, a wrong content type."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+def status_of(error: KiranaError) -> int:
+    if isinstance(error, HttpError):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def body_of(error: KiranaError) -> bytes:
+    return orjson.dumps(
+        {"error": {"code": error.code, "message": error.message, "field": error.field}}
+    )
+
+
+def from_validation(error: msgspec.ValidationError) -> InvalidInput:
+    """Turn msgspec's message into one with a field: `events[3].timestamp`."""
+    text = str(error)
+    at = _AT.search(text)
+    field = at[1] if at else ""
+    message = text[: at.start()] if at else text
+    named = _NAMED.search(message)
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
+    return InvalidInput(message.replace("`", "'"), field=field or None)

@@ -1,0 +1,1 @@
+"""One file for each part of the contract: from a parsed request to a reply."""

@@ -1,0 +1,139 @@
+"""`/v1/features/...`: read, write and delete rows of the feature store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.catalog.revisions import Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import STATUS_NAMES, key_texts
+from kirana.codecs.rows import PROVENANCE_NAMES
+from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.json_values import rows_of
+from kirana.edge.limits import Limits
+from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
+from kirana.errors import InvalidInput, KiranaError, TooLarge
+from kirana.features import FeatureQuery, FeatureSource
+from kirana.features.source import FeatureWrite
+from kirana.features.values import columns_of
+from kirana.schema import Entity, Feature
+
+
+class FeatureHandlers:
+    def __init__(
+        self, features: FeatureSource, catalogs: Revisions[Catalog], limits: Limits
+    ) -> None:
+        self._features = features
+        self._catalogs = catalogs
+        self._limits = limits
+
+    async def get(self, request: HttpRequest) -> bytes:
+        message = request.decode(FeaturesGet)
+        catalog = await self._catalogs.at(request.revision)
+        entity = catalog.entity(message.entity, field="entity")
+        if not message.features:
+            raise InvalidInput("name at least one feature", field="features")
+        found = [
+            _feature(catalog, f"{entity.name}.{name}", f"features[{at}]")
+            for at, name in enumerate(message.features)
+        ]
+        keys = self._keys(entity, message.keys, cells=sum(feature.size for feature in found))
+        query = FeatureQuery(
+            entity.name,
+            keys,
+            columns=tuple(dict.fromkeys(message.features)),
+            provenance=message.provenance,
+        )
+        (rows,) = await self._features.read([query], request.revision)
+        reply = {
+            "features": message.features,
+            "dtypes": [_dtype_text(feature) for feature in found],
+            "values": rows_of([rows.columns[name] for name in message.features], len(keys)),
+            "status": {
+                group: [STATUS_NAMES[code] for code in codes.tolist()]
+                for group, codes in rows.status.items()
+            },
+            "revision": request.revision,
+        }
+        if message.provenance:
+            reply["provenance"] = {
+                name: [PROVENANCE_NAMES[code] for code in codes.tolist()]
+                for name, codes in rows.provenance.items()
+            }
+            reply["age_ms"] = {
+                group: [None if age < 0 else age for age in ages.tolist()]
+                for group, ages in rows.age_ms.items()
+            }
+        return json_bytes(reply)
+
+    async def put(self, request: HttpRequest) -> bytes:
+        message = request.decode(FeaturesPut)
+        catalog = await self._catalogs.at(request.revision)
+        group = catalog.group(message.group, field="group")
+        number = message.schema_version
+        version = group.current if number is None else group.version(number)
+        keys = self._keys(group.entity, message.keys, cells=len(version.features))
+        write = FeatureWrite(
+            group.name,
+            keys,
+            columns_of(version, message.columns, len(keys)),
+            _event_times(message.event_time, len(keys)),
+            version.number,
+        )
+        written = await self._features.write(write, request.revision)
+        return json_bytes({"written": written, "stale": len(keys) - written})
+
+    async def delete(self, request: HttpRequest) -> bytes:
+        message = request.decode(FeaturesDelete)
+        catalog = await self._catalogs.at(request.revision)
+        group = catalog.group(message.group, field="group")
+        keys = self._keys(group.entity, message.keys, cells=1)
+        times = _event_times(message.event_time, len(keys))
+        deleted = await self._features.delete(group.name, keys, times, request.revision)
+        return json_bytes({"deleted": deleted, "stale": len(keys) - deleted})
+
+    def _keys(self, entity: Entity, keys: Mapping[str, Id | list[Id]], *, cells: int) -> list[str]:
+        texts = key_texts(entity, keys)
+        field = f"keys.{entity.keys[0].name}"
+        if not texts:
+            raise InvalidInput("name at least one key", field=field)
+        if len(texts) > self._limits.max_keys:
+            raise TooLarge(f"{len(texts)} keys, the limit is {self._limits.max_keys}", field=field)
+        if len(texts) * cells > self._limits.max_cells:
+            raise TooLarge(
+                f"{len(texts)} keys x {cells} values, the limit is {self._limits.max_cells} cells",
+                field=field,
+            )
+        return texts
+
+
+def _feature(catalog: Catalog, name: str, field: str) -> Feature:
+    try:
+        return catalog.feature(name, field=field)[1]
+    except KiranaError as error:
+        error.field = field
+        raise
+
+
+def _dtype_text(feature: Feature) -> str:
+    shape = ",".join(map(str, feature.shape))
+    return f"{feature.dtype}[{shape}]" if shape else feature.dtype
+
+
+def _event_times(given: int | list[int] | None, rows: int) -> npt.NDArray[np.uint64]:
+    """One event time a row, in ms; now where none is given."""
+    if isinstance(given, list):
+        if len(given) != rows:
+            raise InvalidInput(f"{len(given)} event times for {rows} keys", field="event_time")
+        times = given
+    else:
+        times = [int(time.time() * 1000) if given is None else given] * rows
+    for at, each in enumerate(times):
+        if not 0 <= each < 1 << 53:
+            field = f"event_time[{at}]" if isinstance(given, list) else "event_time"
+            raise InvalidInput(f"{each} is no time in milliseconds", field=field)
+    return np.array(times, dtype=np.uint64)

@@ -1,0 +1,111 @@
+"""`/v1/interactions...`: what people did, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.limits import Limits
+from kirana.edge.messages import InteractionsPost, InteractionsQuery
+from kirana.errors import InvalidInput, TooLarge
+from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
+from kirana.interactions.source import MAX_TIMESTAMP_MS
+
+DEFAULT_LAST = 20
+_QUERY = {
+    "last": "the newest so many",
+    "since": "from this time in ms, included",
+    "until": "to this time in ms, included",
+    "limit": "at most so many of a range",
+}
+
+
+class InteractionHandlers:
+    def __init__(self, interactions: InteractionSource, limits: Limits) -> None:
+        self._interactions = interactions
+        self._limits = limits
+
+    async def post(self, request: HttpRequest) -> bytes:
+        message = request.decode(InteractionsPost)
+        if not message.events:
+            raise InvalidInput("send at least one event", field="events")
+        if len(message.events) > self._limits.max_events:
+            raise TooLarge(
+                f"{len(message.events)} events, the limit is {self._limits.max_events}",
+                field="events",
+            )
+        events = [
+            Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
+            for e in message.events
+        ]
+        accepted = await self._interactions.append(events, request.revision)
+        return json_bytes({"accepted": accepted})
+
+    async def get(self, request: HttpRequest) -> bytes:
+        user_id, event = request.parameters
+        found = request.query(_QUERY)
+        query = self._query(user_id, event, **found)
+        (interactions,) = await self._interactions.query([query], request.revision)
+        return json_bytes({"interactions": _records(interactions)})
+
+    async def query(self, request: HttpRequest) -> bytes:
+        message = request.decode(InteractionsQuery)
+        if not message.user_ids or not message.events:
+            field = "user_ids" if not message.user_ids else "events"
+            raise InvalidInput("name at least one", field=field)
+        users = list(dict.fromkeys(map(str, message.user_ids)))
+        types = list(dict.fromkeys(message.events))
+        bounds = {name: value for name in _QUERY if (value := getattr(message, name)) is not None}
+        queries = [self._query(user, event, **bounds) for user in users for event in types]
+        if sum(query.limit for query in queries) > self._limits.max_cells:
+            raise TooLarge("users x events x limit is too much for one call", field="user_ids")
+        found = iter(await self._interactions.query(queries, request.revision))
+        reply = {user: {event: _records(next(found)) for event in types} for user in users}
+        return json_bytes({"interactions": reply})
+
+    async def delete(self, request: HttpRequest) -> bytes:
+        (user_id,) = request.parameters
+        deleted = await self._interactions.forget(user_id, request.revision)
+        return json_bytes({"deleted": deleted})
+
+    def _query(
+        self,
+        user_id: str,
+        event: str,
+        last: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+    ) -> InteractionQuery:
+        most = self._limits.max_interactions
+        ranged = since is not None or until is not None
+        if last is not None and (ranged or limit is not None):
+            raise InvalidInput("give 'last', or a range by 'since' and 'until'", field="last")
+        name, count = ("last", last) if not ranged and limit is None else ("limit", limit)
+        if count is None:
+            count = most if ranged else DEFAULT_LAST
+        if not 1 <= count <= most:
+            raise InvalidInput(f"{count} is not between 1 and {most}", field=name)
+        since = 0 if since is None else since
+        until = MAX_TIMESTAMP_MS if until is None else until
+        for field, value in (("since", since), ("until", until)):
+            if not 0 <= value <= MAX_TIMESTAMP_MS:
+                raise InvalidInput(f"{value} is no time in milliseconds", field=field)
+        if since > until:
+            raise InvalidInput(f"'since' ({since}) is after 'until' ({until})", field="since")
+        return InteractionQuery(user_id, event, count, since, until)
+
+
+def _records(interactions: Interactions) -> Sequence[dict[str, Any]]:
+    return [
+        {"product_id": product, "timestamp": timestamp}
+        if metadata is None
+        else {"product_id": product, "timestamp": timestamp, "metadata": metadata}
+        for product, timestamp, metadata in zip(
+            interactions.product_ids,
+            interactions.timestamps_ms.tolist(),
+            interactions.metadata,
+            strict=True,
+        )
+    ]

@@ -1,0 +1,68 @@
+"""`/v1/flows/{name}` and `/v1/infer/{model_id}`: ranked lists and scores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.json_values import finite
+from kirana.edge.messages import FlowRun, Infer
+from kirana.errors import InvalidInput
+from kirana.flow import FlowRequest, FlowRunner
+from kirana.inferflow import Inferer, InferRequest
+
+_RETURNS = ("outputs", "matrix")
+
+
+class RankingHandlers:
+    def __init__(self, flows: FlowRunner, inferer: Inferer) -> None:
+        self._flows = flows
+        self._inferer = inferer
+
+    async def run_flow(self, request: HttpRequest) -> bytes:
+        message = request.decode(FlowRun)
+        (name,) = request.parameters
+        result = await self._flows.run(
+            FlowRequest(name, message.context, message.trace), request.revision
+        )
+        output: dict[str, Any] = {"ids": result.output.ids}
+        for column, values in result.output.columns.items():
+            output["scores" if column == "score" else column] = finite(values)
+        reply: dict[str, Any] = {"output": output, "revision": request.revision}
+        if message.trace:
+            reply["trace"] = [asdict(span) for span in result.spans]
+        return json_bytes(reply)
+
+    async def infer(self, request: HttpRequest) -> bytes:
+        message = request.decode(Infer)
+        (model_id,) = request.parameters
+        for at, name in enumerate(message.returned):
+            if name not in _RETURNS:
+                raise InvalidInput(f"'{name}' is none of {_RETURNS}", field=f"return[{at}]")
+        for name, value in message.context.items():
+            if value == []:
+                raise InvalidInput("the list is empty", field=f"context.{name}")
+        if message.top_k is not None and message.top_k < 1:
+            raise InvalidInput(f"{message.top_k} is less than 1", field="top_k")
+        result = await self._inferer.infer(
+            InferRequest(model_id, message.context, message.inputs), request.revision
+        )
+        ids, scores, outputs, matrix = result.ids, result.scores, result.outputs, result.matrix
+        if message.top_k is not None:
+            best = np.argsort(-scores, kind="stable")[: message.top_k]
+            ids, scores, matrix = [ids[at] for at in best.tolist()], scores[best], matrix[best]
+            outputs = {name: values[best] for name, values in outputs.items()}
+        reply: dict[str, Any] = {
+            "ids": ids,
+            "scores": finite(scores),
+            "defaults": result.defaults,
+            "revision": request.revision,
+        }
+        if "outputs" in message.returned:
+            reply["outputs"] = {name: finite(values) for name, values in outputs.items()}
+        if "matrix" in message.returned:
+            reply["matrix"] = {"columns": result.columns, "rows": finite(matrix)}
+        return json_bytes(reply)

@@ -1,0 +1,16 @@
+"""How much one request may ask for; what is more gets a 413 that names the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_body_bytes: int = 8 << 20
+    max_keys: int = 10_000
+    max_cells: int = 2_000_000
+    max_events: int = 10_000
+    max_interactions: int = 10_000
+    timeout_ms: int = 5_000
+    """Of a request that names none in `x-kirana-timeout-ms`; body and answer together."""

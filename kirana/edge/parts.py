@@ -1,0 +1,18 @@
+"""The parts that the edge calls; local objects or handles of other deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kirana.features import FeatureSource
+from kirana.flow import FlowRunner
+from kirana.inferflow import Inferer
+from kirana.interactions import InteractionSource
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    features: FeatureSource
+    interactions: InteractionSource
+    flows: FlowRunner
+    inferer: Inferer

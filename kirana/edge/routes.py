@@ -1,0 +1,89 @@
+"""The routes: what the application matches, and what `/openapi.json` describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from kirana.edge import messages
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """`template` has its open segments in braces; `request` is the message of the body."""
+
+    name: str
+    method: str
+    template: str
+    summary: str
+    request: type[msgspec.Struct] | None = None
+    query: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> tuple[str | None, ...]:
+        """The path in parts, None where it is open."""
+        parts = self.template.split("/")[1:]
+        return tuple(None if part.startswith("{") else part for part in parts)
+
+    @property
+    def open_segments(self) -> tuple[str, ...]:
+        return tuple(p[1:-1] for p in self.template.split("/") if p.startswith("{"))
+
+
+ROUTES = (
+    RouteSpec(
+        "features_get",
+        "POST",
+        "/v1/features/get",
+        "Read features of an entity, one row a key",
+        messages.FeaturesGet,
+    ),
+    RouteSpec(
+        "features_put",
+        "POST",
+        "/v1/features/put",
+        "Write rows of a feature group",
+        messages.FeaturesPut,
+    ),
+    RouteSpec(
+        "features_delete",
+        "POST",
+        "/v1/features/delete",
+        "Delete rows of a feature group",
+        messages.FeaturesDelete,
+    ),
+    RouteSpec(
+        "interactions_post",
+        "POST",
+        "/v1/interactions",
+        "Store events, all or none",
+        messages.InteractionsPost,
+    ),
+    RouteSpec(
+        "interactions_query",
+        "POST",
+        "/v1/interactions/query",
+        "Read the events of many users and types",
+        messages.InteractionsQuery,
+    ),
+    RouteSpec(
+        "interactions_get",
+        "GET",
+        "/v1/interactions/{user_id}/{event}",
+        "Read the newest events of a user and type, or those of a time range",
+        query=("last", "since", "until", "limit"),
+    ),
+    RouteSpec(
+        "interactions_delete",
+        "DELETE",
+        "/v1/interactions/{user_id}",
+        "Forget everything that a user did",
+    ),
+    RouteSpec("flow_run", "POST", "/v1/flows/{name}", "Run a flow", messages.FlowRun),
+    RouteSpec(
+        "infer", "POST", "/v1/infer/{model_id}", "Score rows by an inferflow", messages.Infer
+    ),
+    RouteSpec("healthz", "GET", "/healthz", "The state of each part"),
+    RouteSpec("openapi", "GET", "/openapi.json", "This contract"),
+)

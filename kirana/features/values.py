@@ -1,0 +1,110 @@
+"""Values that people send, as columns of a feature's dtype; what does not fit is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.codecs import Column
+from kirana.errors import InvalidInput, Unknown
+from kirana.schema import NUMERIC, Array, Feature, SchemaVersion
+
+_NON_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+
+
+def columns_of(
+    version: SchemaVersion, values: Mapping[str, Sequence[Any]], rows: int
+) -> dict[str, Column]:
+    """Turn lists into columns of `version`. Raises `InvalidInput` or `Unknown` with a field."""
+    columns = {}
+    for name, given in values.items():
+        if name not in version.index:
+            full_name = f"{version.group}.{name}"
+            raise Unknown("feature", full_name, version.index, field=f"columns.{name}")
+        if len(given) != rows:
+            raise InvalidInput(
+                f"'{name}' has {len(given)} values for {rows} keys", field=f"columns.{name}"
+            )
+        columns[name] = column_of(version.feature(name), given, field=f"columns.{name}")
+    return columns
+
+
+def column_of(feature: Feature, values: Sequence[Any], *, field: str) -> Column:
+    """Turn a list, in which None is null, into a column.
+
+    Raises `InvalidInput` that names the first value which the dtype or shape can't hold.
+    """
+    nulls: npt.NDArray[np.bool_] | None = None
+    if None in values:
+        nulls = np.fromiter((value is None for value in values), dtype=np.bool_)
+        filler: Any = "" if feature.dtype == "string" else np.zeros(feature.shape).tolist()
+        values = [filler if value is None else value for value in values]
+    if feature.dtype == "string":
+        return Column(_strings(values, field), nulls)
+    if feature.dtype == "bool":
+        return Column(_booleans(values, nulls, field), nulls)
+    return Column(_numbers(feature, values, nulls, field), nulls)
+
+
+def _refuse(value: Any, wanted: str, field: str, at: int) -> InvalidInput:
+    return InvalidInput(f"{str(value)[:60]!r} is not {wanted}", field=f"{field}[{at}]")
+
+
+def _strings(values: Sequence[Any], field: str) -> Array:
+    for at, value in enumerate(values):
+        if not isinstance(value, str):
+            raise _refuse(value, "a string", field, at)
+        if not value.isascii() and not _is_unicode(value):
+            raise _refuse(value, "valid Unicode", field, at)
+    return np.array(values, dtype=object)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _booleans(values: Sequence[Any], nulls: Array | None, field: str) -> Array:
+    for at, value in enumerate(values):
+        if not isinstance(value, bool) and not (nulls is not None and nulls[at]):
+            raise _refuse(value, "true or false", field, at)
+    return np.array(values, dtype=np.bool_)
+
+
+def _numbers(feature: Feature, values: Sequence[Any], nulls: Array | None, field: str) -> Array:
+    dtype = NUMERIC[feature.dtype]
+    wanted = f"{feature.dtype}{list(feature.shape) or ''}"
+    if not feature.shape and dtype.kind == "f" and set(map(type, values)) <= {float}:
+        return np.array(values, dtype=dtype)
+    out = np.zeros((len(values), *feature.shape), dtype=dtype)
+    for at, value in enumerate(values):
+        if nulls is not None and nulls[at]:
+            continue
+        flat = _flatten(value)
+        if np.shape(value) != feature.shape or not all(_fits(each, dtype) for each in flat):
+            raise _refuse(value, wanted, field, at)
+        numbers = [_NON_FINITE[each] if isinstance(each, str) else each for each in flat]
+        out[at] = np.array(numbers, dtype=dtype).reshape(feature.shape)
+    return out
+
+
+def _flatten(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return [each for part in value for each in _flatten(part)]
+    return [value]
+
+
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    if isinstance(value, bool):
+        return False
+    if dtype.kind == "f":
+        if isinstance(value, int | float):
+            return abs(value) <= np.finfo(dtype).max or not np.isfinite(value)
+        return isinstance(value, str) and value in _NON_FINITE
+    return isinstance(value, int) and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
