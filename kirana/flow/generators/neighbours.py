@@ -1,7 +1,8 @@
 """`neighbours`: what is near to a person's recent products, the newest counting most.
 
 Each product has a stored list of neighbours with weights; a candidate's weight is the sum over
-the seeds of decay^age * weight, where age counts distinct products back from the newest.
+the seeds of decay^age * weight, where age counts products back from the newest. Products of one
+timestamp have one age, the middle of their places: what stands first among them means nothing.
 """
 
 from __future__ import annotations
@@ -46,20 +47,41 @@ class Neighbours:
         features: FeatureSource,
         revision: int,
     ) -> Generated:
-        products = list(dict.fromkeys(seeds.product_ids))
-        if not products:
+        newest = {product: at for at, product in reversed(list(enumerate(seeds.product_ids)))}
+        if not newest:
             return [], np.empty(0, dtype=np.float32)
+        places = sorted(newest.values())
+        products = [seeds.product_ids[at] for at in places]
         query = FeatureQuery(self._entity, products, columns=(self._ids, self._weights))
         (rows,) = await features.read([query], revision)
-        ids = rows.columns[self._ids].values
-        decays = self._with.decay ** np.arange(len(products), dtype=np.float32)
-        weights = rows.columns[self._weights].values * decays[:, None]
-        # a list shorter than its vector ends in weights of 0
-        filled = weights != 0
-        distinct, place = np.unique(ids[filled], return_inverse=True)
-        totals = np.bincount(place, weights[filled], minlength=len(distinct))
-        best = np.lexsort((_scatter(distinct), -totals))[:limit]
-        return list(map(str, distinct[best].tolist())), totals[best].astype(np.float32)
+        ids, weights = best_neighbours(
+            rows.columns[self._ids].values,
+            rows.columns[self._weights].values,
+            self._with.decay ** seed_ages(seeds.timestamps_ms[places]),
+            limit,
+        )
+        return list(map(str, ids.tolist())), weights
+
+
+def seed_ages(timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the age of each seed, newest first: its place, the mean of them where times tie."""
+    _, group, sizes = np.unique(-timestamps, return_inverse=True, return_counts=True)
+    firsts = np.cumsum(sizes) - sizes
+    return (firsts + (sizes - 1) / 2)[group].astype(np.float32)
+
+
+def best_neighbours(
+    ids: Array, weights: Array, factors: npt.NDArray[np.float32], limit: int
+) -> tuple[Array, npt.NDArray[np.float32]]:
+    """Sum `factors[seed] * weights[seed, k]` for each distinct id; return the best, best first.
+
+    `ids` and `weights` have the shape (seeds, k); a weight of 0 fills up a shorter list.
+    """
+    filled = weights != 0
+    distinct, place = np.unique(ids[filled], return_inverse=True)
+    totals = np.bincount(place, (weights * factors[:, None])[filled], minlength=len(distinct))
+    best = np.lexsort((_scatter(distinct), -totals))[:limit]
+    return distinct[best], totals[best].astype(np.float32)
 
 
 def _scatter(ids: Array) -> npt.NDArray[np.uint32]:

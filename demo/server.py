@@ -1,0 +1,68 @@
+"""`kirana up` as the child process that a person would have in another terminal."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from kirana.errors import Unavailable
+
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[httpx.Client]:
+    """Start `kirana up`, yield a client of it once it is healthy, and stop it in the end.
+
+    Raises `Unavailable` with what it said, if it does not get healthy.
+    """
+    command = [sys.executable, "-m", "kirana", "up", str(catalog), "--port", str(port), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
+            _wait_until_healthy(process, client, log)
+            yield client
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = log.read_text(errors="replace").strip()
+            raise Unavailable(f"'kirana up' ended with {process.returncode}:\n{said}")
+        try:
+            if client.get("/healthz").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise Unavailable(f"'kirana up' is not healthy after {START_TIMEOUT_S} s: see {log}")

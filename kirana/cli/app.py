@@ -1,0 +1,58 @@
+"""The commands, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kirana import __version__
+from kirana.cli.catalog import apply, check
+from kirana.cli.console import out, show_error
+from kirana.cli.demo import demo
+from kirana.cli.down import down
+from kirana.cli.push import push
+from kirana.cli.up import up
+from kirana.errors import CatalogError, KiranaError
+
+app = typer.Typer(
+    name="kirana",
+    help="Real-time ML serving for marketplaces on Ray Serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"kirana {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+for command in (check, apply, push, up, down, demo):
+    app.command()(command)
+
+
+def run() -> None:
+    """Exit with 1 for an error of ours, 2 for wrong usage, 130 after Ctrl-C."""
+    try:
+        app()
+    except CatalogError as error:
+        for problem in error.problems:
+            show_error(str(problem))
+        sys.exit(1)
+    except KiranaError as error:
+        show_error(error.message)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

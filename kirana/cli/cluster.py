@@ -1,0 +1,71 @@
+"""Ray and Serve on one machine, in this process's care."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kirana.errors import ConfigurationError, Unavailable
+from kirana.serve_environment import serve_environment
+from kirana.settings import Settings
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Small, because everything travels by value."""
+
+APPLICATION = "kirana"
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raise `ConfigurationError` if somebody listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{host}:{port} can't be listened on ({error.strerror}): choose another "
+                "with --port",
+                field="port",
+            ) from None
+
+
+@contextmanager
+def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
+    """Start Ray and Serve; both are ended with all their processes when the block is left."""
+    os.environ.update(serve_environment(folder))
+    import ray
+    from ray import serve
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        yield
+    finally:
+        if ray.is_initialized():
+            serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+
+def deploy(settings: Settings, overrides: Mapping[str, Any] | None = None) -> None:
+    """Run the serving graph. Raises `Unavailable` if it does not get ready."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    from graphs.serving import build
+
+    try:
+        serve.run(build({**settings.model_dump(), **(overrides or {})}), name=APPLICATION)
+    except (RayServeException, RuntimeError) as error:
+        raise Unavailable(f"the serving graph did not start: {error}") from error

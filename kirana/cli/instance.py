@@ -1,0 +1,141 @@
+"""One running Kirana a catalog directory: who holds it, where it answers, how it is ended."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from kirana.errors import ConfigurationError
+
+STOP_TIMEOUT_S = 45
+
+
+@dataclass(slots=True)
+class InstanceState:
+    """`folder` holds HAProxy's files; `processes` are (pid, start time) of what `up` started."""
+
+    pid: int
+    url: str
+    folder: str
+    processes: list[tuple[int, float]] = field(default_factory=list)
+
+
+class Instance:
+    """Held by a file lock, so that a crash leaves it free; what a crash left is cleaned up."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._home = directory.resolve() / ".kirana"
+        self._lock_file = self._home / "up.lock"
+        self._state_file = self._home / "up.json"
+
+    def read(self) -> InstanceState | None:
+        try:
+            record = json.loads(self._state_file.read_text())
+            record["processes"] = [(pid, started) for pid, started in record["processes"]]
+            return InstanceState(**record)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def is_held(self) -> bool:
+        if not self._lock_file.exists():
+            return False
+        with self._lock_file.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def hold(self, url: str) -> Iterator[InstanceState]:
+        """Be the instance of this directory. Raises `ConfigurationError` if another one is."""
+        self._home.mkdir(exist_ok=True)
+        with self._lock_file.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                state = self.read()
+                where = f" at {state.url} (process {state.pid})" if state else ""
+                raise ConfigurationError(
+                    f"Kirana is up{where} for {self.directory}; stop it with: "
+                    f"kirana down {self.directory}"
+                ) from None
+            self.clean_up()
+            state = InstanceState(os.getpid(), url, tempfile.mkdtemp(prefix="kirana-"))
+            self._write(state)
+            try:
+                yield state
+            finally:
+                self.clean_up()
+
+    def note_processes(self, state: InstanceState) -> None:
+        """Remember what was started, for the case that nobody is there to end it."""
+        for process in psutil.Process().children(recursive=True):
+            try:
+                started = (process.pid, process.create_time())
+            except psutil.NoSuchProcess:
+                continue
+            if started not in state.processes:
+                state.processes.append(started)
+        self._write(state)
+
+    def _write(self, state: InstanceState) -> None:
+        beside = self._state_file.with_suffix(".new")
+        beside.write_text(json.dumps(asdict(state)))
+        beside.rename(self._state_file)
+
+    def clean_up(self) -> int:
+        """End what an instance that is gone has left; return how many processes that were."""
+        state = self.read()
+        if state is None:
+            return 0
+        left = _left_over(state)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=5)
+        shutil.rmtree(state.folder, ignore_errors=True)
+        self._state_file.unlink(missing_ok=True)
+        return len(left)
+
+    def stop(self) -> bool:
+        """End the instance and wait for its end; False if none was up.
+
+        Raises `ConfigurationError` if it does not end.
+        """
+        state = self.read()
+        if not self.is_held() or state is None:
+            self.clean_up()
+            return False
+        process = psutil.Process(state.pid)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            raise ConfigurationError(
+                f"process {state.pid} did not end in {STOP_TIMEOUT_S} s"
+            ) from None
+        return True
+
+
+def _left_over(state: InstanceState) -> list[psutil.Process]:
+    """What is still there: processes that were noted, and those that name the folder."""
+    noted = dict(state.processes)
+    found = []
+    for process in psutil.process_iter(["pid", "create_time", "cmdline"]):
+        facts = process.info
+        same = noted.get(facts["pid"]) == facts["create_time"]
+        named = any(state.folder in each for each in facts["cmdline"] or ())
+        if (same or named) and facts["pid"] != os.getpid():
+            found.append(process)
+    return found

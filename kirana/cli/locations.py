@@ -1,0 +1,55 @@
+"""Where the parts of a catalog directory are, unless somebody says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kirana.errors import ConfigurationError
+from kirana.settings import Settings, read_settings
+
+CatalogDirectory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The catalog: a directory of YAML files.")
+]
+ModelRoot = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="DIR", help="Where the models are. [default: DIR/models]"),
+]
+FeatureStoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--features", metavar="URL", help="The feature store. [default: LMDB in DIR/.kirana/data]"
+    ),
+]
+
+
+def local_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
+    """Return settings for a directory: what is given, else variables, else folders inside it.
+
+    Raises `ConfigurationError` if there is no such directory.
+    """
+    directory = directory.resolve()
+    if not directory.is_dir():
+        raise ConfigurationError(f"there is no directory {directory}")
+    inside = {
+        "catalog": f"dir://{directory}",
+        "features": f"lmdb://{directory}/.kirana/data/features",
+        "interactions": f"lmdb://{directory}/.kirana/data/interactions",
+        "models": f"file://{directory}/models",
+    }
+    settings = read_settings({**inside, **given})
+    explicit = {name: value for name, value in given.items() if name in inside}
+    return settings.model_copy(update=explicit)
+
+
+def as_urls(models: Path | None = None, features: str | None = None) -> dict[str, str]:
+    """Turn the options of a command into settings, without those that were not given."""
+    urls = {}
+    if models is not None:
+        urls["models"] = f"file://{models.resolve()}"
+    if features is not None:
+        urls["features"] = features
+    return urls

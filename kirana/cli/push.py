@@ -1,0 +1,68 @@
+"""`kirana push`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.cli.console import out, progress
+from kirana.cli.locations import CatalogDirectory, FeatureStoreUrl, as_urls, local_settings
+from kirana.errors import Unavailable
+from kirana.features.push import Push, Pushed
+from kirana.settings import Settings
+from kirana.stores import open_feature_store
+from kirana.stores.url import folder_of
+
+
+def push(
+    directory: CatalogDirectory,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Parquet files named <entity>.<group>.parquet, or folders of them.",
+        ),
+    ],
+    group: Annotated[
+        str | None, typer.Option(metavar="ENTITY.GROUP", help="The group of all files.")
+    ] = None,
+    schema_version: Annotated[
+        int | None, typer.Option(help="The version that the files follow. [default: the newest]")
+    ] = None,
+    features: FeatureStoreUrl = None,
+) -> None:
+    """Load feature rows from Parquet, also while a cluster serves from the same store.
+
+    All files are checked first: of a file with a wrong row nothing is written. A row that is
+    older than what is stored leaves it alone and counts as stale.
+    """
+    settings = local_settings(directory, as_urls(features=features))
+    source = DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog"))
+    revision = source.current()
+    if not revision:
+        raise Unavailable(f"{directory} has no revision yet: run 'kirana apply {directory}' first")
+    job = Push(paths, source.load(revision), group=group, schema_version=schema_version)
+    began = time.perf_counter()
+    done = asyncio.run(_run(job, settings))
+    seconds = time.perf_counter() - began
+    for name, pushed in done.items():
+        stale = f", {pushed.stale} stale" if pushed.stale else ""
+        out.print(f"{name}: {pushed.written} rows written{stale}")
+    out.print(f"{job.rows} rows in {seconds:.1f} s, {job.rows / max(seconds, 1e-9):,.0f} rows/s")
+
+
+async def _run(job: Push, settings: Settings) -> dict[str, Pushed]:
+    store = open_feature_store(settings.features)
+    try:
+        with progress() as bar:
+            checking = bar.add_task("checking", total=job.rows)
+            job.check(lambda rows: bar.advance(checking, rows))
+            writing = bar.add_task("writing ", total=job.rows)
+            return await job.write(store, lambda rows: bar.advance(writing, rows))
+    finally:
+        await store.close()

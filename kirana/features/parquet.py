@@ -1,0 +1,199 @@
+"""Feature rows in Parquet files: checked as a whole first, then written batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kirana.codecs import Column
+from kirana.codecs.keys import check_lengths, id_texts, join_ids
+from kirana.errors import InvalidInput, did_you_mean
+from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
+
+EVENT_TIME = "event_time"
+"""A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
+
+BATCH_ROWS = 8_192
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Rows of a file, ready to be written."""
+
+    keys: list[str]
+    columns: dict[str, Column]
+    event_time_ms: npt.NDArray[np.uint64]
+
+
+class ParquetFeatures:
+    """One file of one group. Raises `InvalidInput` naming the column, and the row where it can."""
+
+    def __init__(self, path: Path, group: FeatureGroup, version: SchemaVersion) -> None:
+        self.path = path
+        self._group = group
+        self._version = version
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InvalidInput(f"{path} can't be read as Parquet: {error}") from None
+        self.rows: int = self._file.metadata.num_rows
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        names = set(self._file.schema_arrow.names)
+        keys = [key.name for key in self._group.entity.keys]
+        features = list(self._version.index)
+        for name in [*keys, *features]:
+            if name not in names:
+                kind = "key" if name in keys else "feature"
+                raise self._refuse(name, f"the {kind} is missing: {did_you_mean(name, names)}")
+        for name in sorted(names - {*keys, *features, EVENT_TIME}):
+            known = [*keys, *features, EVENT_TIME]
+            raise self._refuse(
+                name,
+                f"'{self._group.name}' version {self._version.number} has no such feature: "
+                + did_you_mean(name, known),
+            )
+
+    def _refuse(self, column: str, message: str) -> InvalidInput:
+        return InvalidInput(f"{self.path.name}, column '{column}': {message}", field=column)
+
+    def check(self, now_ms: int, latest_ms: int, report: Report) -> None:
+        """Read every row once, so that nothing is written of a file that has a wrong one."""
+        for batch in self.batches(now_ms):
+            late = np.flatnonzero(batch.event_time_ms > latest_ms)
+            if len(late):
+                found = batch.event_time_ms[late[0]]
+                raise self._refuse(EVENT_TIME, f"{found} is more than five minutes ahead")
+            report(len(batch.keys))
+
+    def batches(self, now_ms: int) -> Iterator[FeatureBatch]:
+        """Yield all rows; those without an event time are of `now_ms`."""
+        start = 0
+        for batch in self._file.iter_batches(batch_size=BATCH_ROWS):
+            yield FeatureBatch(
+                self._keys(batch, start),
+                {f.name: self._column(f, batch.column(f.name)) for f in self._version.features},
+                self._event_times(batch, now_ms),
+            )
+            start += len(batch)
+
+    def _keys(self, batch: Any, start: int) -> list[str]:
+        columns = []
+        for key in self._group.entity.keys:
+            column = batch.column(key.name)
+            if column.null_count:
+                row = start + column.is_null().to_pylist().index(True)
+                raise self._refuse(key.name, f"row {row} has no key")
+            values = column.to_pylist()
+            try:
+                columns.append(id_texts(key, values, field=f"{key.name}, row {start} on"))
+            except InvalidInput as error:
+                raise self._refuse(key.name, f"{error.message} ({error.field})") from None
+        texts = join_ids(columns)
+        check_lengths(texts, field=self._group.entity.keys[0].name)
+        return texts
+
+    def _event_times(self, batch: Any, now_ms: int) -> npt.NDArray[np.uint64]:
+        if EVENT_TIME not in batch.schema.names:
+            return np.full(len(batch), now_ms, dtype=np.uint64)
+        column = batch.column(EVENT_TIME)
+        if column.null_count:
+            raise self._refuse(EVENT_TIME, "a row has no event time")
+        if pa.types.is_timestamp(column.type):
+            column = pc.cast(column, pa.timestamp("ms"), safe=False)
+        times: Array = self._cast(EVENT_TIME, column, pa.int64()).to_numpy(zero_copy_only=False)
+        if len(times) and int(times.min()) < 0:
+            raise self._refuse(EVENT_TIME, f"{times.min()} is before 1970")
+        return times.astype(np.uint64)
+
+    def _column(self, feature: Feature, column: Any) -> Column:
+        nulls = None
+        if column.null_count:
+            nulls = column.is_null().to_numpy(zero_copy_only=False)
+        if feature.dtype == "string":
+            texts = self._cast(feature.name, column, pa.string())
+            return Column(np.array(pc.fill_null(texts, "").to_pylist(), dtype=object), nulls)
+        if feature.dtype == "bool":
+            flags = self._cast(feature.name, column, pa.bool_())
+            return Column(pc.fill_null(flags, False).to_numpy(zero_copy_only=False), nulls)
+        return Column(self._numbers(feature, column, nulls), nulls)
+
+    def _numbers(self, feature: Feature, column: Any, nulls: Array | None) -> Array:
+        dtype = NUMERIC[feature.dtype]
+        if not feature.shape:
+            numbers = self._cast(feature.name, column, pa.from_numpy_dtype(dtype))
+            values: Array = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
+            return values
+        if not _is_list(column.type):
+            raise self._refuse(feature.name, f"{column.type} is no list of {feature.dtype}")
+        lists = column if nulls is None else column.filter(pa.array(~nulls))
+        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(lengths != feature.size)
+        if len(wrong):
+            raise self._refuse(
+                feature.name,
+                f"a list of {int(lengths[wrong[0]])} where the shape is {list(feature.shape)}",
+            )
+        flat = lists.flatten()
+        if flat.null_count:
+            raise self._refuse(feature.name, "a list holds a null")
+        cells = self._cast(feature.name, flat, pa.from_numpy_dtype(dtype))
+        block = cells.to_numpy(zero_copy_only=False).reshape(-1, *feature.shape)
+        if nulls is None:
+            return block  # type: ignore[no-any-return]
+        out = np.zeros((len(column), *feature.shape), dtype=dtype)
+        out[~nulls] = block
+        return out
+
+    def _cast(self, name: str, column: Any, wanted: Any) -> Any:
+        """Integers must fit; a float may lose digits, which is what float32 is for."""
+        both_float = pa.types.is_floating(column.type) and pa.types.is_floating(wanted)
+        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        try:
+            if not numeric and (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)):
+                raise pa.ArrowInvalid(f"{column.type} is no number")
+            return pc.cast(column, wanted, safe=not both_float)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise self._refuse(name, f"it does not fit {wanted}: {error}") from None
+
+
+def _is_list(type_: Any) -> bool:
+    return bool(
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or pa.types.is_fixed_size_list(type_)
+    )
+
+
+def files_of(paths: Sequence[Path], group: str | None) -> list[tuple[str, Path]]:
+    """Pair each Parquet file with its group: `group`, or the name of the file or its folder.
+
+    `product.stats.parquet` and every `*.parquet` in `product.stats/` are of `product.stats`; a
+    folder of such files and folders is walked. Raises `InvalidInput` where there is no file.
+    """
+    found: list[tuple[str, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.rglob("*.parquet"))
+            if not inside:
+                raise InvalidInput(f"{path} has no *.parquet file")
+            found += [(group or _group_name(each), each) for each in inside]
+        elif path.is_file():
+            found.append((group or _group_name(path), path))
+        else:
+            raise InvalidInput(f"there is no file {path}")
+    return found
+
+
+def _group_name(path: Path) -> str:
+    return path.stem if "." in path.stem else path.parent.name

@@ -1,0 +1,75 @@
+"""Bulk loads: Parquet files straight into the store, also while a cluster serves from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import CODECS
+from kirana.features.parquet import ParquetFeatures, Report, files_of
+from kirana.features.service import MAX_FUTURE_MS, store_key
+from kirana.stores import FeatureStore
+
+
+@dataclass(slots=True)
+class Pushed:
+    """`stale` rows were older than what was there, and left it alone."""
+
+    rows: int = 0
+    written: int = 0
+
+    @property
+    def stale(self) -> int:
+        return self.rows - self.written
+
+
+class Push:
+    """Files are opened and their columns checked at once; rows when `check` and `write` read them.
+
+    Raises `InvalidInput` or `Unknown` naming the file and column.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        catalog: Catalog,
+        *,
+        group: str | None = None,
+        schema_version: int | None = None,
+    ) -> None:
+        self._files: list[tuple[str, ParquetFeatures]] = []
+        self._catalog = catalog
+        for name, path in files_of(paths, group):
+            found = catalog.group(name, field=str(path))
+            version = found.version(schema_version) if schema_version else found.current
+            self._files.append((name, ParquetFeatures(path, found, version)))
+        self._version = schema_version
+        self._now_ms = int(time.time() * 1000)
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for _, file in self._files)
+
+    def check(self, report: Report) -> None:
+        """Read all rows of all files; `report` is told how many were read since the last time."""
+        for _, file in self._files:
+            file.check(self._now_ms, self._now_ms + MAX_FUTURE_MS, report)
+
+    async def write(self, store: FeatureStore, report: Report) -> dict[str, Pushed]:
+        """Write all rows; return what became of each group's."""
+        done: dict[str, Pushed] = {}
+        for name, file in self._files:
+            group = self._catalog.groups[name]
+            version = group.version(self._version) if self._version else group.current
+            codec = CODECS[group.codec]
+            pushed = done.setdefault(name, Pushed())
+            for batch in file.batches(self._now_ms):
+                values = codec.encode(group, version, batch.columns, batch.event_time_ms)
+                keys = [store_key(name, key) for key in batch.keys]
+                pushed.written += await store.put(keys, values, codec.order)
+                pushed.rows += len(keys)
+                report(len(keys))
+        return done
