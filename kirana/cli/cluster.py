@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,19 @@ def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": host, "port": port},
+            logging_config={"log_level": "WARNING"},
+        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         yield
     finally:
-        if ray.is_initialized():
-            serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()
+        # Ray's own words about its parts that end say nothing to a person
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            if ray.is_initialized():
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
 
 
 def deploy(settings: Settings, overrides: Mapping[str, Any] | None = None) -> None:

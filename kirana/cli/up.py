@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -65,10 +66,13 @@ def up(
         require_free_port(host, port)
         report(publish(settings))
         asyncio.run(_try_stores(settings))
-        with err.status("starting Ray and Serve"), cluster(host, port, Path(state.folder)):
-            instance.note_processes(state)
-            deploy(settings)
-            instance.note_processes(state)
+        with ExitStack() as stack:
+            with err.status("starting Ray and Serve"):
+                stack.enter_context(cluster(host, port, Path(state.folder)))
+                _end_on(signal.SIGTERM)  # again: Ray has put its own handler there
+                instance.note_processes(state)
+                deploy(settings)
+                instance.note_processes(state)
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
             try:
                 _wait()

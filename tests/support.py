@@ -1,0 +1,215 @@
+"""A small shop for tests: a catalog, models made on the spot, and the parts over LMDB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kirana.assembly import (
+    build_features,
+    build_flows,
+    build_inferflow,
+    build_interactions,
+    build_models,
+    open_catalog,
+)
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.revisions import CatalogSource, LiveRevision
+from kirana.cli.locations import local_settings
+from kirana.edge import Edge, Limits, Parts
+from kirana.features.service import FeatureService
+from kirana.flow.executor import FlowService
+from kirana.inferflow.engine import InferflowService
+from kirana.interactions.service import InteractionService
+from kirana.models.registry import ModelRegistry
+
+SHOP = """
+kind: entity
+name: user
+keys: [{name: user_id}]
+---
+kind: entity
+name: product
+keys: [{name: product_id}]
+---
+kind: entity
+name: category
+keys: [{name: category_id, dtype: int64}]
+---
+kind: entity
+name: user_category
+keys: [{name: user_id}, {name: category_id, dtype: int64}]
+---
+kind: feature_group
+name: user.profile
+ttl: 30d
+features:
+  - {name: age, dtype: int16, default: 30}
+---
+kind: feature_group
+name: product.stats
+ttl: 7d
+features:
+  - {name: clicks, dtype: int32, default: 0}
+  - {name: ctr, dtype: float32, default: 0.5}
+---
+kind: feature_group
+name: product.attrs
+features:
+  - {name: title, dtype: string, default: "?"}
+  - {name: category_id, dtype: int64, default: 0}
+  - {name: in_stock, dtype: bool, default: true}
+---
+kind: feature_group
+name: product.similar
+features:
+  - {name: ids, dtype: int32, shape: [4]}
+  - {name: weights, dtype: float32, shape: [4]}
+---
+kind: feature_group
+name: category.stats
+features:
+  - {name: share, dtype: float64, default: 0.25}
+---
+kind: feature_group
+name: user_category.affinity
+features:
+  - {name: clicks, dtype: float32, default: -1.0}
+---
+kind: event_type
+name: click
+keep: 50
+---
+kind: event_type
+name: wishlist
+keep: 3
+ttl: 1d
+repeats: latest
+---
+kind: candidate_generator
+name: similar_products
+generator: neighbours
+with: {ids: product.similar.ids, weights: product.similar.weights, decay: 0.5}
+---
+kind: model
+name: click_model
+path: click/1/model.onnx
+---
+kind: model
+name: order_model
+path: order/1/model.onnx
+---
+kind: inferflow
+name: ranker
+context: {user_id: user, product_id: product}
+rows: product_id
+resolve: {category_id: product.attrs.category_id}
+inputs: [{name: similar, default: 0.0}]
+features:
+  - input.similar
+  - user.profile.age
+  - product.stats.ctr
+  - product.stats.clicks
+  - product.attrs.in_stock
+  - category.stats.share
+  - user_category.affinity.clicks
+models:
+  - {name: click, model: click_model, output: p_click}
+  - {name: order, model: order_model, output: p_order}
+score: "p_click + 4 * p_order"
+---
+kind: flow
+name: for_you
+graph:
+  recent: [similar]
+  seen: [unseen]
+  similar: [unseen]
+  unseen: [ranked]
+  ranked: [top]
+  top: []
+nodes:
+  recent: {op: interactions, with: {event: click, last: 5}}
+  seen: {op: interactions, with: {event: click, last: 50}}
+  similar: {op: candidates, with: {cg_name: similar_products, limit: 10}}
+  unseen: {op: filter}
+  ranked: {op: infer, with: {model_id: ranker}}
+  top: {op: top_k, with: {k: 3}}
+"""
+
+SHOP_WEIGHTS = {
+    "click": [1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0],
+    "order": [0.0, 0.01, 0.0, 0.001, 0.5, 0.0, 0.25],
+}
+"""Of the shop's linear models: one number a column of the matrix."""
+
+
+def write_linear_model(path: Path, weights: Sequence[float], output: str) -> None:
+    """Write an ONNX model `output[:, 0] = matrix @ weights`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matrix = np.array(weights, dtype=np.float32).reshape(-1, 1)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["features", "weights"], [output])],
+        "linear",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, len(weights)])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(matrix, "weights")],
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def write_shop(folder: Path, catalog: str = SHOP) -> Path:
+    """Write the shop's catalog and models; nothing is published yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "shop.yaml").write_text(catalog)
+    for name, weights in SHOP_WEIGHTS.items():
+        write_linear_model(folder / "models" / name / "1" / "model.onnx", weights, f"p_{name}")
+    return folder
+
+
+def publish(folder: Path) -> int:
+    """Publish without looking into the models; return the revision."""
+    return DirectoryCatalog(folder).publish(None).revision
+
+
+@dataclass
+class Shop:
+    """Every part over the stores of one folder, on its published revision."""
+
+    source: CatalogSource
+    features: FeatureService
+    interactions: InteractionService
+    models: ModelRegistry
+    inferflow: InferflowService
+    flows: FlowService
+    revision: int
+
+    async def edge(self, limits: Limits | None = None) -> Edge:
+        parts = [self.features, self.interactions, self.models, self.inferflow, self.flows]
+        live = LiveRevision(self.source, parts)
+        await live.start()
+        served = Parts(self.features, self.interactions, self.flows, self.inferflow)
+        return Edge(served, live, self.source, limits or Limits())
+
+    async def close(self) -> None:
+        await self.features.close()
+        await self.interactions.close()
+
+
+def open_shop(folder: Path) -> Shop:
+    """Open the parts over `folder`, which must be published."""
+    settings = local_settings(folder, {})
+    source = open_catalog(settings)
+    features = build_features(settings, source)
+    interactions = build_interactions(settings, source)
+    models = build_models(settings, source)
+    inferflow = build_inferflow(features, models, source)
+    flows = build_flows(features, interactions, inferflow, source)
+    return Shop(source, features, interactions, models, inferflow, flows, source.current())
