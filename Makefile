@@ -1,0 +1,65 @@
+# Everything is set up in the checkout, in .venv; nothing is installed by hand.
+# What the machine must have: Python 3.11 with venv, git and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+
+# Ray starts twice as fast from compiled bytecode
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-setup lint bench lock clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
+	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
+
+test: test-setup ## Lint, type checks and all tests (TESTS=tests/unit runs a part)
+ifndef TESTS
+	@$(MAKE) --no-print-directory lint
+endif
+	@$(BIN)/python -m pytest $(TESTS)
+
+test-setup: $(DEVELOPMENT) ## Install what the tests need
+
+lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy kirana deployments graphs demo bench
+
+bench: $(DEVELOPMENT) ## Measure beside the floor (NAME=features, JSON=out.json)
+	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))
+
+lock: $(DEVELOPMENT) ## Resolve the lock files anew
+	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo \
+	  --generate-hashes --no-annotate --no-header -o requirements/runtime.lock
+	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo --group dev \
+	  --generate-hashes --no-annotate --no-header -o requirements/development.lock
+
+clean: ## Remove what was made here, the virtual environment too
+	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: Kirana needs Python 3.11 ($(PYTHON) is another): apt-get install python3.11, or make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: Python's venv is missing: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.lock
+
+$(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml
+	@echo "installing what runs"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/runtime.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEVELOPMENT): $(RUNTIME) requirements/development.lock
+	@echo "installing what tests"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/development.lock
+	@touch $@
