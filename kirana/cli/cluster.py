@@ -42,7 +42,8 @@ def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
     import ray
     from ray import serve
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Serve sets its own logger's level again; a filter stays
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
         ray.init(
             address="local",
@@ -56,7 +57,6 @@ def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
             http_options={"host": host, "port": port},
             logging_config={"log_level": "WARNING"},
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         yield
     finally:
         # Ray's own words about its parts that end say nothing to a person

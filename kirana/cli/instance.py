@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -117,14 +118,12 @@ class Instance:
         if not self.is_held() or state is None:
             self.clean_up()
             return False
-        process = psutil.Process(state.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
-            raise ConfigurationError(
-                f"process {state.pid} did not end in {STOP_TIMEOUT_S} s"
-            ) from None
+        psutil.Process(state.pid).send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while self.is_held():
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"process {state.pid} did not end in {STOP_TIMEOUT_S} s")
+            time.sleep(0.1)
         return True
 
 

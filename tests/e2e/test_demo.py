@@ -1,0 +1,178 @@
+"""The demo from end to end on a free port, with fewer points; and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+import graphs
+from demo.dataset import load_movielens, split_by_time
+from demo.download import download_movielens
+from demo.protocol import ndcg_and_recall, popularity_lists, sample_points
+from demo.rankers import train_rankers
+from demo.run import PAST_SHARE, POINT_SEED
+from demo.simulation import COLUMNS, GENERATORS, answer_request, build_tables
+from kirana.serve_environment import free_ports
+
+POINTS = 150
+TRAIN_POINTS = 600
+CACHE = Path(".cache")
+TIMEOUT_S = 300
+KEYS = {
+    "ndcg_at_10",
+    "ndcg_at_10_popularity",
+    "ndcg_ratio",
+    "ndcg_ratio_low",
+    "recall_at_20",
+    "recall_at_20_popularity",
+    "points",
+    "events_replayed",
+    "p50_ms",
+    "p99_ms",
+    "rows_per_s",
+    "seconds",
+}
+
+
+@dataclass
+class Demo:
+    """A demo that has finished its work and stays up."""
+
+    process: subprocess.Popen[bytes]
+    workdir: Path
+    port: int
+    said: str
+    report: dict[str, float]
+
+
+def _command(workdir: Path, port: int, report: Path) -> list[str]:
+    options = {
+        "--workdir": workdir,
+        "--cache": CACHE,
+        "--port": port,
+        "--points": POINTS,
+        "--train-points": TRAIN_POINTS,
+        "--report": report,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    return [sys.executable, "-m", "kirana", "demo", "--keep", *words]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    workdir, report, log = folder / "work", folder / "report.json", folder / "said"
+    port = free_ports(1)[0]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _command(workdir, port, report),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while "stays up at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield Demo(process, workdir, port, log.read_text(), json.loads(report.read_text()))
+    finally:
+        process.terminate()
+        process.wait(90)
+
+
+def test_the_report_has_its_keys(demo: Demo) -> None:
+    assert demo.report.keys() >= KEYS
+    assert demo.report["points"] == POINTS
+    assert demo.report["events_replayed"] == 20_000
+
+
+def test_kirana_is_twice_as_good_as_popularity(demo: Demo) -> None:
+    assert demo.report["ndcg_ratio"] >= 2.0
+    assert demo.report["recall_at_20"] > demo.report["recall_at_20_popularity"]
+
+
+def test_its_three_curl_lines_work_while_it_stays_up(demo: Demo) -> None:
+    lines = [line for line in demo.said.splitlines() if line.startswith("curl ")]
+    assert len(lines) == 3
+    for line in lines:
+        done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout).keys() & {"output", "values", "scores"}
+    assert "Traceback" not in demo.said
+
+
+def test_a_second_demo_says_that_one_is_up_and_how_to_stop_it(demo: Demo, tmp_path: Path) -> None:
+    command = _command(demo.workdir, free_ports(1)[0], tmp_path / "report.json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"up at http://127.0.0.1:{demo.port}" in done.stderr
+    assert "kirana down" in done.stderr
+    assert httpx.get(f"http://127.0.0.1:{demo.port}/healthz").status_code == 200
+
+
+def test_what_is_served_is_what_the_rankers_were_trained_for(demo: Demo) -> None:
+    """The numpy simulation of a request, and Kirana over HTTP, rank alike to the last digits."""
+    data = load_movielens(download_movielens(CACHE))
+    past, _ = split_by_time(data.events, PAST_SHARE)
+    points = sample_points(data.events, data.item_ids, len(past), POINTS, POINT_SEED)
+    rankers = train_rankers(data, past, TRAIN_POINTS)
+    tables = build_tables(data, past)
+    lists = []
+    for at in range(len(points)):
+        items, features = answer_request(
+            tables, int(points.users[at]), points.histories[at], points.history_times[at]
+        )
+        watch = rankers.watch.predict_proba(features)[:, 1]
+        score = watch * (1 + 0.15 * rankers.like.predict_proba(features)[:, 1])
+        lists.append(items[np.argsort(-score, kind="stable")[:20]])
+    ndcg, recall = ndcg_and_recall(lists, points)
+    baseline, _ = ndcg_and_recall(popularity_lists(data.events, points, data.item_count), points)
+    report = demo.report
+    assert report["ndcg_at_10"] == pytest.approx(ndcg.mean(), abs=2e-3)
+    assert report["recall_at_20"] == pytest.approx(recall.mean(), abs=2e-3)
+    assert report["ndcg_at_10_popularity"] == pytest.approx(baseline.mean())
+
+
+def test_the_simulation_has_the_columns_and_generators_of_the_catalog() -> None:
+    folder = Path(graphs.__path__[0]) / "demo"
+    objects = [
+        each
+        for file in sorted(folder.glob("*.yaml"))
+        for each in yaml.safe_load_all(file.read_text())
+    ]
+    ranker = next(each for each in objects if each["kind"] == "inferflow")
+    assert tuple(ranker["features"]) == COLUMNS
+    flow = next(each for each in objects if each["kind"] == "flow")
+    kinds = {each["name"]: each for each in objects if each["kind"] == "candidate_generator"}
+    inputs = {c: name for name, consumers in flow["graph"].items() for c in consumers}
+    for generator in GENERATORS:
+        node = flow["nodes"][generator.table]["with"]
+        assert node["limit"] == generator.limit
+        assert kinds[node["cg_name"]]["with"]["decay"] == generator.decay
+        assert kinds[node["cg_name"]]["with"]["ids"] == f"product.{generator.table}.ids"
+        assert flow["nodes"][inputs[generator.table]]["with"]["last"] == generator.seeds
+
+
+def test_ctrl_c_leaves_no_process_behind(demo: Demo) -> None:
+    """The last test of this file: it ends the demo."""
+    processes = psutil.Process(demo.process.pid).children(recursive=True)
+    assert len(processes) > 5
+    os.killpg(demo.process.pid, signal.SIGINT)
+    assert demo.process.wait(90) == 130
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert [process.cmdline() for process in alive if process.is_running()] == []

@@ -1,0 +1,28 @@
+"""What users may import: a name that is added or taken away is a decision, not an accident."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "kirana.codecs": {"CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status", "key_texts"},
+    "kirana.edge": {"Edge", "Limits", "Parts"},
+    "kirana.features": {"EntityRows", "FeatureQuery", "FeatureSource"},
+    "kirana.flow": {"FlowRequest", "FlowResult", "FlowRunner", "Span"},
+    "kirana.flow.generators": {"GENERATORS", "Generator", "build_generator"},
+    "kirana.flow.nodes": {"OPS"},
+    "kirana.inferflow": {"InferRequest", "InferResult", "Inferer"},
+    "kirana.interactions": {"Event", "InteractionQuery", "InteractionSource", "Interactions"},
+    "kirana.models": {"ModelRunner"},
+    "kirana.stores": {"FeatureStore", "Order", "open_feature_store"},
+}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_exports_what_is_listed_here(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) == PUBLIC[package]
+    for name in module.__all__:
+        assert hasattr(module, name)
