@@ -80,6 +80,10 @@ class SchemaVersion:
     number: int
     features: tuple[Feature, ...]
 
+    def __hash__(self) -> int:
+        # a version is looked up on every read: not over all of its features again
+        return self.fingerprint
+
     @cached_property
     def fingerprint(self) -> int:
         """32 bits over the group and its features: bytes of another history don't carry it."""

@@ -37,9 +37,8 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
         texts = [*map(str, ids)]
     else:
         texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
-    for at, text in enumerate(texts):
-        if not text:
-            raise InvalidInput("an id must not be empty", field=f"{field}[{at}]")
+    if "" in texts:
+        raise InvalidInput("an id must not be empty", field=f"{field}[{texts.index('')}]")
     return texts
 
 
@@ -129,7 +128,7 @@ def check_lengths(texts: Sequence[str], *, field: str) -> None:
     """Refuse a key text of more than `MAX_KEY_BYTES`, and characters that have no UTF-8."""
     if not texts:
         return
-    if max(map(len, texts)) * 4 <= MAX_KEY_BYTES and all(map(str.isascii, texts)):
+    if max(map(len, texts)) <= MAX_KEY_BYTES and "".join(texts).isascii():
         return
     for at, text in enumerate(texts):
         try:

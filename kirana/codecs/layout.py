@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kirana.schema import NUMERIC, Feature, SchemaVersion
 
@@ -24,6 +24,8 @@ HEADER = np.dtype(
 )
 """24 bytes before every body. `expiry` in Unix seconds (0 = never), `event_time` in ms."""
 
+LAYOUT_VERSION = 1
+
 STRING = np.dtype([("offset", "<u4"), ("length", "<u4")])
 """Of a string: where its UTF-8 bytes start, counted from the start of the body, and how many."""
 
@@ -37,6 +39,24 @@ class Run:
     dtype: np.dtype[Any]
     column: int
     width: int
+
+    def joined(self, after: Run) -> Run | None:
+        """Return both as one, where `after` follows at once in the row and in what is asked."""
+        if (after.dtype, after.start, after.column) != (
+            self.dtype,
+            self.stop,
+            self.column + self.width,
+        ):
+            return None
+        return Run(self.start, after.stop, self.dtype, self.column, self.width + after.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What features take in a matrix: how many columns each, and the defaults of all."""
+
+    sizes: tuple[int, ...]
+    defaults: npt.NDArray[np.float32]
 
 
 def _width(feature: Feature) -> int:
@@ -101,39 +121,48 @@ class Layout:
         )
 
     @cache  # noqa: B019 - a layout lives as long as its schema version
+    def columns(self, names: tuple[str, ...]) -> Columns:
+        """Return what `names` of this version take in a matrix."""
+        features = [self.version.feature(name) for name in names]
+        defaults = [np.ravel(feature.default_array()) for feature in features]
+        return Columns(
+            tuple(feature.size for feature in features),
+            np.concatenate(defaults).astype(np.float32),
+        )
+
+    @cache  # noqa: B019
     def runs(self, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
         """Plan the copies of numeric features into columns side by side; booleans are not here.
 
-        `sizes` are the columns that each takes. A feature that this version lacks, or has in
-        another dtype family (bool), is left out: its columns keep what they hold.
+        `sizes` are the columns that each takes. A feature that this version lacks is left out:
+        its columns keep what they hold.
         """
         runs: list[Run] = []
         column = 0
         for name, size in zip(names, sizes, strict=True):
-            feature_at = self.version.index.get(name)
-            feature = None if feature_at is None else self.version.features[feature_at]
-            if feature is not None and feature.dtype in NUMERIC:
+            at = self.version.index.get(name)
+            if at is not None and self.version.features[at].dtype in NUMERIC:
+                dtype = NUMERIC[self.version.features[at].dtype]
                 start = self.offsets[name]
-                dtype = NUMERIC[feature.dtype]
-                stop = start + dtype.itemsize * size
-                last = runs[-1] if runs else None
-                if (
-                    last is not None
-                    and last.dtype == dtype
-                    and last.stop == start
-                    and last.column + last.width == column
-                ):
-                    runs[-1] = Run(last.start, stop, dtype, last.column, last.width + size)
+                run = Run(start, start + dtype.itemsize * size, dtype, column, size)
+                joined = runs[-1].joined(run) if runs else None
+                if joined is None:
+                    runs.append(run)
                 else:
-                    runs.append(Run(start, stop, dtype, column, size))
+                    runs[-1] = joined
             column += size
         return tuple(runs)
+
+    @cached_property
+    def leading_word(self) -> int:
+        """The first 8 bytes of the header of a plain row of this version, as a number."""
+        header = np.zeros(1, dtype=HEADER)
+        header["layout"] = LAYOUT_VERSION
+        header["version"] = self.version.number
+        header["fingerprint"] = self.version.fingerprint
+        return int(header.view("<u8")[0])
 
 
 @cache
 def layout_of(version: SchemaVersion) -> Layout:
     return Layout(version)
-
-
-def sizes_of(features: Sequence[Feature]) -> tuple[int, ...]:
-    return tuple(feature.size for feature in features)

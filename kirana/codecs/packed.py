@@ -12,17 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana.codecs.layout import HEADER, STRING, Layout, layout_of, sizes_of
+from kirana.codecs.layout import HEADER, LAYOUT_VERSION, STRING, Layout, layout_of
 from kirana.codecs.rows import Column, Provenance, Status
 from kirana.errors import TooLarge
 from kirana.schema import NUMERIC, Array, FeatureGroup, SchemaVersion
 
-LAYOUT_VERSION = 1
 TOMBSTONE = 0x01
 KNOWN_FLAGS = TOMBSTONE
 MAX_BODY_BYTES = 1 << 20
 
 _HEADER_BYTES = HEADER.itemsize
+_NO_ROW = bytes(_HEADER_BYTES)
+"""Stands for what is too short to have a header; its layout version 0 makes it corrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class PackedRows:
         self.status = status
         self.event_time_ms = event_time_ms
         self.unknown_versions = unknown_versions
-        self._parts = parts
+        self.parts = parts
 
     def column(self, name: str) -> Column:
         feature = self.group.current.feature(name)
@@ -86,7 +87,7 @@ class PackedRows:
         values: Array = np.empty(shape, dtype=default.dtype)
         values[...] = default
         nulls: npt.NDArray[np.bool_] | None = None
-        for part in self._parts:
+        for part in self.parts:
             if name not in part.layout.version.index:
                 continue
             if feature.dtype == "string":
@@ -109,7 +110,7 @@ class PackedRows:
 
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
         codes = np.full(len(self.status), Provenance.NO_ROW, dtype=np.uint8)
-        for part in self._parts:
+        for part in self.parts:
             if name not in part.layout.version.index:
                 codes[part.rows] = Provenance.NOT_IN_VERSION
                 continue
@@ -118,21 +119,30 @@ class PackedRows:
             codes[part.rows] = stored if nulls is None else nulls.astype(np.uint8)
         return codes
 
-    def fill(self, out: npt.NDArray[np.float32], names: Sequence[str]) -> None:
-        features = [self.group.current.feature(name) for name in names]
-        sizes = sizes_of(features)
-        whole = len(self._parts) == 1 and isinstance(self._parts[0].rows, slice)
-        runs = self._parts[0].layout.runs(tuple(names), sizes) if whole else ()
+    def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
+        columns = layout_of(self.group.current).columns(names)
+        whole = len(self.parts) == 1 and isinstance(self.parts[0].rows, slice)
+        runs = self.parts[0].layout.runs(names, columns.sizes) if whole else ()
         if not whole or sum(run.width for run in runs) < out.shape[1]:
-            out[...] = np.concatenate(
-                [np.ravel(feature.default_array()) for feature in features]
-            ).astype(np.float32)
-        for part in self._parts:
-            for run in part.layout.runs(tuple(names), sizes):
+            out[...] = columns.defaults
+        for part in self.parts:
+            for run in part.layout.runs(names, columns.sizes):
                 cells = part.fixed[:, run.start : run.stop].view(run.dtype)
                 out[part.rows, run.column : run.column + run.width] = cells
             if part.layout.booleans or part.any_nulls():
-                self._fill_bits(out, part, names, sizes)
+                self._fill_bits(out, part, names, columns.sizes)
+
+    def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+        if len(self.parts) != 1 or not isinstance(self.parts[0].rows, slice):
+            return None
+        part = self.parts[0]
+        sizes = layout_of(self.group.current).columns(names).sizes
+        runs = part.layout.runs(names, sizes)
+        if len(runs) != 1 or runs[0].width != sum(sizes) or part.any_nulls():
+            return None
+        if runs[0].dtype != np.float32:
+            return None
+        return part.fixed[:, runs[0].start : runs[0].stop].view(np.float32)
 
     def _fill_bits(
         self,
@@ -235,50 +245,83 @@ class Packed:
     def decode(
         self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
     ) -> PackedRows:
-        status = np.zeros(len(values), dtype=np.uint8)
+        try:
+            joined = b"".join(values)  # type: ignore[arg-type]
+        except TypeError:
+            return self._decode_found(values, group, now_s)
+        if not values:
+            nothing = np.zeros(0, dtype=np.uint8)
+            return PackedRows(group, nothing, nothing.astype(np.uint64), (), frozenset())
+        batch = _Batch(values, joined, group, now_s)  # type: ignore[arg-type]
+        times = batch.header["event_time"]
+        return PackedRows(group, batch.status, times, batch.parts, batch.unknown_versions)
+
+    def _decode_found(
+        self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
+    ) -> PackedRows:
+        """Decode what is there, and put it among the rows that are missing."""
+        found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
+        rows = self.decode([value for value in values if value is not None], group, now_s)
+        status = np.full(len(values), Status.MISSING, dtype=np.uint8)
+        status[found] = rows.status
         event_time = np.zeros(len(values), dtype=np.uint64)
-        found: npt.NDArray[np.intp] | None = None
-        present: Sequence[bytes] = values  # type: ignore[assignment]
-        if None in values:
-            found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
-            status[:] = Status.MISSING
-            status[found] = Status.OK
-            present = [value for value in values if value is not None]
-        if not present:
-            return PackedRows(group, status, event_time, (), frozenset())
-        batch = _Batch(present, group, now_s)
-        where: npt.NDArray[np.intp] | slice = slice(None) if found is None else found
-        status[where] = batch.status
-        event_time[where] = batch.header["event_time"]
-        parts = (
-            batch.parts
-            if found is None
-            else [
-                _Part(found[part.rows], part.layout, part.fixed, part.bodies)
-                for part in batch.parts
-            ]
-        )
-        return PackedRows(group, status, event_time, parts, batch.unknown_versions)
+        event_time[found] = rows.event_time_ms
+        parts = [_Part(found[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
+        return PackedRows(group, status, event_time, parts, rows.unknown_versions)
 
 
 class _Batch:
     """The values that were found: headers checked as arrays, rows sorted by schema version."""
 
-    def __init__(self, values: Sequence[bytes], group: FeatureGroup, now_s: float) -> None:
+    def __init__(
+        self, values: Sequence[bytes], joined: bytes, group: FeatureGroup, now_s: float
+    ) -> None:
         self.values = values
-        self.lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
-        first = int(self.lengths[0])
-        self.uniform = first >= _HEADER_BYTES and bool((self.lengths == first).all())
-        self.joined: npt.NDArray[np.uint8] | None = None
+        sizes = set(map(len, values))
+        self.uniform = len(sizes) == 1 and min(sizes) >= _HEADER_BYTES
+        self.lengths: npt.NDArray[np.int64] | int
         if self.uniform:
-            self.joined = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(-1, first)
+            self.lengths = len(values[0])
+            self.joined = np.frombuffer(joined, dtype=np.uint8).reshape(len(values), -1)
             self.header = self.joined[:, :_HEADER_BYTES].view(HEADER)[:, 0]
         else:
-            heads = b"".join([v[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0") for v in values])
-            self.header = np.frombuffer(heads, dtype=HEADER)
-        self.status = self._check(now_s)
+            if min(sizes) < _HEADER_BYTES:
+                self.values = values = [v if len(v) >= _HEADER_BYTES else _NO_ROW for v in values]
+                joined = b"".join(values)
+            self.lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+            starts = np.cumsum(self.lengths) - self.lengths
+            self.joined = np.frombuffer(joined, dtype=np.uint8)
+            heads = self.joined[starts[:, None] + np.arange(_HEADER_BYTES)]
+            self.header = heads.view(HEADER)[:, 0]
         self.unknown_versions: frozenset[int] = frozenset()
-        self.parts = self._sort(group)
+        plain = self._plain(group, now_s) if self.uniform else None
+        if plain is not None:
+            self.status = np.zeros(len(values), dtype=np.uint8)
+            self.parts = [plain]
+        else:
+            self.status = self._check(now_s)
+            self.parts = self._sort(group)
+
+    def _plain(self, group: FeatureGroup, now_s: float) -> _Part | None:
+        """The usual batch, told by few looks: one version, all alive, and nothing special."""
+        number = int(self.header["version"][0])
+        if not 1 <= number <= len(group.versions):
+            return None
+        layout = layout_of(group.versions[number - 1])
+        words = self.joined[:, :_HEADER_BYTES].view("<u8")
+        if layout.strings or not (words[:, 0] == np.uint64(layout.leading_word)).all():
+            return None
+        if self.lengths != _HEADER_BYTES + layout.stride:
+            return None
+        # the second word is the expiry, and above it the length; 0 is never
+        length_and_now = np.uint64((layout.stride << 32) + int(now_s))
+        ends = words[:, 1]
+        unending = np.uint64(layout.stride << 32)
+        if not ((ends > length_and_now) | (ends == unending)).all():
+            return None
+        if (ends >> np.uint64(32) != np.uint64(layout.stride)).any():
+            return None
+        return _Part(slice(None), layout, self.joined[:, _HEADER_BYTES:], None)
 
     def _check(self, now_s: float) -> npt.NDArray[np.uint8]:
         header = self.header
@@ -300,14 +343,10 @@ class _Batch:
         return status
 
     def _sort(self, group: FeatureGroup) -> list[_Part]:
-        numbers = self.header["version"]
         alive = self.status == Status.OK
         if not alive.any():
             return []
-        first = int(numbers[0])
-        if alive.all() and (numbers == first).all():
-            part = self._part(group, first, slice(None))
-            return [part] if part else []
+        numbers = self.header["version"]
         parts = []
         for number in np.unique(numbers[alive]).tolist():
             part = self._part(group, number, np.flatnonzero(alive & (numbers == number)))
@@ -342,16 +381,21 @@ class _Batch:
     def _cut(self, layout: Layout, rows: npt.NDArray[np.intp] | slice) -> _Part:
         stop = _HEADER_BYTES + layout.stride
         bodies = None
+        if self.uniform:
+            fixed = self.joined[rows, _HEADER_BYTES:stop]
+            if not layout.strings:
+                return _Part(rows, layout, fixed, None)
         chosen = (
             self.values if isinstance(rows, slice) else [self.values[at] for at in rows.tolist()]
         )
-        if self.joined is not None:
-            fixed = self.joined[rows, _HEADER_BYTES:stop]
-        else:
-            together = b"".join([value[_HEADER_BYTES:stop] for value in chosen])
-            fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
         if layout.strings:
             bodies = [value[_HEADER_BYTES:] for value in chosen]
+            together = b"".join([body[: layout.stride] for body in bodies])
+            fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
+        elif not self.uniform:
+            # of one version and without strings, so all of one length
+            table = np.frombuffer(b"".join(chosen), dtype=np.uint8).reshape(len(chosen), stop)
+            fixed = table[:, _HEADER_BYTES:]
         return _Part(rows, layout, fixed, bodies)
 
     @staticmethod

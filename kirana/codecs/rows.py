@@ -59,8 +59,11 @@ class Rows(Protocol):
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
         """Return a `Provenance` a row for one feature."""
 
-    def fill(self, out: npt.NDArray[np.float32], names: Sequence[str]) -> None:
+    def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
         """Write features side by side into `out` of shape (rows, sum of their sizes)."""
+
+    def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+        """Return what `fill` would write as a read-only view, where no cell has to be changed."""
 
 
 class Codec(Protocol):

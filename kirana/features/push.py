@@ -10,7 +10,7 @@ from pathlib import Path
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs import CODECS
 from kirana.features.parquet import ParquetFeatures, Report, files_of
-from kirana.features.service import MAX_FUTURE_MS, store_key
+from kirana.features.service import MAX_FUTURE_MS, store_keys
 from kirana.stores import FeatureStore
 
 
@@ -68,7 +68,7 @@ class Push:
             pushed = done.setdefault(name, Pushed())
             for batch in file.batches(self._now_ms):
                 values = codec.encode(group, version, batch.columns, batch.event_time_ms)
-                keys = [store_key(name, key) for key in batch.keys]
+                keys = store_keys(name, batch.keys)
                 pushed.written += await store.put(keys, values, codec.order)
                 pushed.rows += len(keys)
                 report(len(keys))

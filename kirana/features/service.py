@@ -25,9 +25,14 @@ TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
 
 
-def store_key(group: str, key: str) -> bytes:
+def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
     """`f:<entity>.<group>:<key text>`, the same in every store."""
-    return f"f:{group}:{key}".encode()
+    prefix = f"f:{group}:"
+    together = (prefix + f"\0{prefix}".join(keys)).encode()
+    found = together.split(b"\0")
+    if len(found) == len(keys):
+        return found
+    return [f"{prefix}{key}".encode() for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,11 @@ class _GroupRead:
 class _Plan:
     groups: tuple[_GroupRead, ...]
     width: int
+
+    @property
+    def one_block(self) -> bool:
+        """Whether the matrix comes from one group as it is stored, if all of its rows are there."""
+        return self.width > 0 and len(self.groups) == 1
 
 
 class Schemas:
@@ -119,7 +129,7 @@ class FeatureService:
         self, groups: Sequence[FeatureGroup], keys: Sequence[str]
     ) -> list[list[bytes | None] | None]:
         """Return the values of each group; None for all if the store does not answer."""
-        wanted = [store_key(group.name, key) for group in groups for key in keys]
+        wanted = [each for group in groups for each in store_keys(group.name, keys)]
         try:
             values = await self._store.get(wanted)
         except Unavailable:
@@ -158,7 +168,10 @@ class FeatureService:
         values: Sequence[list[bytes | None] | None],
     ) -> EntityRows:
         count = len(query.keys)
-        matrix = np.empty((count, plan.width), dtype=np.float32)
+        matrix = decoded[0].view(plan.groups[0].matrix) if plan.one_block else None
+        in_place = matrix is None
+        if matrix is None:
+            matrix = np.empty((count, plan.width), dtype=np.float32)
         columns: dict[str, Column] = {}
         status: dict[str, Array] = {}
         age: dict[str, Array] = {}
@@ -170,7 +183,7 @@ class FeatureService:
                 rows = CODECS[read.group.codec].decode([None] * count, read.group, 0.0)
                 rows.status[:] = Status.UNAVAILABLE
             status[short] = rows.status
-            if read.matrix:
+            if read.matrix and in_place:
                 _fill(matrix, read, rows)
             for name in read.columns:
                 columns[f"{short}.{name}"] = rows.column(name)
@@ -216,8 +229,7 @@ class FeatureService:
     async def _put(
         self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes], codec: Codec
     ) -> int:
-        names = [store_key(group.name, key) for key in keys]
-        return await self._store.put(names, values, codec.order)
+        return await self._store.put(store_keys(group.name, keys), values, codec.order)
 
     def check_times(self, event_time_ms: Array) -> None:
         """Refuse event times that are further ahead than clocks differ."""

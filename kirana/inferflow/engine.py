@@ -147,9 +147,8 @@ class InferflowService:
     async def _score_models(self, plan: Plan, matrix: Floats, revision: int) -> dict[str, Floats]:
         if len(matrix) == 0:
             return {call.output: np.empty(0, dtype=np.float32) for call in plan.calls}
-        scores = await asyncio.gather(
-            *(self._models.run(call.model, matrix, call.output, revision) for call in plan.calls)
-        )
+        runs = [self._models.run(call.model, matrix, call.output, revision) for call in plan.calls]
+        scores = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
         return {call.output: each for call, each in zip(plan.calls, scores, strict=True)}
 
 
@@ -177,9 +176,9 @@ def _distinct_keys(ids: Sequence[_Ids]) -> _Keys:
     rows = max(len(each.texts) for each in ids)
     texts = join_ids([each.texts if each.per_row else each.texts * rows for each in ids])
     check_lengths(texts, field="context")
-    places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-    if len(places) == len(texts):
+    if len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
+    places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
     index = np.fromiter(map(places.__getitem__, texts), dtype=np.intp, count=len(texts))
     return _Keys(list(places), index, per_row)
 

@@ -33,13 +33,12 @@ class LmdbFeatureStore:
         return self._environment
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if len(keys) <= INLINE_KEYS:
-            return self.environment.read(lambda txn: self._get(txn, keys))
-        return await asyncio.to_thread(self.environment.read, lambda txn: self._get(txn, keys))
+        def read(txn: Any) -> list[bytes | None]:
+            return list(map(txn.get, keys))
 
-    def _get(self, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
-        database = self._database
-        return [txn.get(key, None, database) for key in keys]
+        if len(keys) <= INLINE_KEYS:
+            return self.environment.read(read, self._database)
+        return await asyncio.to_thread(self.environment.read, read, self._database)
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
         def write(txn: Any) -> int:

@@ -84,11 +84,11 @@ class Environment:
                 self._databases[name] = self._env.open_db(name)
             return self._databases[name]
 
-    def read(self, work: Callable[[Any], T]) -> T:
-        """Run `work` in a read transaction, on the caller's thread."""
+    def read(self, work: Callable[[Any], T], database: Any = None) -> T:
+        """Run `work` in a read transaction (of `database`, if given), on the caller's thread."""
         while True:
             try:
-                with self._reading, self._env.begin() as txn:
+                with self._reading, self._env.begin(db=database) as txn:
                     return work(txn)
             except lmdb.MapResizedError:
                 self._follow_map()

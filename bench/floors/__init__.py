@@ -1,0 +1,1 @@
+"""The other side, written as an expert would write it by hand."""

@@ -1,0 +1,86 @@
+"""From ids to scores, fused and without HTTP: 500 rows x 60 columns from LMDB, one model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.features import COLUMNS, NAMES, ROWS, catalog_text, copy_of, write_rows
+from bench.floors.lmdb_loop import LmdbLoop, session
+from bench.paired import Ratio, compare
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.features.service import FeatureService, store_keys
+from kirana.inferflow import InferRequest
+from kirana.inferflow.engine import InferflowService
+from kirana.models.registry import ModelFiles, ModelRegistry
+from kirana.stores import open_feature_store
+
+HIDDEN = 64
+
+
+def inferflow_text() -> str:
+    features = "\n".join(f"  - product.stats.{name}" for name in NAMES)
+    return (
+        "---\nkind: model\nname: mlp\npath: mlp.onnx\n---\nkind: inferflow\nname: ranker\n"
+        "context: {product_id: product}\nrows: product_id\n"
+        f"features:\n{features}\n"
+        "models:\n  - {name: click, model: mlp, output: p_click}\nscore: p_click\n"
+    )
+
+
+def write_mlp(path: Path) -> None:
+    """Write sigmoid(relu(x @ a) @ b) with fixed random weights."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "a": rng.standard_normal((COLUMNS, HIDDEN)).astype(np.float32),
+        "b": rng.standard_normal((HIDDEN, 1)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["features", "a"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["active"]),
+            helper.make_node("MatMul", ["active", "b"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["p_click"]),
+        ],
+        "mlp",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, COLUMNS])],
+        [helper.make_tensor_value_info("p_click", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+
+
+async def measure() -> dict[str, Ratio]:
+    """`infer_500x60_lmdb_vs_by_hand`: time of an infer / gets, frombuffer and ONNX by hand."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
+        write_mlp(folder / "mlp.onnx")
+        files = ModelFiles(f"file://{folder}")
+        source = DirectoryCatalog(folder)
+        revision = source.publish(files.signature).revision
+        features = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
+        service = InferflowService(features, ModelRegistry(files, source), source)
+        ids = [str(at) for at in range(ROWS)]
+        values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
+        await write_rows(features, revision, ids, NAMES, values)
+        keys = store_keys("product.stats", ids)
+        loop = LmdbLoop(copy_of(folder / "store"), keys, COLUMNS)
+        mlp = session(folder / "mlp.onnx")
+        request = InferRequest("ranker", {"product_id": ids})
+
+        async def kirana() -> object:
+            return await service.infer(request, revision)
+
+        async def by_hand() -> object:
+            return mlp.run(["p_click"], {"features": loop.matrix()})[0]
+
+        # times: the hand stands first, so that the ratio is Kirana / hand
+        result = {"infer_500x60_lmdb_vs_by_hand": await compare(by_hand, kirana)}
+        await features.close()
+        return result

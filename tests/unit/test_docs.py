@@ -1,0 +1,64 @@
+"""What the documentation shows is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kirana.catalog.objects import KINDS
+from kirana.codecs import CODECS, Column
+from kirana.edge.errors import HttpError
+from kirana.expressions import FUNCTIONS
+from kirana.flow.generators import GENERATORS
+from kirana.flow.nodes import OPS
+from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.settings import Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_worked_example_of_the_format_page_is_what_is_written() -> None:
+    page = (DOCS / "formats.md").read_text()
+    block = re.search(r"```\n((?:[0-9a-f]{2}[ \n])+)```", page)
+    assert block is not None
+    features = (
+        Feature("clicks", "int32"),
+        Feature("ctr", "float64"),
+        Feature("title", "string"),
+        Feature("hot", "bool"),
+        Feature("vec", "float16", (2,)),
+    )
+    version = SchemaVersion("product.demo", 1, features)
+    entity = Entity("product", (Key("product_id"),))
+    group = FeatureGroup("product.demo", entity, 7 * 86_400_000, "packed", (version,))
+    columns = {
+        "clicks": Column(np.array([7])),
+        "ctr": Column(np.array([0.25])),
+        "title": Column(np.array(["né"], dtype=object)),
+        "hot": Column(np.array([True])),
+        "vec": Column(np.array([[1.0, -2.0]])),
+    }
+    times = np.array([1_700_000_000_000], dtype=np.uint64)
+    (row,) = CODECS["packed"].encode(group, version, columns, times)
+    assert row == bytes.fromhex(block[1])
+
+
+@pytest.mark.parametrize("name", [*KINDS, *OPS, *GENERATORS, *FUNCTIONS])
+def test_the_catalog_page_knows_every_kind_op_generator_and_function(name: str) -> None:
+    page = (DOCS / "catalog.md").read_text()
+    assert f"## {name}\n" in page or f"`{name}`" in page
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_operations_page_knows_every_setting(name: str) -> None:
+    assert f"| `{name}` |" in (DOCS / "operations.md").read_text()
+
+
+def test_every_error_of_the_edge_has_a_stable_code() -> None:
+    page = (DOCS / "operations.md").read_text()
+    for code in ("invalid_json", "not_found", "method_not_allowed", "unsupported_media_type"):
+        assert f"`{code}`" in page
+    assert HttpError(404, "not_found", "there is no such route").code == "not_found"
