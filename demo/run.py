@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,21 +62,20 @@ def run_demo(options: DemoOptions) -> None:
     _run_batch(data, past, options, catalog)
     _publish_and_push(options.workdir, catalog)
     points = sample_points(data.events, data.item_ids, len(past), options.points, POINT_SEED)
-    with err.status("starting the cluster: Ray, Serve, one replica"):
-        serving = server(catalog, options.port, options.workdir / "up.log")
-        client = serving.__enter__()
-    try:
-        report = _replay(client, data, past, later, points, began)
+    with ExitStack() as stack:
+        with err.status("starting the cluster: Ray, Serve, one replica"):
+            log = options.workdir / "up.log"
+            served = stack.enter_context(server(catalog, options.port, log))
+        report = _replay(served.client, data, past, later, points, began)
         _show(report)
         if options.report:
             options.report.write_text(json.dumps(report.as_json(), indent=2) + "\n")
             out.print(f"The figures are in {options.report}")
-        _show_tour(client, data, points, options.keep)
+        _show_tour(served.client, data, points, options.keep)
         if options.keep:
-            _stay(client)
-    finally:
-        with err.status("stopping the cluster"):
-            serving.__exit__(None, None, None)
+            err.print(f"\nKirana stays up at {served.client.base_url}; Ctrl-C stops it")
+            served.process.wait()
+            err.print("Kirana was stopped")
 
 
 def _require_nothing_up(catalog: Path) -> None:
@@ -183,12 +183,6 @@ def _show_tour(client: httpx.Client, data: MovieLens, points: Points, keep: bool
         line = try_step(step, client)
         out.print(f"\n# {step.title}", markup=False)
         out.print(line, markup=False)
-
-
-def _stay(client: httpx.Client) -> None:
-    err.print(f"\nKirana stays up at {client.base_url}; Ctrl-C stops it")
-    while True:
-        time.sleep(3600)
 
 
 def _step(text: str) -> None:

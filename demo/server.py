@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -24,9 +25,17 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A `kirana up` that is healthy, and a client of it."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+
+
 @contextmanager
-def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[httpx.Client]:
-    """Start `kirana up`, yield a client of it once it is healthy, and stop it in the end.
+def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[Server]:
+    """Start `kirana up`, yield it once it is healthy, and stop it in the end.
 
     Raises `Unavailable` with what it said, if it does not get healthy.
     """
@@ -43,7 +52,7 @@ def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[httpx
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
             _wait_until_healthy(process, client, log)
-            yield client
+            yield Server(process, client)
     finally:
         process.terminate()
         try:

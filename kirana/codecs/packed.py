@@ -229,13 +229,13 @@ class Packed:
         spans["length"] = lengths
         return [tail + text for tail, text in zip(tails, texts, strict=True)]
 
-    def tombstone(self, event_time_ms: int, expiry_s: int) -> bytes:
-        header = np.zeros(1, dtype=HEADER)
+    def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
+        header = np.zeros(len(event_time_ms), dtype=HEADER)
         header["layout"] = LAYOUT_VERSION
         header["flags"] = TOMBSTONE
         header["expiry"] = expiry_s
         header["event_time"] = event_time_ms
-        return header.tobytes()
+        return [each.tobytes() for each in header]
 
     def order(self, value: bytes) -> tuple[int, bool]:
         if len(value) < _HEADER_BYTES or value[0] != LAYOUT_VERSION:

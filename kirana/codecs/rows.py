@@ -76,8 +76,8 @@ class Codec(Protocol):
     ) -> list[bytes]:
         """Return one value a row; every feature of `version` must be in `columns`."""
 
-    def tombstone(self, event_time_ms: int, expiry_s: int) -> bytes:
-        """Return the value that stands for a deleted row."""
+    def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
+        """Return the values that stand for rows deleted at these times, until `expiry_s`."""
 
     def decode(self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float) -> Rows:
         """Read a batch, None where the store has nothing. Never raises for what the bytes are."""

@@ -12,6 +12,7 @@ import orjson
 
 from kirana.edge.errors import HttpError, from_validation
 from kirana.errors import InvalidInput, TooLarge
+from kirana.loop import INLINE_BYTES, bounded
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,8 +37,11 @@ class HttpRequest:
     body: bytes
     revision: int
 
-    def decode(self, message: type[M]) -> M:
+    async def decode(self, message: type[M]) -> M:
         """Parse the body. Raises `InvalidInput` with the field, or `HttpError` if it's no JSON."""
+        return await bounded(len(self.body) <= INLINE_BYTES, self._decode, message)
+
+    def _decode(self, message: type[M]) -> M:
         decoder = _DECODERS.get(message)
         if decoder is None:
             decoder = _DECODERS[message] = msgspec.json.Decoder(message)

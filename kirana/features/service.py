@@ -14,11 +14,9 @@ from kirana.catalog.snapshot import Catalog
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
 from kirana.errors import InvalidInput, Unavailable, Unknown
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
+from kirana.loop import INLINE_CELLS, bounded
 from kirana.schema import Array, FeatureGroup
 from kirana.stores import FeatureStore
-
-INLINE_CELLS = 200_000
-"""Up to so many cells are decoded on the caller's event loop: about 1 ms."""
 
 MAX_FUTURE_MS = 5 * 60_000
 TOMBSTONE_S = 8 * 86_400
@@ -116,14 +114,12 @@ class FeatureService:
     async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:
         keys = query.keys
         values = await self._fetch([read.group for read in plan.groups], keys)
-        if len(keys) * max(plan.width, len(query.columns)) > INLINE_CELLS:
-            decoded = await asyncio.to_thread(self._decode, plan, values)
-        else:
-            decoded = self._decode(plan, values)
+        stays = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
+        decoded = await bounded(stays, self._decode, plan, values)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:
                 decoded[at] = await self._look_once(read.group, rows, values[at])
-        return self._assemble(query, plan, decoded, values)
+        return await bounded(stays, self._assemble, query, plan, decoded, values)
 
     async def _fetch(
         self, groups: Sequence[FeatureGroup], keys: Sequence[str]
@@ -212,7 +208,10 @@ class FeatureService:
                 )
         self.check_times(write.event_time_ms)
         codec = CODECS[group.codec]
-        values = codec.encode(group, version, write.columns, write.event_time_ms)
+        stays = len(write.keys) * len(version.features) <= INLINE_CELLS
+        values = await bounded(
+            stays, codec.encode, group, version, write.columns, write.event_time_ms
+        )
         return await self._put(group, write.keys, values, codec)
 
     async def delete(
@@ -223,7 +222,7 @@ class FeatureService:
         self.check_times(event_time_ms)
         codec = CODECS[found.codec]
         forgotten_at = int(self._clock()) + TOMBSTONE_S
-        values = [codec.tombstone(int(each), forgotten_at) for each in event_time_ms]
+        values = codec.tombstones(event_time_ms.astype(np.uint64), forgotten_at)
         return await self._put(found, keys, values, codec)
 
     async def _put(

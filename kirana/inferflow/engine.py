@@ -20,6 +20,7 @@ from kirana.errors import InvalidInput, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
 from kirana.inferflow.source import InferRequest, InferResult
+from kirana.loop import INLINE_ROWS, bounded
 from kirana.models import ModelRunner
 from kirana.schema import Array, Entity, Key
 
@@ -121,7 +122,10 @@ class InferflowService:
         rows: int,
         revision: int,
     ) -> None:
-        keys = [_distinct_keys([ids[name] for name in read.ids]) for read in stage]
+        stays = rows <= 2 * INLINE_ROWS
+        keys = [
+            await bounded(stays, _distinct_keys, [ids[name] for name in read.ids]) for read in stage
+        ]
         queries = [
             FeatureQuery(
                 read.entity.name,

@@ -15,6 +15,7 @@ import orjson
 
 from kirana.interactions.source import Event, InteractionQuery, Interactions
 from kirana.interactions.store import Retention
+from kirana.loop import bounded
 from kirana.stores.lmdb import open_by_url
 from kirana.stores.lmdb_environment import Environment
 
@@ -100,9 +101,8 @@ class LmdbInteractionStore:
             with txn.cursor(db=self._events) as cursor:
                 return [_walk(cursor, query) for query in queries]
 
-        if sum(query.limit for query in queries) <= _INLINE_EVENTS:
-            return self.environment.read(read)
-        return await asyncio.to_thread(self.environment.read, read)
+        stays = sum(query.limit for query in queries) <= _INLINE_EVENTS
+        return await bounded(stays, self.environment.read, read)
 
     async def forget(self, user_id: str) -> int:
         prefix = f"{user_id}\0".encode()

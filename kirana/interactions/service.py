@@ -16,6 +16,7 @@ from kirana.interactions.source import (
     Interactions,
 )
 from kirana.interactions.store import InteractionStore, Retention
+from kirana.loop import INLINE_ROWS, bounded
 
 MAX_FUTURE_MS = 5 * 60_000
 MAX_ID_BYTES = 200
@@ -51,6 +52,11 @@ class InteractionService:
 
     async def append(self, events: Sequence[Event], revision: int) -> int:
         types = await self._types.at(revision)
+        await bounded(len(events) <= INLINE_ROWS, self._check, events, types)
+        await self._store.append(events, types.retention)
+        return len(events)
+
+    def _check(self, events: Sequence[Event], types: EventTypes) -> None:
         latest = min(int(self._clock() * 1000) + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
         for at, event in enumerate(events):
             types.catalog.event_type(event.event, field=f"events[{at}].event")
@@ -63,8 +69,6 @@ class InteractionService:
                     "most five minutes ahead",
                     field=f"events[{at}].timestamp",
                 )
-        await self._store.append(events, types.retention)
-        return len(events)
 
     async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
         types = await self._types.at(revision)

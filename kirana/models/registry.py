@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from pathlib import Path
 
@@ -13,12 +12,10 @@ from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
+from kirana.loop import INLINE_CELLS, bounded
 from kirana.models.onnx import OnnxModel, Signature
 from kirana.models.runner import Scores
 from kirana.stores.url import folder_of
-
-INLINE_CELLS = 100_000
-"""Matrices of up to so many cells are scored on the caller's event loop: about 1 ms."""
 
 
 class ModelFiles:
@@ -65,6 +62,4 @@ class ModelRegistry:
         models = await self._models.at(revision)
         if model not in models:
             raise Unknown("model", model, models)
-        if matrix.size <= INLINE_CELLS:
-            return models[model].run(matrix, output)
-        return await asyncio.to_thread(models[model].run, matrix, output)
+        return await bounded(matrix.size <= INLINE_CELLS, models[model].run, matrix, output)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
+from kirana.loop import bounded
 from kirana.stores.base import Order
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
@@ -36,9 +37,8 @@ class LmdbFeatureStore:
         def read(txn: Any) -> list[bytes | None]:
             return list(map(txn.get, keys))
 
-        if len(keys) <= INLINE_KEYS:
-            return self.environment.read(read, self._database)
-        return await asyncio.to_thread(self.environment.read, read, self._database)
+        stays = len(keys) <= INLINE_KEYS
+        return await bounded(stays, self.environment.read, read, self._database)
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
         def write(txn: Any) -> int:

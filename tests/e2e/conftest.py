@@ -32,5 +32,5 @@ def options() -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def client(shop_folder: Path, port: int, options: tuple[str, ...]) -> Iterator[httpx.Client]:
     log = shop_folder / "up.log"
-    with server(shop_folder, port, log, *options) as client:
-        yield client
+    with server(shop_folder, port, log, *options) as served:
+        yield served.client

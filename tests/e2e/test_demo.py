@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from kirana.serve_environment import free_ports
 POINTS = 150
 TRAIN_POINTS = 600
 CACHE = Path(".cache")
+README = Path(__file__).parents[2] / "README.md"
 TIMEOUT_S = 300
 KEYS = {
     "ndcg_at_10",
@@ -168,11 +170,55 @@ def test_the_simulation_has_the_columns_and_generators_of_the_catalog() -> None:
         assert flow["nodes"][inputs[generator.table]]["with"]["last"] == generator.seeds
 
 
-def test_ctrl_c_leaves_no_process_behind(demo: Demo) -> None:
-    """The last test of this file: it ends the demo."""
-    processes = psutil.Process(demo.process.pid).children(recursive=True)
+def _tour() -> list[str]:
+    """Return the command lines of the README's tour, behind the one that starts the demo."""
+    tour = README.read_text().split("## A tour of five minutes")[1].split("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", tour, re.DOTALL)
+    assert blocks[0] == "make demo KEEP=1\n"
+    return [line for block in blocks[1:] for line in block.splitlines()]
+
+
+def test_every_command_of_the_tour_works_as_it_stands(demo: Demo) -> None:
+    """The last test on this demo: the tour ends it. Only its port and folder are other ones."""
+    said = []
+    for line in _tour():
+        command = line.replace("localhost:8000", f"localhost:{demo.port}")
+        command = command.replace(".demo/", f"{demo.workdir}/")
+        command = command.replace(".venv/bin/kirana", f"{sys.executable} -m kirana")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+        said.append(done.stdout)
+        if line.startswith("curl"):
+            assert "error" not in json.loads(done.stdout), line
+        if "kirana check" in line:
+            assert "did you mean 'popular'?" in done.stderr
+    lists = [json.loads(text)["output"]["ids"] for text in said if '"output"' in text]
+    by_trace, stranger, after_three_films, five = lists
+    assert len(by_trace) == len(stranger) == len(after_three_films) == 20
+    assert stranger != after_three_films
+    assert five == by_trace[:5]
+    assert said[-1] == "stopped\n"
+    assert demo.process.wait(60) == 0
+
+
+def test_ctrl_c_in_the_midst_of_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    log = tmp_path / "said"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _command(tmp_path / "work", free_ports(1)[0], tmp_path / "report.json"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + TIMEOUT_S
+    while "kirana up" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    processes = psutil.Process(process.pid).children(recursive=True)
     assert len(processes) > 5
-    os.killpg(demo.process.pid, signal.SIGINT)
-    assert demo.process.wait(90) == 130
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(90) == 130
     _, alive = psutil.wait_procs(processes, timeout=20)
-    assert [process.cmdline() for process in alive if process.is_running()] == []
+    assert [each.cmdline() for each in alive if each.is_running()] == []
+    assert "Traceback" not in log.read_text()

@@ -26,8 +26,8 @@ def fused_answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, o
 def _serve_and_ask(folder: Path, placement: str) -> list[tuple[int, object]]:
     shop = write_shop(folder / "shop")
     port = free_ports(1)[0]
-    with server(shop, port, folder / "up.log", "--placement", placement) as client:
-        return _answers(client)
+    with server(shop, port, folder / "up.log", "--placement", placement) as served:
+        return _answers(served.client)
 
 
 def test_spread_answers_as_fused_does(

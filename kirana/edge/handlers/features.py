@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,10 @@ from kirana.edge.json_values import rows_of
 from kirana.edge.limits import Limits
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
 from kirana.errors import InvalidInput, KiranaError, TooLarge
-from kirana.features import FeatureQuery, FeatureSource
+from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
+from kirana.loop import INLINE_ROWS, bounded
 from kirana.schema import Entity, Feature
 
 
@@ -32,7 +33,7 @@ class FeatureHandlers:
         self._limits = limits
 
     async def get(self, request: HttpRequest) -> bytes:
-        message = request.decode(FeaturesGet)
+        message = await request.decode(FeaturesGet)
         catalog = await self._catalogs.at(request.revision)
         entity = catalog.entity(message.entity, field="entity")
         if not message.features:
@@ -49,46 +50,25 @@ class FeatureHandlers:
             provenance=message.provenance,
         )
         (rows,) = await self._features.read([query], request.revision)
-        reply = {
-            "features": message.features,
-            "dtypes": [_dtype_text(feature) for feature in found],
-            "values": rows_of([rows.columns[name] for name in message.features], len(keys)),
-            "status": {
-                group: [STATUS_NAMES[code] for code in codes.tolist()]
-                for group, codes in rows.status.items()
-            },
-            "revision": request.revision,
-        }
-        if message.provenance:
-            reply["provenance"] = {
-                name: [PROVENANCE_NAMES[code] for code in codes.tolist()]
-                for name, codes in rows.provenance.items()
-            }
-            reply["age_ms"] = {
-                group: [None if age < 0 else age for age in ages.tolist()]
-                for group, ages in rows.age_ms.items()
-            }
-        return json_bytes(reply)
+        stays = len(keys) * len(found) <= INLINE_ROWS
+        return await bounded(stays, _reply, message, found, rows, request.revision)
 
     async def put(self, request: HttpRequest) -> bytes:
-        message = request.decode(FeaturesPut)
+        message = await request.decode(FeaturesPut)
         catalog = await self._catalogs.at(request.revision)
         group = catalog.group(message.group, field="group")
         number = message.schema_version
         version = group.current if number is None else group.version(number)
         keys = self._keys(group.entity, message.keys, cells=len(version.features))
-        write = FeatureWrite(
-            group.name,
-            keys,
-            columns_of(version, message.columns, len(keys)),
-            _event_times(message.event_time, len(keys)),
-            version.number,
-        )
+        stays = len(keys) * len(message.columns) <= INLINE_ROWS
+        columns = await bounded(stays, columns_of, version, message.columns, len(keys))
+        times = _event_times(message.event_time, len(keys))
+        write = FeatureWrite(group.name, keys, columns, times, version.number)
         written = await self._features.write(write, request.revision)
         return json_bytes({"written": written, "stale": len(keys) - written})
 
     async def delete(self, request: HttpRequest) -> bytes:
-        message = request.decode(FeaturesDelete)
+        message = await request.decode(FeaturesDelete)
         catalog = await self._catalogs.at(request.revision)
         group = catalog.group(message.group, field="group")
         keys = self._keys(group.entity, message.keys, cells=1)
@@ -109,6 +89,32 @@ class FeatureHandlers:
                 field=field,
             )
         return texts
+
+
+def _reply(
+    message: FeaturesGet, features: Sequence[Feature], rows: EntityRows, revision: int
+) -> bytes:
+    count = len(next(iter(rows.status.values())))
+    reply = {
+        "features": message.features,
+        "dtypes": [_dtype_text(feature) for feature in features],
+        "values": rows_of([rows.columns[name] for name in message.features], count),
+        "status": {
+            group: [STATUS_NAMES[code] for code in codes.tolist()]
+            for group, codes in rows.status.items()
+        },
+        "revision": revision,
+    }
+    if message.provenance:
+        reply["provenance"] = {
+            name: [PROVENANCE_NAMES[code] for code in codes.tolist()]
+            for name, codes in rows.provenance.items()
+        }
+        reply["age_ms"] = {
+            group: [None if age < 0 else age for age in ages.tolist()]
+            for group, ages in rows.age_ms.items()
+        }
+    return json_bytes(reply)
 
 
 def _feature(catalog: Catalog, name: str, field: str) -> Feature:

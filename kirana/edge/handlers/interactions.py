@@ -11,6 +11,7 @@ from kirana.edge.messages import InteractionsPost, InteractionsQuery
 from kirana.errors import InvalidInput, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
 from kirana.interactions.source import MAX_TIMESTAMP_MS
+from kirana.loop import INLINE_ROWS, bounded
 
 DEFAULT_LAST = 20
 _QUERY = {
@@ -27,7 +28,7 @@ class InteractionHandlers:
         self._limits = limits
 
     async def post(self, request: HttpRequest) -> bytes:
-        message = request.decode(InteractionsPost)
+        message = await request.decode(InteractionsPost)
         if not message.events:
             raise InvalidInput("send at least one event", field="events")
         if len(message.events) > self._limits.max_events:
@@ -35,22 +36,18 @@ class InteractionHandlers:
                 f"{len(message.events)} events, the limit is {self._limits.max_events}",
                 field="events",
             )
-        events = [
-            Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
-            for e in message.events
-        ]
+        events = await bounded(len(message.events) <= INLINE_ROWS, _events, message)
         accepted = await self._interactions.append(events, request.revision)
         return json_bytes({"accepted": accepted})
 
     async def get(self, request: HttpRequest) -> bytes:
         user_id, event = request.parameters
-        found = request.query(_QUERY)
-        query = self._query(user_id, event, **found)
-        (interactions,) = await self._interactions.query([query], request.revision)
-        return json_bytes({"interactions": _records(interactions)})
+        query = self._query(user_id, event, **request.query(_QUERY))
+        (found,) = await self._interactions.query([query], request.revision)
+        return await bounded(len(found) <= INLINE_ROWS, _reply, found)
 
     async def query(self, request: HttpRequest) -> bytes:
-        message = request.decode(InteractionsQuery)
+        message = await request.decode(InteractionsQuery)
         if not message.user_ids or not message.events:
             field = "user_ids" if not message.user_ids else "events"
             raise InvalidInput("name at least one", field=field)
@@ -60,9 +57,9 @@ class InteractionHandlers:
         queries = [self._query(user, event, **bounds) for user in users for event in types]
         if sum(query.limit for query in queries) > self._limits.max_cells:
             raise TooLarge("users x events x limit is too much for one call", field="user_ids")
-        found = iter(await self._interactions.query(queries, request.revision))
-        reply = {user: {event: _records(next(found)) for event in types} for user in users}
-        return json_bytes({"interactions": reply})
+        found = await self._interactions.query(queries, request.revision)
+        stays = sum(map(len, found)) <= INLINE_ROWS
+        return await bounded(stays, _reply_to_many, users, types, found)
 
     async def delete(self, request: HttpRequest) -> bytes:
         (user_id,) = request.parameters
@@ -95,6 +92,25 @@ class InteractionHandlers:
         if since > until:
             raise InvalidInput(f"'since' ({since}) is after 'until' ({until})", field="since")
         return InteractionQuery(user_id, event, count, since, until)
+
+
+def _events(message: InteractionsPost) -> list[Event]:
+    return [
+        Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
+        for e in message.events
+    ]
+
+
+def _reply(interactions: Interactions) -> bytes:
+    return json_bytes({"interactions": _records(interactions)})
+
+
+def _reply_to_many(
+    users: Sequence[str], types: Sequence[str], found: Sequence[Interactions]
+) -> bytes:
+    each = iter(found)
+    reply = {user: {event: _records(next(each)) for event in types} for user in users}
+    return json_bytes({"interactions": reply})
 
 
 def _records(interactions: Interactions) -> Sequence[dict[str, Any]]:

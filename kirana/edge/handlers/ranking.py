@@ -12,7 +12,8 @@ from kirana.edge.json_values import finite
 from kirana.edge.messages import FlowRun, Infer
 from kirana.errors import InvalidInput
 from kirana.flow import FlowRequest, FlowRunner
-from kirana.inferflow import Inferer, InferRequest
+from kirana.inferflow import Inferer, InferRequest, InferResult
+from kirana.loop import INLINE_ROWS, bounded
 
 _RETURNS = ("outputs", "matrix")
 
@@ -23,7 +24,7 @@ class RankingHandlers:
         self._inferer = inferer
 
     async def run_flow(self, request: HttpRequest) -> bytes:
-        message = request.decode(FlowRun)
+        message = await request.decode(FlowRun)
         (name,) = request.parameters
         result = await self._flows.run(
             FlowRequest(name, message.context, message.trace), request.revision
@@ -37,7 +38,7 @@ class RankingHandlers:
         return json_bytes(reply)
 
     async def infer(self, request: HttpRequest) -> bytes:
-        message = request.decode(Infer)
+        message = await request.decode(Infer)
         (model_id,) = request.parameters
         for at, name in enumerate(message.returned):
             if name not in _RETURNS:
@@ -50,19 +51,25 @@ class RankingHandlers:
         result = await self._inferer.infer(
             InferRequest(model_id, message.context, message.inputs), request.revision
         )
-        ids, scores, outputs, matrix = result.ids, result.scores, result.outputs, result.matrix
-        if message.top_k is not None:
-            best = np.argsort(-scores, kind="stable")[: message.top_k]
-            ids, scores, matrix = [ids[at] for at in best.tolist()], scores[best], matrix[best]
-            outputs = {name: values[best] for name, values in outputs.items()}
-        reply: dict[str, Any] = {
-            "ids": ids,
-            "scores": finite(scores),
-            "defaults": result.defaults,
-            "revision": request.revision,
-        }
-        if "outputs" in message.returned:
-            reply["outputs"] = {name: finite(values) for name, values in outputs.items()}
-        if "matrix" in message.returned:
-            reply["matrix"] = {"columns": result.columns, "rows": finite(matrix)}
-        return json_bytes(reply)
+        cells = result.matrix.size if "matrix" in message.returned else len(result.ids)
+        stays = cells <= 10 * INLINE_ROWS
+        return await bounded(stays, _infer_reply, message, result, request.revision)
+
+
+def _infer_reply(message: Infer, result: InferResult, revision: int) -> bytes:
+    ids, scores, outputs, matrix = result.ids, result.scores, result.outputs, result.matrix
+    if message.top_k is not None:
+        best = np.argsort(-scores, kind="stable")[: message.top_k]
+        ids, scores, matrix = [ids[at] for at in best.tolist()], scores[best], matrix[best]
+        outputs = {name: values[best] for name, values in outputs.items()}
+    reply: dict[str, Any] = {
+        "ids": ids,
+        "scores": finite(scores),
+        "defaults": result.defaults,
+        "revision": revision,
+    }
+    if "outputs" in message.returned:
+        reply["outputs"] = {name: finite(values) for name, values in outputs.items()}
+    if "matrix" in message.returned:
+        reply["matrix"] = {"columns": result.columns, "rows": finite(matrix)}
+    return json_bytes(reply)
