@@ -30,7 +30,7 @@ def require_free_port(host: str, port: int) -> None:
         except OSError as error:
             raise ConfigurationError(
                 f"{host}:{port} can't be listened on ({error.strerror}): choose another "
-                "with --port",
+                "one with --port (of make: PORT=8001)",
                 field="port",
             ) from None
 
@@ -48,6 +48,7 @@ def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
         ray.init(
             address="local",
             include_dashboard=False,
+            _node_ip_address="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,

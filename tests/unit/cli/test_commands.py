@@ -1,0 +1,102 @@
+"""The commands as a person types them: what is said, where, and with which exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support import SHOP, write_shop
+
+
+def kirana(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kirana", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_shop(tmp_path / "shop")
+
+
+def test_check_counts_what_is_there_and_says_what_apply_would_do(folder: Path) -> None:
+    done = kirana("check", folder)
+    assert done.returncode == 0
+    assert "is valid: 4 entities, 6 feature groups, 2 event types" in done.stdout
+    assert "would publish schema version 1 of product.stats" in done.stdout
+    assert not (folder / "versions").exists()
+
+
+def test_check_names_file_line_and_path_of_every_problem(folder: Path) -> None:
+    text = SHOP.replace("ttl: 7d", "tll: 7d").replace("repeats: latest", "repeats: newest")
+    (folder / "shop.yaml").write_text(text)
+    done = kirana("check", folder)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    at = text.splitlines().index("ttl: 7d".replace("ttl", "tll")) + 1
+    assert f"error: {folder}/shop.yaml:{at}: tll: unknown key 'tll': did you mean 'ttl'?" in lines
+    assert any("repeats" in line and "newest" in line for line in lines)
+    assert "Traceback" not in done.stderr
+
+
+def test_check_without_models_does_not_look_into_them(folder: Path) -> None:
+    (folder / "models" / "click" / "1" / "model.onnx").unlink()
+    assert kirana("check", folder).returncode == 1
+    assert kirana("check", folder, "--without-models").returncode == 0
+
+
+def test_apply_publishes_once(folder: Path) -> None:
+    first, second = kirana("apply", folder), kirana("apply", folder)
+    assert first.stdout == "revision 1 is published\n"
+    assert "published schema version 1 of product.stats" in first.stderr
+    assert second.stdout == "revision 1 is live already, nothing has changed\n"
+
+
+def test_push_tells_what_was_written_and_what_was_stale(folder: Path, tmp_path: Path) -> None:
+    kirana("apply", folder)
+    file = tmp_path / "user.profile.parquet"
+    pq.write_table(pa.table({"user_id": ["1", "2"], "age": [20, 30], "event_time": [5, 5]}), file)
+    assert "user.profile: 2 rows written\n" in kirana("push", folder, file).stdout
+    pq.write_table(pa.table({"user_id": ["1", "2"], "age": [21, 31], "event_time": [4, 6]}), file)
+    assert "user.profile: 1 rows written, 1 stale\n" in kirana("push", folder, file).stdout
+
+
+def test_push_of_a_wrong_row_names_it_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    kirana("apply", folder)
+    file = tmp_path / "user.profile.parquet"
+    pq.write_table(pa.table({"user_id": ["1", "2"], "age": [20, 300_000]}), file)
+    done = kirana("push", folder, file)
+    assert done.returncode == 1
+    assert "user.profile.parquet, column 'age'" in done.stderr
+    assert "300000" in done.stderr
+    pq.write_table(pa.table({"user_id": ["1"], "age": [20], "event_time": [1]}), file)
+    assert "1 rows written" in kirana("push", folder, file).stdout
+
+
+def test_push_before_apply_says_what_to_do_first(folder: Path, tmp_path: Path) -> None:
+    done = kirana("push", folder, tmp_path)
+    assert done.returncode == 1
+    assert f"run 'kirana apply {folder}' first" in done.stderr
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert kirana("apply").returncode == 2
+    assert kirana("nonsense").returncode == 2
+
+
+def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = kirana("apply", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert done.stderr == f"error: there is no directory {tmp_path}/nothing\n"
+
+
+@pytest.mark.parametrize("command", ["check", "apply", "push", "up", "down", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = kirana(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
