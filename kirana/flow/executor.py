@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import DeadlineExceeded, InvalidInput, NodeError, Unknown
 from kirana.flow.graph import Graph, GraphNode, compile_flow
 from kirana.flow.nodes.base import Call, Services
-from kirana.flow.source import FlowRequest, FlowResult, Span
+from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
 
 
@@ -59,14 +59,12 @@ class Execution:
 
         Raises what the first failing node raised; the other nodes are cancelled.
         """
-        roots = self._graph.roots
+        first, *others = self._graph.roots
         try:
-            if len(self._graph.nodes) == 1:
-                await self._finish(self._graph.nodes[0])
-            else:
-                async with asyncio.TaskGroup() as tasks:
-                    for root in roots:
-                        tasks.create_task(self._walk(root, tasks))
+            async with asyncio.TaskGroup() as tasks:
+                for root in others:
+                    tasks.create_task(self._walk(root, tasks))
+                await self._walk(first, tasks)
         except ExceptionGroup as group:
             raise _first(group) from None
         output = self._values[self._graph.output]
@@ -90,45 +88,49 @@ class Execution:
                         tasks.create_task(self._walk(consumer, tasks))
 
     async def _finish(self, node: GraphNode) -> None:
-        start = time.perf_counter()
-        state: Literal["ok", "skipped", "fallback"] = "ok"
-        reason: str | None = None
+        """Run one node to its value: attempts, then the fallback; skipped if not wanted."""
+        start = time.perf_counter() if self._trace else 0.0
+        state: State = "ok"
+        failure: Exception | None = None
         attempts = 0
         value: Value | None = None
         if node.when is not None and not self._holds(node):
             state, value = "skipped", node.node.gives.empty()
+        inputs = {name: self._values[name] for name in node.inputs}
         while value is None:
             attempts += 1
             try:
-                value = await self._attempt(node)
+                if node.timeout_s is None:
+                    value = await node.node.run(inputs, self._call)
+                else:
+                    async with asyncio.timeout(node.timeout_s):
+                        value = await node.node.run(inputs, self._call)
+            except (InvalidInput, Unknown):
+                raise  # the request is wrong: neither another attempt nor a fallback mends it
             except Exception as error:
-                if attempts < node.attempts and not isinstance(error, InvalidInput | Unknown):
-                    continue
-                if not node.falls_back:
-                    raise self._failure(node, error) from error
-                state, reason, value = "fallback", _reason(error, node), node.node.gives.empty()
+                failure = error
+                if attempts == node.attempts:
+                    if not node.falls_back:
+                        raise self._failure(node, error) from error
+                    state, value = "fallback", node.node.gives.empty()
         self._values[node.name] = value
         if self._trace:
-            end = time.perf_counter()
-            self._spans.append(
-                Span(
-                    node.name,
-                    node.op,
-                    state,
-                    (start - self._began) * 1000,
-                    (end - start) * 1000,
-                    attempts,
-                    len(value),
-                    reason,
-                )
-            )
+            reason = _reason(failure, node) if failure else None
+            self._note(node, state, start, attempts, len(value), reason)
 
-    async def _attempt(self, node: GraphNode) -> Value:
-        inputs = {name: self._values[name] for name in node.inputs}
-        if node.timeout_s is None:
-            return await node.node.run(inputs, self._call)
-        async with asyncio.timeout(node.timeout_s):
-            return await node.node.run(inputs, self._call)
+    def _note(
+        self,
+        node: GraphNode,
+        state: State,
+        start: float,
+        attempts: int,
+        size: int,
+        reason: str | None,
+    ) -> None:
+        start_ms = (start - self._began) * 1000
+        took_ms = (time.perf_counter() - start) * 1000
+        span = Span(node.name, node.op, state, start_ms, took_ms, attempts, size, reason)
+        self._spans.append(span)
 
     def _holds(self, node: GraphNode) -> bool:
         assert node.when is not None
@@ -141,8 +143,6 @@ class Execution:
         return bool(node.when(variables))
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
-        if isinstance(error, InvalidInput | Unknown):
-            return error
         if isinstance(error, TimeoutError):
             return DeadlineExceeded(
                 f"flow '{self._graph.name}', node '{node.name}': {_reason(error, node)}"

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 from kirana.flow.values import Candidates
 
+State = Literal["ok", "skipped", "fallback"]
+
 
 @dataclass(frozen=True, slots=True)
 class FlowRequest:
@@ -24,7 +26,7 @@ class Span:
 
     node: str
     op: str
-    state: Literal["ok", "skipped", "fallback"]
+    state: State
     start_ms: float
     took_ms: float
     attempts: int
