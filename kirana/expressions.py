@@ -21,19 +21,28 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, Sized) else 0
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": np.abs,
-    "clip": np.clip,
-    "exp": np.exp,
-    "log": np.log,
-    "log1p": np.log1p,
-    "max": np.maximum,
-    "min": np.minimum,
-    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
-    "size": _size,
-    "sqrt": np.sqrt,
-    "where": np.where,
+def _power(base: Any, exponent: Any) -> Any:
+    """Return NaN where there is no real power; `**` would make a complex number of it."""
+    if isinstance(base, np.ndarray) or isinstance(exponent, np.ndarray):
+        return np.float_power(base, exponent)
+    found = base**exponent
+    return float("nan") if isinstance(found, complex) else found
+
+
+FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "abs": (1, np.abs),
+    "clip": (3, np.clip),
+    "exp": (1, np.exp),
+    "log": (1, np.log),
+    "log1p": (1, np.log1p),
+    "max": (2, np.maximum),
+    "min": (2, np.minimum),
+    "sigmoid": (1, lambda x: 1.0 / (1.0 + np.exp(-x))),
+    "size": (1, _size),
+    "sqrt": (1, np.sqrt),
+    "where": (3, np.where),
 }
+"""By name: how many arguments, and what is called."""
 
 _BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.Mod)
 _COMPARE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
@@ -57,13 +66,22 @@ class _ToNumpy(ast.NodeTransformer):
         return ast.Expression(self.visit(node.body))
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        if isinstance(node.value, bool | str | float):
+        if isinstance(node.value, bool | float):
             return node
         if isinstance(node.value, int):
-            return ast.Constant(float(node.value))
+            try:
+                return ast.Constant(float(node.value))
+            except OverflowError:
+                raise self.refuse(node, "the number is too large") from None
+        if isinstance(node.value, str):
+            raise self.refuse(node, "text is only there to compare with")
         raise self.refuse(node, "only numbers, strings, True and False are allowed")
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
+        if node.id in FUNCTIONS:
+            raise self.refuse(node, f"'{node.id}' is a function: give it its arguments")
+        if node.id.startswith("_"):
+            raise self.refuse(node, f"'{node.id}' can't be a name here")
         self.names.add(node.id)
         return node
 
@@ -78,12 +96,22 @@ class _ToNumpy(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         if not isinstance(node.op, _BINARY):
             raise self.refuse(node, "the operators are + - * / ** %")
-        return ast.BinOp(self.visit(node.left), node.op, self.visit(node.right))
+        left, right = self.visit(node.left), self.visit(node.right)
+        if isinstance(node.op, ast.Pow):
+            return _call("_power", [left, right])
+        return ast.BinOp(left, node.op, right)
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         if len(node.ops) != 1 or not isinstance(node.ops[0], _COMPARE):
             raise self.refuse(node, "compare two values by == != < <= > >=")
-        return ast.Compare(self.visit(node.left), node.ops, [self.visit(node.comparators[0])])
+        left, right = (self._operand(each) for each in (node.left, node.comparators[0]))
+        return ast.Compare(left, node.ops, [right])
+
+    def _operand(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node
+        visited: ast.expr = self.visit(node)
+        return visited
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         name = "_and" if isinstance(node.op, ast.And) else "_or"
@@ -96,8 +124,9 @@ class _ToNumpy(ast.NodeTransformer):
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
             name = node.func.id if isinstance(node.func, ast.Name) else "this"
             raise self.refuse(node, f"unknown function '{name}': {did_you_mean(name, FUNCTIONS)}")
-        if node.keywords:
-            raise self.refuse(node, "functions take no names of arguments")
+        count = FUNCTIONS[node.func.id][0]
+        if node.keywords or len(node.args) != count:
+            raise self.refuse(node, f"'{node.func.id}' takes {count} arguments, without names")
         return _call(node.func.id, [self.visit(each) for each in node.args])
 
 
@@ -106,11 +135,12 @@ def _call(name: str, arguments: list[ast.expr]) -> ast.Call:
 
 
 _GLOBALS: dict[str, Any] = {
-    **FUNCTIONS,
+    **{name: function for name, (_, function) in FUNCTIONS.items()},
     "__builtins__": {},
     "_and": np.logical_and,
     "_or": np.logical_or,
     "_not": np.logical_not,
+    "_power": _power,
 }
 
 
@@ -144,7 +174,22 @@ class Expression:
     def __call__(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate. Raises `InvalidInput` where the values don't fit the expression."""
         try:
+            values = {name: _number(variables[name]) for name in self.names}
             with np.errstate(all="ignore"):
-                return eval(self._code, _GLOBALS, dict(variables))
-        except (TypeError, ValueError, ArithmeticError) as error:
+                return eval(self._code, _GLOBALS, values)
+        except KeyError as error:
+            raise InvalidInput(f"'{self.text}' needs {error}") from None
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InvalidInput(f"'{self.text}' can't be evaluated: {error}") from None
+
+    def holds(self, variables: Mapping[str, Any]) -> bool:
+        """Evaluate a condition. Raises `InvalidInput` if it comes to more than one truth."""
+        try:
+            return bool(self(variables))
+        except ValueError as error:
+            raise InvalidInput(f"'{self.text}' is not true or false: {error}") from None
+
+
+def _number(value: Any) -> Any:
+    """Integers of any size would make powers that never end; floats end at infinity."""
+    return float(value) if type(value) is int else value

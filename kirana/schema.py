@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -26,8 +27,20 @@ NUMERIC: dict[str, np.dtype[Any]] = {
 }
 """The dtypes that have a width of their own, little-endian wherever they are stored."""
 
+NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+"""How floats are spelled that JSON has no number for."""
+
 DTYPES = (*NUMERIC, "bool", "string")
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
+
+
+def fits_float(value: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a number, which may be infinite or NaN, does not become infinite in `dtype`."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    return not math.isfinite(number) or abs(number) <= float(np.finfo(dtype).max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ once the second sees what the first has done.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class DirectoryCatalog:
         Raises `CatalogError` with every problem that was found.
         """
         versions = self._read_versions()
+        self._check_history(versions)
         catalog = validate(parse_documents(read_documents(self.folder)), versions, signatures)
         added = tuple(
             group.current
@@ -85,7 +87,7 @@ class DirectoryCatalog:
                 )
             catalog, added = self.check(signatures)
             content = _serialize(catalog)
-            if live and not added and self._revision_file(live).read_bytes() == content:
+            if live and not added and self._read_revision(live) == content:
                 return Published(live, False, ())
             for version in added:
                 self._write_version(version)
@@ -98,10 +100,10 @@ class DirectoryCatalog:
 
     def current(self) -> int:
         try:
-            text = self._current.read_text()
+            text = self._current.read_bytes().strip()
         except FileNotFoundError:
             return 0
-        return int(text) if text.strip().isdecimal() else 0
+        return int(text) if text.isdigit() else 0
 
     def load(self, revision: int) -> Catalog:
         file = self._revision_file(revision)
@@ -112,10 +114,38 @@ class DirectoryCatalog:
         except FileNotFoundError:
             known = map(str, self._revision_numbers())
             raise Unknown("revision", str(revision), known) from None
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
         catalog = validate(placed, versions, None)
         return Catalog(**{**vars(catalog), "revision": revision})
+
+    def _read_revision(self, revision: int) -> bytes:
+        try:
+            return self._revision_file(revision).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _check_history(self, versions: Mapping[str, Sequence[SchemaVersion]]) -> None:
+        """Stored rows follow the versions that were published: none may be lost, or another."""
+        try:
+            published = _parse_versions(
+                orjson.loads(self._read_revision(self.current()))["versions"]
+            )
+        except (AttributeError, ValueError, KeyError, TypeError):
+            return
+        problems = []
+        for group, history in published.items():
+            for version in history:
+                found = versions.get(group, ())[version.number - 1 : version.number]
+                if not found or repr(found[0].features) != repr(version.features):
+                    what = "was changed after" if found else "is gone since"
+                    message = f"it {what} it was published: restore it from version control"
+                    problems.append(Problem(message, str(self._version_file(version))))
+        if problems:
+            raise CatalogError(problems)
+
+    def _version_file(self, version: SchemaVersion) -> Path:
+        return self._versions / version.group / f"{version.number}.yaml"
 
     def _revision_file(self, revision: int) -> Path:
         return self._state / "revisions" / str(revision) / "catalog.json"
@@ -158,15 +188,15 @@ class DirectoryCatalog:
         return versions
 
     def _write_version(self, version: SchemaVersion) -> None:
-        folder = self._versions / version.group
-        folder.mkdir(parents=True, exist_ok=True)
+        file = self._version_file(version)
+        file.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "fingerprint": f"{version.fingerprint:08x}",
             "features": _features_record(version),
         }
         note = "# Written by 'kirana apply'. Stored rows depend on it: never edit, commit it.\n"
         text = note + yaml.safe_dump(record, sort_keys=False, default_flow_style=None, width=100)
-        _write_durably(folder / f"{version.number}.yaml", text.encode())
+        _write_durably(file, text.encode())
 
 
 def _placed(record: Mapping[str, Any], file: Path) -> Placed:
@@ -182,7 +212,7 @@ def _features_record(version: SchemaVersion) -> list[dict[str, Any]]:
             record["shape"] = list(feature.shape)
         if feature.default is not None:
             default = feature.default
-            record["default"] = list(default) if isinstance(default, tuple) else default
+            record["default"] = _spelled(list(default) if isinstance(default, tuple) else default)
         records.append(record)
     return records
 
@@ -202,13 +232,24 @@ def _parse_versions(record: Mapping[str, Any]) -> dict[str, list[SchemaVersion]]
 def _serialize(catalog: Catalog) -> bytes:
     objects = sorted(catalog.objects, key=lambda each: (list(KINDS).index(each.kind), each.name))
     content = {
-        "objects": [each.model_dump(mode="json", by_alias=True) for each in objects],
+        "objects": [_spelled(each.model_dump(by_alias=True)) for each in objects],
         "versions": {
             name: [_features_record(version) for version in catalog.groups[name].versions]
             for name in sorted(catalog.groups)
         },
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+
+
+def _spelled(value: Any) -> Any:
+    """Spell the floats that JSON lacks, at any depth."""
+    if isinstance(value, dict):
+        return {name: _spelled(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_spelled(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _write_durably(file: Path, content: bytes) -> None:

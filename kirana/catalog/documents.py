@@ -15,6 +15,9 @@ from kirana.errors import CatalogError, Problem, did_you_mean
 
 Steps = tuple[str | int, ...]
 
+MAX_DEPTH = 32
+MAX_VALUES = 1_000_000
+
 
 def path_text(steps: Steps) -> str:
     """Spell a path like `nodes.similar.with` or `features[2].dtype`."""
@@ -40,10 +43,10 @@ class Document:
         return Problem(message, self.file, self.lines.get(at, self.lines.get("", 0)), path)
 
 
-class _Duplicate(Exception):
-    def __init__(self, key: str, line: int) -> None:
-        super().__init__(key)
-        self.key, self.line = key, line
+class _BadNode(Exception):
+    def __init__(self, message: str, node: yaml.Node) -> None:
+        super().__init__(message)
+        self.message, self.line = message, node.start_mark.line + 1
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
@@ -61,41 +64,49 @@ def read_documents(folder: Path) -> Iterator[Document]:
 
 
 def _documents_of(file: Path) -> Iterator[Document]:
-    loader = yaml.SafeLoader(file.read_bytes())
     try:
+        loader = yaml.SafeLoader(file.read_bytes())
         while loader.check_node():
             node = loader.get_node()
             assert node is not None
             lines: dict[str, int] = {}
             yield Document(str(file), _build(loader, node, (), lines), lines)
-    except _Duplicate as error:
-        problem = Problem(f"the key '{error.key}' stands here twice", str(file), error.line)
-        raise CatalogError([problem]) from None
+    except _BadNode as error:
+        raise CatalogError([Problem(error.message, str(file), error.line)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 0
         reason = f"this is not YAML: {error.problem or error.context}"
         raise CatalogError([Problem(reason, str(file), line)]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise CatalogError([Problem(f"this is not YAML: {error}", str(file))]) from None
-    finally:
-        loader.dispose()
 
 
 def _build(loader: Any, node: yaml.Node, steps: Steps, lines: dict[str, int]) -> Any:
+    if len(steps) > MAX_DEPTH or len(lines) > MAX_VALUES:
+        raise _BadNode("this is too deep, too large, or inside itself", node)
     lines[path_text(steps)] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _BadNode("a key must be a name, this is a list or a mapping", key_node)
+            key = _scalar(loader, key_node)
             if key in mapping:
-                raise _Duplicate(str(key), key_node.start_mark.line + 1)
+                raise _BadNode(f"the key '{key}' stands here twice", key_node)
             mapping[key] = _build(loader, value_node, (*steps, str(key)), lines)
             lines[path_text((*steps, str(key)))] = key_node.start_mark.line + 1
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, each, (*steps, at), lines) for at, each in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+    return _scalar(loader, node)
+
+
+def _scalar(loader: Any, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except ValueError as error:
+        raise _BadNode(f"this is no value: {error}", node) from None
 
 
 def parse_object(document: Document) -> CatalogObject:
@@ -104,7 +115,7 @@ def parse_object(document: Document) -> CatalogObject:
     if not isinstance(data, dict):
         raise CatalogError([document.problem("an object is a mapping with 'kind' and 'name'")])
     kind = data.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         message = (
             "'kind' is missing: " + did_you_mean("", KINDS)
             if kind is None

@@ -19,12 +19,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kirana.errors import did_you_mean
-from kirana.schema import DTYPES, KEY_DTYPES
+from kirana.schema import DTYPES, KEY_DTYPES, NON_FINITE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MAX_NAME = 48
+_MAX_DURATION_MS = 36_500 * 86_400_000
 
 
 def _check_name(name: str) -> str:
@@ -51,7 +52,15 @@ def _duration_ms(value: object) -> object:
     match = _DURATION.fullmatch(value)
     if match is None:
         raise ValueError(f"'{value}' is no duration: a number and ms, s, m, h or d, like 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
+    milliseconds = int(match[1]) * _UNITS_MS[match[2]]
+    if milliseconds > _MAX_DURATION_MS:
+        raise ValueError(f"'{value}' is more than 36500d, the longest duration")
+    return milliseconds
+
+
+def _number(value: object) -> object:
+    """JSON has no NaN and no infinity: published revisions spell them."""
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
@@ -65,7 +74,8 @@ def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 GroupName = Annotated[str, AfterValidator(_check_dotted)]
-DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0)]
+Number = Annotated[float | int, BeforeValidator(_number)]
+DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0, le=_MAX_DURATION_MS)]
 """Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
 
 
@@ -98,7 +108,7 @@ class FeatureObject(Strict):
     name: Name
     dtype: Annotated[str, _one_of(DTYPES, "dtype")]
     shape: list[Annotated[int, Field(ge=1, le=65536)]] = []
-    default: bool | int | float | str | list[int | float] | None = None
+    default: bool | int | float | str | list[Number] | None = None
 
 
 class EntityObject(Strict):
@@ -162,7 +172,7 @@ class InputObject(Strict):
     """A column that comes with the request (a generator's score), not from the feature store."""
 
     name: Name
-    default: float | int = 0.0
+    default: Number = 0.0
 
 
 class ModelCallObject(Strict):

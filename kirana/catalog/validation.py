@@ -31,7 +31,16 @@ from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
 from kirana.inferflow.plan import INPUT, compile_inferflow
 from kirana.models.onnx import Signature
-from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.schema import (
+    NON_FINITE,
+    NUMERIC,
+    Entity,
+    Feature,
+    FeatureGroup,
+    Key,
+    SchemaVersion,
+    fits_float,
+)
 
 Versions = Mapping[str, Sequence[SchemaVersion]]
 Signatures = Callable[[ModelObject], Signature]
@@ -281,6 +290,7 @@ def feature_of(each: FeatureObject) -> Feature:
         if not isinstance(default, bool):
             raise ValueError(f"the default of a bool must be true or false, not {default!r}")
     else:
+        default = NON_FINITE.get(default, default) if isinstance(default, str) else default
         values = default if isinstance(default, list) else [default]
         if isinstance(default, list) and np.shape(default) != shape:
             raise ValueError(
@@ -294,6 +304,14 @@ def feature_of(each: FeatureObject) -> Feature:
                 isinstance(value, int) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
             ):
                 raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
+            if dtype.kind == "f" and not fits_float(value, dtype):
+                raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
         if isinstance(default, list):
-            default = tuple(default)
+            default = tuple(map(_canonical, default))
+        default = _canonical(default)
     return Feature(each.name, each.dtype, shape, default)
+
+
+def _canonical(value: Any) -> Any:
+    """One NaN for all, because two of them are not equal, and a default must equal itself."""
+    return NON_FINITE["NaN"] if isinstance(value, float) and value != value else value

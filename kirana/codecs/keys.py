@@ -6,6 +6,7 @@ joined by `|`. `7` and `"7"` are the same key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ MAX_KEY_BYTES = 400
 """Limit of one key text in UTF-8: what is left of LMDB's 511 bytes beside a group's name."""
 
 Ids = Sequence[str | int]
+
+_INTEGER = re.compile("[+-]?[0-9]{1,24}")
 
 _RANGES = {
     name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
@@ -37,20 +40,29 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
         texts = [*map(str, ids)]
     else:
         texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
+    if not "".join(texts).isascii():
+        _check_unicode(texts, field)
     if "" in texts:
         raise InvalidInput("an id must not be empty", field=f"{field}[{texts.index('')}]")
     return texts
 
 
 def _integer_text(value: str | int, dtype: str, field: str) -> str:
-    try:
-        number = int(value)
-    except ValueError:
-        raise InvalidInput(f"'{value}' is not an integer ({dtype})", field=field) from None
+    if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        raise InvalidInput(f"'{value[:60]}' is not an integer ({dtype})", field=field)
+    number = int(value)
     low, high = _RANGES[dtype]
     if not low <= number <= high:
         raise InvalidInput(f"{number} is out of the range of {dtype}", field=field)
     return str(number)
+
+
+def _check_unicode(texts: Sequence[str], field: str) -> None:
+    for at, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("an id must be valid Unicode", field=f"{field}[{at}]") from None
 
 
 def join_ids(columns: Sequence[Sequence[str]]) -> list[str]:
@@ -125,16 +137,13 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
 
 
 def check_lengths(texts: Sequence[str], *, field: str) -> None:
-    """Refuse a key text of more than `MAX_KEY_BYTES`, and characters that have no UTF-8."""
+    """Refuse a key text of more than `MAX_KEY_BYTES`."""
     if not texts:
         return
     if max(map(len, texts)) <= MAX_KEY_BYTES and "".join(texts).isascii():
         return
     for at, text in enumerate(texts):
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise InvalidInput("an id must be valid Unicode", field=f"{field}[{at}]") from None
+        size = len(text.encode())
         if size > MAX_KEY_BYTES:
             raise TooLarge(
                 f"a key of {size} bytes is over the limit of {MAX_KEY_BYTES}",

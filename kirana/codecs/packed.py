@@ -202,11 +202,11 @@ class Packed:
         header["length"] = layout.stride
         if layout.strings:
             header["length"] += np.fromiter(map(len, tails), dtype=np.uint32, count=count)
-            longest = int(header["length"].max(initial=0))
-            if longest > MAX_BODY_BYTES:
-                raise TooLarge(
-                    f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
-                )
+        longest = int(header["length"].max(initial=0))
+        if longest > MAX_BODY_BYTES:
+            raise TooLarge(
+                f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
+            )
         stride = rows.itemsize
         joined = rows.tobytes()
         fixed = [joined[at : at + stride] for at in range(0, stride * count, stride)]

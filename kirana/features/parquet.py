@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from kirana.codecs import Column
 from kirana.codecs.keys import check_lengths, id_texts, join_ids
-from kirana.errors import InvalidInput, did_you_mean
+from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 
 EVENT_TIME = "event_time"
@@ -50,6 +50,9 @@ class ParquetFeatures:
 
     def _check_columns(self) -> None:
         names = set(self._file.schema_arrow.names)
+        for name in names:
+            if self._file.schema_arrow.names.count(name) > 1:
+                raise self._refuse(name, "it stands in the file twice")
         keys = [key.name for key in self._group.entity.keys]
         features = list(self._version.index)
         for name in [*keys, *features]:
@@ -79,13 +82,19 @@ class ParquetFeatures:
     def batches(self, now_ms: int) -> Iterator[FeatureBatch]:
         """Yield all rows; those without an event time are of `now_ms`."""
         start = 0
-        for batch in self._file.iter_batches(batch_size=BATCH_ROWS):
+        for batch in self._batches():
             yield FeatureBatch(
                 self._keys(batch, start),
                 {f.name: self._column(f, batch.column(f.name)) for f in self._version.features},
                 self._event_times(batch, now_ms),
             )
             start += len(batch)
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            yield from self._file.iter_batches(batch_size=BATCH_ROWS)
+        except (OSError, pa.ArrowException) as error:
+            raise InvalidInput(f"{self.path} is damaged: {error}") from None
 
     def _keys(self, batch: Any, start: int) -> list[str]:
         columns = []
@@ -100,7 +109,11 @@ class ParquetFeatures:
             except InvalidInput as error:
                 raise self._refuse(key.name, f"{error.message} ({error.field})") from None
         texts = join_ids(columns)
-        check_lengths(texts, field=self._group.entity.keys[0].name)
+        name = self._group.entity.keys[0].name
+        try:
+            check_lengths(texts, field=f"{name}, row {start} on")
+        except TooLarge as error:
+            raise self._refuse(name, f"{error.message} ({error.field})") from None
         return texts
 
     def _event_times(self, batch: Any, now_ms: int) -> npt.NDArray[np.uint64]:
@@ -110,7 +123,7 @@ class ParquetFeatures:
         if column.null_count:
             raise self._refuse(EVENT_TIME, "a row has no event time")
         if pa.types.is_timestamp(column.type):
-            column = pc.cast(column, pa.timestamp("ms"), safe=False)
+            column = pc.cast(pc.cast(column, pa.timestamp("ms"), safe=False), pa.int64())
         times: Array = self._cast(EVENT_TIME, column, pa.int64()).to_numpy(zero_copy_only=False)
         if len(times) and int(times.min()) < 0:
             raise self._refuse(EVENT_TIME, f"{times.min()} is before 1970")
@@ -162,7 +175,12 @@ class ParquetFeatures:
         try:
             if not numeric and (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)):
                 raise pa.ArrowInvalid(f"{column.type} is no number")
-            return pc.cast(column, wanted, safe=not both_float)
+            if pa.types.is_boolean(wanted) and not pa.types.is_boolean(column.type):
+                raise pa.ArrowInvalid(f"{column.type} is no bool")
+            found = pc.cast(column, wanted, safe=not both_float)
+            if both_float and pc.sum(pc.is_inf(found)) != pc.sum(pc.is_inf(column)):
+                raise pa.ArrowInvalid("a number is out of its range")
+            return found
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(name, f"it does not fit {wanted}: {error}") from None
 
@@ -175,11 +193,14 @@ def _is_list(type_: Any) -> bool:
     )
 
 
-def files_of(paths: Sequence[Path], group: str | None) -> list[tuple[str, Path]]:
+def files_of(
+    paths: Sequence[Path], group: str | None, known: Collection[str] = ()
+) -> list[tuple[str, Path]]:
     """Pair each Parquet file with its group: `group`, or the name of the file or its folder.
 
     `product.stats.parquet` and every `*.parquet` in `product.stats/` are of `product.stats`; a
-    folder of such files and folders is walked. Raises `InvalidInput` where there is no file.
+    folder of such files and folders is walked. `known` groups decide where both could be a name.
+    Raises `InvalidInput` where there is no file.
     """
     found: list[tuple[str, Path]] = []
     for path in paths:
@@ -187,13 +208,17 @@ def files_of(paths: Sequence[Path], group: str | None) -> list[tuple[str, Path]]
             inside = sorted(path.rglob("*.parquet"))
             if not inside:
                 raise InvalidInput(f"{path} has no *.parquet file")
-            found += [(group or _group_name(each), each) for each in inside]
+            found += [(group or _group_name(each, known, walked=True), each) for each in inside]
         elif path.is_file():
-            found.append((group or _group_name(path), path))
+            found.append((group or _group_name(path, known, walked=False), path))
         else:
             raise InvalidInput(f"there is no file {path}")
     return found
 
 
-def _group_name(path: Path) -> str:
-    return path.stem if "." in path.stem else path.parent.name
+def _group_name(path: Path, known: Collection[str], *, walked: bool) -> str:
+    file, folder = path.stem, path.parent.name
+    for name in (file, folder):
+        if name in known:
+            return name
+    return folder if "." in folder and (walked or "." not in file) else file

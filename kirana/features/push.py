@@ -42,7 +42,7 @@ class Push:
     ) -> None:
         self._files: list[tuple[str, ParquetFeatures]] = []
         self._catalog = catalog
-        for name, path in files_of(paths, group):
+        for name, path in files_of(paths, group, catalog.groups):
             found = catalog.group(name, field=str(path))
             version = found.version(schema_version) if schema_version else found.current
             self._files.append((name, ParquetFeatures(path, found, version)))

@@ -18,6 +18,9 @@ from kirana.loop import INLINE_CELLS, bounded
 from kirana.schema import Array, FeatureGroup
 from kirana.stores import FeatureStore
 
+MAX_PLANS = 4_096
+"""Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
+
 MAX_FUTURE_MS = 5 * 60_000
 TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
@@ -65,6 +68,8 @@ class Schemas:
         shape = (query.entity, query.matrix, query.columns)
         found = self._plans.get(shape)
         if found is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
             found = self._plans[shape] = self._make_plan(*shape)
         return found
 
@@ -102,7 +107,7 @@ class FeatureService:
         self._source = source
         self._schemas = Revisions(source, Schemas)
         self._clock = clock
-        self._looked_up: set[tuple[str, int]] = set()
+        self._nowhere: set[tuple[str, int]] = set()
 
     async def prepare(self, revision: int) -> None:
         await self._schemas.at(revision)
@@ -145,14 +150,14 @@ class FeatureService:
     ) -> Rows:
         """Rows may follow a schema version that is newer than the request's revision."""
         unknown = {(group.name, number) for number in rows.unknown_versions}
-        if values is None or unknown <= self._looked_up:
+        if values is None or unknown <= self._nowhere:
             return rows
-        self._looked_up |= unknown
         newest = await self._schemas.at(await asyncio.to_thread(self._source.current))
         fresh = newest.catalog.groups.get(group.name)
-        if fresh is None or len(fresh.versions) <= len(group.versions):
+        known = 0 if fresh is None else len(fresh.versions)
+        self._nowhere |= {each for each in unknown if each[1] > known}
+        if fresh is None or known <= len(group.versions):
             return rows
-        self._looked_up -= unknown
         reading = _as_of(fresh, group)
         return CODECS[group.codec].decode(values, reading, self._clock())
 
@@ -187,7 +192,8 @@ class FeatureService:
                     provenance[f"{short}.{name}"] = rows.provenance(name)
             if query.provenance:
                 times = rows.event_time_ms.astype(np.int64)
-                age[short] = np.where(times == 0, -1, now_ms - times)
+                there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
+                age[short] = np.where(there, now_ms - times, -1)
         return EntityRows(matrix, columns, status, age, provenance)
 
     async def write(self, write: FeatureWrite, revision: int) -> int:
@@ -203,9 +209,8 @@ class FeatureService:
                 )
         for name in write.columns:
             if name not in version.index:
-                raise Unknown(
-                    "feature", f"{group.name}.{name}", version.index, field=f"columns.{name}"
-                )
+                known = [f"{group.name}.{each}" for each in version.index]
+                raise Unknown("feature", f"{group.name}.{name}", known, field=f"columns.{name}")
         self.check_times(write.event_time_ms)
         codec = CODECS[group.codec]
         stays = len(write.keys) * len(version.features) <= INLINE_CELLS

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from kirana.codecs import Column
 from kirana.errors import InvalidInput, Unknown
-from kirana.schema import NUMERIC, Array, Feature, SchemaVersion
-
-_NON_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+from kirana.schema import NON_FINITE, NUMERIC, Array, Feature, SchemaVersion, fits_float
 
 
 def columns_of(
@@ -22,8 +20,8 @@ def columns_of(
     columns = {}
     for name, given in values.items():
         if name not in version.index:
-            full_name = f"{version.group}.{name}"
-            raise Unknown("feature", full_name, version.index, field=f"columns.{name}")
+            known = [f"{version.group}.{each}" for each in version.index]
+            raise Unknown("feature", f"{version.group}.{name}", known, field=f"columns.{name}")
         if len(given) != rows:
             raise InvalidInput(
                 f"'{name}' has {len(given)} values for {rows} keys", field=f"columns.{name}"
@@ -81,23 +79,34 @@ def _numbers(feature: Feature, values: Sequence[Any], nulls: Array | None, field
     dtype = NUMERIC[feature.dtype]
     wanted = f"{feature.dtype}{list(feature.shape) or ''}"
     if not feature.shape and dtype.kind == "f" and set(map(type, values)) <= {float}:
-        return np.array(values, dtype=dtype)
+        wide = np.array(values, dtype=np.float64)
+        if not (np.isfinite(wide) & (np.abs(wide) > float(np.finfo(dtype).max))).any():
+            return wide.astype(dtype)
     out = np.zeros((len(values), *feature.shape), dtype=dtype)
     for at, value in enumerate(values):
         if nulls is not None and nulls[at]:
             continue
-        flat = _flatten(value)
-        if np.shape(value) != feature.shape or not all(_fits(each, dtype) for each in flat):
+        flat = _flatten(value, feature.shape)
+        if flat is None or not all(_fits(each, dtype) for each in flat):
             raise _refuse(value, wanted, field, at)
-        numbers = [_NON_FINITE[each] if isinstance(each, str) else each for each in flat]
+        numbers = [NON_FINITE[each] if isinstance(each, str) else each for each in flat]
         out[at] = np.array(numbers, dtype=dtype).reshape(feature.shape)
     return out
 
 
-def _flatten(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return [each for part in value for each in _flatten(part)]
-    return [value]
+def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
+    """Return the elements of nested lists of `shape`; None where the lists are of another."""
+    if not shape:
+        return None if isinstance(value, list | tuple) else [value]
+    if not isinstance(value, list) or len(value) != shape[0]:
+        return None
+    flat: list[Any] = []
+    for part in value:
+        elements = _flatten(part, shape[1:])
+        if elements is None:
+            return None
+        flat += elements
+    return flat
 
 
 def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
@@ -105,6 +114,6 @@ def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
         return False
     if dtype.kind == "f":
         if isinstance(value, int | float):
-            return abs(value) <= np.finfo(dtype).max or not np.isfinite(value)
-        return isinstance(value, str) and value in _NON_FINITE
+            return fits_float(value, dtype)
+        return isinstance(value, str) and value in NON_FINITE
     return isinstance(value, int) and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)

@@ -60,13 +60,16 @@ class Execution:
         Raises what the first failing node raised; the other nodes are cancelled.
         """
         first, *others = self._graph.roots
+        failure: Exception | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 for root in others:
                     tasks.create_task(self._walk(root, tasks))
                 await self._walk(first, tasks)
         except ExceptionGroup as group:
-            raise _first(group) from None
+            failure = _first(group)
+        if failure is not None:
+            raise failure
         output = self._values[self._graph.output]
         assert isinstance(output, Candidates)
         self._spans.sort(key=lambda span: span.start_ms)
@@ -140,7 +143,7 @@ class Execution:
                 raise InvalidInput(
                     f"the condition of '{node.name}' needs '{name}'", field=f"context.{name}"
                 )
-        return bool(node.when(variables))
+        return node.when.holds(variables)
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
         if isinstance(error, TimeoutError):

@@ -227,10 +227,16 @@ class _Compiler:
         try:
             score = Expression(self.inferflow.score)
             score.require(frozenset(names))
+            tried = np.asarray(score({name: np.ones(2, dtype=np.float32) for name in names}))
         except InvalidInput as error:
             self.refuse("score", error.message)
             return None
+        if tried.dtype.kind not in "fiub" or tried.shape not in ((), (2,)):
+            self.refuse("score", f"'{score.text}' gives no number a row")
+        outputs = {each.output for each in self.inferflow.models}
         for at, each in enumerate(self.inferflow.inputs):
+            if each.name in outputs:
+                self.refuse(f"inputs[{at}]", f"'{each.name}' is the name of a model's output too")
             if each.name not in input_places and each.name not in score.names:
                 self.refuse(f"inputs[{at}]", f"nothing uses '{each.name}': add 'input.{each.name}'")
         return score

@@ -61,7 +61,9 @@ class LmdbInteractionStore:
             prefix = _prefix(event.user_id, event.event)
             product = event.product_id.encode()
             time = _time(event.timestamp_ms)
-            if rule.latest_only and not self._move_up(txn, prefix, product, time):
+            if not rule.latest_only:
+                txn.delete(prefix + product, db=self._latest)
+            elif not self._move_up(txn, prefix, product, time):
                 continue
             metadata = b"" if event.metadata is None else orjson.dumps(event.metadata)
             txn.put(prefix + time + product, metadata, db=self._events)
@@ -72,12 +74,28 @@ class LmdbInteractionStore:
     def _move_up(self, txn: Any, prefix: bytes, product: bytes, time: bytes) -> bool:
         """Make room for the newest of a product; False if what is there is newer."""
         known = txn.get(prefix + product, None, self._latest)
+        if known is None:
+            known = self._keep_newest(txn, prefix, product)
         if known is not None:
             if known > time:
                 return False
             txn.delete(prefix + known + product, db=self._events)
         txn.put(prefix + product, time, db=self._latest)
         return True
+
+    def _keep_newest(self, txn: Any, prefix: bytes, product: bytes) -> bytes | None:
+        """Leave one event of a product from the time when all were kept; return its time."""
+        start = len(prefix) + _TIME_BYTES
+        newest = None
+        with txn.cursor(db=self._events) as cursor:
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                if cursor.key()[start:] == product:
+                    if newest is not None:
+                        txn.delete(prefix + newest + product, db=self._events)
+                    newest = cursor.key()[len(prefix) : start]
+                found = cursor.next()
+        return newest
 
     def _trim(self, txn: Any, prefix: bytes, rule: Retention) -> None:
         with txn.cursor(db=self._events) as cursor:
@@ -122,9 +140,9 @@ class LmdbInteractionStore:
         return await self.environment.write(remove)
 
     async def close(self) -> None:
-        if self._environment is not None:
-            await asyncio.to_thread(self._environment.close)
-            self._environment = None
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            await asyncio.to_thread(environment.close)
 
 
 def _seek_last(cursor: Any, prefix: bytes, time: bytes) -> bool:

@@ -53,9 +53,9 @@ class LmdbFeatureStore:
         return await self.environment.write(write)
 
     async def close(self) -> None:
-        if self._environment is not None:
-            await asyncio.to_thread(self._environment.close)
-            self._environment = None
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            await asyncio.to_thread(environment.close)
 
 
 def open_by_url(url: str, *, setting: str) -> Environment:

@@ -47,6 +47,8 @@ class Environment:
         self.users = 1
         self._reading = threading.Lock()
         self._writing = threading.Lock()
+        self._submitting = threading.Lock()
+        self._closed = False
         self._databases: dict[bytes, Any] = {}
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         try:
@@ -79,10 +81,16 @@ class Environment:
 
     def database(self, name: bytes) -> Any:
         """Open (or make) a named database once; the handle serves every transaction."""
-        with self._writing, self._reading:
-            if name not in self._databases:
-                self._databases[name] = self._env.open_db(name)
-            return self._databases[name]
+        while True:
+            try:
+                with self._writing, self._reading:
+                    if name not in self._databases:
+                        self._databases[name] = self._env.open_db(name)
+                    return self._databases[name]
+            except lmdb.MapResizedError:
+                self._follow_map()
+            except lmdb.MapFullError:
+                self._grow_map()
 
     def read(self, work: Callable[[Any], T], database: Any = None) -> T:
         """Run `work` in a read transaction (of `database`, if given), on the caller's thread."""
@@ -106,19 +114,25 @@ class Environment:
     def submit(self, work: Callable[[Any], T]) -> Future[T]:
         """`write` for callers without an event loop."""
         done: Future[T] = Future()
-        self._queue.put(_Job(work, done))
+        with self._submitting:
+            if self._closed:
+                raise Unavailable(f"LMDB in {self.folder} is closed")
+            self._queue.put(_Job(work, done))
         return done
 
     def close(self) -> None:
+        # the lock is held to the end: who opens the folder meanwhile has to wait for it
         with _shared_lock:
             self.users -= 1
             if self.users:
                 return
+            with self._submitting:
+                self._closed = True
+                self._queue.put(None)
+            self._writer.join()
+            with self._writing, self._reading:
+                self._env.close()
             _shared.pop(self.folder, None)
-        self._queue.put(None)
-        self._writer.join()
-        with self._writing, self._reading:
-            self._env.close()
 
     def _write_loop(self) -> None:
         while (job := self._queue.get()) is not None:

@@ -16,6 +16,8 @@ from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
+from kirana.codecs.keys import join_ids
+from kirana.errors import CatalogError, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
@@ -35,6 +37,9 @@ class Neighbours:
     def __init__(self, parameters: Mapping[str, Any], catalog: Catalog) -> None:
         self._with = check_parameters(Parameters, parameters)
         group, ids, weights = list_features(catalog, self._with.ids, self._with.weights)
+        if len(group.entity.keys) != 1:
+            reason = f"'{group.entity.name}' has several keys, and a history has products alone"
+            raise CatalogError([Problem(reason, path="with.ids")])
         self._entity = group.entity.name
         self._ids = f"{group.short_name}.{ids.name}"
         self._weights = f"{group.short_name}.{weights.name}"
@@ -52,7 +57,7 @@ class Neighbours:
             return [], np.empty(0, dtype=np.float32)
         places = sorted(newest.values())
         products = [seeds.product_ids[at] for at in places]
-        query = FeatureQuery(self._entity, products, columns=(self._ids, self._weights))
+        query = FeatureQuery(self._entity, join_ids([products]), columns=(self._ids, self._weights))
         (rows,) = await features.read([query], revision)
         ids, weights = best_neighbours(
             rows.columns[self._ids].values,

@@ -9,7 +9,7 @@ import numpy as np
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs import key_texts
+from kirana.codecs.keys import check_lengths, id_texts, join_ids
 from kirana.errors import CatalogError, InvalidInput, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
@@ -37,6 +37,13 @@ class StoredList:
             if name not in names:
                 message = f"entity '{self._entity.name}' has no key '{name}': its keys are {names}"
                 raise CatalogError([Problem(message, path=f"with.keys.{name}")])
+        for key in self._entity.keys:
+            if key.name in self._with.keys:
+                path = f"with.keys.{key.name}"
+                try:
+                    id_texts(key, [self._with.keys[key.name]], field=path)
+                except InvalidInput as error:
+                    raise CatalogError([Problem(error.message, path=path)]) from None
         self._ids = f"{group.short_name}.{ids.name}"
         self._weights = f"{group.short_name}.{weights.name}"
 
@@ -48,16 +55,27 @@ class StoredList:
         features: FeatureSource,
         revision: int,
     ) -> Generated:
-        keys: dict[str, object] = {}
-        for key in self._entity.keys:
-            value = self._with.keys.get(key.name, context.get(key.name))
-            if not isinstance(value, str | int):
-                raise InvalidInput(f"'{key.name}' is missing", field=f"context.{key.name}")
-            keys[key.name] = value
-        texts = key_texts(self._entity, keys, field="context")
+        texts = [self._key_text(context)]
         query = FeatureQuery(self._entity.name, texts, columns=(self._ids, self._weights))
         (rows,) = await features.read([query], revision)
-        ids, weights = rows.columns[self._ids].values[0], rows.columns[self._weights].values[0]
+        ids = rows.columns[self._ids].values[0]
+        weights = rows.columns[self._weights].values[0].astype(np.float32)
         best = np.argsort(-weights, kind="stable")[:limit]
         best = best[weights[best] != 0]
-        return list(map(str, ids[best].tolist())), weights[best].astype(np.float32)
+        return list(map(str, ids[best].tolist())), weights[best]
+
+    def _key_text(self, context: Mapping[str, Any]) -> str:
+        """Join the fixed keys and those of the context, by whose name an error goes."""
+        columns = []
+        for key in self._entity.keys:
+            field = f"context.{key.name}"
+            value = self._with.keys.get(key.name, context.get(key.name))
+            if value is None:
+                raise InvalidInput(f"'{key.name}' is missing", field=field)
+            try:
+                columns.append(id_texts(key, [value], field=field))
+                check_lengths(columns[-1], field=field)
+            except InvalidInput as error:
+                error.field = field
+                raise
+        return join_ids(columns)[0]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kirana.catalog.objects import Strict
+from kirana.errors import InvalidInput
 from kirana.flow.nodes.base import Call, Site
 from kirana.flow.values import Shape, Value
 from kirana.interactions import InteractionQuery, Interactions
@@ -29,5 +30,9 @@ class InteractionsNode:
 
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
         query = InteractionQuery(call.id_of(self._with.user), self._with.event, self._with.last)
-        (found,) = await call.services.interactions.query([query], call.revision)
+        try:
+            (found,) = await call.services.interactions.query([query], call.revision)
+        except InvalidInput as error:
+            error.field = f"context.{self._with.user}"
+            raise
         return found

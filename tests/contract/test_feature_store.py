@@ -1,0 +1,223 @@
+"""What every feature store does; a new backend adds its URL here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kirana.errors import ConfigurationError
+from kirana.stores import FeatureStore, open_feature_store
+
+BACKENDS = ("lmdb",)
+EXAMPLES = count()
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {"lmdb": f"lmdb://{tmp_path}/features"}[request.param]
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[FeatureStore]:
+    opened = open_feature_store(url)
+    yield opened
+    await opened.close()
+
+
+def value(time: int, text: str = "", *, dead: bool = False) -> bytes:
+    return time.to_bytes(8, "little") + bytes([dead]) + text.encode()
+
+
+def order(stored: bytes) -> tuple[int, bool]:
+    return int.from_bytes(stored[:8], "little"), bool(stored[8])
+
+
+async def put(store: FeatureStore, rows: dict[bytes, bytes]) -> int:
+    return await store.put(list(rows), list(rows.values()), order)
+
+
+async def test_an_empty_store_has_nothing(store: FeatureStore) -> None:
+    assert await store.get([b"a", b"b"]) == [None, None]
+    assert await store.get([]) == []
+
+
+async def test_values_come_in_the_order_of_the_keys(store: FeatureStore) -> None:
+    rows = {b"b": value(1, "B"), b"a": value(1, "A"), b"c": value(1, "C")}
+    assert await put(store, rows) == 3
+    keys = [b"c", b"none", b"a", b"c", b"b"]
+    assert await store.get(keys) == [rows.get(key) for key in keys]
+
+
+async def test_writing_nothing_is_fine(store: FeatureStore) -> None:
+    assert await store.put([], [], order) == 0
+
+
+async def test_an_older_value_never_replaces_a_newer_one(store: FeatureStore) -> None:
+    assert await put(store, {b"a": value(5, "new")}) == 1
+    assert await put(store, {b"a": value(4, "old"), b"b": value(4, "other")}) == 1
+    assert await store.get([b"a", b"b"]) == [value(5, "new"), value(4, "other")]
+
+
+async def test_a_value_of_the_same_time_replaces(store: FeatureStore) -> None:
+    await put(store, {b"a": value(5, "one")})
+    assert await put(store, {b"a": value(5, "two")}) == 1
+    assert await store.get([b"a"]) == [value(5, "two")]
+
+
+async def test_a_tombstone_beats_a_value_of_its_time(store: FeatureStore) -> None:
+    await put(store, {b"a": value(5, "one")})
+    assert await put(store, {b"a": value(5, dead=True)}) == 1
+    assert await put(store, {b"a": value(5, "two")}) == 0
+    assert await store.get([b"a"]) == [value(5, dead=True)]
+    assert await put(store, {b"a": value(6, "three")}) == 1
+
+
+async def test_of_one_key_twice_in_a_call_the_newest_stays(store: FeatureStore) -> None:
+    keys = [b"a", b"a", b"a"]
+    assert await store.put(keys, [value(1), value(3), value(2)], order) == 2
+    assert await store.get([b"a"]) == [value(3)]
+
+
+rows_of_calls = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from([b"a", b"b", b"a:1"]), st.integers(0, 4), st.booleans()),
+        max_size=4,
+    ),
+    max_size=6,
+)
+
+
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows_of_calls)
+async def test_any_writes_leave_the_greatest_of_each_key(
+    store: FeatureStore, calls: list[list[tuple[bytes, int, bool]]]
+) -> None:
+    """Each example writes under a prefix of its own."""
+    prefix = f"{next(EXAMPLES)}:".encode()
+    model: dict[bytes, tuple[int, bool]] = {}
+    for call in calls:
+        wanted = 0
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for key, time, dead in call:
+            keys.append(prefix + key)
+            values.append(value(time, dead=dead))
+            if (time, dead) >= model.get(key, (-1, False)):
+                model[key] = (time, dead)
+                wanted += 1
+        assert await store.put(keys, values, order) == wanted
+    stored = await store.get([prefix + key for key in model])
+    assert [order(each or b"") for each in stored] == list(model.values())
+
+
+async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> None:
+    rows = {f"f:product.stats:{at}".encode(): value(at, str(at)) for at in range(20_000)}
+    assert await put(store, rows) == len(rows)
+    keys = [b"none", *reversed(rows)]
+    assert await store.get(keys) == [None, *reversed(rows.values())]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4_096, 1 << 20, 3 << 20])
+async def test_values_of_any_size_are_kept(store: FeatureStore, size: int) -> None:
+    large = value(1, "x" * size)
+    await put(store, {b"a": value(1), b"b": large, b"c": value(1)})
+    assert await store.get([b"a", b"b", b"c"]) == [value(1), large, value(1)]
+
+
+async def test_keys_are_bytes_of_any_kind(store: FeatureStore) -> None:
+    keys = [b"a", b"a\0", b"a\0b", b"\xff" * 500, "é🛒".encode(), b" ", b"a:b|c\\"]
+    rows = {key: value(1, str(at)) for at, key in enumerate(keys)}
+    await put(store, rows)
+    assert await store.get(keys) == list(rows.values())
+
+
+async def test_concurrent_writers_lose_nothing(store: FeatureStore) -> None:
+    async def writer(name: int) -> int:
+        return sum([await put(store, {f"{name}:{at}".encode(): value(at)}) for at in range(20)])
+
+    assert await asyncio.gather(*(writer(name) for name in range(10))) == [20] * 10
+    keys = [f"{name}:{at}".encode() for name in range(10) for at in range(20)]
+    assert None not in await store.get(keys)
+
+
+async def test_concurrent_writers_of_one_key_leave_the_newest(store: FeatureStore) -> None:
+    times = [(at * 37) % 100 for at in range(100)]
+    written = await asyncio.gather(*(put(store, {b"a": value(time)}) for time in times))
+    assert sum(written) >= 1
+    assert await store.get([b"a"]) == [value(99)]
+
+
+async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
+    keys = [str(at).encode() for at in range(50)]
+    await put(store, dict.fromkeys(keys, value(0)))
+
+    async def write() -> None:
+        for time in range(1, 20):
+            await put(store, dict.fromkeys(keys, value(time)))
+
+    async def read() -> None:
+        while True:
+            found: Sequence[bytes | None] = await store.get(keys)
+            assert len(set(found)) == 1
+            if found[0] == value(19):
+                return
+            await asyncio.sleep(0)
+
+    await asyncio.gather(write(), read())
+
+
+async def test_what_was_written_is_there_after_closing(url: str) -> None:
+    store = open_feature_store(url)
+    await put(store, {b"a": value(1)})
+    await store.close()
+    again = open_feature_store(url)
+    assert await again.get([b"a"]) == [value(1)]
+    await again.close()
+
+
+async def test_two_stores_of_one_url_see_the_same(store: FeatureStore, url: str) -> None:
+    other = open_feature_store(url)
+    await put(store, {b"a": value(1)})
+    assert await other.get([b"a"]) == [value(1)]
+    await other.close()
+    assert await store.get([b"a"]) == [value(1)]
+
+
+async def test_closing_again_is_a_no_op(store: FeatureStore, url: str) -> None:
+    other = open_feature_store(url)
+    await other.close()
+    await other.close()
+    await put(store, {b"a": value(1)})
+
+
+async def test_closing_twice_at_once_leaves_other_users_alone(
+    store: FeatureStore, url: str
+) -> None:
+    other = open_feature_store(url)
+    await asyncio.gather(other.close(), other.close())
+    assert await asyncio.wait_for(put(store, {b"a": value(1)}), timeout=10) == 1
+
+
+async def test_an_error_in_the_order_is_the_writers_own(store: FeatureStore) -> None:
+    def broken(stored: bytes) -> tuple[int, bool]:
+        raise ValueError("this is no value")
+
+    await put(store, {b"a": value(1)})
+    with pytest.raises(ValueError, match="no value"):
+        await store.put([b"b", b"a"], [value(2), value(2)], broken)
+    assert await store.get([b"a", b"b"]) == [value(1), None]
+
+
+@pytest.mark.parametrize("url", ["", "lmdb", "lmdb://", "lmdb:///", "lmdb://folder", "foo:///a"])
+def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_feature_store(url, setting="features")
+    assert caught.value.field == "features"

@@ -1,0 +1,340 @@
+"""What every interaction store does; a new backend adds its URL here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kirana.errors import ConfigurationError
+from kirana.interactions import Event, InteractionQuery
+from kirana.interactions.open import open_interaction_store
+from kirana.interactions.source import MAX_TIMESTAMP_MS
+from kirana.interactions.store import InteractionStore, Retention
+
+BACKENDS = ("lmdb",)
+EXAMPLES = count()
+RETENTION = {
+    "click": Retention(keep=50),
+    "view": Retention(keep=3),
+    "wishlist": Retention(keep=3, latest_only=True),
+}
+Pair = tuple[str, int]
+"""Product and timestamp."""
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {"lmdb": f"lmdb://{tmp_path}/interactions"}[request.param]
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[InteractionStore]:
+    opened = open_interaction_store(url)
+    yield opened
+    await opened.close()
+
+
+def events(*pairs: Pair, user: str = "7", event: str = "click") -> list[Event]:
+    return [Event(user, event, product, time) for product, time in pairs]
+
+
+async def append(
+    store: InteractionStore, *pairs: Pair, user: str = "7", event: str = "click"
+) -> None:
+    await store.append(events(*pairs, user=user, event=event), RETENTION)
+
+
+async def query(
+    store: InteractionStore, user: str = "7", event: str = "click", limit: int = 100, **range_: int
+) -> list[Pair]:
+    (found,) = await store.query([InteractionQuery(user, event, limit, **range_)])
+    assert found.timestamps_ms.dtype == np.int64
+    assert len(found) == len(found.product_ids) == len(found.timestamps_ms) == len(found.metadata)
+    return list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
+
+
+async def test_who_did_nothing_has_no_interactions(store: InteractionStore) -> None:
+    assert await query(store) == []
+    assert await store.query([]) == []
+    await store.append([], RETENTION)
+
+
+async def test_the_newest_come_first_in_any_order_of_arrival(store: InteractionStore) -> None:
+    await append(store, ("b", 2), ("d", 4))
+    await append(store, ("c", 3), ("a", 1))
+    assert await query(store) == [("d", 4), ("c", 3), ("b", 2), ("a", 1)]
+    assert await query(store, limit=2) == [("d", 4), ("c", 3)]
+    assert await query(store, limit=0) == []
+
+
+async def test_events_of_one_millisecond_are_in_descending_order_of_product(
+    store: InteractionStore,
+) -> None:
+    await append(store, ("b", 1), ("é", 1), ("a", 1), ("10", 1), ("🛒", 1), ("9", 1))
+    assert [product for product, _ in await query(store)] == ["🛒", "é", "b", "a", "9", "10"]
+
+
+async def test_both_ends_of_a_range_are_in_it(store: InteractionStore) -> None:
+    await append(store, *((str(time), time) for time in range(10, 60, 10)))
+    assert await query(store, since_ms=20, until_ms=40) == [("40", 40), ("30", 30), ("20", 20)]
+    assert await query(store, since_ms=21, until_ms=39) == [("30", 30)]
+    assert await query(store, since_ms=30, until_ms=30) == [("30", 30)]
+    assert await query(store, since_ms=31, until_ms=39) == []
+    assert await query(store, since_ms=20, until_ms=40, limit=2) == [("40", 40), ("30", 30)]
+    assert await query(store, since_ms=51) == []
+    assert await query(store, until_ms=9) == []
+
+
+async def test_time_reaches_from_1970_to_the_largest_exact_number(store: InteractionStore) -> None:
+    times = [0, 1, 255, 256, 2**31, 2**32, MAX_TIMESTAMP_MS - 1, MAX_TIMESTAMP_MS]
+    await append(store, *(("a", time) for time in times))
+    assert await query(store) == [("a", time) for time in reversed(times)]
+    assert await query(store, until_ms=0) == [("a", 0)]
+    assert await query(store, since_ms=MAX_TIMESTAMP_MS) == [("a", MAX_TIMESTAMP_MS)]
+
+
+async def test_a_product_may_come_again(store: InteractionStore) -> None:
+    await append(store, ("a", 1), ("b", 2), ("a", 3))
+    assert await query(store) == [("a", 3), ("b", 2), ("a", 1)]
+
+
+async def test_the_same_event_again_is_the_same_event(store: InteractionStore) -> None:
+    for _ in range(3):
+        await append(store, ("a", 1), ("b", 2), ("a", 1))
+    assert await query(store) == [("b", 2), ("a", 1)]
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"price": 2.5, "tags": ["é", None], "deep": {"a": True}}]
+)
+async def test_metadata_is_kept(store: InteractionStore, metadata: dict[str, Any] | None) -> None:
+    await store.append(
+        [Event("7", "click", "a", 1, metadata), Event("7", "click", "b", 2)], RETENTION
+    )
+    (found,) = await store.query([InteractionQuery("7", "click", 10)])
+    assert found.metadata == [None, metadata]
+
+
+async def test_only_the_newest_are_kept(store: InteractionStore) -> None:
+    await append(store, *(("p", time) for time in range(10)), event="view")
+    assert await query(store, event="view") == [("p", 9), ("p", 8), ("p", 7)]
+    await append(store, ("late", 1), event="view")
+    assert await query(store, event="view") == [("p", 9), ("p", 8), ("p", 7)]
+    await append(store, ("q", 8), event="view")
+    assert await query(store, event="view") == [("p", 9), ("q", 8), ("p", 8)]
+
+
+async def test_trimming_one_leaves_the_others_alone(store: InteractionStore) -> None:
+    people = ["6", "7", "71", "7_view", "8"]
+    for user in people:
+        await append(store, ("a", 1), ("b", 2), ("c", 3), user=user)
+        await append(store, *(("p", time) for time in range(3)), user=user, event="view")
+    await append(store, *(("x", time) for time in range(90, 99)), user="7", event="view")
+    for user in people:
+        assert len(await query(store, user)) == 3
+        newest = ("x", 98) if user == "7" else ("p", 2)
+        assert (await query(store, user, "view"))[0] == newest
+        assert len(await query(store, user, "view")) == 3
+
+
+async def test_latest_only_keeps_a_product_once_at_its_newest_time(
+    store: InteractionStore,
+) -> None:
+    await append(store, ("a", 1), ("b", 2), ("a", 3), event="wishlist")
+    assert await query(store, event="wishlist") == [("a", 3), ("b", 2)]
+    await append(store, ("a", 2), ("b", 2), event="wishlist")
+    assert await query(store, event="wishlist") == [("a", 3), ("b", 2)]
+    await append(store, ("b", 5), event="wishlist")
+    assert await query(store, event="wishlist") == [("b", 5), ("a", 3)]
+
+
+async def test_latest_only_counts_a_product_once(store: InteractionStore) -> None:
+    await append(store, ("a", 1), ("b", 2), ("c", 3), event="wishlist")
+    await append(store, *(("c", time) for time in range(4, 20)), event="wishlist")
+    assert await query(store, event="wishlist") == [("c", 19), ("b", 2), ("a", 1)]
+
+
+async def test_latest_only_takes_back_what_was_trimmed(store: InteractionStore) -> None:
+    await append(store, ("a", 1), ("b", 2), ("c", 3), ("d", 4), event="wishlist")
+    assert await query(store, event="wishlist") == [("d", 4), ("c", 3), ("b", 2)]
+    await append(store, ("a", 5), event="wishlist")
+    assert await query(store, event="wishlist") == [("a", 5), ("d", 4), ("c", 3)]
+
+
+@pytest.mark.parametrize("before", [[False], [True, False]], ids=["all", "latest, then all"])
+async def test_a_type_that_becomes_latest_only_keeps_a_product_once(
+    store: InteractionStore, before: list[bool]
+) -> None:
+    time = 0
+    for latest_only in [*before, True]:
+        rule = {"click": Retention(10, latest_only=latest_only)}
+        for _ in range(2):
+            time += 1
+            await store.append(events(("a", time)), rule)
+    assert await query(store) == [("a", time)]
+
+
+async def test_people_and_types_whose_names_begin_alike_are_apart(
+    store: InteractionStore,
+) -> None:
+    people = ["7", "71", "7_click", "7 ", "é", "é2", "🛒", "click", "7|click", "7:"]
+    for user in people:
+        await append(store, (f"of {user}", 5), user=user)
+        await append(store, (f"view of {user}", 6), user=user, event="view")
+    for user in people:
+        assert await query(store, user) == [(f"of {user}", 5)]
+        assert await query(store, user, "view") == [(f"view of {user}", 6)]
+
+
+async def test_many_queries_are_answered_in_their_order(store: InteractionStore) -> None:
+    await append(store, ("a", 1), user="1")
+    await append(store, ("b", 2), user="2", event="view")
+    queries = [
+        InteractionQuery("2", "view", 5),
+        InteractionQuery("3", "click", 5),
+        InteractionQuery("1", "click", 5),
+        InteractionQuery("2", "view", 5),
+    ]
+    found = await store.query(queries)
+    assert [each.product_ids for each in found] == [["b"], [], ["a"], ["b"]]
+
+
+async def test_large_queries_are_answered_like_small_ones(store: InteractionStore) -> None:
+    rule = {"click": Retention(keep=5_000)}
+    await store.append(events(*((str(at), at) for at in range(4_000))), rule)
+    found = await query(store, limit=3_500)
+    assert found == [(str(at), at) for at in range(3_999, 499, -1)]
+
+
+async def test_to_forget_is_to_remove_all_of_one_person(store: InteractionStore) -> None:
+    for user in ("7", "71", "7_click", "6"):
+        await append(store, ("a", 1), ("b", 2), user=user)
+        await append(store, ("a", 1), ("a", 2), user=user, event="wishlist")
+    assert await store.forget("7") == 3
+    assert await store.forget("7") == 0
+    assert await store.forget("nobody") == 0
+    assert await query(store, "7") == []
+    assert await query(store, "7", "wishlist") == []
+    for user in ("71", "7_click", "6"):
+        assert await query(store, user) == [("b", 2), ("a", 1)]
+        assert await query(store, user, "wishlist") == [("a", 2)]
+
+
+async def test_who_was_forgotten_starts_anew(store: InteractionStore) -> None:
+    await append(store, ("a", 9), ("b", 8), event="wishlist")
+    await store.forget("7")
+    await append(store, ("a", 1), event="wishlist")
+    assert await query(store, event="wishlist") == [("a", 1)]
+
+
+async def test_concurrent_writers_lose_nothing(store: InteractionStore) -> None:
+    pairs = [(str(at), at) for at in range(50)]
+    await asyncio.gather(*(append(store, pair) for pair in pairs))
+    assert await query(store) == pairs[::-1]
+
+
+async def test_an_event_of_no_known_type_spoils_its_own_call_alone(
+    store: InteractionStore,
+) -> None:
+    wrong = [Event("7", "click", "x", 9), Event("7", "nothing", "a", 1)]
+    results = await asyncio.gather(
+        append(store, ("a", 1)),
+        store.append(wrong, RETENTION),
+        append(store, ("b", 2)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], KeyError)
+    assert await query(store) == [("b", 2), ("a", 1)]
+
+
+async def test_what_was_written_is_there_after_closing(url: str) -> None:
+    store = open_interaction_store(url)
+    await append(store, ("a", 1))
+    await store.close()
+    await store.close()
+    again = open_interaction_store(url)
+    assert await query(again) == [("a", 1)]
+    await again.close()
+
+
+@pytest.mark.parametrize("url", ["", "lmdb://", "lmdb://folder", "foo:///a"])
+def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_interaction_store(url, setting="interactions")
+    assert caught.value.field == "interactions"
+
+
+# against a list
+
+users = st.sampled_from(["7", "71", "7_click", "é"])
+types = st.sampled_from(["view", "wishlist"])
+times = st.integers(0, 6)
+appended = st.lists(
+    st.builds(Event, users, types, st.sampled_from(["a", "ab", "b", "é", "\x01"]), times),
+    max_size=5,
+)
+ranges = st.tuples(st.integers(0, 5), times, times)
+
+
+class Model:
+    """Everything that ever happened, in a plain list."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def query(self, asked: InteractionQuery) -> list[Pair]:
+        rule = RETENTION[asked.event]
+        pairs = {
+            (each.timestamp_ms, each.product_id)
+            for each in self.events
+            if (each.user_id, each.event) == (asked.user_id, asked.event)
+        }
+        if rule.latest_only:
+            newest = {product: time for time, product in sorted(pairs)}
+            pairs = {(time, product) for product, time in newest.items()}
+        kept = sorted(pairs, reverse=True)[: rule.keep]
+        wanted = [pair for pair in kept if asked.since_ms <= pair[0] <= asked.until_ms]
+        return [(product, time) for time, product in wanted[: asked.limit]]
+
+    def forget(self, user: str) -> int:
+        gone = sum(
+            len(self.query(InteractionQuery(user, event, 100))) for event in ("view", "wishlist")
+        )
+        self.events = [each for each in self.events if each.user_id != user]
+        return gone
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(appended | users, max_size=8), st.lists(ranges, max_size=3))
+async def test_the_store_agrees_with_a_list(
+    store: InteractionStore, steps: list[list[Event] | str], asked: list[tuple[int, int, int]]
+) -> None:
+    prefix = f"{next(EXAMPLES)}:"
+    model = Model()
+    for step in steps:
+        if isinstance(step, str):
+            assert await store.forget(prefix + step) == model.forget(prefix + step)
+        else:
+            batch = [
+                Event(prefix + each.user_id, each.event, each.product_id, each.timestamp_ms)
+                for each in step
+            ]
+            model.events += batch
+            await store.append(batch, RETENTION)
+        for user in ("7", "71", "7_click", "é"):
+            for event in ("view", "wishlist"):
+                for limit, since, until in [(100, 0, MAX_TIMESTAMP_MS), *asked]:
+                    each = InteractionQuery(prefix + user, event, limit, since, until)
+                    (found,) = await store.query([each])
+                    pairs = list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
+                    assert pairs == model.query(each)

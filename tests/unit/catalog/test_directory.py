@@ -1,0 +1,359 @@
+"""The catalog in a directory: what is published, what stays as it was, and who is first."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.errors import CatalogError, Conflict, Unknown
+from tests.support import SHOP, write_shop
+
+NEW_FEATURE = SHOP.replace(
+    "  - {name: ctr, dtype: float32, default: 0.5}",
+    "  - {name: ctr, dtype: float32, default: 0.5}\n  - {name: views, dtype: uint32}",
+)
+BROKEN = SHOP.replace("4 * p_order", "4 * p_oder")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> DirectoryCatalog:
+    """The shop, not yet published."""
+    return DirectoryCatalog(write_shop(tmp_path))
+
+
+def change(catalog: DirectoryCatalog, text: str) -> None:
+    (catalog.folder / "shop.yaml").write_text(text)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "lock"
+    }
+
+
+def version_file(catalog: DirectoryCatalog, number: int) -> Path:
+    return catalog.folder / "versions" / "product.stats" / f"{number}.yaml"
+
+
+def revision_file(catalog: DirectoryCatalog, number: int) -> Path:
+    return catalog.folder / ".kirana" / "revisions" / str(number) / "catalog.json"
+
+
+def test_nothing_is_live_before_the_first_publish(catalog: DirectoryCatalog) -> None:
+    assert catalog.current() == 0
+    with pytest.raises(Unknown, match="unknown revision '1': there is none"):
+        catalog.load(1)
+
+
+def test_checking_changes_nothing(catalog: DirectoryCatalog) -> None:
+    before = files_of(catalog.folder)
+    _, added = catalog.check(None)
+    assert {version.group for version in added} == set(catalog.check(None)[0].groups)
+    assert files_of(catalog.folder) == before
+
+
+def test_publishing_makes_the_next_revision_live(catalog: DirectoryCatalog) -> None:
+    first = catalog.publish(None)
+    assert (first.revision, first.changed, catalog.current()) == (1, True, 1)
+    change(catalog, SHOP.replace("k: 3", "k: 4"))
+    second = catalog.publish(None)
+    assert (second.revision, second.changed, second.new_versions) == (2, True, ())
+    assert catalog.current() == 2
+
+
+def test_publishing_the_same_again_changes_nothing(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    before = files_of(catalog.folder)
+    again = catalog.publish(None)
+    assert (again.revision, again.changed, again.new_versions) == (1, False, ())
+    assert files_of(catalog.folder) == before
+
+
+def test_comments_and_order_are_no_change(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, "# hello\n" + "---\n".join(reversed(SHOP.split("---\n"))))
+    assert not catalog.publish(None).changed
+
+
+def test_what_was_published_is_what_is_loaded(catalog: DirectoryCatalog) -> None:
+    source, _ = catalog.check(None)
+    catalog.publish(None)
+    loaded = catalog.load(1)
+    assert loaded.revision == 1
+    for name in ("entities", "groups", "event_types", "generators", "models", "inferflows"):
+        assert getattr(loaded, name) == getattr(source, name), name
+    assert loaded.flows == source.flows
+    assert sorted(map(str, loaded.objects)) == sorted(map(str, source.objects))
+
+
+def test_an_old_revision_stays_as_it_was(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, NEW_FEATURE)
+    catalog.publish(None)
+    assert [f.name for f in catalog.load(1).groups["product.stats"].current.features] == [
+        "clicks",
+        "ctr",
+    ]
+    assert len(catalog.load(2).groups["product.stats"].versions) == 2
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
+    catalog: DirectoryCatalog, value: str
+) -> None:
+    change(catalog, SHOP.replace("float32, default: 0.5", f"float32, default: {value}"))
+    catalog.publish(None)
+    _, feature = catalog.load(1).feature("product.stats.ctr")
+    wanted = float(value.replace(".", ""))
+    loaded = float(feature.default_array())
+    assert loaded == wanted or (math.isnan(loaded) and math.isnan(wanted))
+    assert not catalog.publish(None).changed
+
+
+def test_a_revision_that_is_not_there_is_unknown(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    with pytest.raises(Unknown, match="unknown revision '7': there is '1'") as caught:
+        catalog.load(7)
+    assert caught.value.code == "unknown_revision"
+
+
+def test_a_publish_that_expects_the_live_revision_succeeds(catalog: DirectoryCatalog) -> None:
+    assert catalog.publish(None, expected_revision=0).revision == 1
+    change(catalog, NEW_FEATURE)
+    assert catalog.publish(None, expected_revision=1).revision == 2
+
+
+def test_a_publish_that_expects_another_revision_conflicts(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, NEW_FEATURE)
+    before = files_of(catalog.folder)
+    with pytest.raises(Conflict, match="revision 1 is live, not 0") as caught:
+        catalog.publish(None, expected_revision=0)
+    assert caught.value.field == "expected_revision"
+    assert files_of(catalog.folder) == before
+
+
+def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, BROKEN.replace("name: ctr,", "name: ctr_7d,"))
+    before = files_of(catalog.folder)
+    with pytest.raises(CatalogError):
+        catalog.publish(None)
+    assert catalog.current() == 1
+    assert files_of(catalog.folder) == before
+
+
+def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no such folder"):
+        DirectoryCatalog(tmp_path / "nowhere").publish(None)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_each_group_gets_its_first_schema_version(catalog: DirectoryCatalog) -> None:
+    published = catalog.publish(None)
+    assert {(each.group, each.number) for each in published.new_versions} == {
+        (group, 1) for group in catalog.load(1).groups
+    }
+    assert version_file(catalog, 1).is_file()
+
+
+def test_changed_features_make_the_next_schema_version(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    first = version_file(catalog, 1).read_bytes()
+    change(catalog, NEW_FEATURE)
+    (added,) = catalog.publish(None).new_versions
+    assert (added.group, added.number) == ("product.stats", 2)
+    assert version_file(catalog, 1).read_bytes() == first
+    numbers = [each.number for each in catalog.load(2).groups["product.stats"].versions]
+    assert numbers == [1, 2]
+
+
+def test_a_version_once_left_is_not_reused(catalog: DirectoryCatalog) -> None:
+    for number, text in enumerate((SHOP, NEW_FEATURE, SHOP), start=1):
+        change(catalog, text)
+        assert catalog.publish(None).revision == number
+    versions = catalog.load(3).groups["product.stats"].versions
+    assert [each.number for each in versions] == [1, 2, 3]
+    assert versions[0].fingerprint == versions[2].fingerprint
+
+
+def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
+    for number in range(1, 12):
+        change(catalog, SHOP.replace("int32, default: 0", f"int32, default: {number}"))
+        catalog.publish(None)
+    defaults = [
+        v.feature("clicks").default for v in catalog.load(11).groups["product.stats"].versions
+    ]
+    assert defaults == list(range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dtype: int32", "dtype: int64"),
+        ("name: clicks", "name: klicks"),
+        ("default: 0.5", "default: 0.7"),
+    ],
+    ids=["dtype", "name", "default"],
+)
+def test_a_version_that_was_tampered_with_is_refused(
+    catalog: DirectoryCatalog, old: str, new: str
+) -> None:
+    catalog.publish(None)
+    file = version_file(catalog, 1)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(CatalogError, match="restore it from version control") as caught:
+        catalog.publish(None)
+    assert caught.value.problems[0].file == str(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "features: 7\nfingerprint: '0'\n", "fingerprint: x\nfeatures: []\n"]
+)
+def test_a_version_that_can_not_be_read_is_refused(catalog: DirectoryCatalog, text: str) -> None:
+    catalog.publish(None)
+    version_file(catalog, 1).write_text(text)
+    with pytest.raises(CatalogError, match="this is no schema version") as caught:
+        catalog.check(None)
+    assert caught.value.problems[0].file == str(version_file(catalog, 1))
+
+
+def test_a_gap_in_the_versions_is_refused(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, NEW_FEATURE)
+    catalog.publish(None)
+    version_file(catalog, 1).unlink()
+    with pytest.raises(CatalogError, match=r"version 1 of 'product\.stats' is missing"):
+        catalog.publish(None)
+
+
+def test_a_published_version_is_never_made_anew_with_other_features(
+    catalog: DirectoryCatalog,
+) -> None:
+    """Stored rows follow it: the newest one lost from disk must not be numbered again."""
+    catalog.publish(None)
+    change(catalog, NEW_FEATURE)
+    catalog.publish(None)
+    old = catalog.load(2).groups["product.stats"].version(2)
+    version_file(catalog, 2).unlink()
+    change(catalog, NEW_FEATURE.replace("name: views", "name: sales"))
+    try:
+        catalog.publish(None)
+    except CatalogError:
+        return
+    assert catalog.load(catalog.current()).groups["product.stats"].version(2) == old
+
+
+def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    change(catalog, NEW_FEATURE)
+    catalog.publish(None)
+    (catalog.folder / ".kirana" / "CURRENT").write_text("1")
+    again = catalog.publish(None)
+    assert (again.revision, again.changed, again.new_versions) == (3, True, ())
+    assert len(catalog.load(3).groups["product.stats"].versions) == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"one", b"-1", b"1.5", b"\xff\xfe"])
+def test_an_unreadable_current_counts_as_nothing_published(
+    catalog: DirectoryCatalog, text: bytes
+) -> None:
+    catalog.publish(None)
+    (catalog.folder / ".kirana" / "CURRENT").write_bytes(text)
+    assert catalog.current() == 0
+    assert catalog.publish(None).revision == 2
+    assert catalog.current() == 2
+
+
+def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: DirectoryCatalog) -> None:
+    catalog.publish(None)
+    revision_file(catalog, 1).unlink()
+    with pytest.raises(Unknown):
+        catalog.load(1)
+    again = catalog.publish(None)
+    assert again.changed
+    assert catalog.load(again.revision).revision == again.revision
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"objects": [1], "versions": {}}',
+        b'{"objects": [{"kind": "nothing"}], "versions": {}}',
+        b'{"objects": [{"kind": "entity", "name": "a"}], "versions": {}}',
+        b'{"objects": [], "versions": []}',
+        b'{"objects": [], "versions": {"a.b": [[{"name": "x", "dtype": "y"}]]}}',
+    ],
+)
+def test_a_revision_that_can_not_be_read_is_refused_with_its_file(
+    catalog: DirectoryCatalog, content: bytes
+) -> None:
+    catalog.publish(None)
+    file = revision_file(catalog, 1)
+    file.write_bytes(content)
+    with pytest.raises(CatalogError) as caught:
+        catalog.load(1)
+    assert caught.value.problems[0].file == str(file)
+
+
+PUBLISHER = """
+import json, os, sys
+from pathlib import Path
+from kirana.catalog.directory import DirectoryCatalog
+
+folder, who = Path(sys.argv[1]), sys.argv[2]
+catalog = DirectoryCatalog(folder)
+sys.stdin.readline()
+found = []
+for turn in range(8):
+    beside = folder / f"{who}.new"
+    beside.write_text(f"kind: event_type\\nname: {who}\\nkeep: {turn + 1}\\n")
+    os.replace(beside, folder / f"{who}.yaml")
+    published = catalog.publish(None)
+    if published.changed:
+        found.append(published.revision)
+print(json.dumps(found))
+"""
+
+
+def test_processes_that_publish_at_once_make_different_revisions(
+    catalog: DirectoryCatalog,
+) -> None:
+    catalog.publish(None)
+    publishers = [
+        subprocess.Popen(
+            [sys.executable, "-c", PUBLISHER, str(catalog.folder), who],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who in ("ann", "bob")
+    ]
+    found: list[int] = []
+    for publisher in publishers:
+        assert publisher.stdin is not None
+        publisher.stdin.write("go\n")
+        publisher.stdin.flush()
+    for publisher in publishers:
+        output, _ = publisher.communicate(timeout=60)
+        assert publisher.returncode == 0
+        found += json.loads(output)
+    assert sorted(found) == list(range(2, len(found) + 2))
+    assert catalog.current() == max(found)
+    live = catalog.load(catalog.current())
+    assert {name: live.event_types[name].keep for name in ("ann", "bob")} == {"ann": 8, "bob": 8}

@@ -1,0 +1,218 @@
+"""YAML with lines: what is wrong is shown where it was written, with what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kirana.catalog.documents import parse_object, path_text, read_documents
+from kirana.catalog.objects import EntityObject, FeatureGroupObject
+from kirana.catalog.validation import parse_documents
+from kirana.errors import CatalogError, Problem
+
+GROUP = """\
+kind: feature_group
+name: product.stats
+ttl: 7d
+features:
+  - {name: clicks, dtype: int32}
+  - name: ctr
+    dtype: float32
+"""
+
+
+def write(folder: Path, text: str | bytes, name: str = "shop.yaml") -> Path:
+    file = folder / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def problems_of(folder: Path) -> tuple[Problem, ...]:
+    with pytest.raises(CatalogError) as caught:
+        parse_documents(read_documents(folder))
+    return caught.value.problems
+
+
+def only_problem(folder: Path, text: str | bytes) -> Problem:
+    file = write(folder, text)
+    (problem,) = problems_of(folder)
+    assert problem.file == str(file)
+    return problem
+
+
+def test_a_document_becomes_an_object(tmp_path: Path) -> None:
+    write(tmp_path, GROUP)
+    (document,) = read_documents(tmp_path)
+    group = parse_object(document)
+    assert isinstance(group, FeatureGroupObject)
+    assert (group.name, group.ttl) == ("product.stats", 7 * 86_400_000)
+    assert [feature.name for feature in group.features] == ["clicks", "ctr"]
+
+
+def test_every_value_knows_its_line(tmp_path: Path) -> None:
+    write(tmp_path, GROUP)
+    (document,) = read_documents(tmp_path)
+    lines = {path: document.lines[path] for path in ("name", "features[0].dtype", "features[1]")}
+    assert lines == {"name": 2, "features[0].dtype": 5, "features[1]": 6}
+    assert document.lines["features[1].dtype"] == 7
+
+
+def test_a_path_that_is_not_there_has_the_line_of_the_nearest_value(tmp_path: Path) -> None:
+    write(tmp_path, GROUP)
+    (document,) = read_documents(tmp_path)
+    assert document.problem("x", "features[1].shape[0]").line == 6
+    assert document.problem("x", "nowhere").line == 1
+
+
+def test_documents_come_in_order_of_file_and_line(tmp_path: Path) -> None:
+    write(tmp_path, "kind: entity\nname: b\n---\nkind: entity\nname: c\n", "2.yaml")
+    write(tmp_path, "kind: entity\nname: a\n", "1.yml")
+    write(tmp_path, "no catalog at all: [", "notes.txt")
+    documents = list(read_documents(tmp_path))
+    assert [each.data["name"] for each in documents] == ["a", "b", "c"]
+    assert [each.lines["name"] for each in documents] == [2, 2, 5]
+
+
+def test_empty_documents_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "---\n---\nkind: entity\nname: a\nkeys: [{name: id}]\n---\n# the end\n")
+    (placed,) = parse_documents(read_documents(tmp_path))
+    assert isinstance(placed.object, EntityObject)
+
+
+def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, GROUP.replace("ttl:", "tll:"))
+    assert (problem.line, problem.path) == (3, "tll")
+    assert "did you mean 'ttl'?" in problem.message
+
+
+def test_an_unknown_key_deep_inside_has_its_path(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, GROUP.replace("    dtype: float32", "    type: float32"))
+    assert (problem.line, problem.path) == (7, "features[1].type")
+    assert "did you mean 'dtype'?" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path", "tells"),
+    [
+        ("name: product.stats", "name: 7", 2, "name", "valid string"),
+        ("ttl: 7d", "ttl: a week", 3, "ttl", "like 7d"),
+        ("ttl: 7d", "ttl: -1", 3, "ttl", "greater than or equal to 0"),
+        ("dtype: float32", "dtype: flaot32", 7, "features[1].dtype", "did you mean 'float32'?"),
+        ("int32}", "int32, shape: [0]}", 5, "features[0].shape[0]", "greater than"),
+        ("int32}", "int32, shape: 4}", 5, "features[0].shape", "valid list"),
+        ("  - name: ctr", "  - nome: ctr", 6, "features[1].nome", "did you mean 'name'?"),
+        ("name: product.stats", "name: product", 2, "name", "entity.group"),
+        ("name: clicks", "name: click s", 5, "features[0].name", "is no name"),
+    ],
+)
+def test_a_wrong_value_is_shown_where_it_stands(
+    tmp_path: Path, old: str, new: str, line: int, path: str, tells: str
+) -> None:
+    problem = only_problem(tmp_path, GROUP.replace(old, new))
+    assert (problem.line, problem.path) == (line, path)
+    assert tells in problem.message
+
+
+def test_a_missing_key_is_named_at_the_object_that_lacks_it(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, GROUP.replace("    dtype: float32\n", ""))
+    assert (problem.line, problem.path) == (6, "features[1]")
+    assert problem.message == "'dtype' is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "tells"),
+    [
+        ("kind: entitty\nname: a\n", "kind", "did you mean 'entity'?"),
+        ("name: a\n", "kind", "'kind' is missing"),
+        ("- kind: entity\n", "", "a mapping with 'kind' and 'name'"),
+        ("just words\n", "", "a mapping with 'kind' and 'name'"),
+        ("kind: [entity]\nname: a\n", "kind", "unknown kind"),
+    ],
+)
+def test_a_document_without_a_known_kind_is_refused(
+    tmp_path: Path, text: str, path: str, tells: str
+) -> None:
+    problem = only_problem(tmp_path, text)
+    assert (problem.line, problem.path) == (1, path)
+    assert tells in problem.message
+
+
+def test_all_problems_of_all_files_come_together(tmp_path: Path) -> None:
+    write(tmp_path, GROUP.replace("ttl: 7d", "ttl: soon").replace("dtype: int32", "dtype: int"))
+    write(tmp_path, "kind: entity\nname: user\n", "users.yaml")
+    found = [(Path(each.file).name, each.path) for each in problems_of(tmp_path)]
+    assert found == [("shop.yaml", "ttl"), ("shop.yaml", "features[0].dtype"), ("users.yaml", "")]
+
+
+def test_the_second_object_of_a_name_says_where_the_first_is(tmp_path: Path) -> None:
+    write(tmp_path, GROUP)
+    again = write(tmp_path, "kind: entity\nname: a\nkeys: [{name: b}]\n---\n" + GROUP, "two.yaml")
+    (problem,) = problems_of(tmp_path)
+    assert (problem.file, problem.line, problem.path) == (str(again), 6, "name")
+    assert "shop.yaml:1" in problem.message
+
+
+def test_a_key_that_stands_twice_is_refused_at_the_second_one(tmp_path: Path) -> None:
+    problem = only_problem(tmp_path, GROUP + "ttl: 8d\n")
+    assert problem.line == 8
+    assert "'ttl' stands here twice" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: entity\nname: [a\n", 3),
+        ("kind: entity\n\tname: a\n", 2),
+        ("kind: entity\nname: *nobody\n", 2),
+        ("kind: entity\nname: !!python/object:os.system a\n", 2),
+    ],
+)
+def test_what_is_not_yaml_is_shown_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    problem = only_problem(tmp_path, text)
+    assert problem.line == line
+    assert problem.message.startswith("this is not YAML: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"kind: entity\nname: caf\xe9\n",
+        b"kind: entity\nname: a\x00b\n",
+        b"\x7fELF\x02\x01\x01",
+    ],
+    ids=["latin-1", "NUL", "binary"],
+)
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None:
+    assert "not YAML" in only_problem(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: entity\nname: {{ name }}\n",
+        "kind: entity\n? [a, b]\n: c\n",
+        "kind: entity\nname: 2026-13-45\n",
+        "kind: entity\nname: &self [*self]\n",
+    ],
+    ids=["left-over template", "list as key", "impossible date", "value inside itself"],
+)
+def test_yaml_that_makes_no_value_is_a_problem_of_the_catalog(tmp_path: Path, text: str) -> None:
+    assert only_problem(tmp_path, text).line
+
+
+def test_a_folder_without_yaml_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "hello", "README.md")
+    (problem,) = problems_of(tmp_path)
+    assert (problem.file, problem.message) == (str(tmp_path), "the folder has no *.yaml file")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path / "nowhere")
+    assert "no such folder" in problem.message
+
+
+def test_paths_are_spelled_like_people_read_them() -> None:
+    assert path_text(("nodes", "similar", "with")) == "nodes.similar.with"
+    assert path_text(("features", 2, "dtype")) == "features[2].dtype"
+    assert path_text(()) == ""

@@ -1,0 +1,162 @@
+"""What each kind of object can check alone: names, durations, paths, parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from kirana.catalog.objects import (
+    KINDS,
+    CandidateGeneratorObject,
+    EntityObject,
+    EventTypeObject,
+    FeatureGroupObject,
+    FeatureObject,
+    FlowObject,
+    InferflowObject,
+    ModelObject,
+)
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def group(**changes: Any) -> FeatureGroupObject:
+    features = [{"name": "ctr", "dtype": "float32"}]
+    return FeatureGroupObject.model_validate(
+        {"name": "product.stats", "features": features, **changes}
+    )
+
+
+def inferflow(**changes: Any) -> InferflowObject:
+    return InferflowObject.model_validate(
+        {
+            "name": "ranker",
+            "context": {"product_id": "product"},
+            "rows": "product_id",
+            "features": ["product.stats.ctr"],
+            "models": [{"name": "a", "model": "a", "output": "b"}],
+            "score": "b",
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["a", "A1", "user_category", "for-you", "x" * 48])
+def test_names_are_letters_digits_dashes_and_underscores(name: str) -> None:
+    assert EventTypeObject(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "1a", "_a", "-a", "a b", "a.b", "a/b", "../a", "a|b", "a\n", "é", "x" * 49, "a\0"],
+)
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="is no name"):
+        EventTypeObject(name=name)
+
+
+@pytest.mark.parametrize("name", ["product", ".stats", "product.", "a.b.c", "a..b", "a b.c"])
+def test_a_group_is_named_by_its_entity_and_itself(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"is no name|must be entity\.group"):
+        group(name=name)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(sorted(UNITS_MS)))
+def test_durations_are_milliseconds(number: int, unit: str) -> None:
+    assert group(ttl=f"{number}{unit}").ttl == number * UNITS_MS[unit]
+
+
+def test_a_duration_may_be_given_in_milliseconds() -> None:
+    assert group(ttl=1_500).ttl == 1_500
+    assert group().ttl is None
+
+
+@pytest.mark.parametrize("ttl", ["7", "d", "7 d", "7D", "1.5h", "-7d", "7d12h", "", "7w", "7d\n"])
+def test_other_durations_are_refused_with_an_example(ttl: str) -> None:
+    with pytest.raises(ValidationError, match="like 7d"):
+        group(ttl=ttl)
+
+
+@pytest.mark.parametrize("ttl", [-1, 1.5, True, [7]])
+def test_a_duration_is_no_other_type(ttl: object) -> None:
+    with pytest.raises(ValidationError):
+        group(ttl=ttl)
+
+
+@pytest.mark.parametrize("path", ["click/1/model.onnx", "m.onnx", "a.b/..c/m.onnx"])
+def test_a_model_lies_below_the_root(path: str) -> None:
+    assert ModelObject(name="m", path=path).path == path
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../m.onnx", "a/../../m.onnx", "a//m", "a/"])
+def test_a_model_can_not_lie_elsewhere(path: str) -> None:
+    with pytest.raises(ValidationError, match="below the model root"):
+        ModelObject(name="m", path=path)
+
+
+def test_parameters_are_written_as_with() -> None:
+    parameters = {"ids": "a.b.c", "decay": 0.5}
+    made = CandidateGeneratorObject.model_validate(
+        {"name": "similar", "generator": "neighbours", "with": parameters}
+    )
+    assert made.parameters == parameters
+    assert made.model_dump(by_alias=True)["with"] == parameters
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"timeout_ms": 0},
+        {"timeout_ms": "40"},
+        {"retries": -1},
+        {"retries": 11},
+        {"retries": True},
+        {"fallback": "full"},
+        {"when": 5},
+        {"with": ["event"]},
+        {"witth": {}},
+    ],
+)
+def test_what_a_node_can_not_be_told_is_refused(changes: dict[str, Any]) -> None:
+    node = {"op": "merge", **changes}
+    with pytest.raises(ValidationError):
+        FlowObject.model_validate({"name": "f", "graph": {"a": []}, "nodes": {"a": node}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [
+        (EntityObject, {"name": "user", "keys": []}),
+        (EntityObject, {"name": "user", "keys": [{"name": "id", "dtype": "float32"}]}),
+        (FeatureObject, {"name": "a", "dtype": "float128"}),
+        (FeatureObject, {"name": "a", "dtype": "float32", "shape": [65_537]}),
+        (EventTypeObject, {"name": "click", "keep": 0}),
+        (EventTypeObject, {"name": "click", "repeats": "first"}),
+        (FlowObject, {"name": "f", "graph": {}, "nodes": {}}),
+    ],
+)
+def test_values_out_of_range_are_refused(kind: type[Any], record: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        kind.model_validate(record)
+
+
+@pytest.mark.parametrize("changes", [{"models": []}, {"context": {}}, {"rows": 1}, {"score": 1}])
+def test_an_inferflow_without_context_models_or_score_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        inferflow(**changes)
+
+
+def test_objects_can_not_be_changed() -> None:
+    made = group()
+    with pytest.raises(ValidationError, match="frozen"):
+        made.name = "other.name"
+
+
+@pytest.mark.parametrize("made", [group(ttl="7d"), inferflow(), EventTypeObject(name="click")])
+def test_an_object_is_the_same_after_it_was_dumped_and_read(made: Any) -> None:
+    record = made.model_dump(mode="json", by_alias=True)
+    assert KINDS[record["kind"]].model_validate(record) == made

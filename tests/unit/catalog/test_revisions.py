@@ -1,0 +1,251 @@
+"""What parts make of revisions: built once, kept while pinned, switched to only when prepared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.revisions import KEPT_REVISIONS, LiveRevision, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import Unavailable
+from tests.support import SHOP, write_shop
+
+POLL_S = 0.001
+
+
+class Builder:
+    """Counts what it builds; each build says which thread ran it."""
+
+    def __init__(self) -> None:
+        self.built: list[int] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, catalog: Catalog) -> int:
+        self.threads.add(threading.get_ident())
+        self.built.append(catalog.revision)
+        return catalog.revision
+
+
+class Part:
+    """A service that refuses some revisions."""
+
+    def __init__(self, refuses: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        self.refuses = refuses
+        self.prepared: list[int] = []
+
+    async def prepare(self, revision: int) -> None:
+        if revision in self.refuses:
+            raise Unavailable(f"revision {revision} is not for me")
+        self.prepared.append(revision)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> DirectoryCatalog:
+    return DirectoryCatalog(write_shop(tmp_path))
+
+
+def publish_next(catalog: DirectoryCatalog, keep: int) -> int:
+    """Publish a revision that differs from the others by `keep`."""
+    (catalog.folder / "shop.yaml").write_text(SHOP.replace("keep: 50", f"keep: {keep}"))
+    return catalog.publish(None).revision
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def following(live: LiveRevision) -> AsyncIterator[None]:
+    task = asyncio.create_task(live.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_revision_is_built_once_for_all_who_ask_together(
+    catalog: DirectoryCatalog,
+) -> None:
+    publish_next(catalog, 1)
+    builder = Builder()
+    revisions = Revisions(catalog, builder)
+    assert await asyncio.gather(*(revisions.at(1) for _ in range(50))) == [1] * 50
+    assert await revisions.at(1) == 1
+    assert builder.built == [1]
+
+
+async def test_a_revision_is_built_in_a_thread(catalog: DirectoryCatalog) -> None:
+    publish_next(catalog, 1)
+    builder = Builder()
+    await Revisions(catalog, builder).at(1)
+    assert threading.get_ident() not in builder.threads
+
+
+async def test_old_revisions_are_kept_beside_the_new_one(catalog: DirectoryCatalog) -> None:
+    builder = Builder()
+    revisions = Revisions(catalog, builder)
+    for keep in range(1, 4):
+        await revisions.at(publish_next(catalog, keep))
+    assert [await revisions.at(number) for number in (1, 2, 3, 1)] == [1, 2, 3, 1]
+    assert builder.built == [1, 2, 3]
+
+
+async def test_the_oldest_revisions_are_let_go(catalog: DirectoryCatalog) -> None:
+    builder = Builder()
+    revisions = Revisions(catalog, builder)
+    for keep in range(1, KEPT_REVISIONS + 2):
+        await revisions.at(publish_next(catalog, keep))
+    await revisions.at(2)
+    assert len(builder.built) == KEPT_REVISIONS + 1
+    await revisions.at(1)
+    assert builder.built[-1] == 1
+
+
+async def test_one_who_stops_waiting_does_not_stop_the_others(catalog: DirectoryCatalog) -> None:
+    publish_next(catalog, 1)
+    builder = Builder()
+    revisions = Revisions(catalog, builder)
+    impatient = asyncio.create_task(revisions.at(1))
+    patient = asyncio.create_task(revisions.at(1))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient == 1
+    assert builder.built == [1]
+
+
+async def test_a_revision_that_is_not_there_is_unavailable_and_asked_for_again(
+    catalog: DirectoryCatalog,
+) -> None:
+    revisions = Revisions(catalog, Builder())
+    with pytest.raises(Unavailable, match="revision 1 can't be used here"):
+        await revisions.at(1)
+    publish_next(catalog, 1)
+    assert await revisions.at(1) == 1
+
+
+async def test_nothing_starts_without_a_revision(catalog: DirectoryCatalog) -> None:
+    with pytest.raises(Unavailable, match="publish one with 'kirana apply'"):
+        await LiveRevision(catalog, []).start()
+
+
+async def test_nothing_starts_on_a_revision_that_a_part_refuses(catalog: DirectoryCatalog) -> None:
+    publish_next(catalog, 1)
+    live = LiveRevision(catalog, [Part(), Part(refuses={1})])
+    with pytest.raises(Unavailable, match="not for me"):
+        await live.start()
+    assert live.number == 0
+
+
+async def test_starting_prepares_every_part_for_the_live_revision(
+    catalog: DirectoryCatalog,
+) -> None:
+    for keep in (1, 2):
+        publish_next(catalog, keep)
+    parts = [Part(), Part()]
+    live = LiveRevision(catalog, parts)
+    await live.start()
+    assert (live.number, [part.prepared for part in parts]) == (2, [[2], [2]])
+
+
+async def test_following_switches_to_what_is_published(catalog: DirectoryCatalog) -> None:
+    publish_next(catalog, 1)
+    part = Part()
+    live = LiveRevision(catalog, [part], poll_s=POLL_S)
+    await live.start()
+    async with following(live):
+        for keep in (2, 3):
+            number = publish_next(catalog, keep)
+            await until(lambda number=number: live.number == number)  # type: ignore[misc]
+    assert part.prepared == [1, 2, 3]
+    assert live.refused == 0
+
+
+async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
+    catalog: DirectoryCatalog,
+) -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.asked, self.released = asyncio.Event(), asyncio.Event()
+
+        async def prepare(self, revision: int) -> None:
+            if revision > 1:
+                self.asked.set()
+                await self.released.wait()
+
+    publish_next(catalog, 1)
+    slow = Slow()
+    live = LiveRevision(catalog, [Part(), slow], poll_s=POLL_S)
+    await live.start()
+    publish_next(catalog, 2)
+    async with following(live):
+        await slow.asked.wait()
+        assert live.number == 1
+        slow.released.set()
+        await until(lambda: live.number == 2)
+
+
+async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
+    catalog: DirectoryCatalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_next(catalog, 1)
+    part = Part(refuses={2})
+    live = LiveRevision(catalog, [part], poll_s=POLL_S)
+    await live.start()
+    with caplog.at_level(logging.ERROR):
+        async with following(live):
+            publish_next(catalog, 2)
+            await until(lambda: live.refused > 0)
+            assert live.number == 1
+            publish_next(catalog, 3)
+            await until(lambda: live.number == 3)
+    assert live.refused == 1
+    assert "revision 1 stays live" in caplog.text
+
+
+async def test_a_revision_file_that_is_broken_is_refused_by_following(
+    catalog: DirectoryCatalog,
+) -> None:
+    publish_next(catalog, 1)
+    revisions = Revisions(catalog, Builder())
+
+    class Reader:
+        async def prepare(self, revision: int) -> None:
+            await revisions.at(revision)
+
+    live = LiveRevision(catalog, [Reader()], poll_s=POLL_S)
+    await live.start()
+    publish_next(catalog, 2)
+    (catalog.folder / ".kirana/revisions/2/catalog.json").write_text("{")
+    async with following(live):
+        await until(lambda: live.refused == 1)
+        assert live.number == 1
+        publish_next(catalog, 3)
+        await until(lambda: live.number == 3)
+    assert await revisions.at(1) == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe"], ids=["empty", "not UTF-8"])
+async def test_following_survives_an_unreadable_current(
+    catalog: DirectoryCatalog, text: bytes
+) -> None:
+    publish_next(catalog, 1)
+    live = LiveRevision(catalog, [Part(refuses={0})], poll_s=POLL_S)
+    await live.start()
+    current = catalog.folder / ".kirana/CURRENT"
+    async with following(live):
+        current.write_bytes(text)
+        await until(lambda: live.refused > 0)
+        assert live.number == 1
+        current.write_text("1")
+        publish_next(catalog, 2)
+        await until(lambda: live.number == 2)

@@ -1,0 +1,524 @@
+"""What objects can only be refused for together: every broken shop is, where it is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import CatalogError, Problem
+from kirana.models.registry import ModelFiles
+from tests.support import SHOP, publish, write_linear_model, write_shop
+
+MORE = "\n---\n"
+CATEGORY_PARENT = "  - {name: share, dtype: float64, default: 0.25}"
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    """Return the shop's catalog with the first of each text replaced, which must be there."""
+    text = SHOP
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    return text
+
+
+def check(folder: Path, catalog: str, *, models: bool = False) -> Catalog:
+    write_shop(folder, catalog)
+    signature = ModelFiles(f"file://{folder}/models").signature if models else None
+    return DirectoryCatalog(folder).check(signature)[0]
+
+
+def problems_of(folder: Path, catalog: str, *, models: bool = False) -> tuple[Problem, ...]:
+    with pytest.raises(CatalogError) as caught:
+        check(folder, catalog, models=models)
+    return caught.value.problems
+
+
+def line_of(catalog: str, text: str) -> int:
+    return catalog[: catalog.index(text)].count("\n") + 1
+
+
+def test_the_shop_is_valid_with_its_models(tmp_path: Path) -> None:
+    catalog = check(tmp_path, SHOP, models=True)
+    assert sorted(catalog.groups) == [
+        "category.stats",
+        "product.attrs",
+        "product.similar",
+        "product.stats",
+        "user.profile",
+        "user_category.affinity",
+    ]
+    assert catalog.groups["product.stats"].ttl_ms == 7 * 86_400_000
+    assert catalog.groups["product.attrs"].ttl_ms == 0
+    assert [key.name for key in catalog.entity("user_category").keys] == ["user_id", "category_id"]
+
+
+BROKEN = {
+    "a group of an unknown entity": (
+        [("name: product.stats", "name: produkt.stats")],
+        "name",
+        "unknown entity 'produkt': did you mean 'product'?",
+    ),
+    "an unknown codec": (
+        [("ttl: 7d", "ttl: 7d\ncodec: packd")],
+        "codec",
+        "did you mean 'packed'?",
+    ),
+    "a feature twice": (
+        [("{name: ctr, dtype", "{name: clicks, dtype")],
+        "features[1].name",
+        "'clicks' stands here twice",
+    ),
+    "a vector of strings": (
+        [('dtype: string, default: "?"', "dtype: string, shape: [2]")],
+        "features[0].shape",
+        "a vector of string",
+    ),
+    "a default out of range": (
+        [("dtype: int16, default: 30", "dtype: int16, default: 40000")],
+        "features[0].default",
+        "not in the range of int16",
+    ),
+    "a negative default of an unsigned feature": (
+        [("dtype: int16, default: 30", "dtype: uint8, default: -1")],
+        "features[0].default",
+        "not in the range of uint8",
+    ),
+    "a default of another type": (
+        [("dtype: int32, default: 0", "dtype: int32, default: none")],
+        "features[0].default",
+        "must be a number",
+    ),
+    "a fraction as the default of an integer": (
+        [("dtype: int32, default: 0", "dtype: int32, default: 0.5")],
+        "features[0].default",
+        "not in the range of int32",
+    ),
+    "a number as the default of a string": (
+        [('dtype: string, default: "?"', "dtype: string, default: 5")],
+        "features[0].default",
+        "must be a string",
+    ),
+    "a number as the default of a bool": (
+        [("default: true", "default: 1")],
+        "features[2].default",
+        "true or false",
+    ),
+    "a default of another shape": (
+        [("dtype: int32, shape: [4]", "dtype: int32, shape: [4], default: [1, 2]")],
+        "features[0].default",
+        "the shape [2], not [4]",
+    ),
+    "a float that its dtype can't hold as default": (
+        [("dtype: float32, default: 0.5", "dtype: float16, default: 1000000.0")],
+        "features[1].default",
+        "float16",
+    ),
+    "a key twice": (
+        [("keys: [{name: product_id}]", "keys: [{name: a}, {name: a}]")],
+        "keys",
+        "twice",
+    ),
+    "an entity that is called like the inputs": (
+        [
+            (
+                "kind: event_type",
+                f"kind: entity\nname: input\nkeys: [{{name: a}}]{MORE}kind: event_type",
+            )
+        ],
+        "name",
+        "inferflow's inputs",
+    ),
+    "event types whose keys would collide": (
+        [("name: wishlist", "name: fast_click")],
+        "name",
+        "the stored key <user>_fast_click would also be that of 'click'",
+    ),
+    "an unknown generator": (
+        [("generator: neighbours", "generator: neighbors")],
+        "generator",
+        "did you mean 'neighbours'?",
+    ),
+    "a generator's unknown parameter": (
+        [("decay: 0.5", "dekay: 0.5")],
+        "with.dekay",
+        "did you mean 'decay'?",
+    ),
+    "a generator's parameter out of range": (
+        [("decay: 0.5", "decay: 1.5")],
+        "with.decay",
+        "less than or equal to 1",
+    ),
+    "a generator's missing parameter": (
+        [("ids: product.similar.ids, ", "")],
+        "with",
+        "'ids' is missing",
+    ),
+    "a generator's unknown feature": (
+        [("ids: product.similar.ids", "ids: product.similar.idz")],
+        "with.ids",
+        "did you mean 'product.similar.ids'?",
+    ),
+    "a generator's unknown group": (
+        [("weights: product.similar.weights", "weights: product.similr.weights")],
+        "with.weights",
+        "did you mean 'product.similar.weights'?",
+    ),
+    "a generator over a list of floats": (
+        [("{name: ids, dtype: int32", "{name: ids, dtype: float32")],
+        "with.ids",
+        "a vector of integers",
+    ),
+    "a generator over lists of two lengths": (
+        [("dtype: float32, shape: [4]", "dtype: float32, shape: [5]")],
+        "with.weights",
+        "of the group and length",
+    ),
+    "an inferflow's unknown entity": (
+        [("product_id: product}", "product_id: products}")],
+        "context.product_id",
+        "unknown entity 'products': did you mean 'product'?",
+    ),
+    "rows by an id that is not in the context": (
+        [("rows: product_id", "rows: item_id")],
+        "rows",
+        "'item_id' is no id of the context",
+    ),
+    "an unknown feature": (
+        [("  - product.stats.ctr", "  - product.stats.crt")],
+        "features[2]",
+        "did you mean 'product.stats.ctr'?",
+    ),
+    "an unknown group": (
+        [("  - product.stats.ctr", "  - product.stat.ctr")],
+        "features[2]",
+        "did you mean 'product.stats.ctr'?",
+    ),
+    "a column twice": (
+        [("  - product.stats.clicks", "  - product.stats.ctr")],
+        "features[3]",
+        "stands here twice",
+    ),
+    "a string in the matrix": (
+        [("  - product.stats.clicks", "  - product.attrs.title")],
+        "features[3]",
+        "'product.attrs.title' is a string",
+    ),
+    "an unknown input": (
+        [("  - input.similar", "  - input.similr")],
+        "features[0]",
+        "did you mean 'similar'?",
+    ),
+    "an input that nothing uses": (
+        [("  - input.similar\n", "")],
+        "inputs[0]",
+        "nothing uses 'similar'",
+    ),
+    "an entity that no id reaches": (
+        [("resolve: {category_id: product.attrs.category_id}\n", "")],
+        "features[5]",
+        "nothing gives its 'category_id'",
+    ),
+    "an id resolved through a float": (
+        [("product.attrs.category_id}", "product.stats.ctr}")],
+        "resolve.category_id",
+        "never a float",
+    ),
+    "an id resolved through a vector": (
+        [("product.attrs.category_id}", "product.similar.ids}")],
+        "resolve.category_id",
+        "int32[4]",
+    ),
+    "an id resolved through an unknown feature": (
+        [("product.attrs.category_id}", "product.attrs.category}")],
+        "resolve.category_id",
+        "did you mean 'product.attrs.category_id'?",
+    ),
+    "an id of the context resolved again": (
+        [("resolve: {", "resolve: {user_id: product.attrs.title, ")],
+        "resolve.user_id",
+        "an id of the context already",
+    ),
+    "an id resolved through itself": (
+        [
+            (CATEGORY_PARENT, CATEGORY_PARENT + "\n  - {name: parent, dtype: int64}"),
+            ("product.attrs.category_id}", "category.stats.parent}"),
+        ],
+        "resolve.category_id",
+        "go in a circle",
+    ),
+    "an unknown model": (
+        [("model: click_model,", "model: clik_model,")],
+        "models[0].model",
+        "did you mean 'click_model'?",
+    ),
+    "an output twice": (
+        [("output: p_order", "output: p_click")],
+        "models[1].output",
+        "stands here twice",
+    ),
+    "a score with an unknown name": (
+        [("4 * p_order", "4 * p_oder")],
+        "score",
+        "unknown 'p_oder', did you mean 'p_order'?",
+    ),
+    "a score with an unknown function": (
+        [("4 * p_order", "sigmod(p_order)")],
+        "score",
+        "did you mean 'sigmoid'?",
+    ),
+    "a score that is no expression": (
+        [("4 * p_order", "4 *")],
+        "score",
+        "column",
+    ),
+    "a score with a number without end": (
+        [("4 * p_order", "9" * 400)],
+        "score",
+        "",
+    ),
+    "a score that is text": (
+        [('"p_click + 4 * p_order"', "\"'p_click'\"")],
+        "score",
+        "",
+    ),
+    "a score whose function lacks an argument": (
+        [("4 * p_order", "clip(p_order)")],
+        "score",
+        "clip",
+    ),
+    "an input of the name of an output": (
+        [
+            ("inputs: [{name: similar,", "inputs: [{name: p_click},{name: similar,"),
+            ("  - input.similar", "  - input.similar\n  - input.p_click"),
+        ],
+        "inputs[0]",
+        "p_click",
+    ),
+    "a node that is not in the graph": (
+        [("  seen: [unseen]\n", "")],
+        "nodes.seen",
+        "not in the graph",
+    ),
+    "a node that is only in the graph": (
+        [("  seen: {op: interactions, with: {event: click, last: 50}}\n", "")],
+        "graph.seen",
+        "not among the nodes",
+    ),
+    "a consumer that is not there": (
+        [("  seen: [unseen]", "  seen: [unsen]")],
+        "graph.seen[0]",
+        "did you mean 'unseen'?",
+    ),
+    "a consumer twice": (
+        [("  seen: [unseen]", "  seen: [unseen, unseen]")],
+        "graph.seen[1]",
+        "stands here twice",
+    ),
+    "a cycle in a flow": (
+        [("  ranked: [top]", "  ranked: [unseen, top]")],
+        "graph",
+        "circle: ",
+    ),
+    "a condition that waits for a later node": (
+        [("limit: 10}}", 'limit: 10}, when: "size(ranked) > 0"}')],
+        "graph",
+        "circle: ",
+    ),
+    "a condition that is no expression": (
+        [("limit: 10}}", 'limit: 10}, when: "size(recent) >"}')],
+        "nodes.similar.when",
+        "column",
+    ),
+    "two outputs": (
+        [("  ranked: [top]", "  ranked: []")],
+        "graph",
+        "one output, a node that nothing consumes: ",
+    ),
+    "an output that is no candidates": (
+        [
+            ("  recent: [similar]", "  recent: []"),
+            ("  seen: [unseen]\n", ""),
+            ("  similar: [unseen]\n", ""),
+            ("  unseen: [ranked]\n", ""),
+            ("  ranked: [top]\n", ""),
+            ("  top: []\n", ""),
+            ("  seen: {op: interactions, with: {event: click, last: 50}}\n", ""),
+            ("  similar: {op: candidates, with: {cg_name: similar_products, limit: 10}}\n", ""),
+            ("  unseen: {op: filter}\n", ""),
+            ("  ranked: {op: infer, with: {model_id: ranker}}\n", ""),
+            ("  top: {op: top_k, with: {k: 3}}\n", ""),
+        ],
+        "nodes.recent",
+        "must be candidates",
+    ),
+    "an unknown op": (
+        [("{op: filter}", "{op: fliter}")],
+        "nodes.unseen.op",
+        "did you mean 'filter'?",
+    ),
+    "a node's unknown parameter": (
+        [("with: {k: 3}", "with: {n: 3}")],
+        "nodes.top.with.n",
+        "unknown key 'n'",
+    ),
+    "a node's parameter out of range": (
+        [("with: {k: 3}", "with: {k: 0}")],
+        "nodes.top.with.k",
+        "greater than or equal to 1",
+    ),
+    "an unknown event type": (
+        [("event: click, last: 5}", "event: clik, last: 5}")],
+        "nodes.recent.with.event",
+        "unknown event type 'clik': did you mean 'click'?",
+    ),
+    "an unknown candidate generator": (
+        [("cg_name: similar_products", "cg_name: similar_product")],
+        "nodes.similar.with.cg_name",
+        "did you mean 'similar_products'?",
+    ),
+    "an unknown inferflow": (
+        [("model_id: ranker", "model_id: rankr")],
+        "nodes.ranked.with.model_id",
+        "did you mean 'ranker'?",
+    ),
+    "a `by` column that no node gives": (
+        [("with: {k: 3}", "with: {k: 3, by: scores}")],
+        "nodes.top.with.by",
+        "did you mean 'score'?",
+    ),
+    "a `by` column of a list that was never scored": (
+        [
+            ("  unseen: [ranked]\n  ranked: [top]", "  unseen: [top]"),
+            ("  ranked: {op: infer, with: {model_id: ranker}}\n", ""),
+        ],
+        "nodes.top.with.by",
+        "unknown column 'score': there is 'similar'",
+    ),
+    "a generator without the interactions it starts from": (
+        [("  recent: [similar]", "  recent: [unseen]")],
+        "nodes.similar",
+        "one node that gives interactions, it consumes none",
+    ),
+    "a filter with nothing to drop": (
+        [
+            ("  seen: [unseen]\n", ""),
+            ("  seen: {op: interactions, with: {event: click, last: 50}}\n", ""),
+        ],
+        "nodes.unseen",
+        "to drop them",
+    ),
+    "a ranking of interactions": (
+        [
+            ("  unseen: [ranked]", "  unseen: [top]"),
+            ("  seen: [unseen]", "  seen: [unseen, ranked]"),
+        ],
+        "nodes.ranked",
+        "can't consume the interactions of 'seen'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edits", "path", "tells"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_shop_is_refused(
+    tmp_path: Path, edits: list[tuple[str, str]], path: str, tells: str
+) -> None:
+    problems = problems_of(tmp_path, edited(*edits))
+    found = next((each for each in problems if each.path == path), None)
+    assert found is not None, problems
+    assert tells in found.message
+    assert found.file == str(tmp_path / "shop.yaml")
+    assert found.line > 0
+
+
+def test_a_problem_of_a_compiler_has_the_line_of_what_it_is_about(tmp_path: Path) -> None:
+    catalog = edited(("  - product.stats.ctr", "  - product.stats.crt"))
+    (problem,) = problems_of(tmp_path, catalog)
+    assert problem.line == line_of(catalog, "  - product.stats.crt")
+
+
+def test_problems_of_several_objects_come_together(tmp_path: Path) -> None:
+    catalog = edited(("decay: 0.5", "decay: 2.0"), ("4 * p_order", "4 * x"))
+    assert {each.path for each in problems_of(tmp_path, catalog)} == {"with.decay", "score"}
+
+
+@pytest.mark.parametrize("default", ["100", "-100", "0.25", "0"])
+def test_a_number_is_a_default_of_a_float(tmp_path: Path, default: str) -> None:
+    catalog = check(tmp_path, edited(("float32, default: 0.5", f"float32, default: {default}")))
+    assert catalog.feature("product.stats.ctr")[1].default_array() == float(default)
+
+
+def test_a_ttl_that_no_stored_value_can_hold_is_refused(tmp_path: Path) -> None:
+    """Time in the header has 64 bits: a write would fail for ever after."""
+    (problem,) = problems_of(tmp_path, edited(("ttl: 7d", "ttl: 999999999999999d")))
+    assert problem.path == "ttl"
+
+
+def test_a_node_that_a_condition_looks_at_need_not_be_consumed_by_it(tmp_path: Path) -> None:
+    check(tmp_path, edited(("limit: 10}}", 'limit: 10}, when: "size(seen) > 0"}')))
+
+
+def test_ids_may_be_resolved_through_resolved_ones(tmp_path: Path) -> None:
+    catalog = edited(
+        (CATEGORY_PARENT, CATEGORY_PARENT + "\n  - {name: parent, dtype: int32}"),
+        ("resolve: {", "resolve: {shelf_id: category.stats.parent, "),
+        ("name: user_category\n", f"name: shelf\nkeys: [{{name: shelf_id}}]{MORE}"
+         "kind: feature_group\nname: shelf.stats\nfeatures: [{name: depth, dtype: uint8}]"
+         f"{MORE}kind: entity\nname: user_category\n"),
+        ("  - user_category.affinity.clicks", "  - shelf.stats.depth"),
+    )  # fmt: skip
+    check(tmp_path, catalog)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{name: clicks, dtype: int32, default: 0}", "{name: clicks, dtype: int64, default: 0}"),
+        ("{name: clicks, dtype: int32, default: 0}", "{name: clicks, dtype: int32, shape: [2]}"),
+    ],
+    ids=["dtype", "shape"],
+)
+def test_a_stored_feature_can_not_change_its_type(tmp_path: Path, old: str, new: str) -> None:
+    publish(write_shop(tmp_path))
+    (problem,) = problems_of(tmp_path, edited((old, new)))
+    assert problem.path == "features[0]"
+    assert "'clicks' was int32 in schema version 1" in problem.message
+
+
+def test_a_name_of_an_older_version_can_not_come_back_as_another_type(tmp_path: Path) -> None:
+    publish(write_shop(tmp_path))
+    without = edited(
+        ("  - product.stats.clicks\n", ""),
+        ("  - {name: clicks, dtype: int32", "  - {name: views, dtype: int32"),
+    )
+    publish(write_shop(tmp_path, without))
+    back = edited(("{name: clicks, dtype: int32", "{name: clicks, dtype: int8"))
+    (problem,) = problems_of(tmp_path, back)
+    assert "schema version 1" in problem.message
+
+
+def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    write_linear_model(tmp_path / "models/wide/1/model.onnx", [1.0] * 9, "p_click")
+    catalog = edited(("path: click/1/model.onnx", "path: wide/1/model.onnx"))
+    (problem,) = problems_of(tmp_path, catalog, models=True)
+    assert problem.path == "models[0].model"
+    assert "takes 9 columns, the features and inputs make 7" in problem.message
+
+
+def test_a_model_without_the_output_is_refused(tmp_path: Path) -> None:
+    catalog = edited(("output: p_click}", "output: p_clck}"), ("p_click + 4", "p_clck + 4"))
+    (problem,) = problems_of(tmp_path, catalog, models=True)
+    assert problem.path == "models[0].output"
+    assert "has no output 'p_clck': did you mean 'p_click'?" in problem.message
+
+
+def test_a_model_whose_file_is_missing_is_refused(tmp_path: Path) -> None:
+    catalog = edited(("path: order/1/model.onnx", "path: order/2/model.onnx"))
+    (problem,) = problems_of(tmp_path, catalog, models=True)
+    assert problem.path == "path"
+    assert problem.line == line_of(catalog, "path: order/2")
+    assert "there is no file" in problem.message

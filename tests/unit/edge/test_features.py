@@ -1,0 +1,412 @@
+"""`/v1/features/...`: what comes back, and what is refused by name."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from kirana.edge import Limits
+from tests.support import Shop
+from tests.unit.edge.conftest import client_of, refused
+
+GET, PUT, DELETE = "/v1/features/get", "/v1/features/put", "/v1/features/delete"
+STATS: dict[str, Any] = {
+    "group": "product.stats",
+    "keys": {"product_id": ["1", "2"]},
+    "columns": {"clicks": [3, 4], "ctr": [0.1, 0.25]},
+}
+ATTRS: dict[str, Any] = {
+    "group": "product.attrs",
+    "keys": {"product_id": ["1", "2"]},
+    "columns": {"title": ["Chai ☕", ""], "category_id": [7, 0], "in_stock": [False, True]},
+}
+SIMILAR: dict[str, Any] = {
+    "group": "product.similar",
+    "keys": {"product_id": ["1"]},
+    "columns": {"ids": [[1, 2, 3, 4]], "weights": [[0.5, 0.25, 0, "NaN"]]},
+}
+AFFINITY: dict[str, Any] = {
+    "group": "user_category.affinity",
+    "keys": {"user_id": "7", "category_id": [1, 2]},
+    "columns": {"clicks": [1.0, 2.0]},
+}
+ASK: dict[str, Any] = {
+    "entity": "product",
+    "keys": {"product_id": ["1", "2"]},
+    "features": ["stats.ctr"],
+}
+
+
+async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_what_was_put_comes_back_with_its_dtype(client: httpx.AsyncClient) -> None:
+    assert await post(client, PUT, STATS) == {"written": 2, "stale": 0}
+    await post(client, PUT, ATTRS)
+    await post(client, PUT, SIMILAR)
+    features = ["stats.ctr", "stats.clicks", "attrs.title", "attrs.in_stock", "similar.weights"]
+    keys = {"product_id": [2, "1", "x"]}
+    reply = await post(client, GET, {"entity": "product", "keys": keys, "features": features})
+    assert reply == {
+        "features": features,
+        "dtypes": ["float32", "int32", "string", "bool", "float32[4]"],
+        "values": [
+            [0.25, 4, "", True, [0.0, 0.0, 0.0, 0.0]],
+            [0.1, 3, "Chai ☕", False, [0.5, 0.25, 0.0, "NaN"]],
+            [0.5, 0, "?", True, [0.0, 0.0, 0.0, 0.0]],
+        ],
+        "status": {
+            "stats": ["ok", "ok", "missing"],
+            "attrs": ["ok", "ok", "missing"],
+            "similar": ["missing", "ok", "missing"],
+        },
+        "revision": 1,
+    }
+
+
+async def test_columns_of_one_dtype_come_back_as_rows(client: httpx.AsyncClient) -> None:
+    await post(client, PUT, STATS)
+    assert (await post(client, GET, ASK))["values"] == [[0.1], [0.25]]
+    reply = await post(client, GET, {**ASK, "features": ["stats.ctr", "stats.ctr"]})
+    assert reply["values"] == [[0.1, 0.1], [0.25, 0.25]]
+
+
+async def test_floats_that_json_lacks_are_named(client: httpx.AsyncClient) -> None:
+    columns = {"clicks": [1, 2, 3], "ctr": ["NaN", "Infinity", "-Infinity"]}
+    await post(client, PUT, {**STATS, "keys": {"product_id": [1, 2, 3]}, "columns": columns})
+    reply = await post(client, GET, {**ASK, "keys": {"product_id": [1, 2, 3]}})
+    assert reply["values"] == [["NaN"], ["Infinity"], ["-Infinity"]]
+    reply = await post(client, GET, {**ASK, "features": ["stats.ctr", "stats.clicks"]})
+    assert reply["values"] == [["NaN", 1], ["Infinity", 2]]
+
+
+async def test_a_stored_null_is_null(client: httpx.AsyncClient) -> None:
+    columns = {"clicks": [None, 4], "ctr": [0.5, None]}
+    await post(client, PUT, {**STATS, "columns": columns})
+    reply = await post(client, GET, {**ASK, "features": ["stats.ctr", "stats.clicks"]})
+    assert reply["values"] == [[0.5, None], [None, 4]]
+    assert reply["status"] == {"stats": ["ok", "ok"]}
+
+
+async def test_large_integers_keep_every_digit(client: httpx.AsyncClient) -> None:
+    most = 2**63 - 1
+    columns = {"title": ["a", "b"], "category_id": [most, -most - 1], "in_stock": [True, True]}
+    await post(client, PUT, {**ATTRS, "columns": columns})
+    reply = await post(client, GET, {**ASK, "features": ["attrs.category_id"]})
+    assert reply["values"] == [[most], [-most - 1]]
+
+
+async def test_scalars_broadcast_over_lists_of_keys(client: httpx.AsyncClient) -> None:
+    await post(client, PUT, AFFINITY)
+    ask = {"entity": "user_category", "features": ["affinity.clicks"]}
+    keys: dict[str, Any] = {"user_id": 7, "category_id": ["2", 1, 3]}
+    assert (await post(client, GET, {**ask, "keys": keys}))["values"] == [[2.0], [1.0], [-1.0]]
+    keys = {"user_id": ["7", "8"], "category_id": 1}
+    assert (await post(client, GET, {**ask, "keys": keys}))["values"] == [[1.0], [-1.0]]
+    keys = {"user_id": "7", "category_id": 2}
+    assert (await post(client, GET, {**ask, "keys": keys}))["values"] == [[2.0]]
+
+
+async def test_a_key_may_stand_in_the_request_twice(client: httpx.AsyncClient) -> None:
+    await post(client, PUT, STATS)
+    reply = await post(client, GET, {**ASK, "keys": {"product_id": ["2", "1", 2]}})
+    assert reply["values"] == [[0.25], [0.1], [0.25]]
+
+
+@pytest.mark.parametrize("product", ["a/b|c\\d", "\0", "é🛒", " ", "x" * 400, "f:product.stats:1"])
+async def test_any_text_is_a_key(client: httpx.AsyncClient, product: str) -> None:
+    keys = {"product_id": [product, "other"]}
+    await post(client, PUT, {**STATS, "keys": keys})
+    assert (await post(client, GET, {**ASK, "keys": keys}))["values"] == [[0.1], [0.25]]
+
+
+async def test_an_older_write_is_stale(client: httpx.AsyncClient) -> None:
+    now = int(time.time() * 1000)
+    await post(client, PUT, {**STATS, "event_time": now})
+    older = {
+        **STATS,
+        "columns": {"clicks": [0, 0], "ctr": [0, 0]},
+        "event_time": [now - 1, now + 1],
+    }
+    assert await post(client, PUT, older) == {"written": 1, "stale": 1}
+    assert (await post(client, GET, ASK))["values"] == [[0.1], [0.0]]
+
+
+async def test_a_deleted_row_is_missing_and_older_writes_do_not_raise_it(
+    client: httpx.AsyncClient,
+) -> None:
+    now = int(time.time() * 1000)
+    await post(client, PUT, {**STATS, "event_time": now})
+    body = {"group": "product.stats", "keys": {"product_id": "1"}, "event_time": now}
+    assert await post(client, DELETE, body) == {"deleted": 1, "stale": 0}
+    assert await post(client, PUT, {**STATS, "event_time": now}) == {"written": 1, "stale": 1}
+    reply = await post(client, GET, ASK)
+    assert reply["status"] == {"stats": ["missing", "ok"]}
+    assert reply["values"] == [[0.5], [0.25]]
+    older = {**body, "event_time": now - 1}
+    assert await post(client, DELETE, older) == {"deleted": 0, "stale": 1}
+
+
+async def test_provenance_explains_every_cell(client: httpx.AsyncClient) -> None:
+    now = int(time.time() * 1000)
+    columns = {"clicks": [None], "ctr": [0.5]}
+    keys = {"product_id": ["1"]}
+    body = {**STATS, "keys": keys, "columns": columns, "event_time": now - 60_000}
+    await post(client, PUT, body)
+    reply = await post(
+        client, GET, {**ASK, "features": ["stats.ctr", "stats.clicks"], "provenance": True}
+    )
+    assert reply["provenance"] == {
+        "stats.ctr": ["stored", "no_row"],
+        "stats.clicks": ["null", "no_row"],
+    }
+    young, none = reply["age_ms"]["stats"]
+    assert young >= 60_000
+    assert none is None
+
+
+async def test_an_expired_row_is_seen_as_such(client: httpx.AsyncClient) -> None:
+    await post(client, PUT, {**STATS, "event_time": int(time.time() * 1000) - 8 * 86_400_000})
+    reply = await post(client, GET, ASK)
+    assert reply["status"] == {"stats": ["expired", "expired"]}
+    assert reply["values"] == [[0.5], [0.5]]
+
+
+BAD: dict[str, tuple[str, Any, int, str, str]] = {
+    "get without an entity": (GET, {"keys": {}, "features": []}, 400, "invalid_input", "entity"),
+    "get without keys": (GET, {"entity": "a", "features": []}, 400, "invalid_input", "keys"),
+    "get with another key": (GET, {**ASK, "kees": {}}, 400, "invalid_input", "kees"),
+    "get of an entity that is no text": (GET, {**ASK, "entity": 5}, 400, "invalid_input", "entity"),
+    "get of an unknown entity": (
+        GET, {**ASK, "entity": "produkt"}, 404, "unknown_entity", "entity"),
+    "get of nothing": (GET, {**ASK, "features": []}, 400, "invalid_input", "features"),
+    "get of one feature that is no list": (
+        GET, {**ASK, "features": "stats.ctr"}, 400, "invalid_input", "features"),
+    "get of a feature that is no text": (
+        GET, {**ASK, "features": ["stats.ctr", 1]}, 400, "invalid_input", "features[1]"),
+    "get of an unknown feature": (
+        GET, {**ASK, "features": ["stats.ctr", "stats.crt"]}, 404, "unknown_feature",
+        "features[1]"),
+    "get of an unknown group": (
+        GET, {**ASK, "features": ["stat.ctr"]}, 404, "unknown_feature", "features[0]"),
+    "get of a whole group": (
+        GET, {**ASK, "features": ["stats"]}, 404, "unknown_feature", "features[0]"),
+    "get of an empty name": (GET, {**ASK, "features": [""]}, 404, "unknown_feature", "features[0]"),
+    "get with the entity before the group": (
+        GET, {**ASK, "features": ["product.stats.ctr"]}, 404, "unknown_feature", "features[0]"),
+    "get with provenance that is no boolean": (
+        GET, {**ASK, "provenance": "yes"}, 400, "invalid_input", "provenance"),
+    "get of keys that are a list": (GET, {**ASK, "keys": ["1"]}, 400, "invalid_input", "keys"),
+    "get without its key": (GET, {**ASK, "keys": {}}, 400, "invalid_input", "keys.product_id"),
+    "get with an unknown key": (
+        GET, {**ASK, "keys": {"product_id": "1", "id": "1"}}, 400, "invalid_input", "keys.id"),
+    "get of no keys": (
+        GET, {**ASK, "keys": {"product_id": []}}, 400, "invalid_input", "keys.product_id"),
+    "get of an empty id": (
+        GET, {**ASK, "keys": {"product_id": ["1", ""]}}, 400, "invalid_input",
+        "keys.product_id[1]"),
+    "get of a long id": (
+        GET, {**ASK, "keys": {"product_id": ["1", "é" * 201]}}, 413, "too_large",
+        "keys.product_id[1]"),
+    "get of an id that is no integer": (
+        GET,
+        {"entity": "category", "keys": {"category_id": [1, "books"]}, "features": ["stats.share"]},
+        400, "invalid_input", "keys.category_id[1]"),
+    "get of an id beyond its dtype": (
+        GET,
+        {"entity": "category", "keys": {"category_id": [2**63]}, "features": ["stats.share"]},
+        400, "invalid_input", "keys.category_id[0]"),
+    "get by half of a compound key": (
+        GET,
+        {"entity": "user_category", "keys": {"user_id": "7"}, "features": ["affinity.clicks"]},
+        400, "invalid_input", "keys.category_id"),
+    "get by lists of two lengths": (
+        GET,
+        {
+            "entity": "user_category",
+            "keys": {"user_id": ["7", "8"], "category_id": [1]},
+            "features": ["affinity.clicks"],
+        },
+        400, "invalid_input", "keys.category_id"),
+    "put into no group": (PUT, {"keys": {}, "columns": {}}, 400, "invalid_input", "group"),
+    "put into an unknown group": (
+        PUT, {**STATS, "group": "product.stat"}, 404, "unknown_feature_group", "group"),
+    "put without a feature": (
+        PUT, {**STATS, "columns": {"clicks": [1, 2]}}, 400, "invalid_input", "columns.ctr"),
+    "put without columns": (PUT, {**STATS, "columns": {}}, 400, "invalid_input", "columns.clicks"),
+    "put of an unknown feature": (
+        PUT, {**STATS, "columns": {**STATS["columns"], "crt": [1, 2]}}, 404, "unknown_feature",
+        "columns.crt"),
+    "put of a column of another length": (
+        PUT, {**STATS, "columns": {"clicks": [1, 2], "ctr": [1]}}, 400, "invalid_input",
+        "columns.ctr"),
+    "put of an unknown schema version": (
+        PUT, {**STATS, "schema_version": 2}, 400, "invalid_input", "schema_version"),
+    "put of schema version zero": (
+        PUT, {**STATS, "schema_version": 0}, 400, "invalid_input", "schema_version"),
+    "put of a time that is text": (
+        PUT, {**STATS, "event_time": "now"}, 400, "invalid_input", "event_time"),
+    "put of a time before 1970": (
+        PUT, {**STATS, "event_time": -1}, 400, "invalid_input", "event_time"),
+    "put of a time without end": (
+        PUT, {**STATS, "event_time": 10**30}, 400, "invalid_input", "event_time"),
+    "put of a time in the future": (
+        PUT, {**STATS, "event_time": 2**52}, 400, "invalid_input", "event_time"),
+    "put of times in the future": (
+        PUT, {**STATS, "event_time": [1, 2**52]}, 400, "invalid_input", "event_time[1]"),
+    "put of times of another length": (
+        PUT, {**STATS, "event_time": [1]}, 400, "invalid_input", "event_time"),
+    "put of times of which one is none": (
+        PUT, {**STATS, "event_time": [1, -1]}, 400, "invalid_input", "event_time[1]"),
+    "put to no keys": (
+        PUT, {**STATS, "keys": {"product_id": []}}, 400, "invalid_input", "keys.product_id"),
+    "delete without keys": (
+        DELETE, {"group": "product.stats"}, 400, "invalid_input", "keys"),
+    "delete from an unknown group": (
+        DELETE, {"group": "a.b", "keys": {"product_id": "1"}}, 404, "unknown_feature_group",
+        "group"),
+    "delete of no keys": (
+        DELETE, {"group": "product.stats", "keys": {"product_id": []}}, 400, "invalid_input",
+        "keys.product_id"),
+    "delete in the future": (
+        DELETE,
+        {"group": "product.stats", "keys": {"product_id": ["1", "2"]}, "event_time": [1, 2**52]},
+        400, "invalid_input", "event_time[1]"),
+    "delete with columns": (
+        DELETE, {**STATS}, 400, "invalid_input", "columns"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body", "status", "code", "field"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_request_is_refused_by_name(
+    client: httpx.AsyncClient, path: str, body: Any, status: int, code: str, field: str
+) -> None:
+    assert await refused(client, "POST", path, body) == (status, code, field)
+
+
+BAD_VALUES = {
+    "text as a number": (STATS, "clicks", "many"),
+    "a fraction as an integer": (STATS, "clicks", 1.5),
+    "a boolean as an integer": (STATS, "clicks", True),
+    "an integer beyond its dtype": (STATS, "clicks", 2**31),
+    "an integer below its dtype": (STATS, "clicks", -(2**31) - 1),
+    "an integer without end": (STATS, "clicks", 10**300),
+    "a list as a number": (STATS, "clicks", [1]),
+    "a mapping as a number": (STATS, "clicks", {"a": 1}),
+    "a ragged list as a number": (STATS, "clicks", [[1], [1, 2]]),
+    "text as a float": (STATS, "ctr", "0.5"),
+    "nan in other letters": (STATS, "ctr", "nan"),
+    "a boolean as a float": (STATS, "ctr", False),
+    "a float beyond its dtype": (STATS, "ctr", 1e300),
+    "an integer beyond all floats": (STATS, "ctr", 10**400),
+    "an integer beyond float32": (STATS, "ctr", 10**60),
+    "a number as text": (ATTRS, "title", 5),
+    "a list as text": (ATTRS, "title", ["a"]),
+    "a number as a boolean": (ATTRS, "in_stock", 1),
+    "text as a boolean": (ATTRS, "in_stock", "true"),
+    "text beyond the limit of a row": (ATTRS, "title", "x" * (1 << 20) + "x"),
+    "a number as a vector": (SIMILAR, "ids", 1),
+    "a short vector": (SIMILAR, "ids", [1, 2, 3]),
+    "a deep vector": (SIMILAR, "ids", [[1, 2, 3, 4]]),
+    "a ragged vector": (SIMILAR, "ids", [[1], [1, 2], 3, 4]),
+    "a vector with a null": (SIMILAR, "ids", [1, 2, 3, None]),
+    "a vector with text": (SIMILAR, "weights", [1, 2, 3, "a"]),
+    "a vector beyond its dtype": (SIMILAR, "ids", [1, 2, 3, 2**31]),
+}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+BAD_VALUES["a value nested a hundred times"] = (SIMILAR, "ids", nested(100))
+
+
+@pytest.mark.parametrize(("body", "column", "value"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
+async def test_a_value_that_its_feature_can_not_hold_is_named(
+    client: httpx.AsyncClient, body: dict[str, Any], column: str, value: Any
+) -> None:
+    """Alone it is the first of its column, and beside a good one the last."""
+    good = body["columns"][column]
+    for at, values in enumerate(([value], [good[0], value])):
+        keys = {"product_id": [str(key) for key in range(len(values))]}
+        columns = {name: [each[0]] * len(values) for name, each in body["columns"].items()}
+        columns[column] = values
+        sent = {**body, "keys": keys, "columns": columns}
+        status, _, field = await refused(client, "POST", PUT, sent)
+        assert status in (400, 413)
+        assert field == f"columns.{column}[{at}]"
+    assert (await post(client, GET, ASK))["status"] == {"stats": ["missing", "missing"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (GET, {**ASK, "keys": {"product_id": 1.5}}, "keys.product_id"),
+        (GET, {**ASK, "keys": {"product_id": None}}, "keys.product_id"),
+        (GET, {**ASK, "keys": {"product_id": ["1", True]}}, "keys.product_id[1]"),
+        (GET, {**ASK, "keys": {"product_id": [["1"]]}}, "keys.product_id[0]"),
+        (GET, {**ASK, "keys": {"product_id": {"a": 1}}}, "keys.product_id"),
+        (PUT, {**STATS, "columns": {"clicks": [1, 2], "ctr": 0.5}}, "columns.ctr"),
+        (PUT, {**STATS, "columns": {"clicks": [1, 2], "ctr": None}}, "columns.ctr"),
+        (DELETE, {"group": "product.stats", "keys": {"product_id": 1.5}}, "keys.product_id"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+async def test_a_wrong_type_within_a_mapping_is_named_by_its_key(
+    client: httpx.AsyncClient, path: str, body: Any, field: str
+) -> None:
+    assert await refused(client, "POST", path, body) == (400, "invalid_input", field)
+
+
+@pytest.mark.parametrize(
+    ("keys", "entity", "feature", "field"),
+    [
+        ({"product_id": ""}, "product", "stats.ctr", "keys.product_id"),
+        ({"product_id": "x" * 401}, "product", "stats.ctr", "keys.product_id"),
+        ({"category_id": "books"}, "category", "stats.share", "keys.category_id"),
+        (
+            {"user_id": "", "category_id": [1, 2]},
+            "user_category",
+            "affinity.clicks",
+            "keys.user_id",
+        ),
+    ],
+)
+async def test_a_single_id_is_named_without_a_place(
+    client: httpx.AsyncClient, keys: Any, entity: str, feature: str, field: str
+) -> None:
+    body = {"entity": entity, "keys": keys, "features": [feature]}
+    status, _, found = await refused(client, "POST", GET, body)
+    assert status in (400, 413)
+    assert found == field
+
+
+async def test_more_than_a_limit_is_refused(shop: Shop) -> None:
+    edge = await shop.edge(Limits(max_keys=3, max_cells=8))
+    async with client_of(edge) as client:
+        ask = {**ASK, "keys": {"product_id": ["1", "2", "3"]}}
+        assert len((await post(client, GET, ask))["values"]) == 3
+        too_large = (413, "too_large", "keys.product_id")
+        more = {**ASK, "keys": {"product_id": ["1", "2", "3", "4"]}}
+        assert await refused(client, "POST", GET, more) == too_large
+        wide = {**ask, "features": ["similar.ids"]}
+        assert await refused(client, "POST", GET, wide) == too_large
+        many = {"group": "product.stats", "keys": {"product_id": ["1", "2", "3", "4"]}}
+        assert await refused(client, "POST", DELETE, many) == too_large
+        assert await refused(client, "POST", PUT, {**many, "columns": {}}) == too_large
+
+
+async def test_a_refused_put_writes_nothing(client: httpx.AsyncClient) -> None:
+    columns = {"clicks": [1, 2], "ctr": [0.5, "x"]}
+    await refused(client, "POST", PUT, {**STATS, "columns": columns})
+    assert (await post(client, GET, ASK))["status"] == {"stats": ["missing", "missing"]}

@@ -1,0 +1,278 @@
+"""`/v1/flows/{name}` and `/v1/infer/{model_id}`: ranked lists and scores over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import SHOP, SHOP_WEIGHTS, Shop, open_shop, publish, write_shop
+from tests.unit.edge.conftest import client_of, refused
+
+FLOW, INFER = "/v1/flows/for_you", "/v1/infer/ranker"
+NOW_MS = int(time.time() * 1000)
+ASK: dict[str, Any] = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]}}
+
+
+async def put(client: httpx.AsyncClient, group: str, keys: Any, **columns: Any) -> None:
+    body = {"group": group, "keys": keys, "columns": columns}
+    response = await client.post("/v1/features/put", json=body)
+    assert response.status_code == 200, response.text
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
+    """A shop with a few rows and clicks."""
+    async with client_of(await shop.edge()) as client:
+        ids = ["1", "2", "3", "4"]
+        ctr = [0.125, 0.5, 0.25, 0.75]
+        await put(client, "product.stats", {"product_id": ids}, clicks=[1, 2, 3, 4], ctr=ctr)
+        await put(
+            client,
+            "product.similar",
+            {"product_id": ["1"]},
+            ids=[[1, 2, 3, 4]],
+            weights=[[1.0, 0.5, 0.25, 0.125]],
+        )
+        events = [{"user_id": 7, "event": "click", "product_id": "1", "timestamp": NOW_MS}]
+        assert (await client.post("/v1/interactions", json={"events": events})).status_code == 200
+        yield client
+
+
+async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_a_flow_gives_a_ranked_list(client: httpx.AsyncClient) -> None:
+    reply = await post(client, FLOW, {"context": {"user_id": 7}})
+    assert set(reply) == {"output", "revision"}
+    assert reply["revision"] == 1
+    output = reply["output"]
+    assert set(output) == {"ids", "scores", "similar", "p_click", "p_order"}
+    assert set(output["ids"]) == {"2", "3", "4"}
+    assert output["scores"] == sorted(output["scores"], reverse=True)
+    assert dict(zip(output["ids"], output["similar"], strict=True)) == {
+        "2": 0.5,
+        "3": 0.25,
+        "4": 0.125,
+    }
+
+
+async def test_a_trace_has_a_span_for_each_node(client: httpx.AsyncClient) -> None:
+    reply = await post(client, FLOW, {"context": {"user_id": "7"}, "trace": True})
+    spans = {span["node"]: span for span in reply["trace"]}
+    assert list(spans["top"]) == [
+        "node",
+        "op",
+        "state",
+        "start_ms",
+        "took_ms",
+        "attempts",
+        "size",
+        "error",
+    ]
+    assert {name: (span["op"], span["size"]) for name, span in spans.items()} == {
+        "recent": ("interactions", 1),
+        "seen": ("interactions", 1),
+        "similar": ("candidates", 4),
+        "unseen": ("filter", 3),
+        "ranked": ("infer", 3),
+        "top": ("top_k", 3),
+    }
+    assert {(s["state"], s["attempts"], s["error"]) for s in spans.values()} == {("ok", 1, None)}
+
+
+async def test_a_person_without_history_gets_an_empty_list(client: httpx.AsyncClient) -> None:
+    reply = await post(client, FLOW, {"context": {"user_id": "nobody"}})
+    assert {name: column for name, column in reply["output"].items() if column} == {}
+    assert reply["output"]["ids"] == []
+
+
+async def test_a_flow_and_infer_score_alike(client: httpx.AsyncClient) -> None:
+    output = (await post(client, FLOW, {"context": {"user_id": "7"}}))["output"]
+    body = {
+        "context": {"user_id": "7", "product_id": output["ids"]},
+        "inputs": {"similar": output["similar"]},
+        "return": ["outputs"],
+    }
+    reply = await post(client, INFER, body)
+    assert reply["scores"] == output["scores"]
+    assert reply["outputs"] == {name: output[name] for name in ("p_click", "p_order")}
+
+
+async def test_infer_scores_in_the_order_given(client: httpx.AsyncClient) -> None:
+    reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"]})
+    assert set(reply) == {"ids", "scores", "outputs", "matrix", "defaults", "revision"}
+    assert reply["ids"] == ["1", "2", "3"]
+    assert reply["matrix"]["columns"][:3] == [
+        "input.similar",
+        "user.profile.age",
+        "product.stats.ctr",
+    ]
+    rows = reply["matrix"]["rows"]
+    assert [row[2] for row in rows] == [0.125, 0.5, 0.25]
+    for name, weights in SHOP_WEIGHTS.items():
+        wanted = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in rows]
+        assert reply["outputs"][f"p_{name}"] == pytest.approx(wanted)
+    outputs = zip(reply["outputs"]["p_click"], reply["outputs"]["p_order"], strict=True)
+    assert reply["scores"] == pytest.approx([click + 4 * order for click, order in outputs])
+    assert reply["defaults"]["user.profile"] == 3
+    assert "product.stats" not in reply["defaults"]
+
+
+async def test_infer_returns_no_more_than_was_asked_for(client: httpx.AsyncClient) -> None:
+    reply = await post(client, INFER, ASK)
+    assert set(reply) == {"ids", "scores", "defaults", "revision"}
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 100, 10**12])
+async def test_top_k_gives_the_best_first_in_every_part(
+    client: httpx.AsyncClient, top_k: int
+) -> None:
+    returned = ["outputs", "matrix"]
+    whole = await post(client, INFER, {**ASK, "return": returned})
+    reply = await post(client, INFER, {**ASK, "top_k": top_k, "return": returned})
+    order = sorted(range(3), key=lambda at: -whole["scores"][at])[:top_k]
+    for path in (["ids"], ["scores"], ["outputs", "p_click"], ["matrix", "rows"]):
+        mine, all_of_it = reply, whole
+        for step in path:
+            mine, all_of_it = mine[step], all_of_it[step]
+        assert mine == [all_of_it[at] for at in order], path
+    assert reply["defaults"] == whole["defaults"]
+
+
+async def test_scores_that_json_lacks_are_named(client: httpx.AsyncClient) -> None:
+    columns = {"clicks": [1, 1], "ctr": ["NaN", "Infinity"]}
+    await put(client, "product.stats", {"product_id": ["1", "2"]}, **columns)
+    reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"], "top_k": 3})
+    assert reply["ids"] == ["2", "3", "1"]
+    assert reply["scores"][0] == "Infinity"
+    assert reply["scores"][2] == "NaN"
+    assert reply["outputs"]["p_click"][0] == "Infinity"
+    assert [row[2] for row in reply["matrix"]["rows"]] == ["Infinity", 0.25, "NaN"]
+
+
+async def test_the_columns_of_a_node_never_hide_ids_or_scores(tmp_path: Path) -> None:
+    """A node's name is a column's: `ids` and `scores` are such names too."""
+    catalog = (
+        SHOP.replace("  similar: [unseen]", "  ids: [unseen]")
+        .replace("  recent: [similar]", "  recent: [ids]")
+        .replace("  similar: {op: candidates", "  ids: {op: candidates")
+    )
+    folder = write_shop(tmp_path, catalog)
+    publish(folder)
+    shop = open_shop(folder)
+    async with client_of(await shop.edge()) as client:
+        event = {"user_id": 7, "event": "click", "product_id": "1", "timestamp": NOW_MS}
+        await client.post("/v1/interactions", json={"events": [event]})
+        lists: dict[str, Any] = {"ids": [[2, 3, 0, 0]], "weights": [[1.0, 0.5, 0, 0]]}
+        await put(client, "product.similar", {"product_id": ["1"]}, **lists)
+        output = (await post(client, FLOW, {"context": {"user_id": "7"}}))["output"]
+    await shop.close()
+    assert set(output["ids"]) == {"2", "3"}
+
+
+FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
+    "an unknown flow": ("/v1/flows/for_yu", {"context": {}}, 404, "unknown_flow", "name"),
+    "a flow without context": (FLOW, {}, 400, "invalid_input", "context"),
+    "a context that is a list": (FLOW, {"context": []}, 400, "invalid_input", "context"),
+    "a context that is null": (FLOW, {"context": None}, 400, "invalid_input", "context"),
+    "a context without the person": (
+        FLOW, {"context": {}}, 400, "invalid_input", "context.user_id"),
+    "a person that is null": (
+        FLOW, {"context": {"user_id": None}}, 400, "invalid_input", "context.user_id"),
+    "a person that is a list": (
+        FLOW, {"context": {"user_id": ["7"]}}, 400, "invalid_input", "context.user_id"),
+    "a person that is a fraction": (
+        FLOW, {"context": {"user_id": 7.5}}, 400, "invalid_input", "context.user_id"),
+    "a person that is empty": (
+        FLOW, {"context": {"user_id": ""}}, 400, "invalid_input", "context.user_id"),
+    "a person with NUL": (
+        FLOW, {"context": {"user_id": "\0"}}, 400, "invalid_input", "context.user_id"),
+    "a person that is too long": (
+        FLOW, {"context": {"user_id": "x" * 201}}, 400, "invalid_input", "context.user_id"),
+    "a trace that is text": (
+        FLOW, {"context": {}, "trace": "yes"}, 400, "invalid_input", "trace"),
+    "another key of a flow": (
+        FLOW, {"context": {}, "user_id": "7"}, 400, "invalid_input", "user_id"),
+    "an unknown model id": (
+        "/v1/infer/rankr", ASK, 404, "unknown_model_id", "model_id"),
+    "infer without context": (INFER, {}, 400, "invalid_input", "context"),
+    "infer without rows": (
+        INFER, {"context": {"user_id": "7"}}, 400, "invalid_input", "context.product_id"),
+    "infer of no rows": (
+        INFER, {"context": {"user_id": "7", "product_id": []}}, 400, "invalid_input",
+        "context.product_id"),
+    "infer of one row that is no list": (
+        INFER, {"context": {"user_id": "7", "product_id": "1"}}, 400, "invalid_input",
+        "context.product_id"),
+    "infer for several persons": (
+        INFER, {"context": {"user_id": ["7"], "product_id": ["1"]}}, 400, "invalid_input",
+        "context.user_id"),
+    "infer with an unknown id": (
+        INFER, {"context": {**ASK["context"], "item_id": "1"}}, 400, "invalid_input",
+        "context.item_id"),
+    "infer of an empty id": (
+        INFER, {"context": {"user_id": "7", "product_id": ["1", ""]}}, 400, "invalid_input",
+        "context.product_id[1]"),
+    "infer for an empty person": (
+        INFER, {"context": {"user_id": "", "product_id": ["1"]}}, 400, "invalid_input",
+        "context.user_id"),
+    "infer of an id that is too long": (
+        INFER, {"context": {"user_id": "7", "product_id": ["1", "x" * 401]}}, 413, "too_large",
+        "context.product_id[1]"),
+    "infer of too many rows": (
+        INFER, {"context": {"user_id": "7", "product_id": ["1"] * 10_001}}, 413, "too_large",
+        "context.product_id"),
+    "top_k of zero": (INFER, {**ASK, "top_k": 0}, 400, "invalid_input", "top_k"),
+    "top_k that is text": (INFER, {**ASK, "top_k": "5"}, 400, "invalid_input", "top_k"),
+    "an unknown return": (
+        INFER, {**ASK, "return": ["outputs", "all"]}, 400, "invalid_input", "return[1]"),
+    "a return that is no list": (
+        INFER, {**ASK, "return": "outputs"}, 400, "invalid_input", "return"),
+    "an unknown input": (
+        INFER, {**ASK, "inputs": {"similer": 1}}, 400, "invalid_input", "inputs.similer"),
+    "an input of another length": (
+        INFER, {**ASK, "inputs": {"similar": [1, 2]}}, 400, "invalid_input", "inputs.similar"),
+    "an empty input": (
+        INFER, {**ASK, "inputs": {"similar": []}}, 400, "invalid_input", "inputs.similar"),
+    "an input beyond float32": (
+        INFER, {**ASK, "inputs": {"similar": 1e300}}, 400, "invalid_input", "inputs.similar"),
+    "inputs that are a list": (
+        INFER, {**ASK, "inputs": [1, 2, 3]}, 400, "invalid_input", "inputs"),
+    "another key of infer": (INFER, {**ASK, "topk": 5}, 400, "invalid_input", "topk"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "field"), FLOW_BAD.values(), ids=FLOW_BAD.keys()
+)
+async def test_a_bad_request_is_refused_by_name(
+    client: httpx.AsyncClient, path: str, body: Any, status: int, code: str, field: str
+) -> None:
+    assert await refused(client, "POST", path, body) == (status, code, field)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"context": {"user_id": 7.5, "product_id": ["1"]}}, "context.user_id"),
+        ({"context": {"user_id": None, "product_id": ["1"]}}, "context.user_id"),
+        ({"context": {"user_id": "7", "product_id": ["1", 2.5]}}, "context.product_id[1]"),
+        ({**ASK, "inputs": {"similar": "1"}}, "inputs.similar"),
+        ({**ASK, "inputs": {"similar": [1, None, 3]}}, "inputs.similar[1]"),
+        ({**ASK, "inputs": {"similar": [1, "NaN", 3]}}, "inputs.similar[1]"),
+        ({**ASK, "inputs": {"similar": 10**400}}, "inputs.similar"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+async def test_a_wrong_type_within_a_mapping_is_named_by_its_key(
+    client: httpx.AsyncClient, body: Any, field: str
+) -> None:
+    assert await refused(client, "POST", INFER, body) == (400, "invalid_input", field)

@@ -1,0 +1,512 @@
+"""The read and the write path of features over a real store and catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.codecs import Column, Status
+from kirana.codecs.rows import Provenance
+from kirana.errors import InvalidInput, Unavailable, Unknown
+from kirana.features import EntityRows, FeatureQuery
+from kirana.features.service import FeatureService
+from kirana.features.source import FeatureWrite
+from kirana.features.values import columns_of
+from kirana.stores import FeatureStore, open_feature_store
+from tests.support import SHOP, Shop, publish, write_shop
+
+NOW_MS = 1_700_000_000_000
+TTL_MS = 7 * 86_400_000
+STATS = ("stats.clicks", "stats.ctr")
+CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
+GROWN = SHOP.replace(CTR, CTR + "  - {name: orders, dtype: int32, default: 9}\n")
+
+
+class Clock:
+    """Seconds, as `time.time` gives them; stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+
+    def __call__(self) -> float:
+        return self.now_ms / 1000
+
+
+class CountedCatalog(DirectoryCatalog):
+    """A catalog that counts how often it was asked which revision is live."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked = 0
+
+    def current(self) -> int:
+        self.asked += 1
+        return super().current()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> CountedCatalog:
+    folder = write_shop(tmp_path / "shop")
+    publish(folder)
+    return CountedCatalog(folder)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
+    opened = open_feature_store(f"lmdb://{tmp_path}/features")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def service(store: FeatureStore, catalog: CountedCatalog, clock: Clock) -> FeatureService:
+    return FeatureService(store, catalog, clock=clock)
+
+
+async def put(
+    service: FeatureService,
+    catalog: DirectoryCatalog,
+    keys: Sequence[str],
+    times: Sequence[int] | None = None,
+    *,
+    group: str = "product.stats",
+    revision: int = 1,
+    schema_version: int = 0,
+    **columns: list[Any],
+) -> int:
+    found = catalog.load(revision).groups[group]
+    version = found.version(schema_version) if schema_version else found.current
+    event_times = np.array([NOW_MS] * len(keys) if times is None else times, dtype=np.uint64)
+    values = columns_of(version, columns, len(keys))
+    write = FeatureWrite(group, keys, values, event_times, schema_version)
+    return await service.write(write, revision)
+
+
+async def get(
+    service: FeatureService, keys: Sequence[str], *columns: str, revision: int = 1
+) -> EntityRows:
+    query = FeatureQuery("product", keys, columns=columns or STATS, provenance=True)
+    (rows,) = await service.read([query], revision)
+    return rows
+
+
+def values(rows: EntityRows, name: str = "stats.clicks") -> list[Any]:
+    return list(rows.columns[name].values.tolist())
+
+
+def status(rows: EntityRows, group: str = "stats") -> list[int]:
+    return list(map(int, rows.status[group]))
+
+
+async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    catalog = DirectoryCatalog(tmp_path / "shop")
+    keys, times = ["1", "2"], [now, now]
+    written = await put(shop.features, catalog, keys, times, clicks=[3, 4], ctr=[0.25, 0.125])
+    assert written == 2
+    rows = await get(shop.features, ["2", "3", "1"])
+    assert values(rows) == [4, 0, 3]
+    assert status(rows) == [Status.OK, Status.MISSING, Status.OK]
+    await shop.features.delete("product.stats", ["2"], np.array([now], dtype=np.uint64), 1)
+    assert values(await get(shop.features, ["2", "1"])) == [0, 3]
+
+
+# reads
+
+
+async def test_each_group_has_its_own_status(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
+    await put(
+        service,
+        catalog,
+        ["2"],
+        group="product.attrs",
+        title=["tea"],
+        category_id=[7],
+        in_stock=[False],
+    )
+    rows = await get(service, ["1", "2"], "stats.clicks", "attrs.title", "attrs.in_stock")
+    assert status(rows) == [Status.OK, Status.MISSING]
+    assert status(rows, "attrs") == [Status.MISSING, Status.OK]
+    assert values(rows, "attrs.title") == ["?", "tea"]
+    assert values(rows, "attrs.in_stock") == [True, False]
+
+
+async def test_a_matrix_has_its_columns_in_the_order_asked_for(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
+    await put(
+        service,
+        catalog,
+        ["2"],
+        group="product.attrs",
+        title=["tea"],
+        category_id=[7],
+        in_stock=[False],
+    )
+    matrix = ("stats.ctr", "attrs.in_stock", "stats.clicks", "similar.weights", "attrs.category_id")
+    (rows,) = await service.read([FeatureQuery("product", ["2", "1"], matrix=matrix)], 1)
+    assert rows.matrix.dtype == np.float32
+    assert rows.matrix.tolist() == [
+        [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 7.0],
+        [0.25, 1.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        ("stats.ctr",),
+        ("stats.clicks", "stats.ctr"),
+        ("stats.ctr", "stats.clicks"),
+        ("stats.ctr", "stats.ctr"),
+    ],
+)
+@pytest.mark.parametrize("keys", [["1", "2"], ["1", "9", "2"], ["9"], []], ids=str)
+async def test_a_matrix_of_one_group_agrees_with_its_columns(
+    service: FeatureService, catalog: CountedCatalog, matrix: tuple[str, ...], keys: list[str]
+) -> None:
+    await put(service, catalog, ["1", "2"], clicks=[3, None], ctr=[0.25, 0.75])
+    (rows,) = await service.read([FeatureQuery("product", keys, matrix, matrix)], 1)
+    wanted = [rows.columns[name].values.astype(np.float32) for name in matrix]
+    assert rows.matrix.tolist() == np.stack(wanted, axis=1).tolist()
+
+
+async def test_many_queries_are_answered_in_their_order(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
+    await put(service, catalog, ["7"], group="user.profile", age=[44])
+    queries = [
+        FeatureQuery("user", ["7", "8"], columns=("profile.age",)),
+        FeatureQuery("product", ["1"], matrix=("stats.clicks",)),
+    ]
+    users, products = await service.read(queries, 1)
+    assert values(users, "profile.age") == [44, 30]
+    assert products.matrix.tolist() == [[3.0]]
+
+
+async def test_more_cells_than_fit_the_event_loop_are_read_alike(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    count = 60_000
+    keys = [str(at) for at in range(count)]
+    await put(service, catalog, keys, clicks=list(range(count)), ctr=[0.5] * count)
+    query = FeatureQuery("product", [*keys, "none"], matrix=STATS * 2)
+    (rows,) = await service.read([query], 1)
+    assert rows.matrix[:, 0].tolist() == [*range(count), 0.0]
+    assert rows.matrix[:, 2].tolist() == [*range(count), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("entity", "feature", "code", "hint"),
+    [
+        ("prodct", "stats.clicks", "unknown_entity", "'product'"),
+        ("product", "stats.click", "unknown_feature", "'product.stats.clicks'"),
+        ("product", "stat.clicks", "unknown_feature", "'product.stats.clicks'"),
+        ("product", "clicks", "unknown_feature", "product.stats"),
+        ("user", "stats.clicks", "unknown_feature", "user.stats.clicks"),
+    ],
+)
+@pytest.mark.parametrize("place", ["matrix", "columns"])
+async def test_names_that_are_not_there_are_unknown(
+    service: FeatureService, entity: str, feature: str, code: str, hint: str, place: str
+) -> None:
+    names: dict[str, Any] = {place: (feature,)}
+    with pytest.raises(Unknown, match=hint) as caught:
+        await service.read([FeatureQuery(entity, ["1"], **names)], 1)
+    assert caught.value.code == code
+
+
+async def test_a_revision_that_can_not_be_read_is_unavailable(service: FeatureService) -> None:
+    with pytest.raises(Unavailable, match="revision 77"):
+        await get(service, ["1"], revision=77)
+
+
+async def test_provenance_and_age_tell_where_each_cell_comes_from(
+    service: FeatureService, catalog: CountedCatalog, clock: Clock
+) -> None:
+    await put(service, catalog, ["1", "2"], [NOW_MS, NOW_MS - 500], clicks=[3, None], ctr=[0.5] * 2)
+    clock.now_ms += 1_000
+    rows = await get(service, ["1", "2", "3"])
+    stored, null, none = Provenance.STORED, Provenance.NULL, Provenance.NO_ROW
+    assert rows.provenance["stats.clicks"].tolist() == [stored, null, none]
+    assert rows.provenance["stats.ctr"].tolist() == [stored, stored, none]
+    assert rows.age_ms["stats"].tolist() == [1_000, 1_500, -1]
+
+
+async def test_a_row_that_is_gone_or_broken_has_no_age(
+    service: FeatureService, catalog: CountedCatalog, store: FeatureStore
+) -> None:
+    await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
+    await service.delete("product.stats", ["1"], np.array([NOW_MS], dtype=np.uint64), 1)
+    await store.put([b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], lambda value: (0, False))
+    rows = await get(service, ["1", "2"])
+    assert status(rows) == [Status.MISSING, Status.CORRUPT]
+    assert rows.age_ms["stats"].tolist() == [-1, -1]
+
+
+# writes
+
+
+async def test_a_group_is_written_whole(service: FeatureService, catalog: CountedCatalog) -> None:
+    with pytest.raises(InvalidInput, match="needs 'ctr'") as caught:
+        await put(service, catalog, ["1"], clicks=[3])
+    assert caught.value.field == "columns.ctr"
+    assert status(await get(service, ["1"])) == [Status.MISSING]
+
+
+async def test_a_feature_too_many_is_unknown(service: FeatureService) -> None:
+    column = Column(np.array([1], dtype=np.int32))
+    columns = {"clicks": column, "ctr": column, "click": column}
+    write = FeatureWrite("product.stats", ["1"], columns, np.array([NOW_MS], dtype=np.uint64))
+    with pytest.raises(Unknown, match="clicks") as caught:
+        await service.write(write, 1)
+    assert caught.value.field == "columns.click"
+    with pytest.raises(Unknown) as caught:
+        await service.write(FeatureWrite("product.stat", [], {}, write.event_time_ms), 1)
+    assert (caught.value.code, caught.value.field) == ("unknown_feature_group", "group")
+
+
+async def test_events_order_writes(service: FeatureService, catalog: CountedCatalog) -> None:
+    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5]) == 1
+    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[2], ctr=[0.5]) == 0
+    assert values(await get(service, ["1"])) == [1]
+    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[3], ctr=[0.5]) == 1
+    assert await put(service, catalog, ["1"], [NOW_MS + 1], clicks=[4], ctr=[0.5]) == 1
+    assert values(await get(service, ["1"])) == [4]
+
+
+async def test_one_write_may_be_old_for_some_keys_only(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5])
+    again = await put(
+        service, catalog, ["2", "1"], [NOW_MS - 1, NOW_MS - 1], clicks=[2, 2], ctr=[0.5, 0.5]
+    )
+    assert again == 1
+    assert values(await get(service, ["1", "2"])) == [1, 2]
+
+
+async def test_a_tombstone_beats_a_value_of_its_millisecond(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    time = np.array([NOW_MS], dtype=np.uint64)
+    for first, second in (("put", "delete"), ("delete", "put")):
+        for step in (first, second):
+            if step == "put":
+                await put(service, catalog, [first], clicks=[3], ctr=[0.5])
+            else:
+                await service.delete("product.stats", [first], time, 1)
+        assert status(await get(service, [first])) == [Status.MISSING]
+
+
+async def test_a_delete_is_under_the_law_of_order(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
+    older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
+    assert await service.delete("product.stats", ["1", "2"], older, 1) == 1
+    assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
+    assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == 0
+    assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == 1
+    assert values(await get(service, ["2"])) == [4]
+
+
+async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    time = np.array([NOW_MS], dtype=np.uint64)
+    assert await service.delete("product.stats", ["1"], time, 1) == 1
+    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == 0
+
+
+async def test_events_from_more_than_five_minutes_ahead_are_refused(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    limit = NOW_MS + 5 * 60_000
+    assert await put(service, catalog, ["1"], [limit], clicks=[1], ctr=[0.5]) == 1
+    with pytest.raises(InvalidInput, match="ahead") as caught:
+        await put(service, catalog, ["2", "3"], [NOW_MS, limit + 1], clicks=[1, 1], ctr=[0.5, 0.5])
+    assert caught.value.field == "event_time[1]"
+    with pytest.raises(InvalidInput, match="ahead") as caught:
+        await service.delete("product.stats", ["2"], np.array([limit + 1], dtype=np.uint64), 1)
+    assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
+
+
+async def test_a_row_expires_after_the_ttl_of_its_group(
+    service: FeatureService, catalog: CountedCatalog, clock: Clock
+) -> None:
+    await put(service, catalog, ["1"], clicks=[1], ctr=[0.75])
+    await put(
+        service,
+        catalog,
+        ["1"],
+        group="product.attrs",
+        title=["tea"],
+        category_id=[7],
+        in_stock=[False],
+    )
+    clock.now_ms = NOW_MS + TTL_MS - 1
+    assert status(await get(service, ["1"])) == [Status.OK]
+    clock.now_ms = NOW_MS + TTL_MS
+    rows = await get(service, ["1"], *STATS, "attrs.title")
+    assert status(rows) == [Status.EXPIRED]
+    assert (values(rows), values(rows, "stats.ctr")) == ([0], [0.5])
+    assert (status(rows, "attrs"), values(rows, "attrs.title")) == ([Status.OK], ["tea"])
+
+
+# schema versions
+
+
+async def test_writers_of_an_older_version_are_read_with_defaults(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    publish(write_shop(catalog.folder, GROWN))
+    await put(service, catalog, ["1"], revision=2, schema_version=1, clicks=[1], ctr=[0.75])
+    await put(service, catalog, ["2"], revision=2, clicks=[2], ctr=[0.25], orders=[3])
+    rows = await get(service, ["1", "2", "3"], *STATS, "stats.orders", revision=2)
+    assert status(rows) == [Status.OK, Status.OK, Status.MISSING]
+    assert values(rows) == [1, 2, 0]
+    assert values(rows, "stats.orders") == [9, 3, 9]
+    assert rows.provenance["stats.orders"].tolist() == [
+        Provenance.NOT_IN_VERSION,
+        Provenance.STORED,
+        Provenance.NO_ROW,
+    ]
+    assert rows.provenance["stats.clicks"].tolist() == [0, 0, Provenance.NO_ROW]
+    with pytest.raises(InvalidInput, match="needs 'orders'"):
+        await put(service, catalog, ["1"], revision=2, clicks=[1], ctr=[0.75])
+
+
+async def test_a_write_names_a_version_that_there_is(service: FeatureService) -> None:
+    write = FeatureWrite("product.stats", [], {}, np.array([], dtype=np.uint64), 2)
+    with pytest.raises(InvalidInput, match="no schema version 2") as caught:
+        await service.write(write, 1)
+    assert caught.value.field == "schema_version"
+
+
+@pytest.fixture
+async def newer_row(store: FeatureStore, catalog: CountedCatalog, clock: Clock) -> None:
+    """Product 2 of schema version 1, product 1 of version 2, by a writer on revision 2."""
+    publish(write_shop(catalog.folder, GROWN))
+    writer = FeatureService(store, catalog, clock=clock)
+    await put(writer, catalog, ["2"], clicks=[5], ctr=[0.125])
+    await put(writer, catalog, ["1"], revision=2, clicks=[4], ctr=[0.75], orders=[3])
+
+
+@pytest.mark.usefixtures("newer_row")
+async def test_a_row_of_a_version_that_the_readers_revision_lacks_is_read(
+    service: FeatureService,
+) -> None:
+    rows = await get(service, ["1", "2", "3"])
+    assert status(rows) == [Status.OK, Status.OK, Status.MISSING]
+    assert values(rows) == [4, 5, 0]
+    (by_matrix,) = await service.read([FeatureQuery("product", ["1"], matrix=STATS)], 1)
+    assert by_matrix.matrix.tolist() == [[4.0, 0.75]]
+    with pytest.raises(Unknown):
+        await get(service, ["1"], "stats.orders")
+
+
+@pytest.mark.usefixtures("newer_row")
+async def test_all_who_meet_a_new_version_at_once_read_its_rows(service: FeatureService) -> None:
+    await get(service, ["3"])
+    found = await asyncio.gather(*(get(service, ["1"]) for _ in range(5)))
+    assert [status(rows) for rows in found] == [[Status.OK]] * 5
+    assert [values(rows) for rows in found] == [[4]] * 5
+
+
+async def test_a_version_that_is_nowhere_is_looked_up_once(
+    service: FeatureService, catalog: CountedCatalog, store: FeatureStore
+) -> None:
+    await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
+    (value,) = await store.get([b"f:product.stats:1"])
+    assert value is not None
+    strange = value[:2] + (9).to_bytes(2, "little") + value[4:]
+    await store.put([b"f:product.stats:1"], [strange], lambda value: (0, False))
+    asked = catalog.asked
+    for _ in range(3):
+        rows = await get(service, ["1"])
+        assert (status(rows), values(rows)) == ([Status.CORRUPT], [0])
+    assert catalog.asked == asked + 1
+
+
+async def test_a_version_that_is_published_later_is_read_on_its_revision(
+    service: FeatureService, catalog: CountedCatalog, store: FeatureStore, tmp_path: Path
+) -> None:
+    elsewhere = write_shop(tmp_path / "elsewhere", SHOP)
+    publish(elsewhere)
+    publish(write_shop(elsewhere, GROWN))
+    writer = FeatureService(store, DirectoryCatalog(elsewhere), clock=Clock())
+    await put(
+        writer, DirectoryCatalog(elsewhere), ["1"], revision=2, clicks=[4], ctr=[0.75], orders=[3]
+    )
+    assert status(await get(service, ["1"])) == [Status.CORRUPT]
+    publish(write_shop(catalog.folder, GROWN))
+    rows = await get(service, ["1"], "stats.clicks", "stats.orders", revision=2)
+    assert (status(rows), values(rows), values(rows, "stats.orders")) == ([Status.OK], [4], [3])
+
+
+async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1"], clicks=[4], ctr=[0.75])
+    shrunk = SHOP.replace(CTR, "").replace("  - product.stats.ctr\n", "")
+    publish(write_shop(catalog.folder, shrunk))
+    rows = await get(service, ["1"], "stats.clicks", revision=2)
+    assert (status(rows), values(rows)) == ([Status.OK], [4])
+    with pytest.raises(Unknown):
+        await get(service, ["1"], "stats.ctr", revision=2)
+
+
+# the store
+
+
+async def test_a_store_that_does_not_answer_makes_rows_unavailable(
+    catalog: CountedCatalog, clock: Clock
+) -> None:
+    service = FeatureService(AbsentStore(), catalog, clock=clock)
+    rows = await get(service, ["1", "2"], *STATS)
+    assert status(rows) == [Status.UNAVAILABLE] * 2
+    assert (values(rows), values(rows, "stats.ctr")) == ([0, 0], [0.5, 0.5])
+    (by_matrix,) = await service.read([FeatureQuery("product", ["1"], matrix=STATS)], 1)
+    assert by_matrix.matrix.tolist() == [[0.0, 0.5]]
+    with pytest.raises(Unavailable):
+        await put(service, catalog, ["1"], clicks=[1], ctr=[0.5])
+
+
+class AbsentStore:
+    """A database that is down."""
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        raise Unavailable("it is down")
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Any) -> int:
+        raise Unavailable("it is down")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("key", ["a\0b", "7|8", "é", "a:b", "f:product.stats:1", " "])
+async def test_a_key_is_its_own_whatever_its_characters(
+    service: FeatureService, catalog: CountedCatalog, key: str
+) -> None:
+    await put(service, catalog, [key, "1"], clicks=[1, 2], ctr=[0.5, 0.5])
+    rows = await get(service, ["1", key, "a", "b"])
+    assert values(rows) == [2, 1, 0, 0]

@@ -1,0 +1,616 @@
+"""From ids to a matrix and scores, cell by cell against what was written through the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kirana.codecs import key_texts
+from kirana.errors import InvalidInput, TooLarge, Unavailable, Unknown
+from kirana.features.service import FeatureService
+from kirana.features.source import FeatureWrite
+from kirana.features.values import column_of
+from kirana.inferflow import InferRequest, InferResult
+from kirana.inferflow.engine import InferflowService
+from kirana.stores import Order
+from tests.support import (
+    SHOP,
+    SHOP_WEIGHTS,
+    Shop,
+    open_shop,
+    publish,
+    write_linear_model,
+    write_shop,
+)
+
+MORE = """
+---
+kind: entity
+name: brand
+keys: [{name: brand_id}]
+---
+kind: feature_group
+name: brand.stats
+features: [{name: rank, dtype: int32, default: -5}]
+---
+kind: inferflow
+name: branded
+context: {product_id: product}
+rows: product_id
+resolve: {brand_id: product.attrs.title}
+features: [brand.stats.rank, product.stats.clicks]
+models: [{name: sum, model: two_columns, output: sum}]
+score: sum
+---
+kind: inferflow
+name: titled
+context: {product_id: product}
+rows: product_id
+resolve: {category_id: product.attrs.title}
+features: [category.stats.share]
+models: [{name: sum, model: one_column, output: sum}]
+score: sum
+---
+kind: inferflow
+name: by_category
+context: {category_id: category, user_id: user}
+rows: category_id
+features: [user_category.affinity.clicks, category.stats.share]
+models: [{name: sum, model: two_columns, output: sum}]
+score: sum
+---
+kind: model
+name: one_column
+path: one/model.onnx
+---
+kind: model
+name: two_columns
+path: two/model.onnx
+"""
+AGE, CTR, CLICKS, IN_STOCK, SHARE, AFFINITY = range(1, 7)
+DEFAULTS = [0.0, 30.0, 0.5, 0.0, 1.0, 0.25, -1.0]
+
+
+def open_bigger_shop(folder: Path) -> Shop:
+    """The shop with more inferflows."""
+    write_shop(folder, SHOP + MORE)
+    write_linear_model(folder / "models/one/model.onnx", [1.0], "sum")
+    write_linear_model(folder / "models/two/model.onnx", [1.0, 1.0], "sum")
+    publish(folder)
+    return open_shop(folder)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    opened = open_bigger_shop(tmp_path / "shop")
+    yield opened
+    await opened.close()
+
+
+async def put(
+    shop: Shop,
+    group: str,
+    keys: dict[str, Any],
+    *,
+    age_ms: int = 0,
+    **columns: Sequence[Any],
+) -> None:
+    """Write rows through the service, now or `age_ms` ago; None is null."""
+    declared = shop.source.load(shop.source.current()).group(group)
+    texts = key_texts(declared.entity, keys)
+    write = FeatureWrite(
+        group,
+        texts,
+        {
+            name: column_of(declared.current.feature(name), values, field=name)
+            for name, values in columns.items()
+        },
+        np.full(len(texts), int(time.time() * 1000) - age_ms, dtype=np.uint64),
+    )
+    assert await shop.features.write(write, shop.source.current()) == len(texts)
+
+
+async def put_attrs(shop: Shop, ids: list[Any], categories: list[int | None]) -> None:
+    titles, stock = ["t"] * len(ids), [False] * len(ids)
+    await put(
+        shop,
+        "product.attrs",
+        {"product_id": ids},
+        title=titles,
+        category_id=categories,
+        in_stock=stock,
+    )
+
+
+async def infer(
+    shop: Shop, products: Sequence[Any], user: Any = "u", model_id: str = "ranker", **inputs: Any
+) -> InferResult:
+    context = {"product_id": products}
+    if model_id == "ranker":
+        context["user_id"] = user
+    return await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.revision)
+
+
+async def refusal(
+    shop: Shop, context: Any, model_id: str = "ranker", **inputs: Any
+) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.revision)
+    return caught.value
+
+
+async def test_defaults_stand_where_nothing_is_stored_and_are_counted(shop: Shop) -> None:
+    result = await infer(shop, ["1", "2", "3"])
+    assert result.ids == ["1", "2", "3"]
+    assert result.matrix.tolist() == [DEFAULTS] * 3
+    assert result.matrix.dtype == np.float32
+    assert result.defaults == {
+        "user.profile": 3,
+        "product.stats": 3,
+        "product.attrs": 3,
+        "category.stats": 3,
+        "user_category.affinity": 3,
+    }
+
+
+async def test_features_of_the_user_are_broadcast(shop: Shop) -> None:
+    await put(shop, "user.profile", {"user_id": "u"}, age=[44])
+    result = await infer(shop, ["1", "2"])
+    assert result.matrix[:, AGE].tolist() == [44, 44]
+    assert "user.profile" not in result.defaults
+
+
+async def test_features_of_products_stand_in_the_order_of_the_request(shop: Shop) -> None:
+    await put(
+        shop,
+        "product.stats",
+        {"product_id": ["1", "2", "3"]},
+        clicks=[1, 2, 3],
+        ctr=[0.25, 0.5, 0.75],
+    )
+    result = await infer(shop, ["3", "x", "1"])
+    assert result.matrix[:, CLICKS].tolist() == [3, 0, 1]
+    assert result.matrix[:, CTR].tolist() == [0.75, 0.5, 0.25]
+    assert result.defaults["product.stats"] == 1
+
+
+async def test_the_category_is_resolved_and_keys_the_compound_entity(shop: Shop) -> None:
+    await put_attrs(shop, ["1", "2", "3"], [7, 8, 7])
+    await put(shop, "category.stats", {"category_id": [7, 8]}, share=[0.75, 0.125])
+    await put(
+        shop,
+        "user_category.affinity",
+        {"user_id": ["u", "v"], "category_id": [7, 8]},
+        clicks=[5.0, 9.0],
+    )
+    result = await infer(shop, ["1", "2", "3"])
+    assert result.matrix[:, SHARE].tolist() == [0.75, 0.125, 0.75]
+    assert result.matrix[:, AFFINITY].tolist() == [5, -1, 5]
+    assert result.matrix[:, IN_STOCK].tolist() == [0, 0, 0]
+    assert result.defaults == {"user.profile": 3, "product.stats": 3, "user_category.affinity": 1}
+
+
+async def test_a_missing_product_has_no_category_not_that_of_the_default(shop: Shop) -> None:
+    await put_attrs(shop, ["zero"], [0])
+    await put(shop, "category.stats", {"category_id": [0]}, share=[0.875])
+    await put(shop, "user_category.affinity", {"user_id": "u", "category_id": [0]}, clicks=[8.0])
+    result = await infer(shop, ["zero", "missing"])
+    assert result.matrix[:, SHARE].tolist() == [0.875, 0.25]
+    assert result.matrix[:, AFFINITY].tolist() == [8, -1]
+    assert result.defaults["category.stats"] == 1
+    assert result.defaults["user_category.affinity"] == 1
+
+
+async def test_a_null_category_is_no_category(shop: Shop) -> None:
+    await put_attrs(shop, ["1"], [None])
+    await put(shop, "category.stats", {"category_id": [0]}, share=[0.875])
+    result = await infer(shop, ["1"])
+    assert result.matrix[0, SHARE] == 0.25
+    assert result.defaults["category.stats"] == 1
+    assert "product.attrs" not in result.defaults
+
+
+async def test_a_row_whose_version_lacks_the_category_has_none(tmp_path: Path) -> None:
+    """The feature was added later: its default is no id either."""
+    folder = tmp_path / "shop"
+    shop_before = SHOP.replace("  - {name: category_id, dtype: int64, default: 0}\n", "").replace(
+        "resolve: {category_id: product.attrs.category_id}\n", ""
+    )
+    for name in ("  - category.stats.share\n", "  - user_category.affinity.clicks\n"):
+        shop_before = shop_before.replace(name, "")
+    publish(write_shop(folder, shop_before))
+    shop = open_shop(folder)
+    await put(shop, "product.attrs", {"product_id": ["1"]}, title=["t"], in_stock=[False])
+    await shop.close()
+    publish(write_shop(folder))
+    shop = open_shop(folder)
+    await put(shop, "category.stats", {"category_id": [0]}, share=[0.875])
+    result = await infer(shop, ["1"])
+    await shop.close()
+    assert result.matrix[0, IN_STOCK] == 0
+    assert result.matrix[0, SHARE] == 0.25
+    assert result.defaults["category.stats"] == 1
+
+
+async def test_expired_rows_are_defaults(shop: Shop) -> None:
+    eight_days = 8 * 86_400_000
+    await put(
+        shop, "product.stats", {"product_id": ["1"]}, age_ms=eight_days, clicks=[9], ctr=[0.125]
+    )
+    result = await infer(shop, ["1"])
+    assert result.matrix[0, [CTR, CLICKS]].tolist() == [0.5, 0]
+    assert result.defaults["product.stats"] == 1
+
+
+async def test_null_cells_are_the_features_defaults_and_the_row_is_there(shop: Shop) -> None:
+    await put(shop, "product.stats", {"product_id": ["1"]}, clicks=[4], ctr=[None])
+    result = await infer(shop, ["1"])
+    assert result.matrix[0, [CTR, CLICKS]].tolist() == [0.5, 4]
+    assert "product.stats" not in result.defaults
+
+
+async def test_a_product_may_stand_in_the_request_several_times(shop: Shop) -> None:
+    await put(shop, "product.stats", {"product_id": ["1", "2"]}, clicks=[1, 2], ctr=[0, 0])
+    result = await infer(shop, ["2", "1", "2", "x", "x"], similar=[1, 2, 3, 4, 5])
+    assert result.ids == ["2", "1", "2", "x", "x"]
+    assert result.matrix[:, CLICKS].tolist() == [2, 1, 2, 0, 0]
+    assert result.matrix[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert result.defaults["product.stats"] == 2
+
+
+async def test_integers_and_strings_are_the_same_ids(shop: Shop) -> None:
+    await put(shop, "product.stats", {"product_id": ["1", 2]}, clicks=[1, 2], ctr=[0, 0])
+    await put(shop, "user.profile", {"user_id": 7}, age=[50])
+    result = await infer(shop, [1, "2", "1"], user="7")
+    assert result.ids == ["1", "2", "1"]
+    assert result.matrix[:, CLICKS].tolist() == [1, 2, 1]
+    assert result.matrix[:, AGE].tolist() == [50, 50, 50]
+
+
+async def test_ids_are_escaped_in_compound_keys(shop: Shop) -> None:
+    await put_attrs(shop, ["a|b", "a\\"], [1, 2])
+    keys = {"user_id": "u|1", "category_id": [1, 2]}
+    await put(shop, "user_category.affinity", keys, clicks=[3.0, 4.0])
+    result = await infer(shop, ["a|b", "a\\"], user="u|1")
+    assert result.matrix[:, AFFINITY].tolist() == [3, 4]
+    assert (await infer(shop, ["a|b"], user="u")).matrix[0, AFFINITY] == -1
+
+
+async def test_an_id_resolved_through_text_keys_an_entity_of_text(shop: Shop) -> None:
+    titles = ["acme", "a|b", "", "nobody"]
+    ids = ["1", "2", "3", "4"]
+    await put(
+        shop,
+        "product.attrs",
+        {"product_id": ids},
+        title=titles,
+        category_id=[1] * 4,
+        in_stock=[True] * 4,
+    )
+    await put(shop, "brand.stats", {"brand_id": ["acme", "a|b"]}, rank=[1, 2])
+    result = await infer(shop, [*ids, "missing"], model_id="branded")
+    assert result.matrix[:, 0].tolist() == [1, 2, -5, -5, -5]
+    assert result.defaults["brand.stats"] == 3
+
+
+async def test_an_id_resolved_through_text_is_found_in_its_canonical_form(shop: Shop) -> None:
+    await put(
+        shop,
+        "product.attrs",
+        {"product_id": ["1", "2", "3"]},
+        title=["7", "007", "books"],
+        category_id=[1] * 3,
+        in_stock=[True] * 3,
+    )
+    await put(shop, "category.stats", {"category_id": [7]}, share=[0.875])
+    result = await infer(shop, ["1", "2", "3"], model_id="titled")
+    assert result.matrix[:, 0].tolist() == [0.875, 0.875, 0.25]
+
+
+async def test_a_stored_text_that_can_be_no_key_costs_its_own_row_only(shop: Shop) -> None:
+    await put(
+        shop,
+        "product.attrs",
+        {"product_id": ["1", "2"]},
+        title=["acme", "x" * 500],
+        category_id=[1] * 2,
+        in_stock=[True] * 2,
+    )
+    await put(shop, "brand.stats", {"brand_id": ["acme"]}, rank=[1])
+    result = await infer(shop, ["1", "2"], model_id="branded")
+    assert result.matrix[:, 0].tolist() == [1, -5]
+
+
+async def test_scores_are_the_expression_over_the_models(shop: Shop) -> None:
+    await put(shop, "product.stats", {"product_id": ["1", "2"]}, clicks=[10, 20], ctr=[0.5, 0.75])
+    result = await infer(shop, ["1", "2"], similar=[1.0, 2.0])
+    click = result.matrix @ np.array(SHOP_WEIGHTS["click"], dtype=np.float32)
+    order = result.matrix @ np.array(SHOP_WEIGHTS["order"], dtype=np.float32)
+    assert result.outputs["p_click"] == pytest.approx(click)
+    assert result.outputs["p_order"] == pytest.approx(order)
+    assert result.scores == pytest.approx(click + 4 * order)
+    assert result.scores.dtype == np.float32
+    assert result.scores.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("given", "column"),
+    [
+        (2, [2, 2]),
+        (0.5, [0.5, 0.5]),
+        ([1, 2.5], [1, 2.5]),
+        (np.array([3, 4], dtype=np.float32), [3, 4]),
+    ],
+)
+async def test_an_input_is_one_number_or_one_a_row(
+    shop: Shop, given: Any, column: list[float]
+) -> None:
+    assert (await infer(shop, ["1", "2"], similar=given)).matrix[:, 0].tolist() == column
+
+
+async def test_an_input_may_be_nan(shop: Shop) -> None:
+    result = await infer(shop, ["1", "2"], similar=[float("nan"), 1.0])
+    assert np.isnan(result.matrix[0, 0])
+    assert np.isnan(result.scores[0])
+    assert not np.isnan(result.scores[1])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[1], [1, 2, 3], [], [[1], [2]], [[1, 2]], [1, [2]], ["a", "b"], "a", 1e300, [1, 1e300]],
+    ids=repr,
+)
+async def test_an_input_that_does_not_fit_is_named(shop: Shop, given: Any) -> None:
+    error = await refusal(shop, {"user_id": "u", "product_id": ["1", "2"]}, similar=given)
+    assert (error.field or "").startswith("inputs.similar")
+
+
+async def test_an_unknown_input_is_named(shop: Shop) -> None:
+    error = await refusal(shop, {"user_id": "u", "product_id": ["1"]}, similer=1)
+    assert error.field == "inputs.similer"
+    assert "it takes ['similar']" in error.message
+
+
+@pytest.mark.parametrize(
+    ("context", "field", "tells"),
+    [
+        ({"product_id": ["1"]}, "context.user_id", "needs 'user_id'"),
+        ({"user_id": "u"}, "context.product_id", "needs 'product_id'"),
+        ({"user_id": None, "product_id": ["1"]}, "context.user_id", "needs 'user_id'"),
+        (
+            {"user_id": "u", "product_id": ["1"], "category_id": 7},
+            "context.category_id",
+            "knows no id 'category_id'",
+        ),
+        ({"user_id": ["u"], "product_id": ["1"]}, "context.user_id", "one id, not a list"),
+        ({"user_id": "u", "product_id": "1"}, "context.product_id", "a list, one id a row"),
+        ({"user_id": "u", "product_id": 1}, "context.product_id", "a list, one id a row"),
+        ({"user_id": "", "product_id": ["1"]}, "context.user_id", "not be empty"),
+        ({"user_id": True, "product_id": ["1"]}, "context.user_id", "string or an integer"),
+        ({"user_id": "x" * 500, "product_id": ["1"]}, "context.user_id", "limit"),
+        ({"user_id": "\ud800", "product_id": ["1"]}, "context.user_id", "Unicode"),
+        ({"user_id": "u", "product_id": ["1", ""]}, "context.product_id[1]", "not be empty"),
+        ({"user_id": "u", "product_id": ["1", 1.5]}, "context.product_id[1]", "not float"),
+        ({"user_id": "u", "product_id": ["1", True]}, "context.product_id[1]", "not bool"),
+        ({"user_id": "u", "product_id": ["1", None]}, "context.product_id[1]", "not NoneType"),
+        ({"user_id": "u", "product_id": [["1"]]}, "context.product_id[0]", "not list"),
+        ({"user_id": "u", "product_id": ["1", "x" * 500]}, "context.product_id[1]", "limit"),
+        ({"user_id": "u", "product_id": ["1", "\ud800"]}, "context.product_id[1]", "Unicode"),
+    ],
+    ids=lambda value: str(ascii(value))[:60],
+)
+async def test_an_id_that_does_not_fit_is_named(
+    shop: Shop, context: Any, field: str, tells: str
+) -> None:
+    error = await refusal(shop, context)
+    assert tells in error.message
+    assert error.field == field
+
+
+@pytest.mark.parametrize("category", ["books", "1.5", 2**63, "-9223372036854775809"])
+async def test_an_id_is_checked_against_the_dtype_of_its_key(shop: Shop, category: Any) -> None:
+    error = await refusal(shop, {"user_id": "u", "category_id": [1, category]}, "by_category")
+    assert error.field == "context.category_id[1]"
+
+
+async def test_the_rows_may_be_any_id_of_the_context(shop: Shop) -> None:
+    await put(shop, "category.stats", {"category_id": [7]}, share=[0.875])
+    keys = {"user_id": "u", "category_id": [8]}
+    await put(shop, "user_category.affinity", keys, clicks=[3.0])
+    context = {"user_id": "u", "category_id": ["007", 8]}
+    result = await shop.inferflow.infer(InferRequest("by_category", context), shop.revision)
+    assert result.ids == ["7", "8"]
+    assert result.matrix.tolist() == [[-1, 0.875], [3, 0.25]]
+
+
+async def test_an_unknown_model_id_is_named(shop: Shop) -> None:
+    with pytest.raises(Unknown, match="did you mean 'ranker'") as caught:
+        await infer(shop, ["1"], model_id="rankr")
+    assert (caught.value.code, caught.value.field) == ("unknown_model_id", "model_id")
+
+
+async def test_no_rows_give_an_empty_answer(shop: Shop) -> None:
+    result = await infer(shop, [])
+    assert result.ids == []
+    assert result.matrix.shape == (0, 7)
+    assert result.scores.shape == (0,)
+    assert {name: each.shape for name, each in result.outputs.items()} == {
+        "p_click": (0,),
+        "p_order": (0,),
+    }
+    assert result.defaults == {}
+
+
+async def test_more_rows_than_the_limit_are_refused(shop: Shop) -> None:
+    limited = InferflowService(shop.features, shop.models, shop.source, max_rows=3)
+    request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3"]})
+    assert len((await limited.infer(request, shop.revision)).ids) == 3
+    more = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3", "4"]})
+    with pytest.raises(TooLarge, match="4 rows, the limit is 3") as caught:
+        await limited.infer(more, shop.revision)
+    assert caught.value.field == "context.product_id"
+
+
+async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop: Shop) -> None:
+    class Down:
+        async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+            raise Unavailable("down")
+
+        async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+            raise Unavailable("down")
+
+        async def close(self) -> None:
+            pass
+
+    features = FeatureService(Down(), shop.source)
+    service = InferflowService(features, shop.models, shop.source)
+    request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2"]})
+    result = await service.infer(request, shop.revision)
+    assert result.matrix.tolist() == [DEFAULTS] * 2
+    assert set(result.defaults.values()) == {2}
+
+
+@dataclass(frozen=True)
+class World:
+    """What is stored, by small numbers of products and categories; None is a missing row."""
+
+    age: int | None
+    stats: dict[int, tuple[int | None, float | None]]
+    attrs: dict[int, tuple[int | None, bool | None]]
+    shares: dict[int, float]
+    affinities: dict[int, float]
+    request: list[int]
+    as_text: list[bool]
+    similar: float | list[float] | None
+
+
+QUARTERS = st.integers(-400, 400).map(lambda number: number / 4)
+PRODUCTS, CATEGORIES = st.integers(0, 5), st.integers(0, 3)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    request = draw(st.lists(PRODUCTS, min_size=1, max_size=8))
+    rows = len(request)
+    inputs = st.one_of(st.none(), QUARTERS, st.lists(QUARTERS, min_size=rows, max_size=rows))
+    clicks, maybe = st.integers(0, 1000), st.none()
+    return World(
+        draw(st.none() | st.integers(-100, 100)),
+        draw(st.dictionaries(PRODUCTS, st.tuples(maybe | clicks, maybe | QUARTERS))),
+        draw(st.dictionaries(PRODUCTS, st.tuples(maybe | CATEGORIES, maybe | st.booleans()))),
+        draw(st.dictionaries(CATEGORIES, QUARTERS)),
+        draw(st.dictionaries(CATEGORIES, QUARTERS)),
+        request,
+        draw(st.lists(st.booleans(), min_size=rows, max_size=rows)),
+        draw(inputs),
+    )
+
+
+def expected(world: World) -> tuple[list[list[float]], dict[str, int]]:
+    """Walk over the rows, one by one: the matrix, and the rows that got defaults by group."""
+    matrix: list[list[float]] = []
+    defaults: dict[str, int] = {}
+
+    def missing(group: str, default: float) -> float:
+        defaults[group] = defaults.get(group, 0) + 1
+        return default
+
+    for at, product in enumerate(world.request):
+        similar = world.similar[at] if isinstance(world.similar, list) else world.similar or 0.0
+        age = missing("user.profile", 30) if world.age is None else world.age
+        clicks, ctr = world.stats.get(product, (None, None))
+        if product not in world.stats:
+            missing("product.stats", 0)
+        category, in_stock = world.attrs.get(product, (None, None))
+        if product not in world.attrs:
+            missing("product.attrs", 0)
+        share = world.shares.get(category) if category is not None else None
+        affinity = world.affinities.get(category) if category is not None else None
+        matrix.append(
+            [
+                similar,
+                age,
+                0.5 if ctr is None else ctr,
+                0 if clicks is None else clicks,
+                1 if in_stock is None else in_stock,
+                missing("category.stats", 0.25) if share is None else share,
+                missing("user_category.affinity", -1) if affinity is None else affinity,
+            ]
+        )
+    return matrix, defaults
+
+
+class Bench:
+    """One shop for all examples; each has ids of its own, so that none meets another's rows."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.turns = count(1)
+
+    async def run(self, world: World) -> InferResult:
+        shop, base = self.shop, next(self.turns) * 1000
+
+        def shifted(ids: Sequence[int]) -> list[int]:
+            return [base + each for each in ids]
+
+        if world.age is not None:
+            await put(shop, "user.profile", {"user_id": base}, age=[world.age])
+        if world.stats:
+            clicks, ctr = zip(*world.stats.values(), strict=True)
+            keys = {"product_id": shifted([*world.stats])}
+            await put(shop, "product.stats", keys, clicks=clicks, ctr=ctr)
+        if world.attrs:
+            categories, stock = zip(*world.attrs.values(), strict=True)
+            await put(
+                shop,
+                "product.attrs",
+                {"product_id": shifted([*world.attrs])},
+                title=["é"] * len(world.attrs),
+                category_id=[None if each is None else base + each for each in categories],
+                in_stock=stock,
+            )
+        if world.shares:
+            keys = {"category_id": shifted([*world.shares])}
+            await put(shop, "category.stats", keys, share=[*world.shares.values()])
+        if world.affinities:
+            await put(
+                shop,
+                "user_category.affinity",
+                {"user_id": base, "category_id": shifted([*world.affinities])},
+                clicks=[*world.affinities.values()],
+            )
+        ids = shifted(world.request)
+        mixed = [str(i) if text else i for i, text in zip(ids, world.as_text, strict=True)]
+        inputs = {} if world.similar is None else {"similar": world.similar}
+        return await infer(shop, mixed, base, **inputs)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    shop = open_bigger_shop(tmp_path_factory.mktemp("bench"))
+    # category 0 is the default of a product's: were it taken for an id, these would show
+    asyncio.run(put(shop, "category.stats", {"category_id": [0]}, share=[777.0]))
+    yield Bench(shop)
+    asyncio.run(shop.close())
+
+
+@settings(deadline=None, max_examples=60)
+@given(world=worlds())
+def test_the_matrix_is_that_of_a_walk_over_the_rows(bench: Bench, world: World) -> None:
+    result = asyncio.run(bench.run(world))
+    matrix, defaults = expected(world)
+    assert result.matrix.tolist() == matrix
+    assert result.defaults == defaults
+    click, order = (np.array(SHOP_WEIGHTS[name]) for name in ("click", "order"))
+    scores = np.array(matrix) @ (click + 4 * order)
+    assert result.scores.tolist() == pytest.approx(scores.tolist(), rel=1e-4, abs=1e-3)

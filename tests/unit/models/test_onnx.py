@@ -1,0 +1,200 @@
+"""ONNX files as people bring them: what is taken, what is refused, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kirana.errors import ConfigurationError, InvalidInput, Unknown
+from kirana.models.onnx import OnnxModel
+from tests.support import write_linear_model
+
+Shape = Sequence[int | str | None]
+FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+
+
+def write(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[tuple[str, int, Shape]],
+    outputs: Sequence[tuple[str, int, Shape]],
+    weights: dict[str, np.ndarray] | None = None,  # type: ignore[type-arg]
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+        [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def ones(rows: int, columns: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.ones((rows, columns), dtype=np.float32)
+
+
+def linear(path: Path) -> Path:
+    write_linear_model(path, [1.0, 2.0, 4.0], "p")
+    return path
+
+
+def two_outputs(path: Path) -> Path:
+    """`column` is [n, 1], `flat` is [n], `wide` is [n, 2], `count` is [n, 1] of integers."""
+    return write(
+        path,
+        [
+            helper.make_node("MatMul", ["x", "w"], ["column"]),
+            helper.make_node("ReduceSum", ["x", "one"], ["flat"], keepdims=0),
+            helper.make_node("MatMul", ["x", "w2"], ["wide"]),
+            helper.make_node("Cast", ["column"], ["count"], to=INT64),
+        ],
+        [("x", FLOAT, ["n", 3])],
+        [
+            ("column", FLOAT, ["n", 1]),
+            ("flat", FLOAT, ["n"]),
+            ("wide", FLOAT, ["n", 2]),
+            ("count", INT64, ["n", 1]),
+        ],
+        {
+            "w": np.array([[1], [2], [4]], dtype=np.float32),
+            "w2": ones(3, 2),
+            "one": np.array([1], dtype=np.int64),
+        },
+    )
+
+
+def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
+    signature = OnnxModel("m", linear(tmp_path / "m.onnx")).signature
+    assert (signature.width, signature.outputs) == (3, ("p",))
+
+
+def test_a_model_scores_each_row(tmp_path: Path) -> None:
+    model = OnnxModel("m", linear(tmp_path / "m.onnx"))
+    matrix = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=np.float32)
+    scores = model.run(matrix, "p")
+    assert scores.tolist() == [1, 2, 7]
+    assert scores.dtype == np.float32
+
+
+def test_a_matrix_that_is_a_view_is_scored_as_it_reads(tmp_path: Path) -> None:
+    model = OnnxModel("m", linear(tmp_path / "m.onnx"))
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert model.run(matrix[::2], "p").tolist() == [10, 52]
+    assert model.run(np.asfortranarray(matrix), "p").tolist() == [10, 31, 52, 73]
+
+
+def test_outputs_of_one_value_a_row_come_flat_whatever_their_shape(tmp_path: Path) -> None:
+    model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
+    matrix = np.array([[1, 2, 3], [0, 0, 1]], dtype=np.float32)
+    assert model.run(matrix, "column").tolist() == [17, 4]
+    assert model.run(matrix, "flat").tolist() == [6, 1]
+    assert model.run(matrix[:1], "column").shape == (1,)
+    assert model.run(matrix[:0], "flat").shape == (0,)
+
+
+def test_outputs_of_other_shapes_or_types_are_none(tmp_path: Path) -> None:
+    model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
+    assert model.signature.outputs == ("column", "flat")
+    for output in ("wide", "count", "columm"):
+        with pytest.raises(Unknown, match="unknown output") as caught:
+            model.run(ones(2, 3), output)
+        assert caught.value.code == "unknown_output"
+
+
+@pytest.mark.parametrize("width", [0, 2, 4])
+def test_a_matrix_of_another_width_is_refused(tmp_path: Path, width: int) -> None:
+    model = OnnxModel("m", linear(tmp_path / "m.onnx"))
+    with pytest.raises(InvalidInput, match=f"takes 3 columns, not {width}"):
+        model.run(ones(2, width), "p")
+
+
+def test_an_open_width_takes_any(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.onnx",
+        [helper.make_node("ReduceSum", ["x", "one"], ["p"], keepdims=0)],
+        [("x", FLOAT, ["n", "width"])],
+        [("p", FLOAT, ["n"])],
+        {"one": np.array([1], dtype=np.int64)},
+    )
+    model = OnnxModel("m", path)
+    assert model.signature.width is None
+    assert model.run(ones(2, 5), "p").tolist() == [5, 5]
+    assert model.run(ones(1, 2), "p").tolist() == [2]
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="model 'm': there is no file") as caught:
+        OnnxModel("m", tmp_path / "m.onnx")
+    assert caught.value.field == "path"
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        OnnxModel("m", tmp_path)
+
+
+@pytest.mark.parametrize("cut", ["empty", "text", "half"])
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, cut: str) -> None:
+    path = linear(tmp_path / "m.onnx")
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"not a model", "half": whole[: len(whole) // 2]}[cut])
+    with pytest.raises(ConfigurationError, match=r"model 'm'") as caught:
+        OnnxModel("m", path)
+    assert caught.value.field == "path"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        ([("x", DOUBLE, ["n", 3])], r"x tensor\(double\)"),
+        ([("x", INT64, ["n", 3])], r"x tensor\(int64\)"),
+        ([("x", FLOAT, ["n"])], r"x tensor\(float\)"),
+        ([("x", FLOAT, ["n", 3, 1])], r"x tensor\(float\)"),
+        ([("x", FLOAT, ["n", 3]), ("y", FLOAT, ["n", 3])], r"x tensor\(float\).*, y tensor"),
+    ],
+    ids=["double", "integers", "a vector", "a cube", "two inputs"],
+)
+def test_a_model_that_takes_no_float32_matrix_is_refused(
+    tmp_path: Path, inputs: list[tuple[str, int, Shape]], found: str
+) -> None:
+    name, dtype, shape = inputs[0]
+    nodes = [helper.make_node("Identity", [name], ["p"])]
+    path = write(tmp_path / "m.onnx", nodes, inputs, [("p", dtype, shape)])
+    with pytest.raises(ConfigurationError, match=f"must take one float32 matrix.*not {found}"):
+        OnnxModel("m", path)
+
+
+def test_a_model_for_a_fixed_number_of_rows_is_refused(tmp_path: Path) -> None:
+    """It would fail at the first request of another size, after it went live."""
+    path = write(
+        tmp_path / "m.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["p"])],
+        [("x", FLOAT, [1, 3])],
+        [("p", FLOAT, [1, 1])],
+        {"w": ones(3, 1)},
+    )
+    with pytest.raises(ConfigurationError, match="rows"):
+        OnnxModel("m", path)
+
+
+def test_a_matrix_that_an_open_width_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["p"])],
+        [("x", FLOAT, ["n", "width"])],
+        [("p", FLOAT, ["n", 1])],
+        {"w": ones(3, 1)},
+    )
+    model = OnnxModel("m", path)
+    assert model.run(ones(2, 3), "p").tolist() == [3, 3]
+    with pytest.raises(InvalidInput, match="model 'm'"):
+        model.run(ones(2, 4), "p")

@@ -1,0 +1,319 @@
+"""Arithmetic of the catalog: as Python computes it, and nothing else of Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kirana.errors import InvalidInput
+from kirana.expressions import MAX_LENGTH, Expression
+
+VARIABLES = {"a": 1.5, "b": -2.0, "c": 0.25}
+
+numbers = st.floats(0, 1e6).map(repr) | st.integers(0, 1000).map(str)
+
+
+def combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    binary = st.tuples(inner, st.sampled_from("+-*/%"), inner).map(" ".join)
+    power = inner.map(lambda each: f"({each}) ** 2")
+    return binary.map("({})".format) | power | inner.map("-{}".format) | inner.map("abs({})".format)
+
+
+arithmetic = st.recursive(numbers | st.sampled_from(list(VARIABLES)), combine, max_leaves=12)
+
+
+@settings(deadline=None)
+@given(arithmetic)
+def test_arithmetic_is_pythons_own_on_floats(text: str) -> None:
+    try:
+        wanted = eval(text, {"abs": abs}, VARIABLES)
+    except (ZeroDivisionError, OverflowError):
+        with pytest.raises(InvalidInput):
+            Expression(text)(VARIABLES)
+        return
+    found = Expression(text)(VARIABLES)
+    assert np.shape(found) == ()
+    assert found == pytest.approx(wanted, rel=1e-9, abs=1e-300, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(arithmetic, st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5))
+def test_a_column_is_computed_as_its_cells_are(text: str, column: list[float]) -> None:
+    expression = Expression(text)
+    cells = []
+    for value in column:
+        try:
+            cells.append(float(expression({**VARIABLES, "a": value})))
+        except InvalidInput:
+            return
+    try:
+        found = expression({**VARIABLES, "a": np.array(column)})
+    except InvalidInput:
+        # constants alone can't be computed either
+        return
+    np.testing.assert_allclose(np.broadcast_to(found, len(column)), cells, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1 + 2 * 3", 7.0),
+        ("7 % 4", 3.0),
+        ("2 ** -1", 0.5),
+        ("-2 ** 2", -4.0),
+        ("+a", 1.5),
+        ("  a  ", 1.5),
+        ("a < 2", True),
+        ("a == 1.5", True),
+        ("a != 1.5", False),
+        ("a >= 2", False),
+        ("not a > 2", True),
+        ("a > 1 and b > 1", False),
+        ("a > 1 or b > 1", True),
+        ("a > 1 and b < 1 and c < 1", True),
+        ("True and not False", True),
+        ("'x' == 'x'", True),
+        ("clip(5, 0, 1)", 1.0),
+        ("exp(0) + log(1) + log1p(0) + sqrt(4)", 3.0),
+        ("max(a, b) - min(a, b)", 3.5),
+        ("sigmoid(0)", 0.5),
+        ("where(a > b, a, b)", 1.5),
+        ("abs(b)", 2.0),
+    ],
+)
+def test_each_operator_and_function_does_what_it_says(text: str, wanted: object) -> None:
+    assert Expression(text)(VARIABLES) == wanted
+
+
+def test_integers_are_floats_so_that_columns_of_integers_divide_and_grow() -> None:
+    clicks = np.array([1, 2**31 - 1], dtype=np.int32)
+    assert Expression("clicks * 2")({"clicks": clicks}).tolist() == [2.0, 2.0**32 - 2]
+    assert Expression("clicks ** -1")({"clicks": clicks[:1]}).tolist() == [1.0]
+
+
+def test_and_or_not_work_on_columns() -> None:
+    columns = {"a": np.array([0.0, 1.0, 2.0]), "b": np.array([1.0, 0.0, 2.0])}
+    assert Expression("a and b")(columns).tolist() == [False, False, True]
+    assert Expression("a > 0 or b > 0")(columns).tolist() == [True, True, True]
+    assert Expression("not a")(columns).tolist() == [True, False, False]
+    assert Expression("a > 0 and not b > 0")(columns).tolist() == [False, True, False]
+    assert Expression("where(a > b, 1, 0 - 1)")(columns).tolist() == [-1.0, 1.0, -1.0]
+
+
+def test_division_by_zero_in_a_column_is_a_cell_not_an_error() -> None:
+    columns = {"a": np.array([1.0, 0.0, -1.0]), "b": np.zeros(3)}
+    found = Expression("a / b")(columns).tolist()
+    assert (found[0], math.isnan(found[1]), found[2]) == (math.inf, True, -math.inf)
+    assert Expression("log(b)")(columns).tolist() == [-math.inf] * 3
+
+
+@pytest.mark.parametrize("items", [[], ["x"], ["x", "y"]])
+def test_the_size_of_a_list_is_its_length(items: list[str]) -> None:
+    assert Expression("size(recent) < 2")({"recent": items}) == (len(items) < 2)
+
+
+def test_names_are_the_variables_without_the_functions() -> None:
+    assert Expression("max(a, 2) + where(b > c, 'd', e)").names == {"a", "b", "c", "e"}
+    assert Expression("1 + 1").names == frozenset()
+
+
+def test_a_variable_that_is_not_known_is_named() -> None:
+    expression = Expression("p_click + p_ordr")
+    expression.require({"p_click": 1, "p_ordr": 2})
+    with pytest.raises(InvalidInput, match="unknown 'p_ordr', did you mean 'p_order'"):
+        expression.require(frozenset({"p_click", "p_order"}))
+
+
+FORBIDDEN = [
+    "a.real",
+    "a.__class__.__mro__",
+    "''.join",
+    "'{0.__class__}'.format(a)",
+    "().__class__",
+    "a[0]",
+    "a[:]",
+    "print(1)",
+    "eval('1')",
+    "__import__('os')",
+    "getattr(a, 'b')",
+    "abs.__call__(1)",
+    "abs(1)(2)",
+    "(abs)(1)(2)",
+    "lambda: 1",
+    "lambda a: a",
+    "[a for a in b]",
+    "{a for a in b}",
+    "{a: 1 for a in b}",
+    "max(a for a in b)",
+    "[a]",
+    "(a, b)",
+    "{1}",
+    "{}",
+    "a if b else c",
+    "(a := 1)",
+    "f'{a}'",
+    "f'{a.__class__}'",
+    "await a",
+    "*a",
+    "max(*a)",
+    "abs(x=1)",
+    "abs(**a)",
+    "a in b",
+    "a is b",
+    "1 < a < 2",
+    "a // b",
+    "a @ b",
+    "a << 2",
+    "a & b",
+    "a | b",
+    "a ^ b",
+    "~a",
+    "None",
+    "...",
+    "1j",
+    "b'x'",
+    "",
+    "   ",
+    "#",
+    "a b",
+    "a;b",
+    "a = 1",
+    "import os",
+    "yield a",
+    "a +",
+    "(a",
+    "'a",
+    "a\0b",
+    "a\n+ b",
+    "\\",
+    "\ud800",
+    "'\\d'",
+]
+
+
+@pytest.mark.parametrize("text", FORBIDDEN, ids=ascii)
+def test_everything_else_of_python_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(text)
+
+
+@pytest.mark.parametrize("name", ["_and", "_or", "_not", "__builtins__"])
+def test_the_names_behind_the_operators_are_nobodys(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(f"{name}(a, b)")
+    with pytest.raises(InvalidInput):
+        Expression(name)({})
+
+
+@pytest.mark.parametrize("name", ["abs", "size"])
+def test_a_function_is_no_value(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(name)({})
+
+
+def test_a_missing_variable_is_bad_input() -> None:
+    with pytest.raises(InvalidInput, match="nowhere"):
+        Expression("nowhere + 1")({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["abs()", "abs(1, 2)", "max(1)", "max(1, 2, 3)", "where(1)", "clip(1)", "size()", "log(1, 2)"],
+)
+def test_a_wrong_number_of_arguments_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(text)({})
+
+
+@pytest.mark.parametrize("text", ["max(7, 8, a)", "sqrt(4, a)", "clip(9, 3, 4, a)", "abs(7, a)"])
+def test_no_expression_writes_into_a_column(text: str) -> None:
+    column = np.ones(3)
+    with suppress(InvalidInput):
+        Expression(text)({"a": column})
+    assert column.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("1 / 0", {}),
+        ("1 % 0", {}),
+        ("0 ** -1", {}),
+        ("10 ** 10 ** 10", {}),
+        ("a + 1", {"a": None}),
+        ("a + 1", {"a": "x"}),
+        ("a + 1", {"a": {}}),
+        ("a < 1", {"a": "x"}),
+        ("exp(a)", {"a": object()}),
+        ("a + b", {"a": np.ones(2), "b": np.ones(3)}),
+        ("-a", {"a": "x"}),
+        ("abs('x')", {}),
+        ("'a' * 100", {}),
+        ("a + 1", {"a": 10**400}),
+    ],
+)
+def test_values_that_do_not_fit_are_bad_input(text: str, variables: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(text)(variables)
+
+
+@pytest.mark.parametrize("text", ["'%s' % a", "'%99d' % 1", "'%(x)s' % a", "'a' + 'b'", "'a' * a"])
+def test_text_is_to_compare_with_only(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        Expression(text)({"a": 3})
+
+
+def test_a_power_without_a_real_value_is_no_complex_number() -> None:
+    with np.errstate(all="ignore"):
+        try:
+            found = Expression("a ** 0.5")({"a": -8.0})
+        except InvalidInput:
+            return
+    assert not np.iscomplexobj(found)
+
+
+def test_the_powers_of_an_integer_variable_are_of_floats() -> None:
+    with pytest.raises(InvalidInput):
+        Expression("a ** a ** a")({"a": 7})
+
+
+HUGE: list[Callable[[], str]] = [
+    lambda: "a" * (MAX_LENGTH + 1),
+    lambda: "9" * 1_999,
+    lambda: "9" * 400,
+    lambda: "0x" + "f" * 1_900,
+    lambda: "(" * 900 + "a" + ")" * 900,
+    lambda: "(" * 1_999,
+    lambda: "-" * 1_999 + "a",
+    lambda: "-" * 1_900 + "1",
+    lambda: "+".join("a" * 1_000),
+    lambda: "a**" * 600 + "a",
+    lambda: "not " * 490 + "a",
+    lambda: "abs(" * 390 + "a" + ")" * 390,
+    lambda: "[" * 1_000,
+    lambda: "abs(" * 499,
+]
+
+
+@pytest.mark.parametrize("make", HUGE, ids=range(len(HUGE)))
+def test_huge_and_deep_texts_are_read_or_refused(make: Callable[[], str]) -> None:
+    with suppress(InvalidInput):
+        Expression(make())({"a": 1.0})
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab01.()+-*/%<>=!,'\"_ [{}]:\\nofrt", max_size=30) | st.text(max_size=20))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        expression = Expression(text)
+    except InvalidInput:
+        return
+    with suppress(InvalidInput):
+        expression(dict.fromkeys(expression.names, 1.0))
