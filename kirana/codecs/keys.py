@@ -47,6 +47,17 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
     return texts
 
 
+def id_text(key: Key, value: object, *, field: str) -> str:
+    """Return the canonical text of a single id, by whose own name an error goes."""
+    try:
+        texts = id_texts(key, [value], field=field)  # type: ignore[list-item]
+        check_lengths(texts, field=field)
+    except InvalidInput as error:
+        error.field = field
+        raise
+    return texts[0]
+
+
 def _integer_text(value: str | int, dtype: str, field: str) -> str:
     if isinstance(value, str) and not _INTEGER.fullmatch(value):
         raise InvalidInput(f"'{value[:60]}' is not an integer ({dtype})", field=field)
@@ -127,12 +138,15 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
     columns = []
     for key in entity.keys:
         ids = keys[key.name]
+        path = f"{field}.{key.name}"
         if isinstance(ids, list):
-            columns.append(id_texts(key, ids, field=f"{field}.{key.name}"))
+            columns.append(id_texts(key, ids, field=path))
+            check_lengths(columns[-1], field=path)
         else:
-            columns.append(id_texts(key, [ids], field=f"{field}.{key.name}") * rows)  # type: ignore[list-item]
+            columns.append([id_text(key, ids, field=path)] * rows)
     texts = join_ids(columns)
-    check_lengths(texts, field=f"{field}.{wanted[0]}")
+    if texts != columns[0]:
+        check_lengths(texts, field=f"{field}.{wanted[0]}")
     return texts
 
 

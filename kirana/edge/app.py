@@ -144,7 +144,8 @@ class Edge:
     def _timeout_ms(self, scope: Scope) -> int:
         for name, value in scope["headers"]:
             if name == TIMEOUT_HEADER:
-                if not value.isdigit() or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+                short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
+                if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
                     raise InvalidInput(
                         f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode()
                     )

@@ -48,10 +48,18 @@ class HttpRequest:
         try:
             decoded: M = decoder.decode(self.body)
         except msgspec.ValidationError as error:
-            raise from_validation(error) from None
+            self._require_json()
+            raise from_validation(error, self.body, message) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from None
+            raise _not_json(error) from None
         return decoded
+
+    def _require_json(self) -> None:
+        """What is of a wrong type may be followed by what is no JSON at all: that comes first."""
+        try:
+            msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _not_json(error) from None
 
     def query(self, known: Mapping[str, str]) -> dict[str, int]:
         """Parse a query string of whole numbers; `known` says what each is for."""
@@ -69,6 +77,10 @@ class HttpRequest:
         return found
 
 
+def _not_json(error: Exception) -> HttpError:
+    return HttpError(400, "invalid_json", f"the body is no JSON: {error}")
+
+
 def json_bytes(value: object) -> bytes:
     """Serialize, numpy arrays included. Arrays must be finite: see `kirana.edge.json_values`."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -79,8 +91,10 @@ def path_segments(scope: Scope) -> tuple[str, ...]:
 
     Raises `InvalidInput` for a segment that is not UTF-8.
     """
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    raw: bytes | None = scope.get("raw_path")
     root: str = scope.get("root_path", "")
+    if raw is None:
+        return tuple(scope["path"].removeprefix(root).split("/")[1:])
     path = raw.decode("latin-1").partition("?")[0].removeprefix(root)
     try:
         return tuple(unquote(each, errors="strict") for each in path.split("/")[1:])
@@ -91,19 +105,14 @@ def path_segments(scope: Scope) -> tuple[str, ...]:
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the whole body. Raises `TooLarge` as soon as it is, `Disconnected` if it ends."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise TooLarge(f"a body of {int(value)} bytes is over the limit of {limit}")
+        if name == b"content-length" and (len(value) > 15 or int(value) > limit):
+            raise TooLarge(f"the body is over the limit of {limit} bytes")
         if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
             shown = value.decode("latin-1")[:60]
             raise HttpError(415, "unsupported_media_type", f"send application/json, not '{shown}'")
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Disconnected
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _bounded(body, limit)
-    chunks, size = [body], len(body)
-    while message.get("more_body", False):
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
@@ -111,13 +120,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         size += len(chunks[-1])
         if size > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
-    return b"".join(chunks)
-
-
-def _bounded(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
-        raise TooLarge(f"a body of {len(body)} bytes is over the limit of {limit}")
-    return body
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def reply(

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs import Column
-from kirana.errors import InvalidInput, Unknown
+from kirana.errors import InvalidInput, TooLarge, Unknown
 from kirana.schema import NON_FINITE, NUMERIC, Array, Feature, SchemaVersion, fits_float
+
+MAX_STRING = 200_000
 
 
 def columns_of(
@@ -57,6 +59,10 @@ def _strings(values: Sequence[Any], field: str) -> Array:
             raise _refuse(value, "a string", field, at)
         if not value.isascii() and not _is_unicode(value):
             raise _refuse(value, "valid Unicode", field, at)
+        if len(value) > MAX_STRING:
+            raise TooLarge(
+                f"{len(value)} characters, the limit is {MAX_STRING}", field=f"{field}[{at}]"
+            )
     return np.array(values, dtype=object)
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs import Column, Status
-from kirana.codecs.keys import check_lengths, id_texts, join_ids
+from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_text, id_texts, join_ids
+from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
@@ -29,10 +29,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Canonical texts of one id: a value for each row, or one for all. "" is unknown."""
+    """Texts of one id: a value for each row, or one for all. "" is unknown.
+
+    `as_stored` texts come out of a string feature: anything, that may be no id of an entity.
+    """
 
     texts: list[str]
     per_row: bool
+    as_stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,16 @@ class InferflowService:
             if many != (name == plan.rows):
                 wanted = "a list, one id a row" if name == plan.rows else "one id, not a list"
                 raise InvalidInput(f"'{name}' must be {wanted}", field=field)
-            given: list[str | int] = [value] if isinstance(value, str | int) else list(value)
+            key = _key_of(entities[name], name)
+            if isinstance(value, str | int):
+                ids[name] = _Ids([id_text(key, value, field=field)], per_row=False)
+                continue
+            given = list(value)
             if len(given) > self._max_rows:
                 raise TooLarge(f"{len(given)} rows, the limit is {self._max_rows}", field=field)
-            texts = id_texts(_key_of(entities[name], name), given, field=field)
-            ids[name] = _Ids(texts, per_row=many)
+            texts = id_texts(key, given, field=field)
+            check_lengths(texts, field=field)
+            ids[name] = _Ids(texts, per_row=True)
         return ids
 
     async def _run_stage(
@@ -124,7 +133,8 @@ class InferflowService:
     ) -> None:
         stays = rows <= 2 * INLINE_ROWS
         keys = [
-            await bounded(stays, _distinct_keys, [ids[name] for name in read.ids]) for read in stage
+            await bounded(stays, _distinct_keys, read.entity, [ids[name] for name in read.ids])
+            for read in stage
         ]
         queries = [
             FeatureQuery(
@@ -132,6 +142,7 @@ class InferflowService:
                 found.texts,
                 read.matrix,
                 tuple(dict.fromkeys(feature for _, feature in read.resolves)),
+                provenance=bool(read.resolves),
             )
             for read, found in zip(stage, keys, strict=True)
         ]
@@ -171,15 +182,22 @@ def _key_of(entity: Entity, name: str) -> Key:
     return next((key for key in entity.keys if key.name == name), entity.keys[0])
 
 
-def _distinct_keys(ids: Sequence[_Ids]) -> _Keys:
+def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
     """Join an entity's ids to key texts and keep each distinct one once.
 
-    An unknown id ("") makes a key that no row is ever stored under.
+    An unknown id ("") makes a key that no row is ever stored under, and so does what is too long.
     """
     per_row = any(each.per_row for each in ids)
     rows = max(len(each.texts) for each in ids)
-    texts = join_ids([each.texts if each.per_row else each.texts * rows for each in ids])
-    check_lengths(texts, field="context")
+    columns = [
+        [_as_id(key, text) for text in each.texts] if each.as_stored else each.texts
+        for key, each in zip(entity.keys, ids, strict=True)
+    ]
+    texts = join_ids(
+        [c if each.per_row else c * rows for c, each in zip(columns, ids, strict=True)]
+    )
+    if max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
+        texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
     if len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
     places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
@@ -188,17 +206,22 @@ def _distinct_keys(ids: Sequence[_Ids]) -> _Keys:
 
 
 def _resolved_ids(answer: EntityRows, feature: str, keys: _Keys) -> _Ids:
-    """Ids out of a feature; "" where the row is not there, so that no default becomes an id."""
-    column: Column = answer.columns[feature]
-    texts = [str(each) for each in column.values.tolist()]
-    unknown = answer.status[feature.partition(".")[0]] != Status.OK
-    if column.nulls is not None:
-        unknown = unknown | column.nulls
-    for at in np.flatnonzero(unknown).tolist():
+    """Ids out of a feature; "" where none is stored, so that no default becomes an id."""
+    values = answer.columns[feature].values
+    texts = [str(each) for each in values.tolist()]
+    for at in np.flatnonzero(answer.provenance[feature] != Provenance.STORED).tolist():
         texts[at] = ""
     if keys.index is not None:
         texts = [texts[at] for at in keys.index.tolist()]
-    return _Ids(texts, keys.per_row)
+    return _Ids(texts, keys.per_row, as_stored=values.dtype == object)
+
+
+def _as_id(key: Key, text: str) -> str:
+    """Return a stored text as the id that it spells, "" where it can be none."""
+    try:
+        return id_text(key, text, field="")
+    except InvalidInput:
+        return ""
 
 
 def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floats]:
@@ -210,9 +233,10 @@ def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floa
             )
     inputs: dict[str, Floats] = {}
     for name, default in plan.inputs.items():
+        given = request.inputs.get(name, default)
         try:
-            values = np.asarray(request.inputs.get(name, default), dtype=np.float32)
-        except (TypeError, ValueError) as error:
+            values = _floats(given)
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"an input holds numbers: {error}", field=f"inputs.{name}") from None
         if values.ndim and values.shape != (rows,):
             raise InvalidInput(
@@ -221,3 +245,13 @@ def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floa
             )
         inputs[name] = np.broadcast_to(values, (rows,))
     return inputs
+
+
+def _floats(given: object) -> Floats:
+    """Raise `ValueError` for a number that is infinite as a float32, and was not before."""
+    if isinstance(given, np.ndarray) and given.dtype == np.float32:
+        return given
+    wide = np.asarray(given, dtype=np.float64)
+    if (np.isfinite(wide) & (np.abs(wide) > float(np.finfo(np.float32).max))).any():
+        raise ValueError("a number is out of the range of float32")
+    return wide.astype(np.float32)

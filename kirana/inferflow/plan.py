@@ -106,6 +106,12 @@ class _Compiler:
             if entity not in self.catalog.entities:
                 hint = did_you_mean(entity, self.catalog.entities)
                 self.refuse(f"context.{name}", f"unknown entity '{entity}': {hint}")
+            first = next(each for each, of in inferflow.context.items() if of == entity)
+            if first != name:
+                message = (
+                    f"'{entity}' is named by '{first}' already: which one would a feature mean?"
+                )
+                self.refuse(f"context.{name}", message)
             self.stage_of[name] = 0
         if inferflow.rows not in inferflow.context:
             hint = did_you_mean(inferflow.rows, inferflow.context)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
+
+import orjson
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
@@ -62,6 +65,8 @@ class InteractionService:
             types.catalog.event_type(event.event, field=f"events[{at}].event")
             _check_id(event.user_id, f"events[{at}].user_id")
             _check_id(event.product_id, f"events[{at}].product_id")
+            if event.metadata is not None:
+                _check_metadata(event.metadata, f"events[{at}].metadata")
             if not 0 <= event.timestamp_ms <= latest:
                 reason = "is before 1970" if event.timestamp_ms < 0 else "is in the future"
                 raise InvalidInput(
@@ -74,9 +79,9 @@ class InteractionService:
         types = await self._types.at(revision)
         now_ms = int(self._clock() * 1000)
         bounded = []
-        for query in queries:
-            types.catalog.event_type(query.event, field="event")
-            _check_id(query.user_id, "user_id")
+        for at, query in enumerate(queries):
+            types.catalog.event_type(query.event, field=f"queries[{at}].event")
+            _check_id(query.user_id, f"queries[{at}].user_id")
             ttl_ms = types.retention[query.event].ttl_ms
             if ttl_ms:
                 query = replace(query, since_ms=max(query.since_ms, now_ms - ttl_ms + 1))
@@ -90,6 +95,13 @@ class InteractionService:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _check_metadata(metadata: dict[str, Any], field: str) -> None:
+    try:
+        orjson.dumps(metadata)
+    except TypeError as error:
+        raise InvalidInput(f"this can't be stored: {error}", field=field) from None
 
 
 def _check_id(value: str, field: str) -> None:

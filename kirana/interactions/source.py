@@ -61,7 +61,10 @@ class InteractionSource(Protocol):
         """
 
     async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
-        """Answer all queries. Raises `Unknown` for an event type, never for a user."""
+        """Answer all queries. Raises `Unknown` for an event type, never for a user.
+
+        Fields are like `queries[3].event`.
+        """
 
     async def forget(self, user_id: str, revision: int) -> int:
         """Remove everything of one person; return how many events that were."""

@@ -56,7 +56,13 @@ class OnnxModel:
                 f"model '{self.name}' must take one float32 matrix [rows, columns], not {found}",
                 field="path",
             )
-        width = inputs[0].shape[1]
+        rows, width = inputs[0].shape
+        if isinstance(rows, int):
+            raise ConfigurationError(
+                f"model '{self.name}' takes {rows} rows and no other number: export it with an "
+                "open first dimension",
+                field="path",
+            )
         outputs = tuple(
             each.name
             for each in self._session.get_outputs()
@@ -73,5 +79,8 @@ class OnnxModel:
             )
         if output not in self.signature.outputs:
             raise Unknown("output", output, self.signature.outputs)
-        scores: Scores = self._session.run([output], {self._input: matrix})[0]
+        try:
+            scores: Scores = self._session.run([output], {self._input: matrix})[0]
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise InvalidInput(f"model '{self.name}' can't score this matrix: {error}") from None
         return scores.reshape(-1)

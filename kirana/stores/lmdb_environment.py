@@ -3,7 +3,7 @@
 Reads run where they are called. Writes of all callers go to one thread, which commits those
 that wait together, with one fsync. When the map is full the writer doubles it; readers in other
 processes meet `MapResizedError` and follow. A map may only change while no transaction of its
-process is open: the two locks see to that.
+process is open: a lock keeps writers apart, and a count of the readers tells when there is none.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,8 @@ class Environment:
     def __init__(self, folder: Path, map_bytes: int) -> None:
         self.folder = folder
         self.users = 1
-        self._reading = threading.Lock()
+        self._readers = 0
+        self._no_reader = threading.Condition()
         self._writing = threading.Lock()
         self._submitting = threading.Lock()
         self._closed = False
@@ -83,7 +85,7 @@ class Environment:
         """Open (or make) a named database once; the handle serves every transaction."""
         while True:
             try:
-                with self._writing, self._reading:
+                with self._writing, self._alone():
                     if name not in self._databases:
                         self._databases[name] = self._env.open_db(name)
                     return self._databases[name]
@@ -96,12 +98,30 @@ class Environment:
         """Run `work` in a read transaction (of `database`, if given), on the caller's thread."""
         while True:
             try:
-                with self._reading, self._env.begin(db=database) as txn:
-                    return work(txn)
+                return self._read(work, database)
             except lmdb.MapResizedError:
                 self._follow_map()
             except lmdb.Error as error:
                 raise Unavailable(f"LMDB in {self.folder}: {error}") from error
+
+    def _read(self, work: Callable[[Any], T], database: Any) -> T:
+        with self._no_reader:
+            self._readers += 1
+        try:
+            with self._env.begin(db=database) as txn:
+                return work(txn)
+        finally:
+            with self._no_reader:
+                self._readers -= 1
+                if not self._readers:
+                    self._no_reader.notify_all()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep readers out, once those that are in have left."""
+        with self._no_reader:
+            self._no_reader.wait_for(lambda: not self._readers)
+            yield
 
     async def write(self, work: Callable[[Any], T]) -> T:
         """Run `work` in a write transaction and return once it is on disk.
@@ -130,7 +150,7 @@ class Environment:
                 self._closed = True
                 self._queue.put(None)
             self._writer.join()
-            with self._writing, self._reading:
+            with self._writing, self._alone():
                 self._env.close()
             _shared.pop(self.folder, None)
 
@@ -179,12 +199,12 @@ class Environment:
                 self._follow_map()
 
     def _grow_map(self) -> None:
-        with self._writing, self._reading:
+        with self._writing, self._alone():
             self._env.reader_check()
             self._env.set_mapsize(self._env.info()["map_size"] * 2)
 
     def _follow_map(self) -> None:
-        with self._writing, self._reading:
+        with self._writing, self._alone():
             self._env.set_mapsize(0)
 
 

@@ -35,8 +35,8 @@ def test_arithmetic_is_pythons_own_on_floats(text: str) -> None:
     try:
         wanted = eval(text, {"abs": abs}, VARIABLES)
     except (ZeroDivisionError, OverflowError):
-        with pytest.raises(InvalidInput):
-            Expression(text)(VARIABLES)
+        with suppress(InvalidInput):
+            assert not np.isfinite(Expression(text)(VARIABLES))
         return
     found = Expression(text)(VARIABLES)
     assert np.shape(found) == ()
@@ -120,7 +120,7 @@ def test_the_size_of_a_list_is_its_length(items: list[str]) -> None:
 
 
 def test_names_are_the_variables_without_the_functions() -> None:
-    assert Expression("max(a, 2) + where(b > c, 'd', e)").names == {"a", "b", "c", "e"}
+    assert Expression("max(a, 2) + where(b > c, d, e)").names == set("abcde")
     assert Expression("1 + 1").names == frozenset()
 
 

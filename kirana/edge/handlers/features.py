@@ -64,7 +64,10 @@ class FeatureHandlers:
         columns = await bounded(stays, columns_of, version, message.columns, len(keys))
         times = _event_times(message.event_time, len(keys))
         write = FeatureWrite(group.name, keys, columns, times, version.number)
-        written = await self._features.write(write, request.revision)
+        try:
+            written = await self._features.write(write, request.revision)
+        except InvalidInput as error:
+            raise _without_place(error, message.event_time) from None
         return json_bytes({"written": written, "stale": len(keys) - written})
 
     async def delete(self, request: HttpRequest) -> bytes:
@@ -73,7 +76,10 @@ class FeatureHandlers:
         group = catalog.group(message.group, field="group")
         keys = self._keys(group.entity, message.keys, cells=1)
         times = _event_times(message.event_time, len(keys))
-        deleted = await self._features.delete(group.name, keys, times, request.revision)
+        try:
+            deleted = await self._features.delete(group.name, keys, times, request.revision)
+        except InvalidInput as error:
+            raise _without_place(error, message.event_time) from None
         return json_bytes({"deleted": deleted, "stale": len(keys) - deleted})
 
     def _keys(self, entity: Entity, keys: Mapping[str, Id | list[Id]], *, cells: int) -> list[str]:
@@ -115,6 +121,13 @@ def _reply(
             for group, ages in rows.age_ms.items()
         }
     return json_bytes(reply)
+
+
+def _without_place(error: InvalidInput, given: int | list[int] | None) -> InvalidInput:
+    """One event time for all rows has no place in a list."""
+    if error.field and error.field.startswith("event_time[") and not isinstance(given, list):
+        error.field = "event_time"
+    return error
 
 
 def _feature(catalog: Catalog, name: str, field: str) -> Feature:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.limits import Limits
 from kirana.edge.messages import InteractionsPost, InteractionsQuery
-from kirana.errors import InvalidInput, TooLarge
+from kirana.errors import InvalidInput, KiranaError, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
 from kirana.interactions.source import MAX_TIMESTAMP_MS
 from kirana.loop import INLINE_ROWS, bounded
 
 DEFAULT_LAST = 20
+_IN_QUERY = re.compile(r"queries\[(\d+)\]\.(user_id|event)")
 _QUERY = {
     "last": "the newest so many",
     "since": "from this time in ms, included",
@@ -43,7 +45,7 @@ class InteractionHandlers:
     async def get(self, request: HttpRequest) -> bytes:
         user_id, event = request.parameters
         query = self._query(user_id, event, **request.query(_QUERY))
-        (found,) = await self._interactions.query([query], request.revision)
+        (found,) = await self._ask([query], [user_id], [event], request.revision)
         return await bounded(len(found) <= INLINE_ROWS, _reply, found)
 
     async def query(self, request: HttpRequest) -> bytes:
@@ -57,9 +59,28 @@ class InteractionHandlers:
         queries = [self._query(user, event, **bounds) for user in users for event in types]
         if sum(query.limit for query in queries) > self._limits.max_cells:
             raise TooLarge("users x events x limit is too much for one call", field="user_ids")
-        found = await self._interactions.query(queries, request.revision)
+        found = await self._ask(queries, users, types, request.revision)
         stays = sum(map(len, found)) <= INLINE_ROWS
         return await bounded(stays, _reply_to_many, users, types, found)
+
+    async def _ask(
+        self,
+        queries: Sequence[InteractionQuery],
+        users: Sequence[str],
+        types: Sequence[str],
+        revision: int,
+    ) -> list[Interactions]:
+        """Query users x types; an error's field is named as the request names it."""
+        try:
+            return await self._interactions.query(queries, revision)
+        except KiranaError as error:
+            found = _IN_QUERY.fullmatch(error.field or "")
+            if found:
+                at = divmod(int(found[1]), len(types))
+                user = f"user_ids[{at[0]}]" if len(queries) > 1 else "user_id"
+                event = f"events[{at[1]}]" if len(queries) > 1 else "event"
+                error.field = user if found[2] == "user_id" else event
+            raise
 
     async def delete(self, request: HttpRequest) -> bytes:
         (user_id,) = request.parameters

@@ -25,13 +25,16 @@ class RankingHandlers:
 
     async def run_flow(self, request: HttpRequest) -> bytes:
         message = await request.decode(FlowRun)
-        (name,) = request.parameters
+        (flow,) = request.parameters
         result = await self._flows.run(
-            FlowRequest(name, message.context, message.trace), request.revision
+            FlowRequest(flow, message.context, message.trace), request.revision
         )
+        columns = dict(result.output.columns)
         output: dict[str, Any] = {"ids": result.output.ids}
-        for column, values in result.output.columns.items():
-            output["scores" if column == "score" else column] = finite(values)
+        if "score" in columns:
+            output["scores"] = finite(columns.pop("score"))
+        for name, values in columns.items():
+            output.setdefault(name, finite(values))
         reply: dict[str, Any] = {"output": output, "revision": request.revision}
         if message.trace:
             reply["trace"] = [asdict(span) for span in result.spans]

@@ -9,7 +9,7 @@ import numpy as np
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs.keys import check_lengths, id_texts, join_ids
+from kirana.codecs.keys import id_text, join_ids
 from kirana.errors import CatalogError, InvalidInput, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
@@ -41,7 +41,7 @@ class StoredList:
             if key.name in self._with.keys:
                 path = f"with.keys.{key.name}"
                 try:
-                    id_texts(key, [self._with.keys[key.name]], field=path)
+                    id_text(key, self._with.keys[key.name], field=path)
                 except InvalidInput as error:
                     raise CatalogError([Problem(error.message, path=path)]) from None
         self._ids = f"{group.short_name}.{ids.name}"
@@ -72,10 +72,5 @@ class StoredList:
             value = self._with.keys.get(key.name, context.get(key.name))
             if value is None:
                 raise InvalidInput(f"'{key.name}' is missing", field=field)
-            try:
-                columns.append(id_texts(key, [value], field=field))
-                check_lengths(columns[-1], field=field)
-            except InvalidInput as error:
-                error.field = field
-                raise
+            columns.append([id_text(key, value, field=field)])
         return join_ids(columns)[0]

@@ -151,11 +151,11 @@ async def test_scores_that_json_lacks_are_named(client: httpx.AsyncClient) -> No
     columns = {"clicks": [1, 1], "ctr": ["NaN", "Infinity"]}
     await put(client, "product.stats", {"product_id": ["1", "2"]}, **columns)
     reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"], "top_k": 3})
-    assert reply["ids"] == ["2", "3", "1"]
-    assert reply["scores"][0] == "Infinity"
-    assert reply["scores"][2] == "NaN"
-    assert reply["outputs"]["p_click"][0] == "Infinity"
-    assert [row[2] for row in reply["matrix"]["rows"]] == ["Infinity", 0.25, "NaN"]
+    # a weight of 0 on infinity is NaN too
+    assert reply["ids"] == ["3", "1", "2"]
+    assert reply["scores"][1:] == ["NaN", "NaN"]
+    assert reply["outputs"]["p_click"][1:] == ["NaN", "Infinity"]
+    assert [row[2] for row in reply["matrix"]["rows"]] == [0.25, "NaN", "Infinity"]
 
 
 async def test_the_columns_of_a_node_never_hide_ids_or_scores(tmp_path: Path) -> None:

@@ -427,7 +427,7 @@ async def test_the_rows_may_be_any_id_of_the_context(shop: Shop) -> None:
     await put(shop, "category.stats", {"category_id": [7]}, share=[0.875])
     keys = {"user_id": "u", "category_id": [8]}
     await put(shop, "user_category.affinity", keys, clicks=[3.0])
-    context = {"user_id": "u", "category_id": ["007", 8]}
+    context: dict[str, Any] = {"user_id": "u", "category_id": ["007", 8]}
     result = await shop.inferflow.infer(InferRequest("by_category", context), shop.revision)
     assert result.ids == ["7", "8"]
     assert result.matrix.tolist() == [[-1, 0.875], [3, 0.25]]
@@ -591,7 +591,7 @@ class Bench:
             )
         ids = shifted(world.request)
         mixed = [str(i) if text else i for i, text in zip(ids, world.as_text, strict=True)]
-        inputs = {} if world.similar is None else {"similar": world.similar}
+        inputs: dict[str, Any] = {} if world.similar is None else {"similar": world.similar}
         return await infer(shop, mixed, base, **inputs)
 
 

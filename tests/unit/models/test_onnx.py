@@ -23,7 +23,7 @@ def write(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[tuple[str, int, Shape]],
     outputs: Sequence[tuple[str, int, Shape]],
-    weights: dict[str, np.ndarray] | None = None,  # type: ignore[type-arg]
+    weights: dict[str, np.ndarray] | None = None,
 ) -> Path:
     graph = helper.make_graph(
         nodes,
@@ -38,7 +38,7 @@ def write(
     return path
 
 
-def ones(rows: int, columns: int) -> np.ndarray:  # type: ignore[type-arg]
+def ones(rows: int, columns: int) -> np.ndarray:
     return np.ones((rows, columns), dtype=np.float32)
 
 

@@ -1,0 +1,514 @@
+"""The ASGI application: routes, bodies, deadlines, and a loop that is never held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kirana.catalog.objects import ModelObject
+from kirana.catalog.revisions import LiveRevision
+from kirana.edge import Edge, Limits, Parts
+from kirana.edge.routes import ROUTES
+from kirana.errors import KiranaError
+from kirana.flow import FlowRequest, FlowResult
+from kirana.inferflow.engine import InferflowService
+from kirana.models.onnx import OnnxModel
+from kirana.models.registry import ModelFiles, ModelRegistry
+from kirana.stores.lmdb_environment import open_environment
+from tests.support import Shop
+from tests.unit.edge.conftest import client_of, refused
+
+Message = dict[str, Any]
+Headers = Sequence[tuple[bytes, bytes]]
+POSTS = [route.template for route in ROUTES if route.method == "POST"]
+FLOW = "/v1/flows/for_you"
+BODY = b'{"context": {"user_id": "7"}}'
+TIMEOUT = "x-kirana-timeout-ms"
+
+
+def filled(template: str) -> str:
+    return template.replace("{name}", "for_you").replace("{model_id}", "ranker")
+
+
+async def never() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+@dataclass
+class Exchange:
+    """One raw ASGI call: what the client sends, message by message, and what it gets."""
+
+    messages: list[Message]
+    then: Callable[[], Awaitable[Message]] = never
+    sent: list[Message] = field(default_factory=list)
+    received: int = 0
+
+    async def receive(self) -> Message:
+        if self.received < len(self.messages):
+            self.received += 1
+            return self.messages[self.received - 1]
+        return await self.then()
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+    @property
+    def error(self) -> Any:
+        return self.body["error"]
+
+    @property
+    def body(self) -> Any:
+        assert [each["type"] for each in self.sent] == [
+            "http.response.start",
+            "http.response.body",
+        ]
+        raw = self.sent[1]["body"]
+        assert self.headers[b"content-length"] == str(len(raw)).encode()
+        return json.loads(raw)
+
+
+async def exchange(
+    edge: Edge,
+    messages: list[Message],
+    *,
+    method: str = "POST",
+    path: str = FLOW,
+    headers: Headers = (),
+    **scope: Any,
+) -> Exchange:
+    made = Exchange(messages)
+    whole = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        **scope,
+    }
+    async with asyncio.timeout(30):
+        await edge(whole, made.receive, made.send)
+    return made
+
+
+def chunk(body: bytes, more: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class TestRoutes:
+    @pytest.mark.parametrize(
+        "path",
+        ["/", "", "/v1", "/v1/", "/v2/models", "/v1/features", "/v1/features/get/", "/healthz/",
+         "//healthz", "/V1/features/get", "/v1/flows", "/v1/flows/a/b", "/healthz%2F"],
+    )  # fmt: skip
+    async def test_an_unknown_route_is_not_found(
+        self, client: httpx.AsyncClient, path: str
+    ) -> None:
+        assert await refused(client, "GET", path) == (404, "not_found", None)
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+    @pytest.mark.parametrize("path", POSTS)
+    async def test_a_wrong_method_says_which_is_right(
+        self, client: httpx.AsyncClient, method: str, path: str
+    ) -> None:
+        right = {"POST"}
+        if path == "/v1/interactions/query":
+            right.add("DELETE")  # of a person of this name
+        if method in right:
+            return
+        response = await client.request(method, filled(path))
+        assert response.status_code == 405
+        assert set(response.headers["allow"].split(", ")) == right
+        assert response.json()["error"]["code"] == "method_not_allowed"
+
+    async def test_routes_match_the_raw_path(self, edge: Edge) -> None:
+        post = (
+            b'{"events": [{"user_id": "a/b", "event": "click", "product_id": "1", "timestamp": 1}]}'
+        )
+        assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
+        found = await exchange(
+            edge, [chunk(b"")], method="GET", path="/v1/interactions/a/b/click",
+            raw_path=b"/v1/interactions/a%2Fb/click",
+        )  # fmt: skip
+        assert [each["product_id"] for each in found.body["interactions"]] == ["1"]
+
+    async def test_a_percent_sign_is_decoded_once(self, edge: Edge) -> None:
+        post = (
+            b'{"events": [{"user_id": "%41", "event": "click", "product_id": "1", "timestamp": 1}]}'
+        )
+        assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
+        found = await exchange(
+            edge, [chunk(b"")], method="GET", path="/v1/interactions/%41/click",
+            raw_path=b"/v1/interactions/%2541/click",
+        )  # fmt: skip
+        assert len(found.body["interactions"]) == 1
+
+    @pytest.mark.parametrize("user", ["é", "%41"])
+    async def test_a_server_without_raw_paths_gives_decoded_ones(
+        self, edge: Edge, user: str
+    ) -> None:
+        """`raw_path` is optional in ASGI; `path` is decoded already."""
+        event = {"user_id": user, "event": "click", "product_id": "1", "timestamp": 1}
+        post = json.dumps({"events": [event]}).encode()
+        assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
+        path = f"/v1/interactions/{user}/click"
+        found = await exchange(edge, [chunk(b"")], method="GET", path=path, raw_path=None)
+        assert len(found.body["interactions"]) == 1
+
+    async def test_a_mount_below_a_root_path_serves_the_same_routes(self, edge: Edge) -> None:
+        found = await exchange(
+            edge, [chunk(b"")], method="GET", path="/shop/healthz", root_path="/shop"
+        )
+        assert found.status == 200
+
+    async def test_a_path_that_is_no_utf8_is_refused(self, edge: Edge) -> None:
+        found = await exchange(
+            edge, [chunk(BODY)], path="/v1/flows/x", raw_path=b"/v1/flows/%ff%fe"
+        )
+        assert (found.status, found.error["field"]) == (400, "path")
+
+
+class TestBodies:
+    async def test_a_body_in_chunks_is_one_body(self, edge: Edge) -> None:
+        pieces = [chunk(BODY[at : at + 1], more=True) for at in range(len(BODY))]
+        assert (await exchange(edge, [*pieces, chunk(b"")])).status == 200
+
+    async def test_messages_may_leave_out_what_is_default(self, edge: Edge) -> None:
+        messages = [{"type": "http.request", "more_body": True}, chunk(BODY, more=True)]
+        assert (await exchange(edge, [*messages, {"type": "http.request"}])).status == 200
+
+    @pytest.mark.parametrize("before", [[], [chunk(BODY[:5], more=True)]], ids=["at once", "late"])
+    async def test_nobody_is_answered_who_hung_up(self, edge: Edge, before: list[Message]) -> None:
+        made = await exchange(edge, [*before, {"type": "http.disconnect"}])
+        assert made.sent == []
+
+    async def test_a_body_of_exactly_the_limit_is_taken(self, shop: Shop) -> None:
+        edge = await shop.edge(Limits(max_body_bytes=len(BODY)))
+        length = [(b"content-length", str(len(BODY)).encode())]
+        assert (await exchange(edge, [chunk(BODY)], headers=length)).status == 200
+        halves = [chunk(BODY[:9], more=True), chunk(BODY[9:])]
+        assert (await exchange(edge, halves)).status == 200
+
+    async def test_a_body_that_says_it_is_too_large_is_not_read(self, shop: Shop) -> None:
+        edge = await shop.edge(Limits(max_body_bytes=20))
+        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", b"21")])
+        assert (made.status, made.error["code"], made.received) == (413, "too_large", 0)
+
+    @pytest.mark.parametrize("length", [b"9" * 30, b"9" * 5000], ids=len)
+    async def test_a_length_without_end_is_too_large(self, edge: Edge, length: bytes) -> None:
+        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
+        assert (made.status, made.error["code"]) == (413, "too_large")
+
+    @pytest.mark.parametrize("length", [b"many", b"", b"-1", b"0000000000000000029"])
+    async def test_a_length_that_says_nothing_is_no_error_of_ours(
+        self, edge: Edge, length: bytes
+    ) -> None:
+        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
+        assert made.status in (200, 400)
+
+    async def test_a_body_that_turns_out_too_large_is_refused_where_it_does(
+        self, shop: Shop
+    ) -> None:
+        """The rest is not waited for: the client may never send it."""
+        edge = await shop.edge(Limits(max_body_bytes=20, timeout_ms=2_000))
+        for pieces in (
+            [chunk(b" " * 21)],
+            [chunk(b" " * 11, more=True), chunk(b" " * 10, more=True)],
+            [chunk(b" " * 21, more=True)],
+        ):
+            made = await exchange(edge, pieces)
+            assert (made.status, made.error["code"]) == (413, "too_large"), pieces
+
+    async def test_a_body_that_does_not_come_meets_the_deadline(self, edge: Edge) -> None:
+        headers = [(TIMEOUT.encode(), b"5")]
+        for pieces in ([], [chunk(BODY[:5], more=True)]):
+            made = await exchange(edge, pieces, headers=headers)
+            assert (made.status, made.error["code"]) == (504, "deadline_exceeded")
+            assert made.error["message"] == "no answer in 5 ms"
+
+    async def test_the_limit_of_time_holds_without_a_header(self, shop: Shop) -> None:
+        made = await exchange(await shop.edge(Limits(timeout_ms=5)), [])
+        assert (made.status, made.error["message"]) == (504, "no answer in 5 ms")
+
+    @pytest.mark.parametrize(
+        "value",
+        ["0", "-1", "600001", "soon", "1.5", "", " 5", "٣", "9" * 5000],
+        ids=lambda v: v[:9],
+    )
+    async def test_a_deadline_that_is_none_is_refused(self, edge: Edge, value: str) -> None:
+        headers = [(TIMEOUT.encode(), value.encode())]
+        made = await exchange(edge, [chunk(BODY)], headers=headers)
+        assert (made.status, made.error["code"], made.error["field"]) == (
+            400,
+            "invalid_input",
+            TIMEOUT,
+        )
+
+    async def test_the_longest_deadline_is_taken(self, edge: Edge) -> None:
+        headers = [(TIMEOUT.encode(), b"600000")]
+        assert (await exchange(edge, [chunk(BODY)], headers=headers)).status == 200
+
+    @pytest.mark.parametrize(
+        "kind",
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+         "application/jsonp", "", "application/json-seq"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("path", POSTS)
+    async def test_another_content_type_is_refused(
+        self, client: httpx.AsyncClient, path: str, kind: str
+    ) -> None:
+        headers = {"content-type": kind}
+        found = await refused(client, "POST", filled(path), content=BODY, headers=headers)
+        assert found == (415, "unsupported_media_type", None)
+
+    @pytest.mark.parametrize(
+        "kind",
+        ["application/json", "Application/JSON", "application/json; charset=utf-8",
+         "application/json ;charset=utf-8", None],
+    )  # fmt: skip
+    async def test_json_is_taken_however_it_is_spelled(
+        self, client: httpx.AsyncClient, kind: str | None
+    ) -> None:
+        headers = {} if kind is None else {"content-type": kind}
+        response = await client.post(FLOW, content=BODY, headers=headers)
+        assert response.status_code == 200
+
+
+NO_JSON = {
+    "nothing": b"",
+    "half": BODY[:-1],
+    "two": BODY + b" {}",
+    "single quotes": BODY.replace(b'"', b"'"),
+    "a comment": BODY + b" // hello",
+    "a trailing comma": BODY + b",",
+    "latin-1": BODY.replace(b"7", b"\xe9"),
+    "UTF-16": BODY.decode().encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + BODY,
+    "NUL": b"\0",
+}
+
+
+class TestJson:
+    @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON.keys())
+    async def test_what_is_no_json_is_refused(self, client: httpx.AsyncClient, body: bytes) -> None:
+        found = await refused(client, "POST", FLOW, content=body)
+        assert found == (400, "invalid_json", None)
+
+    @pytest.mark.parametrize("path", POSTS)
+    async def test_an_empty_body_is_no_json(self, client: httpx.AsyncClient, path: str) -> None:
+        found = await refused(client, "POST", filled(path))
+        assert found == (400, "invalid_json", None)
+
+    @pytest.mark.parametrize("path", POSTS)
+    @pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b"true"])
+    async def test_what_is_no_object_is_refused(
+        self, client: httpx.AsyncClient, path: str, body: bytes
+    ) -> None:
+        found = await refused(client, "POST", filled(path), content=body)
+        assert found == (400, "invalid_input", None)
+
+    @pytest.mark.parametrize("path", POSTS)
+    @pytest.mark.parametrize("opened", [b"[", b'{"a":', b'{"context":{"a":' + b"[", b'{"keys":['])
+    async def test_nesting_without_end_is_refused(
+        self, client: httpx.AsyncClient, path: str, opened: bytes
+    ) -> None:
+        body = opened + b"[" * 100_000 + b"]" * 100_000
+        status, code, _ = await refused(client, "POST", filled(path), content=body)
+        assert status == 400
+        assert code in ("invalid_json", "invalid_input")
+
+    @pytest.mark.parametrize(
+        "literal",
+        [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b'"\\ud800"', b'"\\udc00"',
+         b"0x10", b"01", b"+1", b".5", b"9" * 5000],
+        ids=lambda literal: literal[:10].decode(),
+    )  # fmt: skip
+    async def test_what_json_lacks_is_refused_within_values_too(
+        self, client: httpx.AsyncClient, literal: bytes
+    ) -> None:
+        bodies = {
+            "/v1/features/put": b'{"group": "product.stats", "keys": {"product_id": "1"}, '
+            b'"columns": {"clicks": [1], "ctr": [%s]}}',
+            "/v1/features/get": b'{"entity": "product", "keys": {"product_id": [%s]}, '
+            b'"features": ["stats.ctr"]}',
+            "/v1/interactions": b'{"events": [{"user_id": "7", "event": "click", '
+            b'"product_id": "1", "timestamp": 1, "metadata": {"a": %s}}]}',
+            "/v1/interactions/query": b'{"user_ids": [%s], "events": ["click"]}',
+            FLOW: b'{"context": {"user_id": %s}}',
+            "/v1/infer/ranker": b'{"context": {"user_id": "7", "product_id": ["1"]}, '
+            b'"inputs": {"similar": %s}}',
+        }
+        for path, body in bodies.items():
+            status, _, _ = await refused(client, "POST", path, content=body % literal)
+            assert status == 400, path
+
+    @pytest.mark.parametrize("body", [{"context": {"user_id": 10**400}}, {"context": {"a": 2**64}}])
+    async def test_a_number_without_end_is_no_error_of_ours(
+        self, client: httpx.AsyncClient, body: Any
+    ) -> None:
+        status, _, found = await refused(client, "POST", FLOW, body)
+        assert (status, found) == (400, "context.user_id")
+
+    async def test_a_name_that_is_not_there_comes_back_in_the_message(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        name = 'a"b\\c\n\0é🛒'
+        body = {"entity": name, "keys": {}, "features": ["a.b"]}
+        response = await client.post("/v1/features/get", json=body)
+        assert response.status_code == 404
+        assert name in response.json()["error"]["message"]
+
+
+class Failing:
+    """A part that fails as it is told."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+        raise self.error
+
+
+class TestErrors:
+    @staticmethod
+    async def edge_with(shop: Shop, flows: Failing) -> Edge:
+        live = LiveRevision(shop.source, [])
+        await live.start()
+        parts = Parts(shop.features, shop.interactions, flows, shop.inferflow)
+        return Edge(parts, live, shop.source, Limits())
+
+    async def test_an_error_of_ours_says_nothing_of_its_inside(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        edge = await self.edge_with(shop, Failing(ZeroDivisionError("secret")))
+        made = await exchange(edge, [chunk(BODY)])
+        assert (made.status, made.error["code"]) == (500, "internal")
+        assert "secret" not in made.error["message"]
+        assert "secret" in caplog.text
+
+    async def test_an_error_whose_text_has_no_utf8_is_still_answered(self, shop: Shop) -> None:
+        """A lone surrogate comes in by a file's name or a store's reply."""
+        edge = await self.edge_with(shop, Failing(KiranaError("caf\udce9 is gone")))
+        assert (await exchange(edge, [chunk(BODY)])).status == 500
+
+    async def test_lifespan_is_acknowledged(self, edge: Edge) -> None:
+        made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        await edge({"type": "lifespan"}, made.receive, made.send)
+        assert [each["type"] for each in made.sent] == [
+            "lifespan.startup.complete",
+            "lifespan.shutdown.complete",
+        ]
+
+
+class WatchedFiles(ModelFiles):
+    """Says which threads load models."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.threads: set[int] = set()
+
+    def load(self, model: ModelObject) -> OnnxModel:
+        self.threads.add(threading.get_ident())
+        return super().load(model)
+
+
+class TestLoop:
+    async def test_concurrent_calls_succeed_and_commits_leave_the_loop(
+        self, tmp_path: Path, edge: Edge
+    ) -> None:
+        """200 calls at once, and the writer asked in between which thread it is."""
+        now_ms = int(time.time() * 1000)
+
+        def put(at: int) -> tuple[str, Any]:
+            keys, columns = {"product_id": str(at)}, {"clicks": [at], "ctr": [0.5]}
+            return "/v1/features/put", {"group": "product.stats", "keys": keys, "columns": columns}
+
+        def event(at: int) -> tuple[str, Any]:
+            made = {"user_id": "7", "event": "click", "product_id": at, "timestamp": now_ms - at}
+            return "/v1/interactions", {"events": [made]}
+
+        def read(at: int) -> tuple[str, Any]:
+            keys = {"product_id": [str(each) for each in range(50)]}
+            body = {"entity": "product", "keys": keys, "features": ["stats.ctr"]}
+            return "/v1/features/get", body
+
+        def flow(at: int) -> tuple[str, Any]:
+            return FLOW, {"context": {"user_id": "7"}}
+
+        data = tmp_path / "shop/.kirana/data"
+        environments = [open_environment(data / name) for name in ("features", "interactions")]
+        writers: set[int] = set()
+
+        def note(transaction: Any) -> None:
+            writers.add(threading.get_ident())
+
+        async with client_of(edge) as client:
+            calls = [make(at) for at in range(50) for make in (put, event, read, flow)]
+            responses = await asyncio.gather(
+                *(client.post(path, json=body) for path, body in calls),
+                *(each.write(note) for each in environments for _ in range(20)),
+            )
+            assert {each.status_code for each in responses if each is not None} == {200}
+            assert len(writers) == 2
+            assert threading.get_ident() not in writers
+            path, body = read(0)
+            reply = (await client.post(path, json=body)).json()
+            assert reply["status"] == {"stats": ["ok"] * 50}
+            clicks = (await client.get("/v1/interactions/7/click?last=100")).json()
+            assert len(clicks["interactions"]) == 50
+        for environment in environments:
+            environment.close()
+
+    async def test_models_are_loaded_off_the_loop(self, shop: Shop, tmp_path: Path) -> None:
+        files = WatchedFiles(f"file://{tmp_path}/shop/models")
+        models = ModelRegistry(files, shop.source)
+        inferer = InferflowService(shop.features, models, shop.source)
+        live = LiveRevision(shop.source, [shop.features])
+        await live.start()
+        parts = Parts(shop.features, shop.interactions, shop.flows, inferer)
+        edge = Edge(parts, live, shop.source, Limits())
+        body = {"context": {"user_id": "7", "product_id": ["1"]}}
+        async with client_of(edge) as client:
+            calls = [client.post("/v1/infer/ranker", json=body) for _ in range(10)]
+            assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
+        assert files.threads
+        assert threading.get_ident() not in files.threads
+
+    async def test_a_long_read_in_a_thread_does_not_hold_the_loop(
+        self, tmp_path: Path, edge: Edge
+    ) -> None:
+        """Thousands of keys are read in a thread; small reads go on beside it on the loop."""
+        environment = open_environment(tmp_path / "shop/.kirana/data/features")
+        reading, answered = threading.Event(), threading.Event()
+
+        def read(transaction: Any) -> bool:
+            reading.set()
+            return answered.wait(1)  # where the loop is held, nobody sets it
+
+        long_read = asyncio.create_task(asyncio.to_thread(environment.read, read))
+        await asyncio.to_thread(reading.wait)
+        body = {"entity": "product", "keys": {"product_id": "1"}, "features": ["stats.ctr"]}
+        async with client_of(edge) as client:
+            assert (await client.post("/v1/features/get", json=body)).status_code == 200
+        answered.set()
+        held = not await long_read
+        environment.close()
+        assert not held

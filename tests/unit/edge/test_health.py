@@ -1,0 +1,147 @@
+"""`/healthz`: 200 with each part's state, 503 where one that is needed is down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kirana.catalog.revisions import LiveRevision
+from kirana.edge import Edge, Limits, Parts
+from kirana.errors import Unavailable
+from kirana.features.service import FeatureService
+from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.interactions.service import InteractionService
+from kirana.interactions.store import Retention
+from kirana.stores import Order
+from tests.support import Shop, open_shop, publish, write_shop
+from tests.unit.edge.conftest import client_of
+
+
+class NoFeatures:
+    """A feature store that does not answer."""
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        raise Unavailable("the features are down")
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+        raise Unavailable("the features are down")
+
+    async def close(self) -> None:
+        pass
+
+
+class NoInteractions:
+    """An interaction store that does not answer."""
+
+    async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
+        raise Unavailable("the interactions are down")
+
+    async def query(self, queries: Sequence[InteractionQuery]) -> list[Interactions]:
+        raise Unavailable("the interactions are down")
+
+    async def forget(self, user_id: str) -> int:
+        raise Unavailable("the interactions are down")
+
+    async def close(self) -> None:
+        pass
+
+
+async def edge_with(
+    shop: Shop,
+    features: FeatureService | None = None,
+    interactions: InteractionService | None = None,
+) -> Edge:
+    live = LiveRevision(shop.source, [])
+    await live.start()
+    parts = Parts(
+        features or shop.features,
+        interactions or shop.interactions,
+        shop.flows,
+        shop.inferflow,
+    )
+    return Edge(parts, live, shop.source, Limits())
+
+
+async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient) -> None:
+    response = await client.get("/healthz")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "parts": {
+            "features": {"state": "ok"},
+            "interactions": {"state": "ok"},
+            "catalog": {"state": "ok", "revision": 1, "refused_revisions": 0},
+        },
+    }
+
+
+@pytest.mark.parametrize("part", ["features", "interactions"])
+async def test_a_part_that_is_down_is_named(shop: Shop, part: str) -> None:
+    edge = (
+        await edge_with(shop, features=FeatureService(NoFeatures(), shop.source))
+        if part == "features"
+        else await edge_with(shop, interactions=InteractionService(NoInteractions(), shop.source))
+    )
+    async with client_of(edge) as client:
+        response = await client.get("/healthz")
+    assert response.status_code == 503
+    reply = response.json()
+    assert reply["status"] == "unavailable"
+    states = {name: each["state"] for name, each in reply["parts"].items()}
+    assert states == {"features": "ok", "interactions": "ok", "catalog": "ok"} | {
+        part: "unavailable"
+    }
+    assert reply["parts"][part]["reason"]
+
+
+async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: Shop) -> None:
+    """No default hides them: an acknowledged write is in the store."""
+    features = FeatureService(NoFeatures(), shop.source)
+    interactions = InteractionService(NoInteractions(), shop.source)
+    async with client_of(await edge_with(shop, features, interactions)) as client:
+        put = {
+            "group": "product.stats",
+            "keys": {"product_id": "1"},
+            "columns": {"clicks": [1], "ctr": [0.5]},
+        }
+        event = {"user_id": "7", "event": "click", "product_id": "1", "timestamp": 1}
+        for path, body in (
+            ("/v1/features/put", put),
+            ("/v1/interactions", {"events": [event]}),
+            ("/v1/interactions/query", {"user_ids": ["7"], "events": ["click"]}),
+        ):
+            response = await client.post(path, json=body)
+            assert response.status_code == 503, path
+            assert response.json()["error"]["code"] == "unavailable"
+
+
+async def test_reads_from_a_store_that_is_down_say_so(shop: Shop) -> None:
+    edge = await edge_with(shop, features=FeatureService(NoFeatures(), shop.source))
+    async with client_of(edge) as client:
+        body = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "features": ["stats.ctr"]}
+        response = await client.post("/v1/features/get", json=body)
+    assert response.status_code == 200
+    assert response.json()["status"] == {"stats": ["unavailable", "unavailable"]}
+    assert response.json()["values"] == [[0.5], [0.5]]
+
+
+async def test_a_catalog_without_groups_and_events_is_healthy(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path, "kind: entity\nname: user\nkeys: [{name: user_id}]\n")
+    publish(folder)
+    shop = open_shop(folder)
+    async with client_of(await shop.edge()) as client:
+        assert (await client.get("/healthz")).status_code == 200
+    await shop.close()
+
+
+async def test_refused_revisions_are_counted(shop: Shop) -> None:
+    live = LiveRevision(shop.source, [])
+    await live.start()
+    live.refused = 2
+    parts = Parts(shop.features, shop.interactions, shop.flows, shop.inferflow)
+    async with client_of(Edge(parts, live, shop.source, Limits())) as client:
+        reply = (await client.get("/healthz")).json()
+    assert reply["parts"]["catalog"]["refused_revisions"] == 2

@@ -1,0 +1,106 @@
+"""The variables that Ray must be started with."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from kirana.errors import ConfigurationError
+from kirana.serve_environment import (
+    REQUIRED,
+    free_ports,
+    require_serve_environment,
+    serve_environment,
+)
+
+UNIX_SOCKET_BYTES = 107
+
+
+def test_an_environment_with_everything_is_taken(tmp_path: Path) -> None:
+    require_serve_environment(REQUIRED)
+    require_serve_environment(serve_environment(tmp_path))
+    require_serve_environment({**REQUIRED, "PATH": "/bin"})
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+@pytest.mark.parametrize("value", [None, "", "0", "true"])
+def test_a_variable_that_lacks_is_named_with_its_value(name: str, value: str | None) -> None:
+    environment = {key: each for key, each in REQUIRED.items() if key != name}
+    if value is not None:
+        environment[name] = value
+    with pytest.raises(ConfigurationError) as caught:
+        require_serve_environment(environment)
+    assert f"{name}={REQUIRED[name]}" in caught.value.message
+    for other in REQUIRED.keys() - {name}:
+        assert f"{other}=" not in caught.value.message
+
+
+def test_all_that_lacks_is_named_together() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        require_serve_environment({})
+    for name, value in REQUIRED.items():
+        assert f"{name}={value}" in caught.value.message
+
+
+def test_the_environment_of_this_process_is_looked_at_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    require_serve_environment()
+    monkeypatch.delenv(next(iter(REQUIRED)))
+    with pytest.raises(ConfigurationError):
+        require_serve_environment()
+
+
+def test_every_variable_is_text(tmp_path: Path) -> None:
+    for name, value in serve_environment(tmp_path).items():
+        assert isinstance(value, str), name
+        assert value, name
+
+
+def test_all_files_lie_in_the_folder_with_names_of_their_own(tmp_path: Path) -> None:
+    inside = [
+        value
+        for value in serve_environment(tmp_path).values()
+        if value.startswith("/") and Path(value) != tmp_path
+    ]
+    assert all(Path(value).parent == tmp_path for value in inside)
+    assert len(set(inside)) == len(inside) == 4
+
+
+def test_ports_are_free_and_differ(tmp_path: Path) -> None:
+    environment = serve_environment(tmp_path)
+    ports = [int(value) for name, value in environment.items() if name.endswith("_PORT")]
+    assert len(set(ports)) == len(ports) == 4
+    for port in ports:
+        with socket.socket() as opened:
+            opened.bind(("127.0.0.1", port))
+
+
+def test_two_environments_share_no_port(tmp_path: Path) -> None:
+    taken = [socket.socket() for _ in range(2)]
+    try:
+        for each, port in zip(taken, free_ports(2), strict=True):
+            each.bind(("127.0.0.1", port))
+            each.listen()
+        in_use = {each.getsockname()[1] for each in taken}
+        assert in_use.isdisjoint(free_ports(20))
+    finally:
+        for each in taken:
+            each.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_as_many_ports_as_were_asked_for(count: int) -> None:
+    ports = free_ports(count)
+    assert len(set(ports)) == count
+    assert all(1024 <= port < 65536 for port in ports)
+
+
+def test_sockets_of_a_short_folder_have_names_that_fit() -> None:
+    for name, value in serve_environment(Path("/tmp/kirana-123456")).items():
+        if "SOCKET" in name:
+            assert len(value.encode()) <= UNIX_SOCKET_BYTES
