@@ -26,7 +26,7 @@ from demo.tour import steps, try_step
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.catalog import publish
 from kirana.cli.cluster import require_free_port
-from kirana.cli.console import err, out, progress
+from kirana.cli.console import err, out, own_command, progress
 from kirana.cli.instance import Instance
 from kirana.cli.locations import local_settings
 from kirana.errors import ConfigurationError
@@ -84,7 +84,7 @@ def _require_nothing_up(catalog: Path) -> None:
     if instance.is_held() and state is not None:
         raise ConfigurationError(
             f"a demo is up at {state.url} (process {state.pid}) already; stop it with Ctrl-C in "
-            f"its terminal, or with: kirana down {catalog}"
+            f"its terminal, or with: {own_command()} down {catalog}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from kirana.errors import KiranaError, Unavailable
@@ -33,7 +34,7 @@ class _Remote:
             if isinstance(error.cause, KiranaError):
                 raise error.cause from None
             raise
-        except RayError as error:
+        except (RayError, RayServeException) as error:
             raise Unavailable(f"{self._handle.deployment_name} does not answer") from error
 
     async def prepare(self, revision: int) -> None:

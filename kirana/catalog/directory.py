@@ -63,7 +63,10 @@ class DirectoryCatalog:
         """
         versions = self._read_versions()
         self._check_history(versions)
-        catalog = validate(parse_documents(read_documents(self.folder)), versions, signatures)
+        placed = parse_documents(read_documents(self.folder))
+        if not placed:
+            raise CatalogError([Problem("its files hold no object", str(self.folder))])
+        catalog = validate(placed, versions, signatures)
         added = tuple(
             group.current
             for group in catalog.groups.values()
@@ -176,7 +179,7 @@ class DirectoryCatalog:
                     record = yaml.safe_load(file.read_bytes())
                     version = _parse_version(folder.name, number, record["features"])
                     matches = version.fingerprint == int(record["fingerprint"], 16)
-                except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+                except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
                     message = f"this is no schema version: {error}"
                     raise CatalogError([Problem(message, str(file))]) from None
                 if not matches:

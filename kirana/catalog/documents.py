@@ -16,7 +16,7 @@ from kirana.errors import CatalogError, Problem, did_you_mean
 Steps = tuple[str | int, ...]
 
 MAX_DEPTH = 32
-MAX_VALUES = 1_000_000
+MAX_VALUES = 100_000
 
 
 def path_text(steps: Steps) -> str:
@@ -91,6 +91,8 @@ def _build(loader: Any, node: yaml.Node, steps: Steps, lines: dict[str, int]) ->
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _BadNode("a key must be a name, this is a list or a mapping", key_node)
+            if key_node.value == "<<":
+                raise _BadNode("'<<' is not read here: write out what it would merge", key_node)
             key = _scalar(loader, key_node)
             if key in mapping:
                 raise _BadNode(f"the key '{key}' stands here twice", key_node)

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -46,10 +47,8 @@ def _check_dotted(name: str) -> str:
     return name
 
 
-def _duration_ms(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
+def _duration_ms(value: object) -> int:
+    match = _DURATION.fullmatch(str(value))
     if match is None:
         raise ValueError(f"'{value}' is no duration: a number and ms, s, m, h or d, like 7d")
     milliseconds = int(match[1]) * _UNITS_MS[match[2]]
@@ -75,7 +74,9 @@ def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
 Name = Annotated[str, AfterValidator(_check_name)]
 GroupName = Annotated[str, AfterValidator(_check_dotted)]
 Number = Annotated[float | int, BeforeValidator(_number)]
-DurationMs = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0, le=_MAX_DURATION_MS)]
+DurationMs = Annotated[
+    int, BeforeValidator(_duration_ms), PlainSerializer(lambda ms: f"{ms}ms", return_type=str)
+]
 """Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
 
 

@@ -15,6 +15,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 KEPT_REVISIONS = 32
+MAX_RETRY_S = 30.0
+NOT_YET = -1
 
 
 class CatalogSource(Protocol):
@@ -80,30 +82,37 @@ class LiveRevision:
         self._source = source
         self._parts = parts
         self._poll_s = poll_s
-        self._seen = 0
         self.number = 0
         self.refused = 0
 
     async def start(self) -> None:
         """Prepare the current revision. Raises `Unavailable` if there is none, or it is broken."""
-        self._seen = await asyncio.to_thread(self._source.current)
-        if not self._seen:
+        current = await asyncio.to_thread(self._source.current)
+        if not current:
             raise Unavailable("the catalog has no revision yet: publish one with 'kirana apply'")
-        await self._prepare(self._seen)
+        await self._prepare(current)
 
     async def follow(self) -> None:
         """Switch to each new revision, until cancelled."""
+        refused, again_in_s, waited_s = NOT_YET, self._poll_s, 0.0
         while True:
             await asyncio.sleep(self._poll_s)
+            waited_s += self._poll_s
+            latest = refused
             try:
                 latest = await asyncio.to_thread(self._source.current)
-                if latest != self._seen:
-                    self._seen = latest
-                    await self._prepare(latest)
-                    logger.info("revision %d is live", latest)
+                if latest == self.number or (latest == refused and waited_s < again_in_s):
+                    continue
+                await self._prepare(latest)
+                logger.info("revision %d is live", latest)
             except Exception:
-                self.refused += 1
-                logger.exception("revision %d stays live", self.number)
+                # it may be broken, or a part may be away: look again, less and less often
+                again_in_s = min(again_in_s * 2, MAX_RETRY_S) if latest == refused else self._poll_s
+                waited_s = 0.0
+                if latest != refused:
+                    refused = latest
+                    self.refused += 1
+                    logger.exception("revision %d stays live", self.number)
 
     async def _prepare(self, revision: int) -> None:
         pending: list[Awaitable[None]] = [part.prepare(revision) for part in self._parts]

@@ -26,6 +26,8 @@ from kirana.catalog.objects import (
 )
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs import CODECS
+from kirana.codecs.layout import Layout
+from kirana.codecs.packed import MAX_BODY_BYTES
 from kirana.errors import CatalogError, KiranaError, Problem, did_you_mean
 from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
@@ -189,6 +191,11 @@ class _Validation:
             features = self._features(each, document)
             if len(self.problems) > before:
                 continue
+            stride = Layout(SchemaVersion(each.name, 1, features)).stride
+            if stride > MAX_BODY_BYTES:
+                message = f"a row takes {stride} bytes, the limit is {MAX_BODY_BYTES}"
+                self.refuse(document, message, "features")
+                continue
             history = self._history(each.name, features, document)
             groups[each.name] = FeatureGroup(
                 each.name, entity, each.ttl or 0, each.codec, tuple(history)
@@ -307,11 +314,13 @@ def feature_of(each: FeatureObject) -> Feature:
             if dtype.kind == "f" and not fits_float(value, dtype):
                 raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
         if isinstance(default, list):
-            default = tuple(map(_canonical, default))
-        default = _canonical(default)
+            default = tuple(_canonical(value, each.dtype) for value in default)
+        default = _canonical(default, each.dtype)
     return Feature(each.name, each.dtype, shape, default)
 
 
-def _canonical(value: Any) -> Any:
-    """One NaN for all, because two of them are not equal, and a default must equal itself."""
+def _canonical(value: Any, dtype: str) -> Any:
+    """A float where one is stored; and one NaN for all, because a default must equal itself."""
+    if dtype.startswith("float") and isinstance(value, int):
+        value = float(value)
     return NON_FINITE["NaN"] if isinstance(value, float) and value != value else value

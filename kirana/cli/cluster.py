@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,11 @@ def require_free_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
-    """Start Ray and Serve; both are ended with all their processes when the block is left."""
+def cluster(host: str, port: int, folder: Path, started: Callable[[], None]) -> Iterator[None]:
+    """Start Ray and Serve; both are ended with all their processes when the block is left.
+
+    `started` is called as soon as there are processes that somebody has to end.
+    """
     os.environ.update(serve_environment(folder))
     import ray
     from ray import serve
@@ -50,9 +53,10 @@ def cluster(host: str, port: int, folder: Path) -> Iterator[None]:
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
+            log_to_driver=True,
             logging_level=logging.ERROR,
         )
+        started()
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": host, "port": port},

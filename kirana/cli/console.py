@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,3 +36,12 @@ def progress() -> Progress:
 def show_error(message: str) -> None:
     err.print("[bold red]error:[/] ", end="")
     err.print(message, markup=False)
+
+
+def own_command() -> str:
+    """Return how this program was called, so that a hint can be typed as it stands."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{sys.executable} -m kirana"
+    on_path = shutil.which(called.name)
+    return called.name if on_path and Path(on_path).samefile(called) else str(called)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from kirana.cli.console import own_command
 from kirana.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 45
@@ -70,7 +71,7 @@ class Instance:
                 where = f" at {state.url} (process {state.pid})" if state else ""
                 raise ConfigurationError(
                     f"Kirana is up{where} for {self.directory}; stop it with: "
-                    f"kirana down {self.directory}"
+                    f"{own_command()} down {self.directory}"
                 ) from None
             self.clean_up()
             state = InstanceState(os.getpid(), url, tempfile.mkdtemp(prefix="kirana-"))
@@ -124,6 +125,7 @@ class Instance:
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"process {state.pid} did not end in {STOP_TIMEOUT_S} s")
             time.sleep(0.1)
+        self.clean_up()
         return True
 
 

@@ -32,7 +32,8 @@ def push(
         str | None, typer.Option(metavar="ENTITY.GROUP", help="The group of all files.")
     ] = None,
     schema_version: Annotated[
-        int | None, typer.Option(help="The version that the files follow. [default: the newest]")
+        int | None,
+        typer.Option(min=1, help="The version that the files follow. [default: the newest]"),
     ] = None,
     features: FeatureStoreUrl = None,
 ) -> None:

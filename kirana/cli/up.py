@@ -63,14 +63,17 @@ def up(
     _end_on(signal.SIGTERM)
     instance = Instance(directory)
     with instance.hold(f"http://{host}:{port}") as state:
+
+        def ray_started() -> None:
+            _end_on(signal.SIGTERM)  # again: Ray has put its own handler there
+            instance.note_processes(state)
+
         require_free_port(host, port)
         report(publish(settings))
         asyncio.run(_try_stores(settings))
         with ExitStack() as stack:
             with err.status("starting Ray and Serve"):
-                stack.enter_context(cluster(host, port, Path(state.folder)))
-                _end_on(signal.SIGTERM)  # again: Ray has put its own handler there
-                instance.note_processes(state)
+                stack.enter_context(cluster(host, port, Path(state.folder), ray_started))
                 deploy(settings)
                 instance.note_processes(state)
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")

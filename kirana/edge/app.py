@@ -104,7 +104,8 @@ class Edge:
         except KiranaError as error:
             status, body = status_of(error), body_of(error)
             if status >= 500:
-                logger.warning("%s %s: %s", scope["method"], scope["path"], error)
+                cause = error.__cause__
+                logger.warning("%s %s: %s", scope["method"], scope["path"], error, exc_info=cause)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             status = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import msgspec
 import orjson
@@ -32,6 +33,7 @@ _STATUS: tuple[tuple[type[KiranaError], int], ...] = (
 
 _AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _ANY_KEY = "[...]"
+MAX_KEYS_TRIED = 64
 _NAMED = re.compile(r"(?:required|unknown) field `(.*?)`")
 
 
@@ -84,7 +86,7 @@ def _with_key(field: str, text: str, body: bytes, message_type: type[msgspec.Str
         mapping = whole[name]
     except (msgspec.DecodeError, KeyError, TypeError):
         return name
-    for key, value in mapping.items():
+    for key, value in islice(mapping.items(), MAX_KEYS_TRIED):
         try:
             msgspec.convert({**whole, name: {key: value}}, message_type)
         except msgspec.ValidationError as error:

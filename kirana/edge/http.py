@@ -105,11 +105,12 @@ def path_segments(scope: Scope) -> tuple[str, ...]:
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the whole body. Raises `TooLarge` as soon as it is, `Disconnected` if it ends."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and (len(value) > 15 or int(value) > limit):
-            raise TooLarge(f"the body is over the limit of {limit} bytes")
-        if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
-            shown = value.decode("latin-1")[:60]
-            raise HttpError(415, "unsupported_media_type", f"send application/json, not '{shown}'")
+        if name == b"content-length" and value.isdigit():
+            digits = value.lstrip(b"0") or b"0"
+            if len(digits) > 15 or int(digits) > limit:
+                raise TooLarge(f"the body is over the limit of {limit} bytes")
+        if name == b"content-type" and scope["method"] == "POST":
+            _require_json_type(value)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -122,6 +123,12 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
         more = message.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _require_json_type(value: bytes) -> None:
+    if value.split(b";")[0].strip().lower() != b"application/json":
+        shown = value.decode("latin-1")[:60]
+        raise HttpError(415, "unsupported_media_type", f"send application/json, not '{shown}'")
 
 
 async def reply(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kirana.codecs import Column
+from kirana.codecs import CODECS, Column
 from kirana.codecs.keys import check_lengths, id_texts, join_ids
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
@@ -22,6 +22,8 @@ EVENT_TIME = "event_time"
 """A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
 
 BATCH_ROWS = 8_192
+
+
 Report = Callable[[int], None]
 
 
@@ -77,7 +79,16 @@ class ParquetFeatures:
             if len(late):
                 found = batch.event_time_ms[late[0]]
                 raise self._refuse(EVENT_TIME, f"{found} is more than five minutes ahead")
+            try:
+                self.encode(batch)
+            except TooLarge as error:
+                raise InvalidInput(f"{self.path.name}: {error.message}") from None
             report(len(batch.keys))
+
+    def encode(self, batch: FeatureBatch) -> list[bytes]:
+        """Return the stored value of each row. Raises `TooLarge` where one can't be."""
+        codec = CODECS[self._group.codec]
+        return codec.encode(self._group, self._version, batch.columns, batch.event_time_ms)
 
     def batches(self, now_ms: int) -> Iterator[FeatureBatch]:
         """Yield all rows; those without an event time are of `now_ms`."""

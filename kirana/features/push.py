@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs import CODECS
+from kirana.errors import Unknown
 from kirana.features.parquet import ParquetFeatures, Report, files_of
 from kirana.features.service import MAX_FUTURE_MS, store_keys
 from kirana.stores import FeatureStore
@@ -43,10 +44,14 @@ class Push:
         self._files: list[tuple[str, ParquetFeatures]] = []
         self._catalog = catalog
         for name, path in files_of(paths, group, catalog.groups):
-            found = catalog.group(name, field=str(path))
+            try:
+                found = catalog.group(name)
+            except Unknown as error:
+                error.message = f"{path}: {error.message} (--group names one)"
+                error.field = str(path)
+                raise
             version = found.version(schema_version) if schema_version else found.current
             self._files.append((name, ParquetFeatures(path, found, version)))
-        self._version = schema_version
         self._now_ms = int(time.time() * 1000)
 
     @property
@@ -62,14 +67,12 @@ class Push:
         """Write all rows; return what became of each group's."""
         done: dict[str, Pushed] = {}
         for name, file in self._files:
-            group = self._catalog.groups[name]
-            version = group.version(self._version) if self._version else group.current
-            codec = CODECS[group.codec]
+            order = CODECS[self._catalog.groups[name].codec].order
             pushed = done.setdefault(name, Pushed())
             for batch in file.batches(self._now_ms):
-                values = codec.encode(group, version, batch.columns, batch.event_time_ms)
+                values = file.encode(batch)
                 keys = store_keys(name, batch.keys)
-                pushed.written += await store.put(keys, values, codec.order)
+                pushed.written += await store.put(keys, values, order)
                 pushed.rows += len(keys)
                 report(len(keys))
         return done

@@ -13,7 +13,13 @@ from typing import Any
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import DeadlineExceeded, InvalidInput, NodeError, Unknown
+from kirana.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    NodeError,
+    Unavailable,
+    Unknown,
+)
 from kirana.flow.graph import Graph, GraphNode, compile_flow
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.source import FlowRequest, FlowResult, Span, State
@@ -146,6 +152,8 @@ class Execution:
         return node.when.holds(variables)
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
+        if isinstance(error, Unavailable | DeadlineExceeded):
+            return error
         if isinstance(error, TimeoutError):
             return DeadlineExceeded(
                 f"flow '{self._graph.name}', node '{node.name}': {_reason(error, node)}"

@@ -70,6 +70,7 @@ class InferflowService:
 
     async def prepare(self, revision: int) -> None:
         await self._plans.at(revision)
+        await self._models.prepare(revision)
 
     async def infer(self, request: InferRequest, revision: int) -> InferResult:
         plans = await self._plans.at(revision)

@@ -47,5 +47,11 @@ class InferResult:
 class Inferer(Protocol):
     """Every call runs on one revision of the catalog."""
 
+    async def prepare(self, revision: int) -> None:
+        """Make ready for a revision, together with what this calls.
+
+        Raises `Unavailable` if a part of it does not answer.
+        """
+
     async def infer(self, request: InferRequest, revision: int) -> InferResult:
         """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit."""

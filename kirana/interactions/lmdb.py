@@ -15,7 +15,6 @@ import orjson
 
 from kirana.interactions.source import Event, InteractionQuery, Interactions
 from kirana.interactions.store import Retention
-from kirana.loop import bounded
 from kirana.stores.lmdb import open_by_url
 from kirana.stores.lmdb_environment import Environment
 
@@ -120,7 +119,7 @@ class LmdbInteractionStore:
                 return [_walk(cursor, query) for query in queries]
 
         stays = sum(query.limit for query in queries) <= _INLINE_EVENTS
-        return await bounded(stays, self.environment.read, read)
+        return await self.environment.read_async(stays, read)
 
     async def forget(self, user_id: str) -> int:
         prefix = f"{user_id}\0".encode()

@@ -78,15 +78,15 @@ class InteractionService:
     async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
         types = await self._types.at(revision)
         now_ms = int(self._clock() * 1000)
-        bounded = []
+        answered = []
         for at, query in enumerate(queries):
             types.catalog.event_type(query.event, field=f"queries[{at}].event")
             _check_id(query.user_id, f"queries[{at}].user_id")
             ttl_ms = types.retention[query.event].ttl_ms
             if ttl_ms:
                 query = replace(query, since_ms=max(query.since_ms, now_ms - ttl_ms + 1))
-            bounded.append(query)
-        return await self._store.query(bounded)
+            answered.append(query)
+        return await self._store.query(answered)
 
     async def forget(self, user_id: str, revision: int) -> int:
         await self._types.at(revision)

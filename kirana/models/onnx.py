@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from kirana.errors import ConfigurationError, InvalidInput, Unknown
+from kirana.errors import ConfigurationError, InvalidInput, Unavailable, Unknown
 from kirana.models.runner import Scores
 
 
@@ -82,5 +82,8 @@ class OnnxModel:
         try:
             scores: Scores = self._session.run([output], {self._input: matrix})[0]
         except Exception as error:  # onnxruntime's errors have no common base
-            raise InvalidInput(f"model '{self.name}' can't score this matrix: {error}") from None
+            message = f"model '{self.name}' can't score this matrix: {error}"
+            if self.signature.width is None:
+                raise InvalidInput(message) from None
+            raise Unavailable(message) from None
         return scores.reshape(-1)

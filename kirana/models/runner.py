@@ -13,6 +13,9 @@ Scores = npt.NDArray[np.float32]
 class ModelRunner(Protocol):
     """Every call runs on one revision of the catalog."""
 
+    async def prepare(self, revision: int) -> None:
+        """Load the models of a revision. Raises `Unavailable` if that can't be done."""
+
     async def run(
         self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
     ) -> Scores:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
-from kirana.loop import bounded
 from kirana.stores.base import Order
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
@@ -38,7 +37,7 @@ class LmdbFeatureStore:
             return list(map(txn.get, keys))
 
         stays = len(keys) <= INLINE_KEYS
-        return await bounded(stays, self.environment.read, read, self._database)
+        return await self.environment.read_async(stays, read, self._database)
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
         def write(txn: Any) -> int:

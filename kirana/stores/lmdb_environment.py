@@ -104,6 +104,20 @@ class Environment:
             except lmdb.Error as error:
                 raise Unavailable(f"LMDB in {self.folder}: {error}") from error
 
+    async def read_async(self, stays: bool, work: Callable[[Any], T], database: Any = None) -> T:
+        """Run `work` on the event loop if it `stays`, else in a thread.
+
+        A map that has to be followed is always left to a thread: that waits for writers.
+        """
+        if stays:
+            try:
+                return self._read(work, database)
+            except lmdb.MapResizedError:
+                pass
+            except lmdb.Error as error:
+                raise Unavailable(f"LMDB in {self.folder}: {error}") from error
+        return await asyncio.to_thread(self.read, work, database)
+
     def _read(self, work: Callable[[Any], T], database: Any) -> T:
         with self._no_reader:
             self._readers += 1

@@ -21,6 +21,8 @@ def test_every_part_reports_its_state(client: httpx.Client) -> None:
     assert {name: part["state"] for name, part in reply.json()["parts"].items()} == {
         "features": "ok",
         "interactions": "ok",
+        "flows": "ok",
+        "inferflow": "ok",
         "catalog": "ok",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 from kirana.catalog.revisions import LiveRevision, Revisions
@@ -15,6 +16,7 @@ from kirana.features import FeatureQuery
 from kirana.interactions import InteractionQuery
 
 _PROBE = "healthz"
+PROBE_TIMEOUT_S = 1.0
 
 
 class HealthHandlers:
@@ -27,6 +29,8 @@ class HealthHandlers:
         states = {
             "features": await _state(self._probe_features(request.revision)),
             "interactions": await _state(self._probe_interactions(request.revision)),
+            "flows": await _state(self._parts.flows.prepare(request.revision)),
+            "inferflow": await _state(self._parts.inferer.prepare(request.revision)),
             "catalog": {
                 "state": "ok",
                 "revision": request.revision,
@@ -64,7 +68,10 @@ class Unhealthy(HttpError):
 
 async def _state(probe: Awaitable[None]) -> dict[str, object]:
     try:
-        await probe
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await probe
+    except TimeoutError:
+        return {"state": "unavailable", "reason": f"no answer in {PROBE_TIMEOUT_S:.0f} s"}
     except KiranaError as error:
         return {"state": "unavailable", "reason": error.message}
     return {"state": "ok"}

@@ -55,6 +55,11 @@ class InteractionHandlers:
             raise InvalidInput("name at least one", field=field)
         users = list(dict.fromkeys(map(str, message.user_ids)))
         types = list(dict.fromkeys(message.events))
+        if len(users) * len(types) > self._limits.max_keys:
+            raise TooLarge(
+                f"{len(users)} users x {len(types)} types, the limit is {self._limits.max_keys}",
+                field="user_ids",
+            )
         bounds = {name: value for name in _QUERY if (value := getattr(message, name)) is not None}
         queries = [self._query(user, event, **bounds) for user in users for event in types]
         if sum(query.limit for query in queries) > self._limits.max_cells:

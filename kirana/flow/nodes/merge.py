@@ -28,7 +28,9 @@ class MergeNode:
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
         parts = [value for value in inputs.values() if isinstance(value, Candidates)]
         place = {id_: at for at, id_ in enumerate(dict.fromkeys(i for p in parts for i in p.ids))}
-        columns = {name: np.zeros(len(place), dtype=np.float32) for name in self.gives.columns}
+        columns = {
+            name: np.zeros(len(place), dtype=np.float32) for name in sorted(self.gives.columns)
+        }
         for part in parts:
             rows = np.fromiter(map(place.__getitem__, part.ids), dtype=np.intp, count=len(part))
             for name, column in part.columns.items():

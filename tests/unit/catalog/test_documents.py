@@ -97,7 +97,7 @@ def test_an_unknown_key_deep_inside_has_its_path(tmp_path: Path) -> None:
     [
         ("name: product.stats", "name: 7", 2, "name", "valid string"),
         ("ttl: 7d", "ttl: a week", 3, "ttl", "like 7d"),
-        ("ttl: 7d", "ttl: -1", 3, "ttl", "greater than or equal to 0"),
+        ("ttl: 7d", "ttl: -1", 3, "ttl", "like 7d"),
         ("dtype: float32", "dtype: flaot32", 7, "features[1].dtype", "did you mean 'float32'?"),
         ("int32}", "int32, shape: [0]}", 5, "features[0].shape[0]", "greater than"),
         ("int32}", "int32, shape: 4}", 5, "features[0].shape", "valid list"),

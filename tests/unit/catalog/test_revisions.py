@@ -58,7 +58,7 @@ def publish_next(catalog: DirectoryCatalog, keep: int) -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(POLL_S)
 

@@ -383,6 +383,9 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
+    async def prepare(self, revision: int) -> None:
+        pass
+
     async def run(self, request: FlowRequest, revision: int) -> FlowResult:
         raise self.error
 

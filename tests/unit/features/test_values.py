@@ -195,7 +195,7 @@ def test_columns_are_made_by_name() -> None:
 
 
 def test_a_column_that_the_version_lacks_is_unknown() -> None:
-    with pytest.raises(Unknown, match="did you mean 'user.g.age'") as caught:
+    with pytest.raises(Unknown, match=r"did you mean 'user\.g\.age'") as caught:
         columns_of(VERSION, {"agee": [1]}, 1)
     assert caught.value.field == "columns.agee"
 

@@ -52,6 +52,9 @@ class Nobody:
     async def forget(self, user_id: str, revision: int) -> int:
         raise AssertionError("nobody forgets")
 
+    async def prepare(self, revision: int) -> None:
+        raise AssertionError("nobody prepares")
+
     async def infer(self, request: InferRequest, revision: int) -> InferResult:
         raise AssertionError("nobody infers")
 
