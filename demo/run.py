@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from rich.progress import Progress
 
 import graphs
 from demo.batch import write_features, write_models
@@ -29,9 +28,9 @@ from kirana.cli.cluster import require_free_port
 from kirana.cli.console import err, out, own_command, progress
 from kirana.cli.instance import Instance
 from kirana.cli.locations import local_settings
+from kirana.cli.push import run_push
 from kirana.errors import ConfigurationError
 from kirana.features.push import Push
-from kirana.stores import open_feature_store
 
 CATALOG = Path(graphs.__path__[0]) / "demo"
 PAST_SHARE = 0.8
@@ -121,19 +120,7 @@ def _publish_and_push(workdir: Path, catalog: Path) -> None:
     published = publish(settings)
     _step(f"kirana apply: revision {published.revision}")
     job = Push([workdir / "features"], DirectoryCatalog(catalog).load(published.revision))
-
-    async def push(bar: Progress) -> None:
-        store = open_feature_store(settings.features)
-        try:
-            checking = bar.add_task("checking", total=job.rows)
-            job.check(lambda rows: bar.advance(checking, rows))
-            writing = bar.add_task("writing ", total=job.rows)
-            await job.write(store, lambda rows: bar.advance(writing, rows))
-        finally:
-            await store.close()
-
-    with progress() as bar:
-        asyncio.run(push(bar))
+    asyncio.run(run_push(job, settings))
     _step(f"kirana push: {job.rows:,} rows in the feature store")
 
 

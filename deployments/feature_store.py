@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.logs import log_to_stderr
+from deployments.logs import start_log
 from deployments.options import OPTIONS
 from kirana.assembly import build_features, open_catalog
 from kirana.features import EntityRows, FeatureQuery
@@ -19,7 +19,7 @@ from kirana.settings import Settings
 @serve.deployment(name="FeatureStore", **OPTIONS)
 class FeatureStore:
     def __init__(self, settings: dict[str, Any]) -> None:
-        log_to_stderr()
+        start_log()
         parsed = Settings.model_validate(settings)
         self._service = build_features(parsed, open_catalog(parsed))
 

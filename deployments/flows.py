@@ -8,7 +8,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import RemoteFeatures, RemoteInferer, RemoteInteractions
-from deployments.logs import log_to_stderr
+from deployments.logs import start_log
 from deployments.options import OPTIONS
 from kirana.assembly import build_flows, open_catalog
 from kirana.flow import FlowRequest, FlowResult
@@ -24,7 +24,7 @@ class Flows:
         interactions: DeploymentHandle,
         inferflow: DeploymentHandle,
     ) -> None:
-        log_to_stderr()
+        start_log()
         self._service = build_flows(
             RemoteFeatures(features),
             RemoteInteractions(interactions),

@@ -8,7 +8,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import RemoteFeatures, RemoteModels
-from deployments.logs import log_to_stderr
+from deployments.logs import start_log
 from deployments.options import OPTIONS
 from kirana.assembly import build_inferflow, open_catalog
 from kirana.inferflow import InferRequest, InferResult
@@ -20,7 +20,7 @@ class Inferflow:
     def __init__(
         self, settings: dict[str, Any], features: DeploymentHandle, models: DeploymentHandle
     ) -> None:
-        log_to_stderr()
+        start_log()
         source = open_catalog(Settings.model_validate(settings))
         self._service = build_inferflow(RemoteFeatures(features), RemoteModels(models), source)
 

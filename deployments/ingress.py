@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import RemoteFeatures, RemoteFlows, RemoteInferer, RemoteInteractions
-from deployments.logs import log_to_stderr
+from deployments.logs import start_log
 from deployments.options import OPTIONS
 from kirana.assembly import (
     build_features,
@@ -37,7 +37,7 @@ class Ingress:
         inferflow: DeploymentHandle | None = None,
         flows: DeploymentHandle | None = None,
     ) -> None:
-        log_to_stderr()
+        start_log()
         parsed = Settings.model_validate(settings)
         source = open_catalog(parsed)
         if features and interactions and inferflow and flows:

@@ -1,19 +1,24 @@
-"""Where a replica's own words go: its standard error, which Ray keeps and `kirana up` shows."""
+"""Where a replica's own words go: the file that `kirana up` names, else its standard error."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+from kirana.serve_environment import LOG_FILE
+
+FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 
 
-def log_to_stderr() -> None:
+def start_log() -> None:
     """Serve buffers its own log on the request path; what Kirana has to say must not wait."""
     logger = logging.getLogger("kirana")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(FORMAT))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    if logger.handlers:
+        return
+    file = os.environ.get(LOG_FILE)
+    handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

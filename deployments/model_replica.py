@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from ray import serve
 
-from deployments.logs import log_to_stderr
+from deployments.logs import start_log
 from deployments.options import OPTIONS
 from kirana.assembly import build_models, open_catalog
 from kirana.settings import Settings
@@ -17,7 +17,7 @@ from kirana.settings import Settings
 @serve.deployment(name="ModelReplica", **OPTIONS)
 class ModelReplica:
     def __init__(self, settings: dict[str, Any]) -> None:
-        log_to_stderr()
+        start_log()
         parsed = Settings.model_validate(settings)
         self._registry = build_models(parsed, open_catalog(parsed))
 

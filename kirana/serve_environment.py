@@ -19,6 +19,9 @@ REQUIRED = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
 }
 
+LOG_FILE = "KIRANA_LOG_FILE"
+"""Names the file that replicas log to."""
+
 _PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",

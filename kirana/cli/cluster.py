@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -36,11 +37,12 @@ def require_free_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def cluster(host: str, port: int, folder: Path, started: Callable[[], None]) -> Iterator[None]:
+def cluster(host: str, port: int, folder: Path, note: Callable[[], None]) -> Iterator[None]:
     """Start Ray and Serve; both are ended with all their processes when the block is left.
 
-    `started` is called as soon as there are processes that somebody has to end.
+    `note` is called when there are new processes that somebody has to end.
     """
+    on_term = signal.getsignal(signal.SIGTERM)
     os.environ.update(serve_environment(folder))
     import ray
     from ray import serve
@@ -53,10 +55,11 @@ def cluster(host: str, port: int, folder: Path, started: Callable[[], None]) -> 
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=True,
+            log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        started()
+        signal.signal(signal.SIGTERM, on_term)  # Ray has put its own handler there
+        note()
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": host, "port": port},
@@ -64,6 +67,7 @@ def cluster(host: str, port: int, folder: Path, started: Callable[[], None]) -> 
         )
         yield
     finally:
+        note()
         # Ray's own words about its parts that end say nothing to a person
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             if ray.is_initialized():

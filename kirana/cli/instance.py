@@ -37,9 +37,9 @@ class Instance:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._home = directory.resolve() / ".kirana"
-        self._lock_file = self._home / "up.lock"
-        self._state_file = self._home / "up.json"
+        self.home = directory.resolve() / ".kirana"
+        self._lock_file = self.home / "up.lock"
+        self._state_file = self.home / "up.json"
 
     def read(self) -> InstanceState | None:
         try:
@@ -62,7 +62,7 @@ class Instance:
     @contextmanager
     def hold(self, url: str) -> Iterator[InstanceState]:
         """Be the instance of this directory. Raises `ConfigurationError` if another one is."""
-        self._home.mkdir(exist_ok=True)
+        self.home.mkdir(exist_ok=True)
         with self._lock_file.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,13 +130,22 @@ class Instance:
 
 
 def _left_over(state: InstanceState) -> list[psutil.Process]:
-    """What is still there: processes that were noted, and those that name the folder."""
+    """What is still there: processes that were noted, and those that know of the folder."""
     noted = dict(state.processes)
     found = []
-    for process in psutil.process_iter(["pid", "create_time", "cmdline"]):
-        facts = process.info
-        same = noted.get(facts["pid"]) == facts["create_time"]
-        named = any(state.folder in each for each in facts["cmdline"] or ())
-        if (same or named) and facts["pid"] != os.getpid():
+    for process in psutil.process_iter(["pid", "create_time"]):
+        if process.pid == os.getpid():
+            continue
+        same = noted.get(process.pid) == process.info["create_time"]
+        if same or _knows_of(process, state.folder):
             found.append(process)
     return found
+
+
+def _knows_of(process: psutil.Process, folder: str) -> bool:
+    """HAProxy has the folder among its arguments, what Ray starts has it in its environment."""
+    try:
+        words = [*process.cmdline(), *process.environ().values()]
+    except (psutil.Error, OSError):
+        return False
+    return any(folder in word for word in words)

@@ -49,7 +49,7 @@ def push(
         raise Unavailable(f"{directory} has no revision yet: run 'kirana apply {directory}' first")
     job = Push(paths, source.load(revision), group=group, schema_version=schema_version)
     began = time.perf_counter()
-    done = asyncio.run(_run(job, settings))
+    done = asyncio.run(run_push(job, settings))
     seconds = time.perf_counter() - began
     for name, pushed in done.items():
         stale = f", {pushed.stale} stale" if pushed.stale else ""
@@ -57,7 +57,8 @@ def push(
     out.print(f"{job.rows} rows in {seconds:.1f} s, {job.rows / max(seconds, 1e-9):,.0f} rows/s")
 
 
-async def _run(job: Push, settings: Settings) -> dict[str, Pushed]:
+async def run_push(job: Push, settings: Settings) -> dict[str, Pushed]:
+    """Check and write all rows, with a bar for each."""
     store = open_feature_store(settings.features)
     try:
         with progress() as bar:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -26,6 +28,7 @@ from kirana.cli.locations import (
 )
 from kirana.errors import ConfigurationError
 from kirana.interactions.open import open_interaction_store
+from kirana.serve_environment import LOG_FILE
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
 
@@ -63,20 +66,19 @@ def up(
     _end_on(signal.SIGTERM)
     instance = Instance(directory)
     with instance.hold(f"http://{host}:{port}") as state:
-
-        def ray_started() -> None:
-            _end_on(signal.SIGTERM)  # again: Ray has put its own handler there
-            instance.note_processes(state)
-
+        note = partial(instance.note_processes, state)
         require_free_port(host, port)
         report(publish(settings))
         asyncio.run(_try_stores(settings))
+        log = instance.home / "kirana.log"
+        os.environ[LOG_FILE] = str(log)
         with ExitStack() as stack:
             with err.status("starting Ray and Serve"):
-                stack.enter_context(cluster(host, port, Path(state.folder), ray_started))
+                stack.enter_context(cluster(host, port, Path(state.folder), note))
                 deploy(settings)
-                instance.note_processes(state)
+                note()
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
+            err.print(f"What it has to say is in {log}", markup=False)
             try:
                 _wait()
             finally:

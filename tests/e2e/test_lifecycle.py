@@ -106,6 +106,14 @@ def test_ctrl_c_half_way_up_leaves_no_process_behind(up: Up) -> None:
     assert "Traceback" not in up.log.read_text()
 
 
+def test_down_half_way_up_leaves_no_process_behind(up: Up) -> None:
+    up.wait_for_ray()
+    processes = up.descendants()
+    _kirana("down", str(up.folder))
+    up.process.wait(60)
+    assert _gone(processes) == []
+
+
 def test_a_second_start_says_that_one_is_up_and_down_stops_it(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()

@@ -128,6 +128,25 @@ def test_a_revision_is_live_without_a_restart(client: httpx.Client, shop_folder:
     assert reply["provenance"]["stats.views"] == ["not_in_version"]
 
 
+def test_what_is_published_broken_is_ignored_and_the_log_says_why(
+    client: httpx.Client, shop_folder: Path
+) -> None:
+    state = shop_folder / ".kirana"
+    good = (state / "CURRENT").read_text()
+    broken = state / "revisions" / "999" / "catalog.json"
+    broken.parent.mkdir()
+    broken.write_text("{}")
+    (state / "CURRENT").write_text("999")
+
+    def refused() -> bool:
+        catalog = client.get("/healthz").json()["parts"]["catalog"]
+        return bool(catalog["refused_revisions"]) and catalog["revision"] == int(good)
+
+    _wait_for(refused)
+    (state / "CURRENT").write_text(good)
+    assert "this is no revision" in (state / "kirana.log").read_text()
+
+
 def test_a_broken_catalog_is_refused_and_the_last_good_one_stays(
     client: httpx.Client, shop_folder: Path
 ) -> None:
