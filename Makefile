@@ -26,6 +26,8 @@ endif
 	@$(BIN)/python -m pytest $(TESTS)
 
 test-setup: $(DEVELOPMENT) ## Install what the tests need
+	@command -v curl >/dev/null || \
+	  { echo "error: the README's tour is a test and needs curl: apt-get install curl"; exit 1; }
 
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
