@@ -77,7 +77,8 @@ class _Fused:
         inferflow = build_inferflow(self._features, models, source)
         flows = build_flows(self._features, self._interactions, inferflow, source)
         self.parts = Parts(self._features, self._interactions, flows, inferflow)
-        self.prepared: list[Part] = [self._features, self._interactions, models, inferflow, flows]
+        # inferflow prepares the models that it calls
+        self.prepared: list[Part] = [self._features, self._interactions, inferflow, flows]
 
     async def close(self) -> None:
         await self._features.close()

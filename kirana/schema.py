@@ -107,12 +107,12 @@ class SchemaVersion:
     def index(self) -> dict[str, int]:
         return {feature.name: at for at, feature in enumerate(self.features)}
 
-    def feature(self, name: str) -> Feature:
+    def feature(self, name: str, *, field: str | None = None) -> Feature:
         try:
             return self.features[self.index[name]]
         except KeyError:
             known = [f"{self.group}.{each}" for each in self.index]
-            raise Unknown("feature", f"{self.group}.{name}", known) from None
+            raise Unknown("feature", f"{self.group}.{name}", known, field=field) from None
 
 
 @dataclass(frozen=True)

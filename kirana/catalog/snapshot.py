@@ -72,8 +72,4 @@ class Catalog:
             ]
             raise Unknown("feature", name, known, field=field)
         group = self.groups[group_name]
-        try:
-            return group, group.current.feature(feature_name)
-        except Unknown as error:
-            error.field = field
-            raise
+        return group, group.current.feature(feature_name, field=field)

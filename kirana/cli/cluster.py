@@ -7,10 +7,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.serve_environment import serve_environment
@@ -75,7 +74,7 @@ def cluster(host: str, port: int, folder: Path, note: Callable[[], None]) -> Ite
             ray.shutdown()
 
 
-def deploy(settings: Settings, overrides: Mapping[str, Any] | None = None) -> None:
+def deploy(settings: Settings) -> None:
     """Run the serving graph. Raises `Unavailable` if it does not get ready."""
     from ray import serve
     from ray.serve.exceptions import RayServeException
@@ -83,6 +82,6 @@ def deploy(settings: Settings, overrides: Mapping[str, Any] | None = None) -> No
     from graphs.serving import build
 
     try:
-        serve.run(build({**settings.model_dump(), **(overrides or {})}), name=APPLICATION)
+        serve.run(build(settings.model_dump()), name=APPLICATION)
     except (RayServeException, RuntimeError) as error:
         raise Unavailable(f"the serving graph did not start: {error}") from error

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kirana.catalog.snapshot import Catalog
+from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS
 from kirana.errors import Unknown
 from kirana.features.parquet import ParquetFeatures, Report, files_of
-from kirana.features.service import MAX_FUTURE_MS, store_keys
+from kirana.features.service import store_keys
 from kirana.stores import FeatureStore
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
-from kirana.errors import InvalidInput, Unavailable, Unknown
+from kirana.errors import InvalidInput, Unavailable
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
 from kirana.loop import INLINE_CELLS, bounded
 from kirana.schema import Array, FeatureGroup
@@ -21,7 +22,6 @@ from kirana.stores import FeatureStore
 MAX_PLANS = 4_096
 """Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
 
-MAX_FUTURE_MS = 5 * 60_000
 TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
 
@@ -208,9 +208,7 @@ class FeatureService:
                     field=f"columns.{feature.name}",
                 )
         for name in write.columns:
-            if name not in version.index:
-                known = [f"{group.name}.{each}" for each in version.index]
-                raise Unknown("feature", f"{group.name}.{name}", known, field=f"columns.{name}")
+            version.feature(name, field=f"columns.{name}")
         self.check_times(write.event_time_ms)
         codec = CODECS[group.codec]
         stays = len(write.keys) * len(version.features) <= INLINE_CELLS

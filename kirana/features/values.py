@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs import Column
-from kirana.errors import InvalidInput, TooLarge, Unknown
+from kirana.errors import InvalidInput, TooLarge
 from kirana.schema import NON_FINITE, NUMERIC, Array, Feature, SchemaVersion, fits_float
 
 MAX_STRING = 200_000
@@ -21,14 +21,12 @@ def columns_of(
     """Turn lists into columns of `version`. Raises `InvalidInput` or `Unknown` with a field."""
     columns = {}
     for name, given in values.items():
-        if name not in version.index:
-            known = [f"{version.group}.{each}" for each in version.index]
-            raise Unknown("feature", f"{version.group}.{name}", known, field=f"columns.{name}")
+        feature = version.feature(name, field=f"columns.{name}")
         if len(given) != rows:
             raise InvalidInput(
                 f"'{name}' has {len(given)} values for {rows} keys", field=f"columns.{name}"
             )
-        columns[name] = column_of(version.feature(name), given, field=f"columns.{name}")
+        columns[name] = column_of(feature, given, field=f"columns.{name}")
     return columns
 
 

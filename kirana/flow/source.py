@@ -44,10 +44,7 @@ class FlowRunner(Protocol):
     """Every call runs on one revision of the catalog."""
 
     async def prepare(self, revision: int) -> None:
-        """Make ready for a revision, together with what this calls.
-
-        Raises `Unavailable` if a part of it does not answer.
-        """
+        """Compile the flows of a revision. Raises `Unavailable` if that can't be done."""
 
     async def run(self, request: FlowRequest, revision: int) -> FlowResult:
         """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,

@@ -48,9 +48,9 @@ class Inferer(Protocol):
     """Every call runs on one revision of the catalog."""
 
     async def prepare(self, revision: int) -> None:
-        """Make ready for a revision, together with what this calls.
+        """Compile a revision's inferflows, and make the models ready that they call.
 
-        Raises `Unavailable` if a part of it does not answer.
+        Raises `Unavailable` if that can't be done.
         """
 
     async def infer(self, request: InferRequest, revision: int) -> InferResult:

@@ -11,6 +11,7 @@ import orjson
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.clock import MAX_FUTURE_MS
 from kirana.errors import InvalidInput
 from kirana.interactions.source import (
     MAX_TIMESTAMP_MS,
@@ -21,7 +22,6 @@ from kirana.interactions.source import (
 from kirana.interactions.store import InteractionStore, Retention
 from kirana.loop import INLINE_ROWS, bounded
 
-MAX_FUTURE_MS = 5 * 60_000
 MAX_ID_BYTES = 200
 
 

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,8 +101,6 @@ class Environment:
                 return self._read(work, database)
             except lmdb.MapResizedError:
                 self._follow_map()
-            except lmdb.Error as error:
-                raise Unavailable(f"LMDB in {self.folder}: {error}") from error
 
     async def read_async(self, stays: bool, work: Callable[[Any], T], database: Any = None) -> T:
         """Run `work` on the event loop if it `stays`, else in a thread.
@@ -110,12 +108,8 @@ class Environment:
         A map that has to be followed is always left to a thread: that waits for writers.
         """
         if stays:
-            try:
+            with suppress(lmdb.MapResizedError):
                 return self._read(work, database)
-            except lmdb.MapResizedError:
-                pass
-            except lmdb.Error as error:
-                raise Unavailable(f"LMDB in {self.folder}: {error}") from error
         return await asyncio.to_thread(self.read, work, database)
 
     def _read(self, work: Callable[[Any], T], database: Any) -> T:
@@ -124,6 +118,10 @@ class Environment:
         try:
             with self._env.begin(db=database) as txn:
                 return work(txn)
+        except lmdb.MapResizedError:
+            raise
+        except lmdb.Error as error:
+            raise Unavailable(f"LMDB in {self.folder}: {error}") from error
         finally:
             with self._no_reader:
                 self._readers -= 1

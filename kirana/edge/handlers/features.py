@@ -16,7 +16,7 @@ from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import rows_of
 from kirana.edge.limits import Limits
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
-from kirana.errors import InvalidInput, KiranaError, TooLarge
+from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
@@ -39,7 +39,7 @@ class FeatureHandlers:
         if not message.features:
             raise InvalidInput("name at least one feature", field="features")
         found = [
-            _feature(catalog, f"{entity.name}.{name}", f"features[{at}]")
+            catalog.feature(f"{entity.name}.{name}", field=f"features[{at}]")[1]
             for at, name in enumerate(message.features)
         ]
         keys = self._keys(entity, message.keys, cells=sum(feature.size for feature in found))
@@ -128,14 +128,6 @@ def _without_place(error: InvalidInput, given: int | list[int] | None) -> Invali
     if error.field and error.field.startswith("event_time[") and not isinstance(given, list):
         error.field = "event_time"
     return error
-
-
-def _feature(catalog: Catalog, name: str, field: str) -> Feature:
-    try:
-        return catalog.feature(name, field=field)[1]
-    except KiranaError as error:
-        error.field = field
-        raise
 
 
 def _dtype_text(feature: Feature) -> str:
