@@ -24,13 +24,13 @@ from demo.server import server
 from demo.tour import steps, try_step
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.catalog import publish
-from kirana.cli.cluster import require_free_port
 from kirana.cli.console import err, out, own_command, progress
 from kirana.cli.instance import Instance
 from kirana.cli.locations import local_settings
 from kirana.cli.push import run_push
 from kirana.errors import ConfigurationError
 from kirana.features.push import Push
+from kirana.preflight import check_port
 
 CATALOG = Path(graphs.__path__[0]) / "demo"
 PAST_SHARE = 0.8
@@ -54,7 +54,7 @@ def run_demo(options: DemoOptions) -> None:
     began = time.perf_counter()
     catalog = options.workdir / "catalog"
     _require_nothing_up(catalog)
-    require_free_port("127.0.0.1", options.port)
+    check_port("127.0.0.1", options.port)
     data = _load(options.cache)
     past, later = split_by_time(data.events, PAST_SHARE)
     _prepare_catalog(catalog)

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.logs import start_log
 from deployments.options import OPTIONS
-from kirana.assembly import build_features, open_catalog
+from deployments.replica import Replica
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.source import FeatureWrite
 from kirana.schema import Array
-from kirana.settings import Settings
 
 
 @serve.deployment(name="FeatureStore", **OPTIONS)
 class FeatureStore:
-    def __init__(self, settings: dict[str, Any]) -> None:
-        start_log()
-        parsed = Settings.model_validate(settings)
-        self._service = build_features(parsed, open_catalog(parsed))
+    def __init__(
+        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
+    ) -> None:
+        self._replica = Replica("features", settings, handles)
+        self._features = self._replica.assembly.features
 
     async def prepare(self, revision: int) -> None:
-        await self._service.prepare(revision)
+        await self._features.prepare(revision)
 
     async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
-        return await self._service.read(queries, revision)
+        self._replica.count("read")
+        return await self._features.read(queries, revision)
 
     async def write(self, write: FeatureWrite, revision: int) -> int:
-        return await self._service.write(write, revision)
+        self._replica.count("write")
+        return await self._features.write(write, revision)
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
     ) -> int:
-        return await self._service.delete(group, keys, event_time_ms, revision)
+        self._replica.count("delete")
+        return await self._features.delete(group, keys, event_time_ms, revision)
 
     async def __del__(self) -> None:
-        await self._service.close()
+        await self._replica.close()

@@ -24,8 +24,16 @@ from kirana.schema import Array
 
 
 class _Remote:
+    """Plain pickle: arrays cross as one block of bytes, and all else is of importable classes.
+
+    Measured for a read of 500 x 60 and for small arguments: faster than cloudpickle, which is
+    the default, and no slower than bytes joined by hand.
+    """
+
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(_by_reference=False)
+        self._handle = handle.options(
+            _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+        )
 
     async def _call(self, method: str, *arguments: object) -> Any:
         try:
@@ -89,3 +97,13 @@ class RemoteFlows(_Remote):
     async def run(self, request: FlowRequest, revision: int) -> FlowResult:
         result: FlowResult = await self._call("run", request, revision)
         return result
+
+
+REMOTES: dict[str, type[_Remote]] = {
+    "features": RemoteFeatures,
+    "interactions": RemoteInteractions,
+    "models": RemoteModels,
+    "inferflow": RemoteInferer,
+    "flows": RemoteFlows,
+}
+"""By the name of the part, see `kirana.placement`."""

@@ -1,31 +1,32 @@
-"""Inferflow as a deployment of its own, over handles of the feature store and the models."""
+"""Inferflow as a deployment of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import RemoteFeatures, RemoteModels
-from deployments.logs import start_log
 from deployments.options import OPTIONS
-from kirana.assembly import build_inferflow, open_catalog
+from deployments.replica import Replica
 from kirana.inferflow import InferRequest, InferResult
-from kirana.settings import Settings
 
 
 @serve.deployment(name="Inferflow", **OPTIONS)
 class Inferflow:
     def __init__(
-        self, settings: dict[str, Any], features: DeploymentHandle, models: DeploymentHandle
+        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
     ) -> None:
-        start_log()
-        source = open_catalog(Settings.model_validate(settings))
-        self._service = build_inferflow(RemoteFeatures(features), RemoteModels(models), source)
+        self._replica = Replica("inferflow", settings, handles)
+        self._inferflow = self._replica.assembly.inferflow
 
     async def prepare(self, revision: int) -> None:
-        await self._service.prepare(revision)
+        await self._inferflow.prepare(revision)
 
     async def infer(self, request: InferRequest, revision: int) -> InferResult:
-        return await self._service.infer(request, revision)
+        self._replica.count("infer")
+        return await self._inferflow.infer(request, revision)
+
+    async def __del__(self) -> None:
+        await self._replica.close()

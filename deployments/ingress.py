@@ -1,85 +1,101 @@
-"""The front door: the edge, over handles (spread) or with every part in its own replica (fused)."""
+"""The doors: the edge under Serve's ingress, and the same edge on a port of the replica's own."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import RemoteFeatures, RemoteFlows, RemoteInferer, RemoteInteractions
-from deployments.logs import start_log
+from deployments.autoscaling import DIRECT_ONGOING
+from deployments.board import GcsBoard
 from deployments.options import OPTIONS
-from kirana.assembly import (
-    build_features,
-    build_flows,
-    build_inferflow,
-    build_interactions,
-    build_models,
-    open_catalog,
-)
-from kirana.catalog.revisions import CatalogSource, LiveRevision, Part
-from kirana.edge import Edge, Limits, Parts
-from kirana.settings import Settings
+from deployments.replica import Replica
+from kirana.catalog.revisions import LiveRevision
+from kirana.edge import Edge, Limits
+from kirana.edge.direct import DirectPort
+from kirana.edge.endpoints import Endpoint, Endpoints
+from kirana.preflight import bind_first
+
+MOVING_S = 2.0
+"""How long a replica that goes still takes requests: until all have seen that it was withdrawn."""
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 @serve.deployment(name="Ingress", **OPTIONS)
 @serve.ingress()
 class Ingress:
-    """Without handles it builds the parts itself: that is the fused placement."""
-
     async def __init__(
-        self,
-        settings: dict[str, Any],
-        features: DeploymentHandle | None = None,
-        interactions: DeploymentHandle | None = None,
-        inferflow: DeploymentHandle | None = None,
-        flows: DeploymentHandle | None = None,
+        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
     ) -> None:
-        start_log()
-        parsed = Settings.model_validate(settings)
-        source = open_catalog(parsed)
-        if features and interactions and inferflow and flows:
-            self._own: _Fused | None = None
-            remotes = (
-                RemoteFeatures(features),
-                RemoteInteractions(interactions),
-                RemoteFlows(flows),
-                RemoteInferer(inferflow),
-            )
-            parts, prepared = Parts(*remotes), list[Part](remotes)
-        else:
-            self._own = _Fused(parsed, source)
-            parts, prepared = self._own.parts, self._own.prepared
-        live = LiveRevision(source, prepared)
+        self._replica = replica = Replica("ingress", settings, handles)
+        live = LiveRevision(replica.source, replica.assembly.prepared)
         await live.start()
-        limits = Limits(max_body_bytes=parsed.max_body_bytes, timeout_ms=parsed.timeout_ms)
-        self._edge = Edge(parts, live, source, limits)
-        self._following = asyncio.create_task(live.follow())
+        context = serve.get_replica_context()
+        self._endpoints = Endpoints(GcsBoard(context.app_name))
+        limits = Limits(
+            max_body_bytes=replica.settings.max_body_bytes,
+            timeout_ms=replica.settings.timeout_ms,
+            max_ongoing=replica.settings.max_ongoing,
+        )
+        self._edge = Edge(
+            replica.assembly.parts,
+            live,
+            replica.source,
+            limits,
+            endpoints=self._endpoints,
+            metrics=replica.counters,
+        )
+        self._direct = await self._open_direct_port(context.replica_tag)
+        self._tasks = [
+            asyncio.create_task(live.follow()),
+            asyncio.create_task(self._endpoints.follow()),
+        ]
+
+    async def _open_direct_port(self, replica: str) -> DirectPort | None:
+        settings = self._replica.settings
+        if not settings.direct_range:
+            return None
+        host = settings.direct_host or ray.util.get_node_ip_address()
+        listening = bind_first(host, settings.direct_range)
+        direct = DirectPort(self._edge, listening, finish_s=settings.timeout_ms / 1000)
+        await direct.started()
+        shown = _own_address() if host in _EVERY_ADDRESS else host
+        shown = f"[{shown}]" if ":" in shown else shown
+        await self._endpoints.announce(Endpoint(replica, f"http://{shown}:{direct.port}"))
+        return direct
 
     def __serve_build_asgi_app__(self) -> Edge:
         return self._edge
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `deployments.autoscaling` adds to the requests that Serve counts."""
+        return {DIRECT_ONGOING: self._direct.average_ongoing() if self._direct else 0.0}
+
+    async def check_health(self) -> None:
+        """Raises if the direct port has ended, so that Serve replaces the replica."""
+        if self._direct is not None and not self._direct.serving:
+            raise RuntimeError("the direct port ended")
+
     async def __del__(self) -> None:
-        self._following.cancel()
-        if self._own is not None:
-            await self._own.close()
+        """Serve's drain knows nothing of the direct port: it is drained here."""
+        if self._direct is not None:
+            await self._endpoints.withdraw()
+            # with nobody to move to, waiting helps nobody
+            await self._direct.drain(MOVING_S if self._endpoints.live() else 0.0)
+        for task in self._tasks:
+            task.cancel()
+        await self._replica.close()
 
 
-class _Fused:
-    """Every part as a local object of this replica."""
-
-    def __init__(self, settings: Settings, source: CatalogSource) -> None:
-        self._features = build_features(settings, source)
-        self._interactions = build_interactions(settings, source)
-        models = build_models(settings, source)
-        inferflow = build_inferflow(self._features, models, source)
-        flows = build_flows(self._features, self._interactions, inferflow, source)
-        self.parts = Parts(self._features, self._interactions, flows, inferflow)
-        # inferflow prepares the models that it calls
-        self.prepared: list[Part] = [self._features, self._interactions, inferflow, flows]
-
-    async def close(self) -> None:
-        await self._features.close()
-        await self._interactions.close()
+def _own_address() -> str:
+    """Return the address that other machines see; no packet is sent for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        address: str = probe.getsockname()[0]
+        return address

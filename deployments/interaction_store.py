@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.logs import start_log
 from deployments.options import OPTIONS
-from kirana.assembly import build_interactions, open_catalog
+from deployments.replica import Replica
 from kirana.interactions import Event, InteractionQuery, Interactions
-from kirana.settings import Settings
 
 
 @serve.deployment(name="InteractionStore", **OPTIONS)
 class InteractionStore:
-    def __init__(self, settings: dict[str, Any]) -> None:
-        start_log()
-        parsed = Settings.model_validate(settings)
-        self._service = build_interactions(parsed, open_catalog(parsed))
+    def __init__(
+        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
+    ) -> None:
+        self._replica = Replica("interactions", settings, handles)
+        self._interactions = self._replica.assembly.interactions
 
     async def prepare(self, revision: int) -> None:
-        await self._service.prepare(revision)
+        await self._interactions.prepare(revision)
 
     async def append(self, events: Sequence[Event], revision: int) -> int:
-        return await self._service.append(events, revision)
+        self._replica.count("append")
+        return await self._interactions.append(events, revision)
 
     async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
-        return await self._service.query(queries, revision)
+        self._replica.count("query")
+        return await self._interactions.query(queries, revision)
 
     async def forget(self, user_id: str, revision: int) -> int:
-        return await self._service.forget(user_id, revision)
+        self._replica.count("forget")
+        return await self._interactions.forget(user_id, revision)
 
     async def __del__(self) -> None:
-        await self._service.close()
+        await self._replica.close()

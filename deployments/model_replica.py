@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.logs import start_log
 from deployments.options import OPTIONS
-from kirana.assembly import build_models, open_catalog
-from kirana.settings import Settings
+from deployments.replica import Replica
 
 
 @serve.deployment(name="ModelReplica", **OPTIONS)
 class ModelReplica:
-    def __init__(self, settings: dict[str, Any]) -> None:
-        start_log()
-        parsed = Settings.model_validate(settings)
-        self._registry = build_models(parsed, open_catalog(parsed))
+    def __init__(
+        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
+    ) -> None:
+        self._replica = Replica("models", settings, handles)
+        self._models = self._replica.assembly.models
 
     async def prepare(self, revision: int) -> None:
-        await self._registry.prepare(revision)
+        await self._models.prepare(revision)
 
     async def run(
         self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
     ) -> npt.NDArray[np.float32]:
-        return await self._registry.run(model, matrix, output, revision)
+        self._replica.count("run")
+        return await self._models.run(model, matrix, output, revision)
+
+    async def __del__(self) -> None:
+        await self._replica.close()

@@ -1,14 +1,19 @@
-"""From settings to parts: every service built from its local objects, sharing one catalog."""
+"""From settings to parts: each built from its local objects unless it is given, on one catalog."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.catalog.revisions import CatalogSource
+from kirana.catalog.revisions import CatalogSource, Part
 from kirana.catalog.snapshot import Catalog
+from kirana.edge.parts import Parts
 from kirana.features import FeatureSource
 from kirana.features.service import FeatureService
+from kirana.flow import FlowRunner
 from kirana.flow.executor import FlowService
 from kirana.flow.nodes.base import Services
 from kirana.inferflow import Inferer
@@ -46,28 +51,69 @@ def open_catalog(settings: Settings) -> CatalogSource:
     return SharedCatalog(DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog")))
 
 
-def build_features(settings: Settings, source: CatalogSource) -> FeatureService:
-    return FeatureService(open_feature_store(settings.features), source)
+class Assembly:
+    """The parts of one process, each made when it is first asked for.
 
+    `remote` holds those that run elsewhere, by their names in `kirana.placement.PARTS`; the
+    others become local objects, which call what is in `remote` where they call that.
+    """
 
-def build_interactions(settings: Settings, source: CatalogSource) -> InteractionService:
-    return InteractionService(open_interaction_store(settings.interactions), source)
+    def __init__(
+        self, settings: Settings, source: CatalogSource, remote: Mapping[str, Any] | None = None
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._remote = remote or {}
+        self._stores: list[FeatureService | InteractionService] = []
 
+    @cached_property
+    def features(self) -> FeatureSource:
+        remote: FeatureSource | None = self._remote.get("features")
+        if remote is not None:
+            return remote
+        service = FeatureService(open_feature_store(self._settings.features), self._source)
+        self._stores.append(service)
+        return service
 
-def build_models(settings: Settings, source: CatalogSource) -> ModelRegistry:
-    return ModelRegistry(ModelFiles(settings.models), source)
+    @cached_property
+    def interactions(self) -> InteractionSource:
+        remote: InteractionSource | None = self._remote.get("interactions")
+        if remote is not None:
+            return remote
+        store = open_interaction_store(self._settings.interactions)
+        service = InteractionService(store, self._source)
+        self._stores.append(service)
+        return service
 
+    @cached_property
+    def models(self) -> ModelRunner:
+        remote: ModelRunner | None = self._remote.get("models")
+        return remote or ModelRegistry(ModelFiles(self._settings.models), self._source)
 
-def build_inferflow(
-    features: FeatureSource, models: ModelRunner, source: CatalogSource
-) -> InferflowService:
-    return InferflowService(features, models, source)
+    @cached_property
+    def inferflow(self) -> Inferer:
+        remote: Inferer | None = self._remote.get("inferflow")
+        return remote or InferflowService(self.features, self.models, self._source)
 
+    @cached_property
+    def flows(self) -> FlowRunner:
+        remote: FlowRunner | None = self._remote.get("flows")
+        if remote is not None:
+            return remote
+        services = Services(self.features, self.interactions, self.inferflow)
+        return FlowService(services, self._source)
 
-def build_flows(
-    features: FeatureSource,
-    interactions: InteractionSource,
-    inferer: Inferer,
-    source: CatalogSource,
-) -> FlowService:
-    return FlowService(Services(features, interactions, inferer), source)
+    @property
+    def parts(self) -> Parts:
+        """What the edge calls."""
+        return Parts(self.features, self.interactions, self.flows, self.inferflow)
+
+    @property
+    def prepared(self) -> list[Part]:
+        """What has to be ready before a revision goes live; inferflow readies its models."""
+        return [self.features, self.interactions, self.inferflow, self.flows]
+
+    async def close(self) -> None:
+        """Close the stores that were opened here."""
+        for store in self._stores:
+            await store.close()

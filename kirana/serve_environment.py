@@ -19,6 +19,13 @@ REQUIRED = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
 }
 
+_SMALL = {
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""For a machine with few cores, and for one that tells nobody."""
+
 LOG_FILE = "KIRANA_LOG_FILE"
 """Names the file that replicas log to."""
 
@@ -43,6 +50,19 @@ def require_serve_environment(environment: Mapping[str, str] | None = None) -> N
         )
 
 
+def cluster_environment(token_file: Path) -> dict[str, str]:
+    """Return the variables for each node of a cluster that `ray start` makes.
+
+    `token_file` holds the secret that Ray then asks its clients for, which it does not otherwise.
+    """
+    return {
+        **REQUIRED,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        **_SMALL,
+    }
+
+
 def serve_environment(folder: Path) -> dict[str, str]:
     """Return the variables for a Ray of one machine that shares nothing with another one.
 
@@ -52,15 +72,13 @@ def serve_environment(folder: Path) -> dict[str, str]:
     return {
         **REQUIRED,
         **ports,
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        **_SMALL,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
 
 

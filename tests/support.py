@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kirana.assembly import (
-    build_features,
-    build_flows,
-    build_inferflow,
-    build_interactions,
-    build_models,
-    open_catalog,
-)
+from kirana.assembly import Assembly, open_catalog
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
@@ -207,9 +201,13 @@ def open_shop(folder: Path) -> Shop:
     """Open the parts over `folder`, which must be published."""
     settings = local_settings(folder, {})
     source = open_catalog(settings)
-    features = build_features(settings, source)
-    interactions = build_interactions(settings, source)
-    models = build_models(settings, source)
-    inferflow = build_inferflow(features, models, source)
-    flows = build_flows(features, interactions, inferflow, source)
-    return Shop(source, features, interactions, models, inferflow, flows, source.current())
+    assembly = Assembly(settings, source)
+    return Shop(
+        source,
+        cast(FeatureService, assembly.features),
+        cast(InteractionService, assembly.interactions),
+        cast(ModelRegistry, assembly.models),
+        cast(InferflowService, assembly.inferflow),
+        cast(FlowService, assembly.flows),
+        source.current(),
+    )

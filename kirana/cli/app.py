@@ -11,6 +11,7 @@ from kirana.cli.catalog import apply, check
 from kirana.cli.console import out, show_error
 from kirana.cli.demo import demo
 from kirana.cli.down import down
+from kirana.cli.env import env
 from kirana.cli.push import push
 from kirana.cli.up import up
 from kirana.errors import CatalogError, KiranaError
@@ -39,7 +40,7 @@ def _options(
     pass
 
 
-for command in (check, apply, push, up, down, demo):
+for command in (check, apply, push, up, down, env, demo):
     app.command()(command)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import Unavailable
 from kirana.serve_environment import serve_environment
 from kirana.settings import Settings
 
@@ -20,26 +21,17 @@ OBJECT_STORE_BYTES = 256 << 20
 
 APPLICATION = "kirana"
 
-
-def require_free_port(host: str, port: int) -> None:
-    """Raise `ConfigurationError` if somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"{host}:{port} can't be listened on ({error.strerror}): choose another "
-                "one with --port (of make: PORT=8001)",
-                field="port",
-            ) from None
+Options = Mapping[str, Mapping[str, Any]]
 
 
 @contextmanager
-def cluster(host: str, port: int, folder: Path, note: Callable[[], None]) -> Iterator[None]:
+def cluster(
+    host: str, port: int, metrics_port: int, folder: Path, note: Callable[[], None]
+) -> Iterator[None]:
     """Start Ray and Serve; both are ended with all their processes when the block is left.
 
-    `note` is called when there are new processes that somebody has to end.
+    `metrics_port` is where Prometheus finds the figures of all replicas. `note` is called when
+    there are new processes that somebody has to end.
     """
     on_term = signal.getsignal(signal.SIGTERM)
     os.environ.update(serve_environment(folder))
@@ -53,6 +45,7 @@ def cluster(host: str, port: int, folder: Path, note: Callable[[], None]) -> Ite
             address="local",
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
+            _metrics_export_port=metrics_port,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -74,14 +67,35 @@ def cluster(host: str, port: int, folder: Path, note: Callable[[], None]) -> Ite
             ray.shutdown()
 
 
-def deploy(settings: Settings) -> None:
-    """Run the serving graph. Raises `Unavailable` if it does not get ready."""
+def deploy(settings: Settings, options: Options | None = None) -> None:
+    """Run the serving graph; `options` are Serve's, by the name of a deployment.
+
+    Raises `Unavailable` with the reason if it does not get ready.
+    """
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
-    from graphs.serving import build
+    from graphs.serving import graph
 
     try:
-        serve.run(build(settings.model_dump()), name=APPLICATION)
-    except (RayServeException, RuntimeError) as error:
-        raise Unavailable(f"the serving graph did not start: {error}") from error
+        serve.run(graph(settings, options), name=APPLICATION)
+    except (RayServeException, RuntimeError, ValueError) as error:
+        raise Unavailable(f"the serving graph did not start: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what a replica died of, which Serve knows, or else what Serve says."""
+    from ray import serve
+
+    said = str(error)
+    for application in serve.status().applications.values():
+        for name, deployment in application.deployments.items():
+            if deployment.message:
+                said = f"{name}: {_last_error(deployment.message)}"
+    return said
+
+
+def _last_error(trace: str) -> str:
+    """Return the last line of a traceback that names an error of ours, or all of it."""
+    found = re.findall(r"^kirana\.errors\.\w+: (.*)$", trace, re.MULTILINE)
+    return found[-1] if found else trace

@@ -26,8 +26,10 @@ FeatureStoreUrl = Annotated[
 ]
 
 
-def local_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
-    """Return settings for a directory: what is given, else variables, else folders inside it.
+def local_settings(
+    directory: Path, options: Mapping[str, Any], file: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return settings for a directory: options, else variables, else a file, else folders in it.
 
     Raises `ConfigurationError` if there is no such directory.
     """
@@ -40,9 +42,7 @@ def local_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
         "interactions": f"lmdb://{directory}/.kirana/data/interactions",
         "models": f"file://{directory}/models",
     }
-    settings = read_settings({**inside, **given})
-    explicit = {name: value for name, value in given.items() if name in inside}
-    return settings.model_copy(update=explicit)
+    return read_settings({**inside, **(file or {})}, options=options)
 
 
 def as_urls(models: Path | None = None, features: str | None = None) -> dict[str, str]:

@@ -13,10 +13,9 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from kirana.cli.catalog import publish, report
-from kirana.cli.cluster import cluster, deploy, require_free_port
+from kirana.cli.cluster import cluster, deploy
 from kirana.cli.console import err
 from kirana.cli.instance import Instance
 from kirana.cli.locations import (
@@ -26,27 +25,51 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.errors import ConfigurationError
-from kirana.interactions.open import open_interaction_store
-from kirana.serve_environment import LOG_FILE
+from kirana.cli.serve_config import ServeConfig, read_serve_config
+from kirana.preflight import (
+    check_direct_ports,
+    check_placement,
+    check_port,
+    check_space,
+    check_stores,
+)
+from kirana.serve_environment import LOG_FILE, free_ports
 from kirana.settings import Settings
-from kirana.stores import open_feature_store
 
-DEFAULT_CONFIG = Path("serve_config.yaml")
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
 
 
 def up(
     directory: CatalogDirectory,
     config: Annotated[
         Path | None,
-        typer.Option(help="A Serve configuration. [default: serve_config.yaml, if it is here]"),
+        typer.Option(
+            metavar="FILE",
+            help="Start what 'serve deploy FILE' would: its settings, replicas and options.",
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Where to listen. [default: 8000]")] = None,
+    host: Annotated[
+        str | None, typer.Option(help=f"Where to listen. [default: {DEFAULT_HOST}]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help=f"Where to listen. [default: {DEFAULT_PORT}]")
+    ] = None,
     placement: Annotated[
-        str | None, typer.Option(help="fused (one replica has all parts) or spread.")
+        str | None,
+        typer.Option(
+            help="fused (each replica has all parts), spread (each part is a deployment), or "
+            "parts by name: models=spread,features=spread. [default: fused]"
+        ),
     ] = None,
     replicas: Annotated[int | None, typer.Option(help="How many replicas the ingress has.")] = None,
+    direct_ports: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RANGE",
+            help="Where each replica also listens itself, or 'off'. [default: 20000-20999]",
+        ),
+    ] = None,
     features: FeatureStoreUrl = None,
     interactions: Annotated[
         str | None,
@@ -57,28 +80,36 @@ def up(
     models: ModelRoot = None,
 ) -> None:
     """Publish a catalog and serve it over HTTP, until Ctrl-C or 'kirana down'."""
-    http, arguments = _read_config(config)
-    options = {"placement": placement, "replicas": replicas, "interactions": interactions}
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = local_settings(directory, {**arguments, **as_urls(models, features), **given})
-    host = host or str(http.get("host", "127.0.0.1"))
-    port = port or int(http.get("port", 8000))
+    options = {
+        "placement": placement,
+        "replicas": replicas,
+        "interactions": interactions,
+        "direct_ports": direct_ports,
+    }
+    given: dict[str, Any] = {name: each for name, each in options.items() if each is not None}
+    given |= as_urls(models, features)
+    file = read_serve_config(config)
+    host = host or str(file.http.get("host", DEFAULT_HOST))
+    port = port or int(file.http.get("port", DEFAULT_PORT))
+    settings = local_settings(directory, given, {"direct_host": host, **file.arguments})
     _end_on(signal.SIGTERM)
     instance = Instance(directory)
     with instance.hold(f"http://{host}:{port}") as state:
         note = partial(instance.note_processes, state)
-        require_free_port(host, port)
+        _look_before(settings, file, host, port)
         report(publish(settings))
-        asyncio.run(_try_stores(settings))
+        asyncio.run(check_stores(settings))
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
+        (metrics_port,) = free_ports(1)
         with ExitStack() as stack:
             with err.status("starting Ray and Serve"):
-                stack.enter_context(cluster(host, port, Path(state.folder), note))
-                deploy(settings)
+                stack.enter_context(cluster(host, port, metrics_port, Path(state.folder), note))
+                deploy(settings, file.deployments)
                 note()
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
             err.print(f"What it has to say is in {log}", markup=False)
+            err.print(f"Figures for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
             try:
                 _wait()
             finally:
@@ -86,24 +117,14 @@ def up(
                 err.print("stopping")
 
 
-def _read_config(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `http_options`, and `args` of the application, of a Serve configuration."""
-    if path is None:
-        if not DEFAULT_CONFIG.is_file():
-            return {}, {}
-        path = DEFAULT_CONFIG
-    try:
-        content = yaml.safe_load(path.read_text())
-        arguments = content["applications"][0].get("args") or {}
-        return dict(content.get("http_options") or {}), dict(arguments)
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{path} is no Serve configuration: {error}") from None
+def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
+    """What can't work shows here, and not as replicas that start again and again."""
+    from graphs.serving import max_replicas
 
-
-async def _try_stores(settings: Settings) -> None:
-    """Open what the replicas will open: an error shows here, and not as endless restarts."""
-    await open_feature_store(settings.features).close()
-    await open_interaction_store(settings.interactions).close()
+    check_placement(settings, max_replicas(settings, file.deployments))
+    check_port(host, port)
+    check_direct_ports(settings)
+    check_space(settings)
 
 
 def _end_on(number: signal.Signals) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.edge.endpoints import Endpoints
 from kirana.edge.errors import HttpError, body_of, status_of
+from kirana.edge.handlers.endpoints import EndpointHandlers
 from kirana.edge.handlers.features import FeatureHandlers
 from kirana.edge.handlers.health import HealthHandlers, Unhealthy
 from kirana.edge.handlers.interactions import InteractionHandlers
@@ -32,6 +35,7 @@ from kirana.edge.openapi import openapi_document
 from kirana.edge.parts import Parts
 from kirana.edge.routes import ROUTES
 from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError
+from kirana.metrics import Metrics, NoMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +43,13 @@ Handler = Callable[[HttpRequest], Awaitable[bytes]]
 
 TIMEOUT_HEADER = b"x-kirana-timeout-ms"
 MAX_TIMEOUT_MS = 600_000
+FRONT_DOOR = "serve"
+NO_ROUTE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
+    name: str
     method: str
     segments: tuple[str | None, ...]
     handler: Handler
@@ -58,8 +65,17 @@ class Edge:
     """One object for every door: Serve's ingress, and a replica's own port."""
 
     def __init__(
-        self, parts: Parts, live: LiveRevision, source: CatalogSource, limits: Limits
+        self,
+        parts: Parts,
+        live: LiveRevision,
+        source: CatalogSource,
+        limits: Limits,
+        *,
+        endpoints: Endpoints | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._ongoing = 0
+        self._metrics = metrics or NoMetrics()
         self._live = live
         self._limits = limits
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
@@ -77,10 +93,13 @@ class Edge:
             "interactions_delete": interactions.delete,
             "flow_run": ranking.run_flow,
             "infer": ranking.infer,
+            "endpoints": EndpointHandlers(endpoints or Endpoints()).get,
             "healthz": health.get,
             "openapi": self._openapi,
         }
-        self._routes = [_Route(each.method, each.segments, handlers[each.name]) for each in ROUTES]
+        self._routes = [
+            _Route(each.name, each.method, each.segments, handlers[each.name]) for each in ROUTES
+        ]
 
     async def _openapi(self, request: HttpRequest) -> bytes:
         return openapi_document()
@@ -91,12 +110,26 @@ class Edge:
             return
         if scope["type"] != "http":
             return
+        began = time.perf_counter()
+        self._ongoing += 1
+        try:
+            route, status = await self._reply(scope, receive, send)
+        finally:
+            self._ongoing -= 1
+        door = scope.get("kirana.door", FRONT_DOOR)
+        self._metrics.request(route, door, status, time.perf_counter() - began)
+
+    async def _reply(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, int]:
+        """Answer one request; return the name of its route, and the status."""
         status = 200
+        name = NO_ROUTE
         headers: tuple[tuple[bytes, bytes], ...] = ()
         try:
-            body = await self._answer(scope, receive)
+            route, parameters = self._find(scope)
+            name = route.name
+            body = await self._answer(route, parameters, scope, receive)
         except Disconnected:
-            return
+            return name, 499
         except Unhealthy as error:
             status, body = error.status, error.body
         except HttpError as error:
@@ -111,9 +144,18 @@ class Edge:
             status = 500
             body = body_of(KiranaError("this is an error of Kirana itself; its log says more"))
         await reply(send, status, body, headers)
+        return name, status
 
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
-        route, parameters = self._find(scope)
+    async def _answer(
+        self, route: _Route, parameters: tuple[str, ...], scope: Scope, receive: Receive
+    ) -> bytes:
+        if self._ongoing > self._limits.max_ongoing:
+            raise HttpError(
+                503,
+                "overloaded",
+                f"more than {self._limits.max_ongoing} requests are under way in this replica",
+                ((b"retry-after", b"1"),),
+            )
         timeout_ms = self._timeout_ms(scope)
         try:
             async with asyncio.timeout(timeout_ms / 1000):

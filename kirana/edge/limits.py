@@ -12,5 +12,7 @@ class Limits:
     max_cells: int = 2_000_000
     max_events: int = 10_000
     max_interactions: int = 10_000
+    max_ongoing: int = 512
+    """Requests under way in one replica, through all its doors; what is more gets a 503."""
     timeout_ms: int = 5_000
     """Of a request that names none in `x-kirana-timeout-ms`; body and answer together."""

@@ -84,6 +84,7 @@ ROUTES = (
     RouteSpec(
         "infer", "POST", "/v1/infer/{model_id}", "Score rows by an inferflow", messages.Infer
     ),
+    RouteSpec("endpoints", "GET", "/v1/endpoints", "The live direct ports"),
     RouteSpec("healthz", "GET", "/healthz", "The state of each part"),
     RouteSpec("openapi", "GET", "/openapi.json", "This contract"),
 )

@@ -61,6 +61,9 @@ class FeatureWrite:
 class FeatureSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
+    async def prepare(self, revision: int) -> None:
+        """Make a revision ready. Raises `Unavailable` if that can't be done."""
+
     async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
         """Answer all queries.
 

@@ -90,7 +90,19 @@ class InferflowService:
         outputs = await self._score_models(plan, matrix, revision)
         scores = plan.score({**inputs, **outputs})
         scores = np.broadcast_to(np.asarray(scores, dtype=np.float32), (rows,))
-        return InferResult(ids[plan.rows].texts, scores, outputs, plan.columns, matrix, defaults)
+        texts = ids[plan.rows].texts
+        if request.top_k is None:
+            kept = matrix if request.keep_matrix else None
+            return InferResult(texts, scores, outputs, plan.columns, kept, defaults)
+        best = np.argsort(-scores, kind="stable")[: request.top_k]
+        return InferResult(
+            [texts[at] for at in best.tolist()],
+            scores[best],
+            {name: values[best] for name, values in outputs.items()},
+            plan.columns,
+            matrix[best] if request.keep_matrix else None,
+            defaults,
+        )
 
     def _context_ids(
         self, plan: Plan, entities: Mapping[str, Entity], request: InferRequest

@@ -18,7 +18,8 @@ class InferRequest:
     """The ids by the names of the inferflow's `context`; `rows` is a list, the others one id.
 
     `inputs` are the columns that come with the request: a list with one number a row (or an
-    array), or one number for all.
+    array), or one number for all. With `top_k` only the best rows come back, best first;
+    without `keep_matrix` the matrix does not.
     """
 
     model_id: str
@@ -26,21 +27,24 @@ class InferRequest:
     inputs: Mapping[str, Number | Sequence[Number] | npt.NDArray[np.float32]] = field(
         default_factory=dict
     )
+    top_k: int | None = None
+    keep_matrix: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class InferResult:
-    """One entry a row, in the order of the request.
+    """One entry a row, in the order of the request unless `top_k` asked for the best.
 
     `matrix` has the shape (rows, len(columns)). `defaults` counts for each feature group the
-    rows that got defaults because theirs was missing, expired, unavailable or corrupt.
+    rows (of all, not of the best) that got defaults because theirs was missing, expired,
+    unavailable or corrupt.
     """
 
     ids: list[str]
     scores: npt.NDArray[np.float32]
     outputs: Mapping[str, npt.NDArray[np.float32]]
     columns: Sequence[str]
-    matrix: npt.NDArray[np.float32]
+    matrix: npt.NDArray[np.float32] | None
     defaults: Mapping[str, int]
 
 

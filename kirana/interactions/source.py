@@ -54,6 +54,9 @@ class Interactions:
 class InteractionSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
+    async def prepare(self, revision: int) -> None:
+        """Make a revision ready. Raises `Unavailable` if that can't be done."""
+
     async def append(self, events: Sequence[Event], revision: int) -> int:
         """Store all events durably, or none; return how many were accepted.
 

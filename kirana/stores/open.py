@@ -14,8 +14,13 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             from kirana.stores.lmdb import LmdbFeatureStore
 
             return LmdbFeatureStore.open(url, setting=setting)
+        case "memory" if url == "memory://":
+            from kirana.stores.memory import MemoryFeatureStore
+
+            return MemoryFeatureStore()
         case _:
             raise ConfigurationError(
-                f"{setting}: '{url}' names no store that Kirana has; use lmdb:///absolute/folder",
+                f"{setting}: '{url}' names no store that Kirana has; use "
+                "lmdb:///absolute/folder, or memory://",
                 field=setting,
             )

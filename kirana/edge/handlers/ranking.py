@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import finite
 from kirana.edge.messages import FlowRun, Infer
@@ -51,28 +49,28 @@ class RankingHandlers:
                 raise InvalidInput("the list is empty", field=f"context.{name}")
         if message.top_k is not None and message.top_k < 1:
             raise InvalidInput(f"{message.top_k} is less than 1", field="top_k")
-        result = await self._inferer.infer(
-            InferRequest(model_id, message.context, message.inputs), request.revision
+        infer = InferRequest(
+            model_id,
+            message.context,
+            message.inputs,
+            message.top_k,
+            keep_matrix="matrix" in message.returned,
         )
-        cells = result.matrix.size if "matrix" in message.returned else len(result.ids)
+        result = await self._inferer.infer(infer, request.revision)
+        cells = len(result.ids) if result.matrix is None else result.matrix.size
         stays = cells <= 10 * INLINE_ROWS
         return await bounded(stays, _infer_reply, message, result, request.revision)
 
 
 def _infer_reply(message: Infer, result: InferResult, revision: int) -> bytes:
-    ids, scores, outputs, matrix = result.ids, result.scores, result.outputs, result.matrix
-    if message.top_k is not None:
-        best = np.argsort(-scores, kind="stable")[: message.top_k]
-        ids, scores, matrix = [ids[at] for at in best.tolist()], scores[best], matrix[best]
-        outputs = {name: values[best] for name, values in outputs.items()}
     reply: dict[str, Any] = {
-        "ids": ids,
-        "scores": finite(scores),
+        "ids": result.ids,
+        "scores": finite(result.scores),
         "defaults": result.defaults,
         "revision": revision,
     }
     if "outputs" in message.returned:
-        reply["outputs"] = {name: finite(values) for name, values in outputs.items()}
-    if "matrix" in message.returned:
-        reply["matrix"] = {"columns": result.columns, "rows": finite(matrix)}
+        reply["outputs"] = {name: finite(values) for name, values in result.outputs.items()}
+    if result.matrix is not None:
+        reply["matrix"] = {"columns": result.columns, "rows": finite(result.matrix)}
     return json_bytes(reply)

@@ -41,7 +41,10 @@ class InferNode:
         context[self._rows] = candidates.ids
         columns = candidates.columns
         request = InferRequest(
-            self._model_id, context, {name: columns[name] for name in self._inputs}
+            self._model_id,
+            context,
+            {name: columns[name] for name in self._inputs},
+            keep_matrix=False,
         )
         result = await call.services.inferer.infer(request, call.revision)
         if len(result.ids) != len(candidates):

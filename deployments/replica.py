@@ -1,0 +1,54 @@
+"""What each replica does as it starts: its log, its settings, its parts, its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import REMOTES
+from deployments.logs import start_log
+from deployments.metrics import Publisher
+from kirana.assembly import Assembly, open_catalog
+from kirana.metrics import Counters
+from kirana.preflight import check_placement
+from kirana.settings import Settings
+
+
+class Replica:
+    """Raises `ConfigurationError` where its deployment was scaled to what can't work."""
+
+    def __init__(
+        self, owner: str, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
+    ) -> None:
+        start_log()
+        self.settings = Settings.model_validate(settings)
+        check_placement(self.settings, {owner: _max_replicas()}, alive_nodes())
+        remote = {part: REMOTES[part](handle) for part, handle in handles.items()}
+        self.source = open_catalog(self.settings)
+        self.assembly = Assembly(self.settings, self.source, remote)
+        self.counters = Counters()
+        self._owner = owner
+        self._publisher = Publisher(self.counters, serve.get_replica_context().deployment)
+
+    def count(self, method: str) -> None:
+        self.counters.call(self._owner, method)
+
+    async def close(self) -> None:
+        self._publisher.close()
+        await self.assembly.close()
+
+
+def alive_nodes() -> int:
+    """Return how many machines the cluster has now."""
+    return sum(1 for node in ray.nodes() if node["Alive"])
+
+
+def _max_replicas() -> int:
+    config = serve.get_replica_context()._deployment_config
+    if config.autoscaling_config is not None:
+        return int(config.autoscaling_config.max_replicas)
+    return config.num_replicas or 1

@@ -1,0 +1,46 @@
+"""`kirana env`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from pathlib import Path
+
+from kirana.cli.console import out
+from kirana.cli.locations import (
+    CatalogDirectory,
+    FeatureStoreUrl,
+    ModelRoot,
+    as_urls,
+    local_settings,
+)
+from kirana.serve_environment import cluster_environment
+from kirana.settings import PREFIX
+
+TOKEN_BYTES = 32
+
+
+def env(
+    directory: CatalogDirectory, features: FeatureStoreUrl = None, models: ModelRoot = None
+) -> None:
+    """Print what to set before 'ray start', on every node: eval "$(kirana env DIR)"."""
+    settings = local_settings(directory, as_urls(models, features))
+    values = cluster_environment(_token_file(directory))
+    for name in ("catalog", "features", "interactions", "models"):
+        values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)
+    for name, value in values.items():
+        # for a shell, not for a person: no colours, no line breaks
+        out.file.write(f"export {name}={shlex.quote(value)}\n")
+
+
+def _token_file(directory: Path) -> Path:
+    """Return the file of the secret that Ray asks its clients for, made if it isn't there."""
+    home = directory.resolve() / ".kirana"
+    home.mkdir(exist_ok=True)
+    file = home / "ray-token"
+    if not file.exists():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_hex(TOKEN_BYTES))
+    return file

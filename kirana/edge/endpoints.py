@@ -1,0 +1,123 @@
+"""The live direct ports of all replicas: each leaves a note on a board, and reads the others'."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 0.5
+STALE_S = 3.0
+"""A note that has not changed for so long is of a replica that died."""
+FORGOTTEN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One replica's direct port."""
+
+    replica: str
+    url: str
+
+
+class Board(Protocol):
+    """Small notes by name that every replica of the cluster sees. Calls may block."""
+
+    def write(self, name: str, note: bytes) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def read(self) -> dict[str, bytes]: ...
+
+
+class _Note(msgspec.Struct):
+    url: str
+    beat: int
+
+
+@dataclass(slots=True)
+class _Seen:
+    note: _Note
+    changed: float
+
+
+class Endpoints:
+    """What `GET /v1/endpoints` answers from; `follow` keeps it up to date.
+
+    No two clocks are compared: a note has to change, as seen by the clock of who reads it.
+    """
+
+    def __init__(
+        self, board: Board | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._board = board
+        self._clock = clock
+        self._own: Endpoint | None = None
+        self._beat = 0
+        self._seen: dict[str, _Seen] = {}
+
+    def live(self) -> list[Endpoint]:
+        """Return the endpoints that take requests, this replica's own first."""
+        fresh = self._clock() - STALE_S
+        found = [self._own] if self._own else []
+        found += [
+            Endpoint(name, seen.note.url)
+            for name, seen in sorted(self._seen.items())
+            if seen.changed > fresh
+        ]
+        return found
+
+    async def announce(self, own: Endpoint) -> None:
+        self._own = own
+        await self._look()
+
+    async def withdraw(self) -> None:
+        """Take this replica's note off; returns at once if there is none."""
+        own, self._own = self._own, None
+        if own is not None and self._board is not None:
+            await asyncio.to_thread(self._board.remove, own.replica)
+
+    async def follow(self) -> None:
+        """Beat and look, until cancelled. A board that is away leaves what was last seen."""
+        while self._board is not None:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._look()
+            except Exception:
+                logger.warning("the board of direct ports does not answer", exc_info=True)
+
+    async def _look(self) -> None:
+        if self._board is None:
+            return
+        own = self._own
+        if own is not None:
+            self._beat += 1
+            note = msgspec.json.encode(_Note(own.url, self._beat))
+            await asyncio.to_thread(self._board.write, own.replica, note)
+            if self._own is None:
+                # withdrawn meanwhile: the note must not come back
+                await asyncio.to_thread(self._board.remove, own.replica)
+        notes = await asyncio.to_thread(self._board.read)
+        self._take(notes, own.replica if own else None)
+        for name, seen in list(self._seen.items()):
+            if self._clock() - seen.changed > FORGOTTEN_S:
+                del self._seen[name]
+                await asyncio.to_thread(self._board.remove, name)
+
+    def _take(self, notes: dict[str, bytes], own: str | None) -> None:
+        for name in self._seen.keys() - notes.keys():
+            del self._seen[name]
+        for name, text in notes.items():
+            if name == own:
+                continue
+            note = msgspec.json.decode(text, type=_Note)
+            seen = self._seen.get(name)
+            if seen is None or seen.note != note:
+                self._seen[name] = _Seen(note, self._clock())

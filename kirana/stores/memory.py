@@ -1,0 +1,35 @@
+"""Features in this process's memory: for tests, and for data that one replica may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kirana.errors import Unavailable
+from kirana.stores.base import Order
+
+
+class MemoryFeatureStore:
+    """See `kirana.stores.base.FeatureStore`. Another store of this process shares nothing."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] | None = {}
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return list(map(self._open().get, keys))
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+        stored, written = self._open(), 0
+        for key, value in zip(keys, values, strict=True):
+            old = stored.get(key)
+            if old is None or order(value) >= order(old):
+                stored[key] = value
+                written += 1
+        return written
+
+    async def close(self) -> None:
+        self._values = None
+
+    def _open(self) -> dict[bytes, bytes]:
+        if self._values is None:
+            raise Unavailable("the memory store is closed")
+        return self._values
