@@ -7,14 +7,13 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import DIRECT_ONGOING
 from deployments.board import GcsBoard
 from deployments.options import OPTIONS
-from deployments.replica import Replica
+from deployments.replica import Replica, node_address
 from kirana.catalog.revisions import LiveRevision
 from kirana.edge import Edge, Limits
 from kirana.edge.direct import DirectPort
@@ -61,7 +60,7 @@ class Ingress:
         settings = self._replica.settings
         if not settings.direct_range:
             return None
-        host = settings.direct_host or ray.util.get_node_ip_address()
+        host = settings.direct_host or node_address()
         listening = bind_first(host, settings.direct_range)
         direct = DirectPort(self._edge, listening, finish_s=settings.timeout_ms / 1000)
         await direct.started()

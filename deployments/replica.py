@@ -47,6 +47,12 @@ def alive_nodes() -> int:
     return sum(1 for node in ray.nodes() if node["Alive"])
 
 
+def node_address() -> str:
+    """Return the address that Ray knows this machine by: what `--node-ip-address` said."""
+    here = ray.get_runtime_context().get_node_id()
+    return str(next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == here))
+
+
 def _max_replicas() -> int:
     config = serve.get_replica_context()._deployment_config
     if config.autoscaling_config is not None:

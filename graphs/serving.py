@@ -11,6 +11,7 @@ from ray.serve.exceptions import RayServeException
 
 from deployments.feature_store import FeatureStore
 from deployments.flows import Flows
+from deployments.front_door import check_front_door
 from deployments.inferflow import Inferflow
 from deployments.ingress import Ingress
 from deployments.interaction_store import InteractionStore
@@ -46,6 +47,7 @@ def build(arguments: dict[str, Any]) -> Application:
     """
     try:
         require_serve_environment()
+        check_front_door()
         settings = read_settings(arguments)
         check_placement(settings, nodes=alive_nodes())
         check_space(settings)

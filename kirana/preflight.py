@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kirana.assembly import open_catalog
+from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import ConfigurationError
 from kirana.interactions.open import open_interaction_store
 from kirana.models.registry import ModelFiles
@@ -94,6 +95,15 @@ def check_revision(settings: Settings) -> int:
     for model in source.load(number).models.values():
         files.load(model)
     return number
+
+
+def check_catalog(settings: Settings) -> None:
+    """Validate the source of the catalog, models included, without publishing it.
+
+    Raises `CatalogError` with every problem.
+    """
+    folder = folder_of(settings.catalog, "dir", setting="catalog")
+    DirectoryCatalog(folder).check(ModelFiles(settings.models).signature)
 
 
 def check_port(host: str, port: int) -> None:

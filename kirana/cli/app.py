@@ -10,6 +10,7 @@ from kirana import __version__
 from kirana.cli.catalog import apply, check
 from kirana.cli.console import out, show_error
 from kirana.cli.demo import demo
+from kirana.cli.doctor import doctor
 from kirana.cli.down import down
 from kirana.cli.env import env
 from kirana.cli.push import push
@@ -40,7 +41,7 @@ def _options(
     pass
 
 
-for command in (check, apply, push, up, down, env, demo):
+for command in (check, apply, push, up, down, doctor, env, demo):
     app.command()(command)
 
 
