@@ -14,15 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("features", "flow", "infer")
-BARS = {
-    "lmdb_vs_get_loop": ">= 0.7",
-    "mixed_versions_vs_uniform": ">= 0.5",
-    "chain_vs_by_hand": "<= 1.5",
-    "fan_out_vs_by_hand": "<= 1.5",
-    "diamond_vs_by_hand": "<= 1.5",
-    "infer_500x60_lmdb_vs_by_hand": "<= 1.6",
-}
+from bench.figures import BARS, Breakdown, Figure, Report
+
+NAMES = ("features", "flow", "infer", "rank")
 
 
 def main(
@@ -32,27 +26,63 @@ def main(
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
 ) -> None:
-    """Measure one benchmark in paired rounds and print its ratios beside their bars."""
+    """Measure one benchmark in paired rounds and print its figures beside their bars."""
     if list_names or name is None:
         print("\n".join(NAMES))
         return
     if name not in NAMES:
         raise typer.BadParameter(f"there is no benchmark '{name}': {', '.join(NAMES)}")
-    ratios = asyncio.run(importlib.import_module(f"bench.{name}").measure())
-    table = Table("key", "ratio", "spread", "bar", "A, us a call", "B, us a call", title=name)
-    for key, each in ratios.items():
-        spread = f"{each.low:.2f} - {each.high:.2f}"
-        row = (key, f"{each.ratio:.2f}", spread, BARS[key], f"{each.a_us:.0f}", f"{each.b_us:.0f}")
-        table.add_row(*row)
-    Console(width=110).print(table)
+    report: Report = asyncio.run(importlib.import_module(f"bench.{name}").measure())
+    console = Console(width=110)
+    console.print(_table(name, report))
+    for breakdown in report.breakdowns:
+        console.print(_breakdown_table(breakdown))
+    for note in report.notes:
+        console.print(note)
     if json_file is not None:
-        content = {
-            "bench": name,
-            "commit": _commit(),
-            "ratios": {key: each.ratio for key, each in ratios.items()},
-            "rows": [{"key": key, **asdict(each)} for key, each in ratios.items()],
-        }
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
+        json_file.write_text(json.dumps(_as_json(name, report), indent=2) + "\n")
+
+
+def _table(name: str, report: Report) -> Table:
+    table = Table("figure", "median", "spread", "bar", "", "A", "B", title=name)
+    for key, each in report.figures.items():
+        bar = BARS.get(key)
+        verdict = "" if bar is None else "reached" if bar.reached(each.value) else "below"
+        row = [key, _number(each.value), f"{_number(each.low)} - {_number(each.high)}"]
+        row += [str(bar or "reported"), verdict]
+        ratio = each.b is not None
+        row += [_side(each, each.a) if ratio else "", _side(each, each.b) if ratio else ""]
+        table.add_row(*row)
+    return table
+
+
+def _breakdown_table(breakdown: Breakdown) -> Table:
+    table = Table("part", breakdown.unit, title=breakdown.title)
+    for part, value in breakdown.parts.items():
+        table.add_row(part, _number(value))
+    return table
+
+
+def _side(figure: Figure, value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} {figure.unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def _as_json(name: str, report: Report) -> dict[str, object]:
+    return {
+        "bench": name,
+        "commit": _commit(),
+        "ratios": {key: each.value for key, each in report.figures.items()},
+        "rows": [
+            {"key": key, "bar": str(BARS.get(key, "reported")), **asdict(each)}
+            for key, each in report.figures.items()
+        ],
+        "breakdowns": [asdict(each) for each in report.breakdowns],
+        "notes": list(report.notes),
+    }
 
 
 def _commit() -> str:
@@ -61,4 +91,6 @@ def _commit() -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    application = typer.Typer(pretty_exceptions_enable=False)
+    application.command()(main)
+    application()

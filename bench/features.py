@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.figures import Report
 from bench.floors.lmdb_loop import LmdbLoop
-from bench.paired import Ratio, compare
+from bench.paired import compare
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
@@ -33,7 +34,7 @@ def catalog_text(versions: int) -> str:
     )
 
 
-async def measure() -> dict[str, Ratio]:
+async def measure() -> Report:
     """`lmdb_vs_get_loop`: the whole read path / `txn.get` in a loop, which decodes nothing.
 
     `mixed_versions_vs_uniform`: rows of three schema versions mixed / of one.
@@ -75,7 +76,7 @@ async def measure() -> dict[str, Ratio]:
             "mixed_versions_vs_uniform": await compare(kirana_mixed, kirana),
         }
         await service.close()
-        return result
+        return Report(result)
 
 
 async def write_rows(

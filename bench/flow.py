@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.figures import Figure, Report
 from bench.floors import coroutines
-from bench.paired import Ratio, compare
+from bench.paired import compare, seconds_a_call
 from kirana.flow.executor import Execution
 from kirana.flow.graph import Graph, GraphNode
 from kirana.flow.nodes.base import Call
@@ -59,7 +60,7 @@ def fan_out(width: int) -> dict[str, list[str]]:
     return {"first": middle, **{name: ["last"] for name in middle}, "last": []}
 
 
-async def measure() -> dict[str, Ratio]:
+async def measure() -> Report:
     """`*_vs_by_hand`: the time of a flow / the time by hand, in the same shape."""
     call: Any = None
 
@@ -78,8 +79,11 @@ async def measure() -> dict[str, Ratio]:
         await coroutines.fan_out(FAN_OUT)
 
     # times: the hand stands first, so that the ratio is flow / hand
-    return {
+    figures = {
         "chain_vs_by_hand": await compare(hand_chain, flow(chain(CHAIN))),
         "fan_out_vs_by_hand": await compare(hand_fan_out, flow(fan_out(FAN_OUT))),
         "diamond_vs_by_hand": await compare(coroutines.diamond, flow(fan_out(2))),
     }
+    bare = await seconds_a_call(flow(chain(CHAIN), None))
+    figures["bare_chain_us_per_node"] = Figure.reported([bare * 1e6 / CHAIN], "us")
+    return Report(figures)

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.features import COLUMNS, NAMES, ROWS, catalog_text, copy_of, write_rows
+from bench.figures import Report
 from bench.floors.lmdb_loop import LmdbLoop, session
-from bench.paired import Ratio, compare
+from bench.paired import compare
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.features.service import FeatureService, store_keys
 from kirana.inferflow import InferRequest
@@ -55,7 +56,7 @@ def write_mlp(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
 
 
-async def measure() -> dict[str, Ratio]:
+async def measure() -> Report:
     """`infer_500x60_lmdb_vs_by_hand`: time of an infer / gets, frombuffer and ONNX by hand."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -83,4 +84,4 @@ async def measure() -> dict[str, Ratio]:
         # times: the hand stands first, so that the ratio is Kirana / hand
         result = {"infer_500x60_lmdb_vs_by_hand": await compare(by_hand, kirana)}
         await features.close()
-        return result
+        return Report(result)

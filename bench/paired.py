@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from bench.figures import Figure
 
 Side = Callable[[], Awaitable[object]]
+Rate = Callable[[], float]
 
 ROUNDS = 9
 SECONDS_A_SIDE = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """`ratio` is the median over the rounds of B's time / A's time; above 1, A is the faster."""
-
-    ratio: float
-    low: float
-    high: float
-    a_us: float
-    b_us: float
-
-
-async def compare(a: Side, b: Side) -> Ratio:
-    """Time both sides in paired rounds; microseconds are medians of one call."""
+async def compare(a: Side, b: Side) -> Figure:
+    """Time both sides in this process: B's time / A's."""
     calls_a, calls_b = await _calls(a), await _calls(b)
     gc.collect()
     gc.disable()
@@ -34,14 +24,19 @@ async def compare(a: Side, b: Side) -> Ratio:
         pairs = [(await _time(a, calls_a), await _time(b, calls_b)) for _ in range(ROUNDS)]
     finally:
         gc.enable()
-    ratios = [of_b / of_a for of_a, of_b in pairs]
-    return Ratio(
-        ratio=statistics.median(ratios),
-        low=min(ratios),
-        high=max(ratios),
-        a_us=statistics.median(of_a for of_a, _ in pairs) * 1e6,
-        b_us=statistics.median(of_b for _, of_b in pairs) * 1e6,
-    )
+    return Figure.of_times(pairs)
+
+
+def compare_rates(a: Rate, b: Rate, rounds: int) -> Figure:
+    """Ask both sides for their calls a second, in turn: A's rate / B's. The first pair warms up."""
+    pairs = [(a(), b()) for _ in range(rounds + 1)]
+    return Figure.of_rates(pairs[1:])
+
+
+async def seconds_a_call(side: Side) -> float:
+    """Return the median seconds of one call, of several rounds."""
+    calls = await _calls(side)
+    return sorted([await _time(side, calls) for _ in range(5)])[2]
 
 
 async def _calls(side: Side) -> int:

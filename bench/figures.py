@@ -1,0 +1,100 @@
+"""What a benchmark comes to: figures by key, each with its spread, its two sides and its bar."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The median over paired rounds, the least and the most; `a` and `b` are the sides' medians.
+
+    `unit` is that of the sides: microseconds a call ("us"), or calls a second ("/s"). A figure
+    that is no ratio has no `b`.
+    """
+
+    value: float
+    low: float
+    high: float
+    a: float
+    b: float | None = None
+    unit: str = "us"
+
+    @classmethod
+    def of_rates(cls, rounds: Sequence[tuple[float, float]]) -> Figure:
+        """A's rate / B's rate, round by round."""
+        ratios = [a / b for a, b in rounds]
+        return cls(
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            statistics.median(a for a, _ in rounds),
+            statistics.median(b for _, b in rounds),
+            "/s",
+        )
+
+    @classmethod
+    def of_times(cls, rounds: Sequence[tuple[float, float]]) -> Figure:
+        """B's seconds a call / A's: above 1, A is the faster."""
+        ratios = [b / a for a, b in rounds]
+        return cls(
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            statistics.median(a for a, _ in rounds) * 1e6,
+            statistics.median(b for _, b in rounds) * 1e6,
+        )
+
+    @classmethod
+    def reported(cls, values: Iterable[float], unit: str = "/s") -> Figure:
+        """A figure of its own, beside nothing."""
+        each = list(values)
+        return cls(
+            statistics.median(each), min(each), max(each), statistics.median(each), None, unit
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where something goes, part by part; the rest of the table is for people."""
+
+    title: str
+    unit: str
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    figures: Mapping[str, Figure]
+    breakdowns: Sequence[Breakdown] = field(default_factory=tuple)
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a figure has to reach: at least, or at most, `limit`."""
+
+    at_least: bool
+    limit: float
+
+    def reached(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+
+
+BARS = {
+    "lmdb_vs_get_loop": Bar(True, 0.7),
+    "mixed_versions_vs_uniform": Bar(True, 0.5),
+    "chain_vs_by_hand": Bar(False, 1.5),
+    "fan_out_vs_by_hand": Bar(False, 1.5),
+    "diamond_vs_by_hand": Bar(False, 1.5),
+    "infer_500x60_lmdb_vs_by_hand": Bar(False, 1.6),
+    "lmdb_vs_noop": Bar(True, 0.35),
+    "direct_vs_haproxy": Bar(True, 1.8),
+    "direct_vs_in_process": Bar(True, 0.6),
+    "remote_vs_bare_hops": Bar(True, 0.7),
+}

@@ -1,0 +1,289 @@
+"""A rank over HTTP: 500 ids to 500 x 60 features, an MLP, the best 50; and what it stands on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from bench.features import COLUMNS, NAMES, ROWS, catalog_text, write_rows
+from bench.figures import Breakdown, Figure, Report
+from bench.floors.rank_loop import RankLoop
+from bench.infer import inferflow_text, write_mlp
+from bench.load import Generator, Load
+from bench.paired import compare_rates, seconds_a_call
+from kirana.assembly import Assembly, open_catalog
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.cli.cluster import cluster
+from kirana.cli.locations import local_settings
+from kirana.edge.http import HttpRequest
+from kirana.edge.messages import Infer
+from kirana.features import FeatureQuery
+from kirana.features.service import FeatureService
+from kirana.inferflow import InferRequest
+from kirana.models.registry import ModelFiles
+from kirana.serve_environment import REQUIRED, free_ports
+from kirana.settings import Settings
+
+PRODUCTS = 20_000
+BODIES = 64
+REPLICAS = 2
+ROUNDS = 5
+SECONDS = 3
+INFER = "/v1/infer/ranker"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """A published catalog with its model, features in LMDB, and requests."""
+
+    folder: Path
+    settings: Settings
+    bodies: list[bytes]
+    values: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+    def variant(self, **changes: object) -> Settings:
+        return self.settings.model_copy(update=changes)
+
+
+async def measure() -> Report:
+    """See `bench/README.md` for the keys."""
+    with tempfile.TemporaryDirectory(prefix="kb-") as temporary, ExitStack() as stack:
+        fixture = await make_fixture(Path(temporary))
+        generator = Generator(fixture.folder, fixture.bodies)
+        breakdown = await in_process_parts(fixture)
+        base = stack.enter_context(serving(fixture))
+        defaults = stack.enter_context(ray_defaults(fixture))
+        loops = stack.enter_context(rank_loops(fixture))
+        return await asyncio.to_thread(compare_all, generator, base, defaults, loops, breakdown)
+
+
+def compare_all(
+    generator: Generator,
+    base: str,
+    defaults: str,
+    loops: list[subprocess.Popen[str]],
+    parts: dict[str, float],
+) -> Report:
+    loads: dict[str, list[Load]] = {}
+
+    def rate(name: str, *urls: str) -> Callable[[], float]:
+        def run() -> float:
+            load = generator.run([url + INFER for url in urls], SECONDS)
+            loads.setdefault(name, []).append(load)
+            return load.per_s
+
+        return run
+
+    def loop_rate() -> float:
+        share = loads["lmdb, direct"][-1].cpu_share
+        for process in loops:
+            assert process.stdin is not None
+            process.stdin.write(f"{SECONDS} {share}\n")
+            process.stdin.flush()
+        return sum(float(_line(process)) for process in loops)
+
+    noop, lmdb = rate("no-op", f"{base}/noop"), rate("lmdb", f"{base}/lmdb")
+    memory = rate("memory", f"{base}/memory")
+    memory_direct = rate("memory, direct", *endpoints(f"{base}/memory"))
+    lmdb_direct = rate("lmdb, direct", *endpoints(f"{base}/lmdb"))
+    spread, hops = rate("spread", f"{base}/spread"), rate("bare hops", f"{base}/hops")
+    figures = {
+        "lmdb_vs_noop": compare_rates(lmdb, noop, ROUNDS),
+        "direct_vs_haproxy": compare_rates(memory_direct, memory, ROUNDS),
+        "direct_vs_in_process": compare_rates(lmdb_direct, loop_rate, ROUNDS),
+        "remote_vs_bare_hops": compare_rates(spread, hops, ROUNDS),
+        "fused_vs_remote": compare_rates(lmdb, spread, ROUNDS),
+        "tuned_vs_ray_defaults": compare_rates(lmdb, rate("ray defaults", defaults), ROUNDS),
+    }
+    for name in ("lmdb", "memory"):
+        rows = [ROWS * each.per_s for each in loads[f"{name}, direct"][1:]]
+        figures[f"rows_per_s_direct_{name}"] = Figure.reported(rows)
+    cores = os.cpu_count() or 1
+    direct_us = _cpu_us(loads["lmdb, direct"], cores)
+    parts["HTTP on the direct port (uvicorn)"] = direct_us - sum(parts.values())
+    parts["through HAProxy and Serve instead, in addition"] = (
+        _cpu_us(loads["lmdb"], cores) - direct_us
+    )
+    notes = [
+        f"{name}: p50 {_median(each, 'p50_ms'):.1f} ms, p99 {_median(each, 'p99_ms'):.1f} ms, "
+        f"{_median(each, 'per_s'):,.0f}/s; the generator took {_median(each, 'cpu_share'):.0%} "
+        "of the CPU"
+        for name, each in loads.items()
+    ]
+    breakdown = Breakdown("where the time of one rank goes (lmdb)", "us of CPU", parts)
+    return Report(figures, [breakdown], notes)
+
+
+def _cpu_us(loads: list[Load], cores: int) -> float:
+    """Microseconds of CPU a request, without the generator's: all cores are busy."""
+    return float(np.median([cores * (1 - each.cpu_share) / each.per_s for each in loads[1:]])) * 1e6
+
+
+def _median(loads: list[Load], name: str) -> float:
+    return float(np.median([getattr(each, name) for each in loads]))
+
+
+async def make_fixture(folder: Path) -> Fixture:
+    (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
+    (folder / "models").mkdir()
+    write_mlp(folder / "models" / "mlp.onnx")
+    settings = local_settings(folder, {})
+    DirectoryCatalog(folder).publish(ModelFiles(settings.models).signature)
+    rng = np.random.default_rng(0)
+    values = rng.random((PRODUCTS, COLUMNS), dtype=np.float32)
+    source = open_catalog(settings)
+    features = Assembly(settings, source).features
+    assert isinstance(features, FeatureService)
+    ids = [str(at) for at in range(PRODUCTS)]
+    await write_rows(features, source.current(), ids, NAMES, values)
+    await features.close()
+    bodies = [
+        json.dumps(
+            {
+                "context": {
+                    "product_id": rng.choice(PRODUCTS, ROWS, replace=False).astype(str).tolist()
+                },
+                "top_k": 50,
+            }
+        ).encode()
+        for _ in range(BODIES)
+    ]
+    (folder / "settings.json").write_text(settings.model_dump_json())
+    return Fixture(folder, settings, bodies, values)
+
+
+@contextmanager
+def serving(fixture: Fixture) -> Iterator[str]:
+    """Every side in one Serve, each as an application of its own; yields the base URL."""
+    # replicas must find this package
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    port, metrics_port = free_ports(2)
+    short = Path(tempfile.mkdtemp(prefix="kb-"))
+    with cluster("127.0.0.1", port, metrics_port, short, lambda: None):
+        from ray import serve
+
+        from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
+        from bench.floors.noop import NoOp
+        from graphs.serving import graph
+
+        def run(application: object, name: str) -> None:
+            serve.run(application, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
+
+        base = f"http://127.0.0.1:{port}"
+        run(graph(fixture.variant(replicas=REPLICAS)), "lmdb")
+        reply = httpx.post(f"{base}/lmdb{INFER}", content=fixture.bodies[0])
+        reply.raise_for_status()
+        run(NoOp.options(num_replicas=REPLICAS).bind(reply.content), "noop")  # type: ignore[attr-defined]
+        run(graph(fixture.variant(features="memory://")), "memory")
+        put_all(f"{base}/memory", fixture)
+        run(graph(fixture.variant(placement="spread")), "spread")
+        ranker = HopRanker.bind(HopFeatures.bind(), HopModel.bind())  # type: ignore[attr-defined]
+        run(HopIngress.bind(reply.content, ranker), "hops")  # type: ignore[attr-defined]
+        yield base
+
+
+def put_all(url: str, fixture: Fixture) -> None:
+    """Write every row over HTTP, into the one replica that keeps them in memory."""
+    for at in range(0, PRODUCTS, ROWS):
+        block = fixture.values[at : at + ROWS]
+        columns = {name: block[:, place].tolist() for place, name in enumerate(NAMES)}
+        keys = {"product_id": [str(each) for each in range(at, at + len(block))]}
+        body = {"group": "product.stats", "keys": keys, "columns": columns}
+        httpx.post(f"{url}/v1/features/put", json=body, timeout=30).raise_for_status()
+
+
+def endpoints(url: str) -> list[str]:
+    return [each["url"] for each in httpx.get(f"{url}/v1/endpoints").json()["endpoints"]]
+
+
+@contextmanager
+def ray_defaults(fixture: Fixture) -> Iterator[str]:
+    ours = (*REQUIRED, "RAY_SERVE_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    settings = fixture.folder / "defaults.json"
+    settings.write_text(fixture.variant(replicas=REPLICAS, direct_ports="off").model_dump_json())
+    (port,) = free_ports(1)
+    with _process(["bench.ray_defaults", str(settings), str(port)], environment) as process:
+        yield _line(process)
+
+
+@contextmanager
+def rank_loops(fixture: Fixture) -> Iterator[list[subprocess.Popen[str]]]:
+    folder = fixture.folder
+    command = [
+        "bench.floors.rank_loop",
+        str(folder / "settings.json"),
+        "ranker",
+        str(folder / "bodies.txt"),
+    ]
+    with ExitStack() as stack:
+        loops = [stack.enter_context(_process(command, None)) for _ in range(REPLICAS)]
+        for each in loops:
+            assert _line(each) == "ready"
+        yield loops
+
+
+@contextmanager
+def _process(
+    module: list[str], environment: dict[str, str] | None
+) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", *module]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(60)
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line:
+        raise RuntimeError(f"a process of the benchmark ended: {process.args!r}")
+    return line
+
+
+async def in_process_parts(fixture: Fixture) -> dict[str, float]:
+    """Return microseconds of each step of a rank, each measured by itself."""
+    loop = RankLoop(fixture.settings, "ranker", fixture.bodies)
+    assembly = loop.assembly
+    revision = open_catalog(fixture.settings).current()
+    request = HttpRequest(("ranker",), b"", fixture.bodies[0], revision)
+    message = await request.decode(Infer)
+    ids = [str(each) for each in json.loads(fixture.bodies[0])["context"]["product_id"]]
+    query = [FeatureQuery("product", ids, matrix=tuple(f"stats.{name}" for name in NAMES))]
+    matrix = (await assembly.features.read(query, revision))[0].matrix
+    infer = InferRequest("ranker", message.context, top_k=50, keep_matrix=False)
+
+    async def us(call: Callable[[], Awaitable[object]]) -> float:
+        return await seconds_a_call(call) * 1e6
+
+    parse = await us(lambda: request.decode(Infer))
+    read = await us(lambda: assembly.features.read(query, revision))
+    model = await us(lambda: assembly.models.run("mlp", matrix, "p_click", revision))
+    ranked = await us(lambda: assembly.inferflow.infer(infer, revision))
+    whole = await us(loop.call)
+    await assembly.close()
+    return {
+        "parse the request": parse,
+        "read and decode 500 rows x 60 from LMDB": read,
+        "score by the MLP (ONNX Runtime)": model,
+        "ids, matrix, order: the rest of Inferflow": ranked - read - model,
+        "write the reply, and the rest of the handler": whole - parse - ranked,
+    }
