@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.development
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-setup lint bench lock clean
+.PHONY: help demo test test-setup apt lint bench lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,15 +26,19 @@ endif
 	@$(BIN)/python -m pytest $(TESTS)
 
 test-setup: $(DEVELOPMENT) ## Install what the tests need
-	@command -v curl >/dev/null || \
-	  { echo "error: the README's tour is a test and needs curl: apt-get install curl"; exit 1; }
+	@command -v curl >/dev/null && command -v wrk >/dev/null || $(MAKE) --no-print-directory apt
+
+apt: # what the tests and the benchmarks need of the machine: curl for the tour, wrk for load
+	@test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install curl wrk"; exit 1; }
+	@echo "installing curl and wrk"
+	@apt-get -qq update && apt-get -qq install -y curl wrk >/dev/null
 
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy kirana deployments graphs demo bench
 
-bench: $(DEVELOPMENT) ## Measure beside the floor (NAME=features, JSON=out.json)
+bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))
 
 lock: $(DEVELOPMENT) ## Resolve the lock files anew
