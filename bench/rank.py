@@ -38,6 +38,8 @@ from kirana.settings import Settings
 PRODUCTS = 20_000
 BODIES = 64
 REPLICAS = 2
+MEMORIES = ("memory_a", "memory_b")
+"""Two applications of one replica each: `memory://` is refused where two would share it."""
 ROUNDS = 5
 SECONDS = 3
 INFER = "/v1/infer/ranker"
@@ -94,8 +96,9 @@ def compare_all(
         return sum(float(_line(process)) for process in loops)
 
     noop, lmdb = rate("no-op", f"{base}/noop"), rate("lmdb", f"{base}/lmdb")
-    memory = rate("memory", f"{base}/memory")
-    memory_direct = rate("memory, direct", *endpoints(f"{base}/memory"))
+    memories = [f"{base}/{name}" for name in MEMORIES]
+    memory = rate("memory", *memories)
+    memory_direct = rate("memory, direct", *(endpoints(url)[0] for url in memories))
     lmdb_direct = rate("lmdb, direct", *endpoints(f"{base}/lmdb"))
     spread, hops = rate("spread", f"{base}/spread"), rate("bare hops", f"{base}/hops")
     figures = {
@@ -185,8 +188,9 @@ def serving(fixture: Fixture) -> Iterator[str]:
         reply = httpx.post(f"{base}/lmdb{INFER}", content=fixture.bodies[0])
         reply.raise_for_status()
         run(NoOp.options(num_replicas=REPLICAS).bind(reply.content), "noop")  # type: ignore[attr-defined]
-        run(graph(fixture.variant(features="memory://")), "memory")
-        put_all(f"{base}/memory", fixture)
+        for name in MEMORIES:
+            run(graph(fixture.variant(features="memory://")), name)
+            put_all(f"{base}/{name}", fixture)
         run(graph(fixture.variant(placement="spread")), "spread")
         ranker = HopRanker.bind(HopFeatures.bind(), HopModel.bind())  # type: ignore[attr-defined]
         run(HopIngress.bind(reply.content, ranker), "hops")  # type: ignore[attr-defined]

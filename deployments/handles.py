@@ -34,10 +34,15 @@ class _Remote:
         self._handle = handle.options(
             _by_reference=False, request_serialization="pickle", response_serialization="pickle"
         )
+        self._methods: dict[str, Any] = {}
 
     async def _call(self, method: str, *arguments: object) -> Any:
+        bound = self._methods.get(method)
+        if bound is None:
+            # a handle makes a new one for each method that it is asked for
+            bound = self._methods[method] = getattr(self._handle, method)
         try:
-            return await getattr(self._handle, method).remote(*arguments)
+            return await bound.remote(*arguments)
         except RayTaskError as error:
             if isinstance(error.cause, KiranaError):
                 raise error.cause from None

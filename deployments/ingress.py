@@ -50,6 +50,7 @@ class Ingress:
             endpoints=self._endpoints,
             metrics=replica.counters,
         )
+        replica.settle()
         self._direct = await self._open_direct_port(context.replica_tag)
         self._tasks = [
             asyncio.create_task(live.follow()),
