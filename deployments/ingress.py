@@ -32,6 +32,8 @@ class Ingress:
     async def __init__(
         self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
     ) -> None:
+        self._direct: DirectPort | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._replica = replica = Replica("ingress", settings, handles)
         live = LiveRevision(replica.source, replica.assembly.prepared)
         await live.start()

@@ -54,9 +54,13 @@ def check_placement(
 
 def check_space(settings: Settings) -> None:
     """Raise `ConfigurationError` for a file system that has no room for what will be written."""
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"temporary files: {error.strerror}") from None
     folders = {
         "catalog": folder_of(settings.catalog, "dir", setting="catalog"),
-        "the folder for temporary files": Path(tempfile.gettempdir()),
+        "temporary files": temporary,
     }
     for name in ("features", "interactions"):
         url = getattr(settings, name)
@@ -110,9 +114,10 @@ def check_port(host: str, port: int) -> None:
     """Raise `ConfigurationError` if HTTP can't be listened for there."""
     try:
         bind(host, port).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
-            f"{host}:{port} can't be listened on ({error.strerror}): choose another "
+            f"{host}:{port} can't be listened on ({reason}): choose another "
             "one with --port (of make: PORT=8001)",
             field="port",
         ) from None
@@ -154,7 +159,7 @@ def bind(host: str, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(2_048)
-    except OSError:
+    except (OSError, OverflowError):
         made.close()
         raise
     return made

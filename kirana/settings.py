@@ -74,8 +74,8 @@ def parse_ports(text: str) -> range:
 
     Raises `ConfigurationError` for what is no range of ports.
     """
-    first, _, last = text.partition("-")
-    numbers = (first.strip(), (last or first).strip())
+    first, dash, last = text.partition("-")
+    numbers = (first.strip(), (last if dash else first).strip())
     if all(each.isascii() and each.isdecimal() and len(each) <= 5 for each in numbers):
         start, stop = (int(each) for each in numbers)
         if 1 <= start <= stop <= 65_535:

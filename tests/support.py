@@ -16,10 +16,12 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
 from kirana.edge import Edge, Limits, Parts
+from kirana.edge.endpoints import Endpoints
 from kirana.features.service import FeatureService
 from kirana.flow.executor import FlowService
 from kirana.inferflow.engine import InferflowService
 from kirana.interactions.service import InteractionService
+from kirana.metrics import Metrics
 from kirana.models.registry import ModelRegistry
 
 SHOP = """
@@ -185,12 +187,19 @@ class Shop:
     flows: FlowService
     revision: int
 
-    async def edge(self, limits: Limits | None = None) -> Edge:
+    async def edge(
+        self,
+        limits: Limits | None = None,
+        *,
+        endpoints: Endpoints | None = None,
+        metrics: Metrics | None = None,
+    ) -> Edge:
         parts = [self.features, self.interactions, self.models, self.inferflow, self.flows]
         live = LiveRevision(self.source, parts)
         await live.start()
         served = Parts(self.features, self.interactions, self.flows, self.inferflow)
-        return Edge(served, live, self.source, limits or Limits())
+        limits = limits or Limits()
+        return Edge(served, live, self.source, limits, endpoints=endpoints, metrics=metrics)
 
     async def close(self) -> None:
         await self.features.close()

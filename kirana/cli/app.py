@@ -46,7 +46,7 @@ for command in (check, apply, push, up, down, doctor, env, demo):
 
 
 def run() -> None:
-    """Exit with 1 for an error of ours, 2 for wrong usage, 130 after Ctrl-C."""
+    """Exit with 1 for an error of ours or of the machine, 2 for wrong usage, 130 after Ctrl-C."""
     try:
         app()
     except CatalogError as error:
@@ -55,6 +55,10 @@ def run() -> None:
         sys.exit(1)
     except KiranaError as error:
         show_error(error.message)
+        sys.exit(1)
+    except OSError as error:
+        # a full disk, a folder that may not be written: what and where, without a trace
+        show_error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

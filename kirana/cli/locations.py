@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -36,11 +37,12 @@ def local_settings(
     directory = directory.resolve()
     if not directory.is_dir():
         raise ConfigurationError(f"there is no directory {directory}")
+    here = quote(str(directory))
     inside = {
-        "catalog": f"dir://{directory}",
-        "features": f"lmdb://{directory}/.kirana/data/features",
-        "interactions": f"lmdb://{directory}/.kirana/data/interactions",
-        "models": f"file://{directory}/models",
+        "catalog": f"dir://{here}",
+        "features": f"lmdb://{here}/.kirana/data/features",
+        "interactions": f"lmdb://{here}/.kirana/data/interactions",
+        "models": f"file://{here}/models",
     }
     return read_settings({**inside, **(file or {})}, options=options)
 
@@ -49,7 +51,7 @@ def as_urls(models: Path | None = None, features: str | None = None) -> dict[str
     """Turn the options of a command into settings, without those that were not given."""
     urls = {}
     if models is not None:
-        urls["models"] = f"file://{models.resolve()}"
+        urls["models"] = f"file://{quote(str(models.resolve()))}"
     if features is not None:
         urls["features"] = features
     return urls

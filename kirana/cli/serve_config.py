@@ -34,10 +34,19 @@ def read_serve_config(path: Path | None) -> ServeConfig:
             each["name"]: {name: value for name, value in each.items() if name != "name"}
             for each in application.get("deployments") or []
         }
-        return ServeConfig(
-            dict(content.get("http_options") or {}),
-            dict(application.get("args") or {}),
-            deployments,
+        found = ServeConfig(
+            content.get("http_options") or {}, application.get("args") or {}, deployments
         )
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if not (isinstance(found.http, dict) and isinstance(found.arguments, dict)):
+            raise TypeError("'http_options' and 'args' are mappings")
+        return found
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise ConfigurationError(f"{path} is no Serve configuration: {error}") from None

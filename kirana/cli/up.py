@@ -53,7 +53,8 @@ def up(
         str | None, typer.Option(help=f"Where to listen. [default: {DEFAULT_HOST}]")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help=f"Where to listen. [default: {DEFAULT_PORT}]")
+        int | None,
+        typer.Option(min=1, max=65_535, help=f"Where to listen. [default: {DEFAULT_PORT}]"),
     ] = None,
     placement: Annotated[
         str | None,

@@ -97,15 +97,16 @@ class DirectPort:
         self._account()
         self._ongoing += 1
         try:
-            await self._edge(scope, receive, self._closing(send) if self._draining else send)
+            await self._edge(scope, receive, self._closing(send))
         finally:
             self._account()
             self._ongoing -= 1
 
-    @staticmethod
-    def _closing(send: Send) -> Send:
+    def _closing(self, send: Send) -> Send:
+        """Wrap `send`, so that the replies of a port that drains say so."""
+
         async def send_and_close(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
+            if self._draining and message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 

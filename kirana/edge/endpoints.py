@@ -60,12 +60,16 @@ class Endpoints:
         self._board = board
         self._clock = clock
         self._own: Endpoint | None = None
+        self._own_name: str | None = None
+        self._looked = clock()
+        self._away = False
         self._beat = 0
         self._seen: dict[str, _Seen] = {}
 
     def live(self) -> list[Endpoint]:
         """Return the endpoints that take requests, this replica's own first."""
-        fresh = self._clock() - STALE_S
+        # while the board is away nobody can be seen to beat: the last that was seen stands
+        fresh = (self._looked if self._away else self._clock()) - STALE_S
         found = [self._own] if self._own else []
         found += [
             Endpoint(name, seen.note.url)
@@ -76,6 +80,7 @@ class Endpoints:
 
     async def announce(self, own: Endpoint) -> None:
         self._own = own
+        self._own_name = own.replica
         await self._look()
 
     async def withdraw(self) -> None:
@@ -83,6 +88,7 @@ class Endpoints:
         own, self._own = self._own, None
         if own is not None and self._board is not None:
             await asyncio.to_thread(self._board.remove, own.replica)
+            self._own_name = None
 
     async def follow(self) -> None:
         """Beat and look, until cancelled. A board that is away leaves what was last seen."""
@@ -91,6 +97,7 @@ class Endpoints:
             try:
                 await self._look()
             except Exception:
+                self._away = True
                 logger.warning("the board of direct ports does not answer", exc_info=True)
 
     async def _look(self) -> None:
@@ -105,19 +112,27 @@ class Endpoints:
                 # withdrawn meanwhile: the note must not come back
                 await asyncio.to_thread(self._board.remove, own.replica)
         notes = await asyncio.to_thread(self._board.read)
-        self._take(notes, own.replica if own else None)
+        self._take(notes)
         for name, seen in list(self._seen.items()):
             if self._clock() - seen.changed > FORGOTTEN_S:
                 del self._seen[name]
                 await asyncio.to_thread(self._board.remove, name)
 
-    def _take(self, notes: dict[str, bytes], own: str | None) -> None:
+    def _take(self, notes: dict[str, bytes]) -> None:
+        now = self._clock()
+        if self._away:
+            for each in self._seen.values():
+                each.changed += now - self._looked
+        self._away, self._looked = False, now
         for name in self._seen.keys() - notes.keys():
             del self._seen[name]
         for name, text in notes.items():
-            if name == own:
+            if name == self._own_name:
                 continue
-            note = msgspec.json.decode(text, type=_Note)
+            try:
+                note = msgspec.json.decode(text, type=_Note)
+            except msgspec.DecodeError:
+                continue  # no note of ours: it hides none of the others
             seen = self._seen.get(name)
             if seen is None or seen.note != note:
-                self._seen[name] = _Seen(note, self._clock())
+                self._seen[name] = _Seen(note, now)

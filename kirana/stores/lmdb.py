@@ -65,4 +65,7 @@ def open_by_url(url: str, *, setting: str) -> Environment:
             f"{setting}: map_bytes must be a number of bytes, not '{size}'", field=setting
         )
     folder = folder_of(url, "lmdb", setting=setting)
-    return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)
+    try:
+        return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error.message}", field=setting) from error

@@ -18,12 +18,16 @@ class MemoryFeatureStore:
         return list(map(self._open().get, keys))
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
-        stored, written = self._open(), 0
+        stored = self._open()
+        # all together or, where a value has no order, none
+        newest: dict[bytes, bytes] = {}
+        written = 0
         for key, value in zip(keys, values, strict=True):
-            old = stored.get(key)
+            old = newest.get(key) or stored.get(key)
             if old is None or order(value) >= order(old):
-                stored[key] = value
+                newest[key] = value
                 written += 1
+        stored.update(newest)
         return written
 
     async def close(self) -> None:

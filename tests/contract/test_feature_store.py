@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from kirana.errors import ConfigurationError
 from kirana.stores import FeatureStore, open_feature_store
 
-BACKENDS = ("lmdb",)
+BACKENDS = ("lmdb", "memory")
+ON_DISK = ("lmdb",)
+"""Others that open the same URL, in this process or another, see what was written."""
 EXAMPLES = count()
 
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {"lmdb": f"lmdb://{tmp_path}/features"}[request.param]
+    return {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}[request.param]
 
 
 @pytest.fixture
@@ -174,6 +176,7 @@ async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
     await asyncio.gather(write(), read())
 
 
+@pytest.mark.parametrize("url", ON_DISK, indirect=True)
 async def test_what_was_written_is_there_after_closing(url: str) -> None:
     store = open_feature_store(url)
     await put(store, {b"a": value(1)})
@@ -183,6 +186,7 @@ async def test_what_was_written_is_there_after_closing(url: str) -> None:
     await again.close()
 
 
+@pytest.mark.parametrize("url", ON_DISK, indirect=True)
 async def test_two_stores_of_one_url_see_the_same(store: FeatureStore, url: str) -> None:
     other = open_feature_store(url)
     await put(store, {b"a": value(1)})
@@ -216,7 +220,13 @@ async def test_an_error_in_the_order_is_the_writers_own(store: FeatureStore) -> 
     assert await store.get([b"a", b"b"]) == [value(1), None]
 
 
-@pytest.mark.parametrize("url", ["", "lmdb", "lmdb://", "lmdb:///", "lmdb://folder", "foo:///a"])
+NO_STORES = (
+    *("", "lmdb", "lmdb://", "lmdb:///", "lmdb://folder", "foo:///a"),
+    *("memory", "memory:", "memory:/", "memory:///", "memory:///a", "memory://a", "memory://?a=1"),
+)
+
+
+@pytest.mark.parametrize("url", NO_STORES)
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_feature_store(url, setting="features")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx
@@ -12,11 +14,15 @@ NOW_MS = 1_700_000_000_000
 
 
 class Call(NamedTuple):
+    """`body` is sent as JSON, or as it stands where it is bytes."""
+
     method: str
     path: str
     body: Any = None
 
     def send(self, client: httpx.Client) -> httpx.Response:
+        if isinstance(self.body, bytes):
+            return client.request(self.method, self.path, content=self.body)
         return client.request(self.method, self.path, json=self.body)
 
 
@@ -180,3 +186,128 @@ def expected_scores(matrix: list[list[float]]) -> list[float]:
         order = sum(a * b for a, b in zip(row, SHOP_WEIGHTS["order"], strict=True))
         scores.append(click + 4 * order)
     return scores
+
+
+def generated_calls(count: int, seed: int = 1) -> list[Call]:
+    """Return requests of every kind, good and bad, the same ones for the same seed."""
+    chance = random.Random(seed)
+    kinds: list[tuple[Callable[[random.Random], Call], int]] = [
+        (_put, 4),
+        (_get, 5),
+        (_delete, 1),
+        (_events, 3),
+        (_history, 2),
+        (_histories, 1),
+        (_forget, 1),
+        (_flow, 4),
+        (_infer, 5),
+        (_wrong, 4),
+    ]
+    makers, weights = zip(*kinds, strict=True)
+    return [make(chance) for make in chance.choices(makers, weights, k=count)]
+
+
+def _some(chance: random.Random, among: list[str], most: int) -> list[str]:
+    return chance.sample(among, chance.randint(1, most))
+
+
+def _user(chance: random.Random) -> str:
+    return str(chance.randint(1, 9))
+
+
+def _event_time(chance: random.Random) -> dict[str, int]:
+    """Now by default; what has a time of long ago is stale behind it."""
+    return {"event_time": NOW_MS + chance.randint(0, 9)} if chance.random() < 0.3 else {}
+
+
+def _put(chance: random.Random) -> Call:
+    keys = _some(chance, PRODUCTS, 8)
+    of_group: dict[str, dict[str, list[Any]]] = {
+        "stats": {
+            "clicks": [chance.choice([None, chance.randint(0, 99)]) for _ in keys],
+            "ctr": [chance.randint(0, 64) / 64 for _ in keys],
+        },
+        "attrs": {
+            "title": [chance.choice(["", "a", "\u00e4\u0939\U0001f600"]) for _ in keys],
+            "category_id": [chance.randint(0, 3) for _ in keys],
+        },
+        "similar": {
+            "ids": [[int(each) for each in chance.sample(PRODUCTS, 4)] for _ in keys],
+            "weights": [[0.75, 0.5, 0.25, 0.125] for _ in keys],
+        },
+    }
+    group = chance.choice(sorted(of_group))
+    body = {"group": f"product.{group}", "keys": {"product_id": keys}, "columns": of_group[group]}
+    return Call("POST", "/v1/features/put", body | _event_time(chance))
+
+
+def _get(chance: random.Random) -> Call:
+    names = ["stats.ctr", "stats.clicks", "attrs.title", "attrs.in_stock", "similar.weights"]
+    body = {
+        "entity": "product",
+        "keys": {"product_id": _some(chance, [*PRODUCTS, "nobody"], 10)},
+        "features": _some(chance, names, 4),
+        "provenance": chance.random() < 0.3,
+    }
+    return Call("POST", "/v1/features/get", body)
+
+
+def _delete(chance: random.Random) -> Call:
+    body = {
+        "group": chance.choice(["product.stats", "product.attrs"]),
+        "keys": {"product_id": _some(chance, PRODUCTS, 3)},
+    }
+    return Call("POST", "/v1/features/delete", body | _event_time(chance))
+
+
+def _events(chance: random.Random) -> Call:
+    events = [
+        {
+            "user_id": _user(chance),
+            "event": chance.choice(["click", "wishlist"]),
+            "product_id": int(chance.choice(PRODUCTS)),
+            "timestamp": NOW_MS + chance.randint(0, 10_000),
+        }
+        for _ in range(chance.randint(1, 12))
+    ]
+    return Call("POST", "/v1/interactions", {"events": events})
+
+
+def _history(chance: random.Random) -> Call:
+    query = chance.choice(["", "?last=3", f"?since={NOW_MS + 5_000}", "?since=9&until=8"])
+    return Call("GET", f"/v1/interactions/{_user(chance)}/click{query}")
+
+
+def _histories(chance: random.Random) -> Call:
+    users = [_user(chance) for _ in range(chance.randint(1, 5))]
+    return Call(
+        "POST",
+        "/v1/interactions/query",
+        {"user_ids": users, "events": ["click", "wishlist"], "last": 4},
+    )
+
+
+def _forget(chance: random.Random) -> Call:
+    return Call("DELETE", f"/v1/interactions/{_user(chance)}")
+
+
+def _flow(chance: random.Random) -> Call:
+    return Call("POST", "/v1/flows/for_you", {"context": {"user_id": _user(chance)}})
+
+
+def _infer(chance: random.Random) -> Call:
+    products = _some(chance, [*PRODUCTS, "nobody"], 10)
+    body: dict[str, Any] = {
+        "context": {"user_id": _user(chance), "product_id": products},
+        "inputs": {"similar": [chance.randint(0, 8) / 4 for _ in products]},
+        "return": chance.choice([[], ["matrix"], ["outputs", "matrix"]]),
+    }
+    if chance.random() < 0.3:
+        body["top_k"] = chance.randint(1, 5)
+    return Call("POST", "/v1/infer/ranker", body)
+
+
+def _wrong(chance: random.Random) -> Call:
+    broken = Call("POST", "/v1/infer/ranker", chance.choice([b"{", b"\xff", b"", b"[]"]))
+    late = Call("GET", "/v1/interactions/7/click?last=many")
+    return chance.choice([*(each[0] for each in BAD), broken, late])

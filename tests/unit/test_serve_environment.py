@@ -10,6 +10,7 @@ import pytest
 from kirana.errors import ConfigurationError
 from kirana.serve_environment import (
     REQUIRED,
+    cluster_environment,
     free_ports,
     require_serve_environment,
     serve_environment,
@@ -21,6 +22,7 @@ UNIX_SOCKET_BYTES = 107
 def test_an_environment_with_everything_is_taken(tmp_path: Path) -> None:
     require_serve_environment(REQUIRED)
     require_serve_environment(serve_environment(tmp_path))
+    require_serve_environment(cluster_environment(tmp_path / "token"))
     require_serve_environment({**REQUIRED, "PATH": "/bin"})
 
 
@@ -56,9 +58,28 @@ def test_the_environment_of_this_process_is_looked_at_by_default(
 
 
 def test_every_variable_is_text(tmp_path: Path) -> None:
-    for name, value in serve_environment(tmp_path).items():
-        assert isinstance(value, str), name
-        assert value, name
+    for variables in (serve_environment(tmp_path), cluster_environment(tmp_path / "token")):
+        for name, value in variables.items():
+            assert isinstance(value, str), name
+            assert value, name
+
+
+def test_a_cluster_asks_its_clients_for_the_secret_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    variables = cluster_environment(file)
+    assert variables["RAY_AUTH_MODE"] == "token"
+    assert variables["RAY_AUTH_TOKEN_PATH"] == str(file)
+    assert not file.exists()
+
+
+def test_a_cluster_has_no_files_and_ports_of_one_machine(tmp_path: Path) -> None:
+    variables = cluster_environment(tmp_path / "token")
+    assert not [name for name in variables if name.endswith(("_PORT", "_SOCKET_PATH"))]
+    assert cluster_environment(tmp_path / "token") == variables
+    assert variables.keys() - serve_environment(tmp_path).keys() == {
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN_PATH",
+    }
 
 
 def test_all_files_lie_in_the_folder_with_names_of_their_own(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"error: there is no directory {tmp_path}/nothing\n"
 
 
-@pytest.mark.parametrize("command", ["check", "apply", "push", "up", "down", "demo"])
+@pytest.mark.parametrize("command", ["check", "apply", "push", "up", "down", "env", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     done = kirana(command, "--help")
     assert done.returncode == 0

@@ -17,10 +17,11 @@ import pytest
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
 from kirana.edge import Edge, Limits, Parts
-from kirana.edge.routes import ROUTES
+from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.errors import KiranaError
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow.engine import InferflowService
+from kirana.metrics import SECONDS, Counters
 from kirana.models.onnx import OnnxModel
 from kirana.models.registry import ModelFiles, ModelRegistry
 from kirana.stores.lmdb_environment import open_environment
@@ -419,6 +420,136 @@ class TestErrors:
             "lifespan.startup.complete",
             "lifespan.shutdown.complete",
         ]
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+async def counted(shop: Shop, counters: Counters) -> Edge:
+    return await shop.edge(Limits(max_body_bytes=1_000), metrics=counters)
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "route", "status"),
+        [
+            ("GET", "/healthz", b"", "healthz", 200),
+            ("POST", FLOW, BODY, "flow_run", 200),
+            ("POST", "/v1/flows/another", BODY, "flow_run", 404),
+            ("POST", FLOW, b"{", "flow_run", 400),
+            ("POST", FLOW, b" " * 1_001, "flow_run", 413),
+            ("GET", "/v1/interactions/7/click", b"", "interactions_get", 200),
+            ("GET", "/v1/interactions/7/click?last=x", b"", "interactions_get", 400),
+            ("GET", "/v1/endpoints", b"", "endpoints", 200),
+            ("GET", "/nothing", b"", "none", 404),
+            ("GET", FLOW, b"", "none", 405),
+            ("GET", "/%ff", b"", "none", 400),
+        ],
+    )
+    async def test_a_request_is_counted_by_route_door_and_status(
+        self, counted: Edge, counters: Counters,
+        method: str, path: str, body: bytes, route: str, status: int,
+    ) -> None:  # fmt: skip
+        async with client_of(counted) as client:
+            response = await client.request(method, path, content=body)
+        assert response.status_code == status
+        assert counters.requests == {(route, "serve", str(status)): 1}
+        assert set(counters.seconds) == {(route, "serve")}
+
+    @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+    async def test_every_route_is_counted_under_its_name(
+        self, counted: Edge, counters: Counters, route: RouteSpec
+    ) -> None:
+        path = filled(route.template).replace("{user_id}", "7").replace("{event}", "click")
+        async with client_of(counted) as client:
+            await client.request(route.method, path, content=b"")
+        ((name, _, _),) = counters.requests
+        assert name == route.name
+
+    async def test_a_route_is_no_path_that_anybody_can_think_of(
+        self, counted: Edge, counters: Counters
+    ) -> None:
+        async with client_of(counted) as client:
+            for at in range(20):
+                await client.get(f"/{at}")
+                await client.get(f"/v1/interactions/{at}/click")
+        assert counters.requests == {
+            ("none", "serve", "404"): 20,
+            ("interactions_get", "serve", "200"): 20,
+        }
+
+    async def test_the_door_is_the_one_that_the_server_names(
+        self, counted: Edge, counters: Counters
+    ) -> None:
+        door: Any = {"kirana.door": "direct"}
+        await exchange(counted, [chunk(BODY)], **door)
+        assert counters.requests == {("flow_run", "direct", "200"): 1}
+        assert set(counters.seconds) == {("flow_run", "direct")}
+
+    @pytest.mark.parametrize("before", [[], [chunk(BODY[:5], more=True)]], ids=["at once", "late"])
+    async def test_who_hung_up_is_counted_too(
+        self, counted: Edge, counters: Counters, before: list[Message]
+    ) -> None:
+        await exchange(counted, [*before, {"type": "http.disconnect"}])
+        assert counters.requests == {("flow_run", "serve", "499"): 1}
+
+    async def test_a_time_that_ran_out_is_counted_in_its_bucket(
+        self, counted: Edge, counters: Counters
+    ) -> None:
+        await exchange(counted, [], headers=[(TIMEOUT.encode(), b"30")])
+        assert counters.requests == {("flow_run", "serve", "504"): 1}
+        (buckets,) = counters.seconds.values()
+        assert sum(buckets[SECONDS.index(0.05) :]) == sum(buckets) == 1
+
+    async def test_an_error_of_ours_is_counted(self, shop: Shop, counters: Counters) -> None:
+        live = LiveRevision(shop.source, [])
+        await live.start()
+        flows = Failing(ZeroDivisionError("secret"))
+        parts = Parts(shop.features, shop.interactions, flows, shop.inferflow)
+        edge = Edge(parts, live, shop.source, Limits(), metrics=counters)
+        await exchange(edge, [chunk(BODY)])
+        assert counters.requests == {("flow_run", "serve", "500"): 1}
+
+    async def test_what_is_no_request_is_not_counted(
+        self, counted: Edge, counters: Counters
+    ) -> None:
+        made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        await counted({"type": "lifespan"}, made.receive, made.send)
+        await counted({"type": "websocket", "path": FLOW}, made.receive, made.send)
+        assert counters.requests == {}
+
+
+class TestOngoing:
+    async def test_more_requests_than_the_limit_are_turned_away(
+        self, shop: Shop, counters: Counters
+    ) -> None:
+        edge = await shop.edge(Limits(max_ongoing=2), metrics=counters)
+        reading = asyncio.Semaphore(0)
+
+        async def body_that_never_comes() -> Message:
+            reading.release()
+            return await never()
+
+        scope = {"type": "http", "method": "POST", "path": FLOW, "headers": []}
+        calls = [edge(scope, body_that_never_comes, Exchange([]).send) for _ in range(2)]
+        hanging = [asyncio.create_task(each) for each in calls]
+        for _ in hanging:
+            await asyncio.wait_for(reading.acquire(), 10)
+        async with client_of(edge) as client:
+            response = await client.post(FLOW, content=BODY)
+            assert response.headers["retry-after"] == "1"
+            assert await refused(client, "POST", FLOW, content=BODY) == (503, "overloaded", None)
+            for each in hanging:
+                each.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+            assert (await client.post(FLOW, content=BODY)).status_code == 200
+        assert counters.requests == {
+            ("flow_run", "serve", "503"): 2,
+            ("flow_run", "serve", "200"): 1,
+        }
 
 
 class WatchedFiles(ModelFiles):

@@ -461,6 +461,80 @@ async def test_more_rows_than_the_limit_are_refused(shop: Shop) -> None:
     assert caught.value.field == "context.product_id"
 
 
+class TestBest:
+    @staticmethod
+    async def best(
+        shop: Shop, similar: Sequence[float], top_k: int | None, *, keep_matrix: bool = True
+    ) -> InferResult:
+        """Rank products 0, 1, 2, ... that differ in one input, which the score rises with."""
+        context = {"user_id": "u", "product_id": list(range(len(similar)))}
+        inputs = {"similar": list(similar)}
+        request = InferRequest("ranker", context, inputs, top_k, keep_matrix)
+        return await shop.inferflow.infer(request, shop.revision)
+
+    async def test_the_best_come_first_with_all_that_is_theirs(self, shop: Shop) -> None:
+        similar = [1, 5, 3, 4, 2]
+        result = await self.best(shop, similar, 3)
+        whole = await self.best(shop, similar, None)
+        order = [1, 3, 2]
+        assert result.ids == ["1", "3", "2"]
+        assert result.scores.tolist() == whole.scores[order].tolist()
+        assert result.scores.dtype == np.float32
+        assert result.matrix is not None
+        assert whole.matrix is not None
+        assert result.matrix.tolist() == whole.matrix[order].tolist()
+        assert result.matrix[:, 0].tolist() == [5, 4, 3]
+        assert result.columns == whole.columns
+        assert result.outputs.keys() == whole.outputs.keys() == {"p_click", "p_order"}
+        for name, values in result.outputs.items():
+            assert values.tolist() == whole.outputs[name][order].tolist()
+
+    @pytest.mark.parametrize("top_k", [1, 7, 30, 99, 100, 101, 1000])
+    async def test_rows_of_one_score_stay_in_the_order_of_the_request(
+        self, shop: Shop, top_k: int
+    ) -> None:
+        similar = [float(at * 7 % 4) for at in range(100)]
+        result = await self.best(shop, similar, top_k)
+        order = sorted(range(100), key=lambda at: -similar[at])[:top_k]
+        assert result.ids == [str(at) for at in order]
+        assert len(result.scores) == len(order)
+
+    async def test_without_it_rows_stay_in_the_order_of_the_request(self, shop: Shop) -> None:
+        assert (await self.best(shop, [1, 3, 2], None)).ids == ["0", "1", "2"]
+
+    async def test_a_score_that_is_none_is_the_last(self, shop: Shop) -> None:
+        result = await self.best(shop, [float("nan"), 1, 2], 3)
+        assert result.ids == ["2", "1", "0"]
+        assert np.isnan(result.scores[2])
+
+    async def test_defaults_are_counted_over_all_rows(self, shop: Shop) -> None:
+        await put(shop, "product.stats", {"product_id": [1]}, clicks=[1], ctr=[0.5])
+        result = await self.best(shop, [1, 9, 2, 3], 1)
+        assert result.ids == ["1"]
+        assert result.defaults["product.stats"] == 3
+
+    async def test_no_rows_have_no_best(self, shop: Shop) -> None:
+        result = await self.best(shop, [], 5)
+        assert result.ids == []
+        assert result.scores.shape == (0,)
+        assert result.matrix is not None
+        assert result.matrix.shape == (0, 7)
+
+    @pytest.mark.parametrize("top_k", [None, 2])
+    async def test_the_matrix_stays_away_where_nobody_asks_for_it(
+        self, shop: Shop, top_k: int | None
+    ) -> None:
+        kept = await self.best(shop, [1, 3, 2], top_k)
+        result = await self.best(shop, [1, 3, 2], top_k, keep_matrix=False)
+        assert kept.matrix is not None
+        assert result.matrix is None
+        assert result.ids == kept.ids
+        assert result.scores.tolist() == kept.scores.tolist()
+        assert {name: each.tolist() for name, each in result.outputs.items()} == {
+            name: each.tolist() for name, each in kept.outputs.items()
+        }
+
+
 async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop: Shop) -> None:
     class Down:
         async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:

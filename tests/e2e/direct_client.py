@@ -1,0 +1,141 @@
+"""A small client of the direct ports: it finds them at the front door, and again when one goes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+
+TIMEOUT_S = 60.0
+ASK_AGAIN_S = 1.0
+"""So that a replica which came is found, though none went."""
+
+
+class Lost(Exception):
+    """A request was sent to `url`, and no reply came: it was in flight when the replica went."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        super().__init__(f"{url}: {type(error).__name__}: {error}")
+        self.url = url
+
+
+class DirectClient:
+    """Keeps one connection to each direct port, and sends to them in turn."""
+
+    def __init__(self, front_door: str) -> None:
+        self._front_door = front_door
+        self._connections: dict[str, http.client.HTTPConnection] = {}
+        self._turn = 0
+        self._urls: list[str] = []
+        self._asked = 0.0
+
+    def post(self, path: str, body: object) -> tuple[str, int, bytes]:
+        """Return which port answered, the status, and the reply. Raises `Lost`."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            url = self._next()
+            try:
+                connection = self._connected(url)
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "no direct port lets anybody connect"
+                self._leave(url)
+                continue
+            try:
+                connection.request("POST", path, json.dumps(body).encode())
+                reply = connection.getresponse()
+                content = reply.read()
+            except (ConnectionError, http.client.HTTPException) as error:
+                self._leave(url)
+                raise Lost(url, error) from error
+            if reply.will_close:
+                self._leave(url)
+            return url, reply.status, content
+
+    def _next(self) -> str:
+        if time.monotonic() > self._asked + ASK_AGAIN_S:
+            self._urls.clear()
+        while not self._urls:
+            reply = httpx.get(f"{self._front_door}/v1/endpoints", timeout=TIMEOUT_S)
+            self._asked = time.monotonic()
+            if reply.status_code == 200:
+                self._urls = [each["url"] for each in reply.json()["endpoints"]]
+            if not self._urls:
+                time.sleep(0.05)
+        self._turn += 1
+        return self._urls[self._turn % len(self._urls)]
+
+    def _connected(self, url: str) -> http.client.HTTPConnection:
+        connection = self._connections.get(url)
+        if connection is None:
+            parts = urlsplit(url)
+            connection = http.client.HTTPConnection(
+                parts.hostname or "", parts.port, timeout=TIMEOUT_S
+            )
+            connection.connect()
+            self._connections[url] = connection
+        return connection
+
+    def _leave(self, url: str) -> None:
+        """Close the connection, and ask for the ports again before the next request."""
+        connection = self._connections.pop(url, None)
+        if connection is not None:
+            connection.close()
+        self._urls.clear()
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+
+@dataclass
+class Load:
+    """Threads that ask without a pause, and what became of it; a context manager."""
+
+    front_door: str
+    path: str
+    body: object
+    threads: int = 6
+    answered: Counter[str] = field(default_factory=Counter)
+    """By the port that answered with a 200."""
+    lost: list[Lost] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Replies of another status, and errors that are none of the connection."""
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._running = [threading.Thread(target=self._run) for _ in range(self.threads)]
+
+    def _run(self) -> None:
+        client = DirectClient(self.front_door)
+        try:
+            while not self._stop.is_set():
+                try:
+                    url, status, content = client.post(self.path, self.body)
+                except Lost as lost:
+                    self.lost.append(lost)
+                    continue
+                if status == 200:
+                    self.answered[url] += 1
+                else:
+                    self.wrong.append(f"{url}: {status} {content!r}")
+        except Exception as error:
+            self.wrong.append(repr(error))
+            raise
+        finally:
+            client.close()
+
+    def __enter__(self) -> Load:
+        for thread in self._running:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._running:
+            thread.join()

@@ -1,0 +1,166 @@
+"""`serve deploy` to a Ray that `ray start` started: as the README says it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import lmdb
+import pytest
+import yaml
+
+from kirana.serve_environment import REQUIRED
+from tests.e2e.ray_cluster import (
+    REPOSITORY,
+    SERVE_CONFIG,
+    RayCluster,
+    cluster_beside_others,
+)
+from tests.e2e.shop_requests import NOW_MS, WRITES
+from tests.support import publish, write_shop
+
+NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+"""Serve gives load balancers half a minute to see that a replica goes; here are none."""
+
+Variables = dict[str, str]
+"""What the builder and the replicas get in place of the cluster's own."""
+
+Case = Callable[[Path], tuple[Variables, list[str]]]
+"""Makes a mistake in a folder; returns what leads to it, and what a message about it says."""
+
+
+def _lines_of_the_readme(catalog: Path) -> list[str]:
+    section = (REPOSITORY / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    text: str = block.replace(".demo/catalog", str(catalog)).replace(".venv/bin/", "")
+    return text.splitlines()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """What the README's lines start, all but the last line, which asks."""
+    shop = write_shop(tmp_path_factory.mktemp("deployed") / "shop")
+    started = RayCluster(shop)
+    try:
+        lines = _lines_of_the_readme(shop)
+        assert lines[0].startswith("eval ")
+        assert lines[-1].startswith("curl ")
+        RayCluster(shop, bare=True, exports=NO_WAITING).type(*lines[:-1])
+        yield started
+    finally:
+        started.end()
+
+
+def test_the_lines_of_the_readme_lead_to_a_ranked_list(cluster: RayCluster) -> None:
+    clicks = [
+        {"user_id": 405, "event": "click", "product_id": each, "timestamp": NOW_MS}
+        for each in (1, 2)
+    ]
+    with httpx.Client(base_url=cluster.url, timeout=30) as client:
+        for call in WRITES:
+            assert call.send(client).status_code == 200
+        assert client.post("/v1/interactions", json={"events": clicks}).status_code == 200
+        assert client.get("/v1/endpoints").json()["endpoints"]
+    output = json.loads(cluster.type(_lines_of_the_readme(cluster.catalog)[-1]))["output"]
+    assert len(output["ids"]) == 3
+    assert output["scores"] == sorted(output["scores"], reverse=True)
+
+
+def test_every_part_is_a_deployment_that_is_healthy(cluster: RayCluster) -> None:
+    status = cluster.wait_until("RUNNING")
+    named = yaml.safe_load(SERVE_CONFIG.read_text())["applications"][0]["deployments"]
+    assert status["deployments"].keys() == {each["name"] for each in named}
+    assert {each["status"] for each in status["deployments"].values()} == {"HEALTHY"}
+
+
+def _a_wrong_url(folder: Path) -> tuple[Variables, list[str]]:
+    return {"KIRANA_FEATURES": "rediss://localhost"}, ["features", "rediss://localhost"]
+
+
+def _a_missing_model_file(folder: Path) -> tuple[Variables, list[str]]:
+    shop = write_shop(folder / "without-model")
+    publish(shop)
+    (shop / "models" / "click" / "1" / "model.onnx").unlink()
+    variables = {"KIRANA_CATALOG": f"dir://{shop}", "KIRANA_MODELS": f"file://{shop}/models"}
+    return variables, ["there is no file", "click/1/model.onnx"]
+
+
+def _no_published_revision(folder: Path) -> tuple[Variables, list[str]]:
+    shop = write_shop(folder / "unpublished")
+    return {"KIRANA_CATALOG": f"dir://{shop}"}, ["catalog", "kirana apply"]
+
+
+def _a_folder_of_another_format(folder: Path) -> tuple[Variables, list[str]]:
+    store = folder / "another"
+    store.mkdir()
+    with lmdb.open(str(store), max_dbs=8) as opened, opened.begin(write=True) as txn:
+        txn.put(b"format", b"99", db=opened.open_db(b"meta", txn))
+    return {"KIRANA_FEATURES": f"lmdb://{store}"}, ["features", str(store), "format"]
+
+
+def _memory_with_more_than_one_replica(folder: Path) -> tuple[Variables, list[str]]:
+    return {"KIRANA_FEATURES": "memory://"}, ["features", "memory://", "4 replicas"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _a_wrong_url,
+        _a_missing_model_file,
+        _no_published_revision,
+        _a_folder_of_another_format,
+        _memory_with_more_than_one_replica,
+    ],
+    ids=lambda case: str(case.__name__).strip("_"),
+)
+def test_what_can_not_work_fails_with_one_clear_message(
+    cluster: RayCluster, tmp_path: Path, case: Case
+) -> None:
+    variables, words = case(tmp_path)
+    config = yaml.safe_load(SERVE_CONFIG.read_text())
+    config["applications"][0]["runtime_env"] = {"env_vars": variables}
+    _assert_refused(cluster, config, tmp_path / "serve.yaml", words)
+
+
+def _assert_refused(cluster: RayCluster, config: Any, file: Path, words: list[str]) -> None:
+    began = time.time()
+    cluster.deploy(config, file)
+    while True:
+        status = cluster.wait_until("DEPLOY_FAILED")
+        if status["last_deployed_time_s"] >= began:
+            break
+    deployments = [each["message"] for each in status["deployments"].values()]
+    said = "\n".join([status["message"], *deployments])
+    assert [word for word in words if word not in said] == [], said
+    assert "Traceback" not in status["message"]
+
+
+def test_shutdown_takes_the_application_away(cluster: RayCluster) -> None:
+    cluster.type("serve shutdown -y")
+    assert cluster.status().get("status") in (None, "DELETING")
+    cluster.end()
+    assert cluster.processes() == []
+
+
+def test_a_ray_without_the_variables_is_refused_by_their_names(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path / "shop")
+    publish(shop)
+    variables = {
+        "KIRANA_CATALOG": f"dir://{shop}",
+        "KIRANA_FEATURES": f"lmdb://{shop}/features",
+        "KIRANA_INTERACTIONS": f"lmdb://{shop}/interactions",
+        "KIRANA_MODELS": f"file://{shop}/models",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # a token in the home directory would turn it on
+        "RAY_AUTH_MODE": "disabled",
+    }
+    config = yaml.safe_load(SERVE_CONFIG.read_text())
+    short = tmp_path / "haproxy"
+    with cluster_beside_others(shop, short, bare=True, exports=variables) as cluster:
+        config["http_options"]["port"] = cluster.http_port
+        _assert_refused(cluster, config, tmp_path / "serve.yaml", list(REQUIRED))

@@ -1,0 +1,210 @@
+"""What keeps Kirana from starting: `kirana up` says it in one line, and `kirana doctor` before."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lmdb
+import psutil
+import pytest
+
+from kirana.cli.instance import Instance
+from tests.e2e.ports import quiet_ports
+from tests.support import write_shop
+
+TIMEOUT_S = 60
+
+
+@dataclass
+class Start:
+    """A shop in `folder`, and how it is to be started."""
+
+    folder: Path
+    temporary: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
+    resources: ExitStack = field(default_factory=ExitStack)
+
+    def kirana(self, command: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: each for name, each in os.environ.items() if not name.startswith("KIRANA_")}
+        port = [] if "--port" in self.options else ["--port", str(quiet_ports(1)[0])]
+        words = [sys.executable, "-m", "kirana", command, str(self.folder), *port, *self.options]
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            env={**clean, "COLUMNS": "400", "TMPDIR": str(self.temporary), **self.environment},
+        )
+
+
+Case = Callable[[Start], list[str]]
+"""Makes a start go wrong; returns what a message about it says."""
+
+
+def _an_unknown_feature_store(start: Start) -> list[str]:
+    start.environment["KIRANA_FEATURES"] = "rediss://localhost"
+    return ["features", "rediss://localhost"]
+
+
+def _an_unknown_interaction_store(start: Start) -> list[str]:
+    start.environment["KIRANA_INTERACTIONS"] = "memory://"
+    return ["interactions", "lmdb:///absolute/folder"]
+
+
+def _a_missing_model_file(start: Start) -> list[str]:
+    (start.folder / "models" / "click" / "1" / "model.onnx").unlink()
+    return ["shop.yaml", "click_model", "there is no file", "click/1/model.onnx"]
+
+
+def _a_taken_port(start: Start) -> list[str]:
+    port = start.resources.enter_context(_listening())
+    start.options += ["--port", str(port)]
+    return [f"127.0.0.1:{port}", "--port"]
+
+
+def _no_free_direct_port(start: Start) -> list[str]:
+    port = start.resources.enter_context(_listening())
+    start.environment["KIRANA_DIRECT_PORTS"] = str(port)
+    return ["direct_ports", str(port)]
+
+
+def _no_space_for_features(start: Start) -> list[str]:
+    folder = start.resources.enter_context(_small_file_system(start.folder.parent / "small"))
+    start.environment["KIRANA_FEATURES"] = f"lmdb://{folder}/features"
+    return ["features", str(folder), "space"]
+
+
+def _features_of_another_format(start: Start) -> list[str]:
+    return [_of_another_format(start, "features"), "features", "format"]
+
+
+def _memory_with_two_replicas(start: Start) -> list[str]:
+    start.environment |= {"KIRANA_FEATURES": "memory://", "KIRANA_REPLICAS": "2"}
+    return ["features", "memory://", "2 replicas"]
+
+
+def _a_file_that_is_no_configuration(start: Start) -> list[str]:
+    file = start.folder / "serve.txt"
+    file.write_text("applications: nothing")
+    start.options += ["--config", str(file)]
+    return [str(file)]
+
+
+CASES: list[Case] = [
+    _an_unknown_feature_store,
+    _an_unknown_interaction_store,
+    _a_missing_model_file,
+    _a_taken_port,
+    _no_free_direct_port,
+    _no_space_for_features,
+    _features_of_another_format,
+    _memory_with_two_replicas,
+    _a_file_that_is_no_configuration,
+]
+
+
+@contextmanager
+def _listening() -> Iterator[int]:
+    with socket.socket() as taken:
+        port = quiet_ports(1)[0]
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        yield port
+
+
+@contextmanager
+def _small_file_system(folder: Path) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(words, check=False).returncode != 0:
+        pytest.skip("a file system can't be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _of_another_format(start: Start, store: str) -> str:
+    folder = start.folder / ".kirana" / "data" / store
+    folder.mkdir(parents=True)
+    with lmdb.open(str(folder), max_dbs=8) as opened, opened.begin(write=True) as txn:
+        txn.put(b"format", b"99", db=opened.open_db(b"meta", txn))
+    return str(folder)
+
+
+def _name(case: Case) -> str:
+    return getattr(case, "__name__", "").strip("_")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    made = Start(write_shop(tmp_path / "shop"), temporary)
+    with made.resources:
+        yield made
+
+
+def _left_behind(start: Start) -> list[str]:
+    """Return processes and files of a start that has ended."""
+    # what else is there is of libraries: onnxruntime's .ses
+    found = [str(each) for each in start.temporary.glob("kirana-*")]
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR") == str(start.temporary):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_up_ends_with_one_clear_line_and_leaves_nothing(case: Case, start: Start) -> None:
+    words = case(start)
+    done = start.kirana("up")
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert [word for word in words if word not in line] == [], line
+    assert Instance(start.folder).read() is None
+    assert _left_behind(start) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_doctor_finds_it_beforehand(case: Case, start: Start) -> None:
+    words = case(start)
+    done = start.kirana("doctor")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    rows = re.findall(r"^error.*$", said, re.MULTILINE)
+    assert rows, said
+    for row in rows:
+        assert [word for word in words if word not in row] == [], said
+    assert "Traceback" not in said
+
+
+def test_doctor_finds_nothing_wrong_with_a_good_shop(start: Start) -> None:
+    done = start.kirana("doctor")
+    assert done.returncode == 0, done.stdout
+    assert not re.search("^error", done.stdout, re.MULTILINE)
+
+
+def test_doctor_names_every_thing_that_is_wrong(start: Start) -> None:
+    cases = (_a_missing_model_file, _features_of_another_format, _a_taken_port)
+    expected = [case(start) for case in cases]
+    done = start.kirana("doctor")
+    assert done.returncode == 1
+    rows = re.findall(r"^error.*$", done.stdout, re.MULTILINE)
+    assert len(rows) == 3, done.stdout
+    for words in expected:
+        assert any(all(word in row for word in words) for row in rows), (words, done.stdout)

@@ -1,0 +1,124 @@
+"""The Serve configuration, as `kirana up --config` reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kirana.cli.serve_config import ServeConfig, read_serve_config
+from kirana.errors import ConfigurationError
+from kirana.settings import Settings, read_settings
+
+SHIPPED = Path(__file__).parents[3] / "serve_config.yaml"
+BARE: dict[str, Any] = {"applications": [{}]}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "serve.yaml"
+
+
+def written(file: Path, content: Any) -> Path:
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_without_a_file_all_is_as_it_is_by_default() -> None:
+    assert read_serve_config(None) == ServeConfig({}, {}, {})
+
+
+def test_http_options_settings_and_options_of_deployments_are_read(file: Path) -> None:
+    content = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "0.0.0.0", "port": 9000},
+        "applications": [
+            {
+                "name": "kirana",
+                "args": {"placement": "models=spread", "replicas": 2},
+                "deployments": [
+                    {"name": "Ingress", "num_replicas": 2},
+                    {"name": "Models", "autoscaling_config": {"max_replicas": 4}},
+                    {"name": "Flows"},
+                ],
+            }
+        ],
+    }
+    assert read_serve_config(written(file, content)) == ServeConfig(
+        {"host": "0.0.0.0", "port": 9000},
+        {"placement": "models=spread", "replicas": 2},
+        {
+            "Ingress": {"num_replicas": 2},
+            "Models": {"autoscaling_config": {"max_replicas": 4}},
+            "Flows": {},
+        },
+    )
+
+
+def test_what_is_not_there_is_as_it_is_by_default(file: Path) -> None:
+    assert read_serve_config(written(file, BARE)) == ServeConfig()
+    nothing = dict.fromkeys(("args", "deployments"))
+    content = {"http_options": None, "applications": [nothing]}
+    assert read_serve_config(written(file, content)) == ServeConfig()
+
+
+def test_of_several_applications_the_first_is_read(file: Path) -> None:
+    content = {"applications": [{"args": {"replicas": 1}}, {"args": {"replicas": 2}}]}
+    assert read_serve_config(written(file, content)).arguments == {"replicas": 1}
+
+
+def test_the_shipped_file_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_serve_config(SHIPPED)
+    urls = dict.fromkeys(("catalog", "features", "interactions", "models"), "x:///y")
+    settings = read_settings({**urls, **config.arguments}, {})
+    assert set(config.arguments) <= set(Settings.model_fields)
+    assert settings.direct_range
+    assert config.http["port"] == 8000
+    assert config.deployments
+
+
+BROKEN = {
+    "nothing": b"",
+    "text": b"hello",
+    "a list": b"- 1\n- 2\n",
+    "no YAML": b"applications: [",
+    "tabs": b"applications:\n\t- name: kirana\n",
+    "an object of Python": b"!!python/object/apply:os.getcwd []",
+    "no UTF-8": b"applications: [{name: caf\xe9}]",
+    "a control character": b"applications: [{name: \x07}]",
+    "no applications": b"http_options: {}",
+    "applications are null": b"applications:",
+    "applications are empty": b"applications: []",
+    "applications are a number": b"applications: 5",
+    "applications are text": b"applications: kirana",
+    "an application is text": b"applications: [kirana]",
+    "an application is null": b"applications: [null]",
+    "args are text": b"applications: [{args: placement}]",
+    "args are a number": b"applications: [{args: 5}]",
+    "args are a list": b"applications: [{args: [placement, spread]}]",
+    "args are pairs of letters": b"applications: [{args: [ab, cd]}]",
+    "deployments are a number": b"applications: [{deployments: 5}]",
+    "deployments are by name": b"applications: [{deployments: {Ingress: {num_replicas: 2}}}]",
+    "a deployment is text": b"applications: [{deployments: [Ingress]}]",
+    "a deployment has no name": b"applications: [{deployments: [{num_replicas: 2}]}]",
+    "the name is a list": b"applications: [{deployments: [{name: [a]}]}]",
+    "http options are text": b"http_options: port\napplications: [{}]",
+    "http options are a list": b"http_options: [8000]\napplications: [{}]",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_configuration_is_one_message(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="is no Serve configuration") as caught:
+        read_serve_config(file)
+    assert caught.value.message.startswith(f"{file} is")
+
+
+def test_a_file_that_is_not_there_is_one_message(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read_serve_config(file)
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        read_serve_config(file.parent)
