@@ -88,7 +88,6 @@ class Endpoints:
         own, self._own = self._own, None
         if own is not None and self._board is not None:
             await asyncio.to_thread(self._board.remove, own.replica)
-            self._own_name = None
 
     async def follow(self) -> None:
         """Beat and look, until cancelled. A board that is away leaves what was last seen."""

@@ -23,7 +23,7 @@ class MemoryFeatureStore:
         newest: dict[bytes, bytes] = {}
         written = 0
         for key, value in zip(keys, values, strict=True):
-            old = newest.get(key) or stored.get(key)
+            old = newest.get(key, stored.get(key))
             if old is None or order(value) >= order(old):
                 newest[key] = value
                 written += 1
