@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,8 @@ from kirana.preflight import bind_first
 
 MOVING_S = 2.0
 """How long a replica that goes still takes requests: until all have seen that it was withdrawn."""
+
+logger = logging.getLogger("kirana.ingress")
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 
@@ -87,7 +90,11 @@ class Ingress:
     async def __del__(self) -> None:
         """Serve's drain knows nothing of the direct port: it is drained here."""
         if self._direct is not None:
-            await self._endpoints.withdraw()
+            try:
+                await self._endpoints.withdraw()
+            except Exception:
+                # its note goes stale by itself; what is under way must be finished all the same
+                logger.warning("the direct port could not be withdrawn", exc_info=True)
             # with nobody to move to, waiting helps nobody
             await self._direct.drain(MOVING_S if self._endpoints.live() else 0.0)
         for task in self._tasks:

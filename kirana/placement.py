@@ -25,7 +25,7 @@ def parse_placement(text: str) -> frozenset[str]:
             return frozenset()
         case "spread":
             return frozenset(PARTS)
-    spread = set()
+    chosen: dict[str, str] = {}
     for each in text.split(","):
         part, equals, where = each.strip().partition("=")
         if not equals:
@@ -43,9 +43,11 @@ def parse_placement(text: str) -> frozenset[str]:
             raise ConfigurationError(
                 f"placement: '{part}' is 'fused' or 'spread', not '{where}'", field="placement"
             )
-        if where == "spread":
-            spread.add(part)
-    return frozenset(spread)
+        if chosen.setdefault(part, where) != where:
+            raise ConfigurationError(
+                f"placement: '{part}' can't be both 'fused' and 'spread'", field="placement"
+            )
+    return frozenset(part for part, where in chosen.items() if where == "spread")
 
 
 def parts_within(owner: str, spread: frozenset[str]) -> frozenset[str]:

@@ -40,7 +40,9 @@ def _token_file(directory: Path) -> Path:
     home.mkdir(exist_ok=True)
     file = home / "ray-token"
     if not file.exists():
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        beside = file.with_suffix(".new")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as opened:
             opened.write(secrets.token_hex(TOKEN_BYTES))
+        beside.rename(file)
     return file

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,38 +102,34 @@ def _ask(folder: Path, placement: str) -> Asked:
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Asked]:
-    asked: dict[str, Asked] = {}
-
-    def once(placement: str) -> Asked:
-        if placement not in asked:
-            asked[placement] = _ask(tmp_path_factory.mktemp("placed"), placement)
-        return asked[placement]
-
-    return once
+def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Asked]:
+    """By placement; all at a time, because much of it is waiting for the figures."""
+    folders = [tmp_path_factory.mktemp("placed") for _ in PLACEMENTS]
+    with ThreadPoolExecutor(len(PLACEMENTS)) as pool:
+        return dict(zip(PLACEMENTS, pool.map(_ask, folders, PLACEMENTS), strict=True))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS[1:])
-def test_every_placement_answers_as_fused_does(ask: Callable[[str], Asked], placement: str) -> None:
-    pairs = zip(CALLS, ask(placement).answers, ask("fused").answers, strict=True)
+def test_every_placement_answers_as_fused_does(asked: dict[str, Asked], placement: str) -> None:
+    pairs = zip(CALLS, asked[placement].answers, asked["fused"].answers, strict=True)
     assert [(call, here, fused) for call, here, fused in pairs if here != fused] == []
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_direct_port_answers_as_the_front_door_does(
-    ask: Callable[[str], Asked], placement: str
+    asked: dict[str, Asked], placement: str
 ) -> None:
     """All but deletions, which find nothing the second time."""
     different = [
         (call, front, direct)
-        for call, (front, direct) in zip(CALLS, ask(placement).answers, strict=True)
+        for call, (front, direct) in zip(CALLS, asked[placement].answers, strict=True)
         if front != direct and call.method != "DELETE" and call.path != "/v1/features/delete"
     ]
     assert different == []
 
 
-def test_the_requests_are_good_and_bad_and_of_every_route(ask: Callable[[str], Asked]) -> None:
-    sent = _sent(ask("fused").answers)
+def test_the_requests_are_good_and_bad_and_of_every_route(asked: dict[str, Asked]) -> None:
+    sent = _sent(asked["fused"].answers)
     statuses = Counter(status for (_, _, status), n in sent.items() for _ in range(n))
     assert statuses.keys() == {"200", "400", "404", "405"}
     assert statuses["200"] > 400
@@ -145,13 +142,13 @@ def test_the_requests_are_good_and_bad_and_of_every_route(ask: Callable[[str], A
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_ingress_counts_what_was_sent_to_each_door(
-    ask: Callable[[str], Asked], placement: str
+    asked: dict[str, Asked], placement: str
 ) -> None:
-    assert ask(placement).requests == _sent(ask(placement).answers)
+    assert asked[placement].requests == _sent(asked[placement].answers)
 
 
-def test_spread_reaches_every_deployment(ask: Callable[[str], Asked]) -> None:
-    calls = ask("spread").calls
+def test_spread_reaches_every_deployment(asked: dict[str, Asked]) -> None:
+    calls = asked["spread"].calls
     assert {name for name, n in calls.items() if n > 0} >= {
         ("FeatureStore", "read"),
         ("FeatureStore", "write"),
@@ -168,8 +165,8 @@ def test_spread_reaches_every_deployment(ask: Callable[[str], Asked]) -> None:
 
 
 def test_a_mixed_placement_reaches_what_it_spreads_and_nothing_else(
-    ask: Callable[[str], Asked],
+    asked: dict[str, Asked],
 ) -> None:
-    calls = ask("models=spread,features=spread").calls
+    calls = asked["models=spread,features=spread"].calls
     assert {deployment for deployment, _ in calls} == {"FeatureStore", "ModelReplica"}
     assert calls["ModelReplica", "run"] > 0
