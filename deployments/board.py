@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from ray.experimental import internal_kv
 
 
@@ -9,7 +11,8 @@ class GcsBoard:
     """Implements `kirana.edge.endpoints.Board` for the replicas of one application."""
 
     def __init__(self, application: str) -> None:
-        self._namespace = f"kirana:{application}".encode()
+        # GCS takes what follows the first colon of a namespace for a part of the key
+        self._namespace = f"kirana.{quote(application, safe='')}".encode()
 
     def write(self, name: str, note: bytes) -> None:
         internal_kv._internal_kv_put(name, note, overwrite=True, namespace=self._namespace)

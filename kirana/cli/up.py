@@ -99,7 +99,6 @@ def up(
         note = partial(instance.note_processes, state)
         _look_before(settings, file, host, port)
         report(publish(settings))
-        asyncio.run(check_stores(settings))
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
         (metrics_port,) = free_ports(1)
@@ -126,6 +125,7 @@ def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) ->
     check_port(host, port)
     check_direct_ports(settings)
     check_space(settings)
+    asyncio.run(check_stores(settings))
 
 
 def _end_on(number: signal.Signals) -> None:

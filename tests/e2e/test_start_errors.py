@@ -173,7 +173,9 @@ def test_up_ends_with_one_clear_line_and_leaves_nothing(case: Case, start: Start
     words = case(start)
     done = start.kirana("up")
     assert done.returncode == 1, done.stderr
-    (line,) = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, lines
+    (line,) = lines
     assert line.startswith("error: ")
     assert [word for word in words if word not in line] == [], line
     assert Instance(start.folder).read() is None
