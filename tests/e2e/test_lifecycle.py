@@ -114,6 +114,16 @@ def test_down_half_way_up_leaves_no_process_behind(up: Up) -> None:
     assert _gone(processes) == []
 
 
+def test_down_cleans_up_what_a_crash_half_way_up_has_left(up: Up) -> None:
+    up.wait_for_ray()
+    processes = up.descendants()
+    up.process.kill()
+    up.process.wait()
+    _kirana("down", str(up.folder))
+    assert _gone(processes) == []
+    assert Instance(up.folder).read() is None
+
+
 def test_a_second_start_says_that_one_is_up_and_down_stops_it(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()
