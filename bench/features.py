@@ -48,7 +48,7 @@ async def measure() -> Report:
         values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
         for version in (1, 2, 3):
             (folder / "catalog.yaml").write_text(catalog_text(version))
-            revision = source.publish(None).revision
+            revision = source.publish().revision
             names = [*NAMES, *(f"later{at}" for at in range(1, version))]
             rows = range(version - 1, ROWS, 3)
             await write_rows(

@@ -63,8 +63,8 @@ async def measure() -> Report:
         (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
         write_mlp(folder / "mlp.onnx")
         files = ModelFiles(f"file://{folder}")
-        source = DirectoryCatalog(folder)
-        revision = source.publish(files.signature).revision
+        source = DirectoryCatalog(folder, files.signature)
+        revision = source.publish().revision
         features = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
         service = InferflowService(features, ModelRegistry(files, source), source)
         ids = [str(at) for at in range(ROWS)]

@@ -22,8 +22,7 @@ from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
 from bench.paired import compare_rates, seconds_a_call
-from kirana.assembly import Assembly, open_catalog
-from kirana.catalog.directory import DirectoryCatalog
+from kirana.assembly import Assembly, directory_catalog, open_catalog
 from kirana.cli.cluster import cluster
 from kirana.cli.locations import local_settings
 from kirana.edge.http import HttpRequest
@@ -31,7 +30,6 @@ from kirana.edge.messages import Infer
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
-from kirana.models.registry import ModelFiles
 from kirana.serve_environment import REQUIRED, free_ports
 from kirana.settings import Settings
 
@@ -142,7 +140,7 @@ async def make_fixture(folder: Path) -> Fixture:
     (folder / "models").mkdir()
     write_mlp(folder / "models" / "mlp.onnx")
     settings = local_settings(folder, {})
-    DirectoryCatalog(folder).publish(ModelFiles(settings.models).signature)
+    directory_catalog(settings).publish()
     rng = np.random.default_rng(0)
     values = rng.random((PRODUCTS, COLUMNS), dtype=np.float32)
     source = open_catalog(settings)

@@ -48,7 +48,14 @@ class SharedCatalog:
 
 def open_catalog(settings: Settings) -> CatalogSource:
     """Raises `ConfigurationError` if the URL names no catalog."""
-    return SharedCatalog(DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog")))
+    return SharedCatalog(directory_catalog(settings))
+
+
+def directory_catalog(settings: Settings, *, look_into_models: bool = True) -> DirectoryCatalog:
+    """Return what checks and publishes. Raises `ConfigurationError` if the URL is no folder's."""
+    folder = folder_of(settings.catalog, "dir", setting="catalog")
+    signatures = ModelFiles(settings.models).signature if look_into_models else None
+    return DirectoryCatalog(folder, signatures)
 
 
 class Assembly:

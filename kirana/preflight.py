@@ -107,7 +107,7 @@ def check_catalog(settings: Settings) -> None:
     Raises `CatalogError` with every problem.
     """
     folder = folder_of(settings.catalog, "dir", setting="catalog")
-    DirectoryCatalog(folder).check(ModelFiles(settings.models).signature)
+    DirectoryCatalog(folder, ModelFiles(settings.models).signature).check()
 
 
 def check_port(host: str, port: int) -> None:

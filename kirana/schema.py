@@ -30,6 +30,18 @@ NUMERIC: dict[str, np.dtype[Any]] = {
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 """How floats are spelled that JSON has no number for."""
 
+
+def spelled(value: Any) -> Any:
+    """Return plain values with the floats spelled that JSON lacks, at any depth."""
+    if isinstance(value, dict):
+        return {name: spelled(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [spelled(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 DTYPES = (*NUMERIC, "bool", "string")
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
 

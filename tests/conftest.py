@@ -11,10 +11,16 @@ from tests.support import Shop, open_shop, publish, write_shop
 
 
 @pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    """The published shop of `tests.support`, over empty LMDB stores."""
+def shop_folder(tmp_path: Path) -> Path:
+    """The published shop of `tests.support`."""
     folder = write_shop(tmp_path / "shop")
     publish(folder)
-    opened = open_shop(folder)
+    return folder
+
+
+@pytest.fixture
+async def shop(shop_folder: Path) -> AsyncIterator[Shop]:
+    """Its parts, over empty LMDB stores."""
+    opened = open_shop(shop_folder)
     yield opened
     await opened.close()

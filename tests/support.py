@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kirana.assembly import Assembly, open_catalog
+from kirana.assembly import Assembly, directory_catalog, open_catalog
+from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
@@ -172,7 +173,7 @@ def write_shop(folder: Path, catalog: str = SHOP) -> Path:
 
 def publish(folder: Path) -> int:
     """Publish without looking into the models; return the revision."""
-    return DirectoryCatalog(folder).publish(None).revision
+    return DirectoryCatalog(folder).publish().revision
 
 
 @dataclass
@@ -180,6 +181,7 @@ class Shop:
     """Every part over the stores of one folder, on its published revision."""
 
     source: CatalogSource
+    publisher: CatalogPublisher
     features: FeatureService
     interactions: InteractionService
     models: ModelRegistry
@@ -199,7 +201,15 @@ class Shop:
         await live.start()
         served = Parts(self.features, self.interactions, self.flows, self.inferflow)
         limits = limits or Limits()
-        return Edge(served, live, self.source, limits, endpoints=endpoints, metrics=metrics)
+        return Edge(
+            served,
+            live,
+            self.source,
+            limits,
+            publisher=self.publisher,
+            endpoints=endpoints,
+            metrics=metrics,
+        )
 
     async def close(self) -> None:
         await self.features.close()
@@ -213,6 +223,7 @@ def open_shop(folder: Path) -> Shop:
     assembly = Assembly(settings, source)
     return Shop(
         source,
+        directory_catalog(settings),
         cast(FeatureService, assembly.features),
         cast(InteractionService, assembly.interactions),
         cast(ModelRegistry, assembly.models),

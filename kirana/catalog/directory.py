@@ -2,7 +2,8 @@
 
     DIR/*.yaml                        what people edit
     DIR/versions/<group>/<n>.yaml     schema versions, append-only, to be committed with it
-    DIR/.kirana/revisions/<n>/        one file, `catalog.json`: a whole published revision
+    DIR/.kirana/revisions/<n>/        `catalog.json`: a whole published revision; `about.json`:
+                                      when it was published, and what it changed
     DIR/.kirana/CURRENT               the number of the live one, replaced by a rename
 
 Replicas read only what is published. Publishing is done under a file lock, so that of two at
@@ -12,8 +13,8 @@ once the second sees what the first has done.
 from __future__ import annotations
 
 import fcntl
-import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,18 +25,15 @@ import orjson
 import yaml
 from pydantic import ValidationError
 
+from kirana.catalog.changes import Change, Key, RevisionRecord, apply_change, plain
 from kirana.catalog.documents import Document, read_documents
-from kirana.catalog.objects import KINDS, FeatureObject
+from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.schema_records import features_record, parse_version, parse_versions
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import (
-    Placed,
-    Signatures,
-    feature_of,
-    parse_documents,
-    validate,
-)
-from kirana.errors import CatalogError, Conflict, Problem, Unknown
-from kirana.schema import SchemaVersion
+from kirana.catalog.source_files import rewrite
+from kirana.catalog.validation import Placed, Signatures, parse_documents, validate
+from kirana.errors import CatalogError, Conflict, KiranaError, Problem, Unknown
+from kirana.schema import SchemaVersion, spelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +46,31 @@ class Published:
 
 
 class DirectoryCatalog:
-    """Implements `CatalogSource` over a folder."""
+    """Implements `CatalogSource` and `CatalogPublisher` over a folder.
 
-    def __init__(self, folder: Path) -> None:
+    `signatures` reads the model files of what is published; without it they are not looked into.
+    """
+
+    def __init__(self, folder: Path, signatures: Signatures | None = None) -> None:
         self.folder = folder.resolve()
+        self._signatures = signatures
         self._state = self.folder / ".kirana"
         self._current = self._state / "CURRENT"
         self._versions = self.folder / "versions"
 
-    def check(self, signatures: Signatures | None) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
+    def check(self) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
         """Validate the source; return it with the schema versions that publishing would add.
 
         Raises `CatalogError` with every problem that was found.
         """
+        return self._validate(parse_documents(read_documents(self.folder)))
+
+    def _validate(self, placed: Sequence[Placed]) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
         versions = self._read_versions()
         self._check_history(versions)
-        placed = parse_documents(read_documents(self.folder))
         if not placed:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
-        catalog = validate(placed, versions, signatures)
+        catalog = validate(placed, versions, self._signatures)
         added = tuple(
             group.current
             for group in catalog.groups.values()
@@ -74,32 +78,104 @@ class DirectoryCatalog:
         )
         return catalog, added
 
-    def publish(
-        self, signatures: Signatures | None, *, expected_revision: int | None = None
-    ) -> Published:
+    def publish(self, *, expected_revision: int | None = None) -> Published:
         """Make the source the next revision, as one step.
 
         Raises `CatalogError` if it is not valid, `Conflict` if another revision than
         `expected_revision` is live.
         """
         with self._lock():
-            live = self.current()
-            if expected_revision is not None and live != expected_revision:
-                raise Conflict(
-                    f"revision {live} is live, not {expected_revision}", field="expected_revision"
-                )
-            catalog, added = self.check(signatures)
-            content = _serialize(catalog)
-            if live and not added and self._read_revision(live) == content:
-                return Published(live, False, ())
-            for version in added:
-                self._write_version(version)
-            revision = max([live, *self._revision_numbers()]) + 1
-            folder = self._revision_file(revision).parent
-            folder.mkdir(parents=True)
-            _write_durably(folder / "catalog.json", content)
-            _write_durably(self._current, str(revision).encode())
-            return Published(revision, True, added)
+            live = self._expect(expected_revision)
+            catalog, added = self.check()
+            return self._make_live(live, catalog, added, {})
+
+    def publish_change(self, change: Change, expected_revision: int | None) -> int:
+        """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
+
+        Raises `Conflict` too if that is one of the objects that change.
+        """
+        with self._lock():
+            live = self._expect(expected_revision)
+            before = self.load(live) if live else None
+            placed, put = apply_change(before, change)
+            catalog, added = self._validate(placed)
+            deleted = list(change.delete.values())
+            self._require_applied(before, [*put, *deleted])
+            records = {key: each.document.data for key, each in put.items()}
+            try:
+                files = rewrite(self.folder, records, deleted)
+            except (OSError, UnicodeDecodeError) as error:
+                raise Conflict(f"the source can't be rewritten: {error}") from None
+            return self._make_live(live, catalog, added, files).revision
+
+    def history(self, limit: int) -> list[RevisionRecord]:
+        records: list[RevisionRecord] = []
+        live = self.current()
+        for number in sorted(self._revision_numbers(), reverse=True):
+            if number > live or len(records) >= limit:
+                continue  # what a crash has left was never live
+            try:
+                about = orjson.loads(self._revision_file(number, "about.json").read_bytes())
+                records.append(RevisionRecord(**about))
+            except (OSError, ValueError, TypeError):
+                continue  # of a time before there were records
+        return records
+
+    def _expect(self, revision: int | None) -> int:
+        live = self.current()
+        if revision is not None and live != revision:
+            raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
+        return live
+
+    def _require_applied(self, live: Catalog | None, keys: Sequence[Key]) -> None:
+        """What people have edited, and not published, must not be lost, nor go live by itself."""
+        try:
+            placed = parse_documents(read_documents(self.folder))
+        except CatalogError as error:
+            raise Conflict(f"mend the source first: {error.message}") from None
+        edited = {each.key: each for each in placed}
+        objects = live.objects if live else ()
+        published: dict[Key, CatalogObject] = {(each.kind, each.name): each for each in objects}
+        for key in keys:
+            mine, theirs = edited.get(key), published.get(key)
+            if (mine and plain(mine.object)) != (theirs and plain(theirs)):
+                where = mine.document.file if mine else str(self.folder)
+                message = f"{key[0]} '{key[1]}' was edited in {where}, and not applied"
+                raise Conflict(f"{message}: run 'kirana apply {self.folder}' first")
+
+    def _make_live(
+        self,
+        live: int,
+        catalog: Catalog,
+        added: tuple[SchemaVersion, ...],
+        files: Mapping[Path, bytes | None],
+    ) -> Published:
+        content = _serialize(catalog)
+        before = self._read_revision(live) if live else b""
+        if before == content and not added:
+            return Published(live, False, ())
+        for version in added:
+            self._write_version(version)
+        revision = max([live, *self._revision_numbers()]) + 1
+        self._revision_file(revision).parent.mkdir(parents=True)
+        _write_durably(self._revision_file(revision), content)
+        record = _record(revision, self._objects_of(live), catalog.objects)
+        _write_durably(self._revision_file(revision, "about.json"), orjson.dumps(record))
+        # the source first: what is acknowledged must never be undone by the next 'apply'
+        for file, text in files.items():
+            if text is None:
+                file.unlink(missing_ok=True)
+            else:
+                _write_durably(file, text)
+        _write_durably(self._current, str(revision).encode())
+        return Published(revision, True, added)
+
+    def _objects_of(self, revision: int) -> Sequence[CatalogObject]:
+        """Return the objects of a revision; none if it can't be read."""
+        try:
+            return self.load(revision).objects if revision else ()
+        except KiranaError:
+            return ()
 
     def current(self) -> int:
         try:
@@ -113,7 +189,7 @@ class DirectoryCatalog:
         try:
             content = orjson.loads(file.read_bytes())
             placed = [_placed(each, file) for each in content["objects"]]
-            versions = _parse_versions(content["versions"])
+            versions = parse_versions(content["versions"])
         except FileNotFoundError:
             known = map(str, self._revision_numbers())
             raise Unknown("revision", str(revision), known) from None
@@ -131,7 +207,7 @@ class DirectoryCatalog:
     def _check_history(self, versions: Mapping[str, Sequence[SchemaVersion]]) -> None:
         """Stored rows follow the versions that were published: none may be lost, or another."""
         try:
-            published = _parse_versions(
+            published = parse_versions(
                 orjson.loads(self._read_revision(self.current()))["versions"]
             )
         except (AttributeError, ValueError, KeyError, TypeError):
@@ -150,8 +226,8 @@ class DirectoryCatalog:
     def _version_file(self, version: SchemaVersion) -> Path:
         return self._versions / version.group / f"{version.number}.yaml"
 
-    def _revision_file(self, revision: int) -> Path:
-        return self._state / "revisions" / str(revision) / "catalog.json"
+    def _revision_file(self, revision: int, name: str = "catalog.json") -> Path:
+        return self._state / "revisions" / str(revision) / name
 
     def _revision_numbers(self) -> list[int]:
         folder = self._state / "revisions"
@@ -177,7 +253,7 @@ class DirectoryCatalog:
                     raise CatalogError([Problem(message, str(folder))])
                 try:
                     record = yaml.safe_load(file.read_bytes())
-                    version = _parse_version(folder.name, number, record["features"])
+                    version = parse_version(folder.name, number, record["features"])
                     matches = version.fingerprint == int(record["fingerprint"], 16)
                 except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
                     message = f"this is no schema version: {error}"
@@ -195,7 +271,7 @@ class DirectoryCatalog:
         file.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "fingerprint": f"{version.fingerprint:08x}",
-            "features": _features_record(version),
+            "features": features_record(version),
         }
         note = "# Written by 'kirana apply'. Stored rows depend on it: never edit, commit it.\n"
         text = note + yaml.safe_dump(record, sort_keys=False, default_flow_style=None, width=100)
@@ -207,52 +283,29 @@ def _placed(record: Mapping[str, Any], file: Path) -> Placed:
     return Placed(model.model_validate(record), Document(str(file), record, {}))
 
 
-def _features_record(version: SchemaVersion) -> list[dict[str, Any]]:
-    records = []
-    for feature in version.features:
-        record: dict[str, Any] = {"name": feature.name, "dtype": feature.dtype}
-        if feature.shape:
-            record["shape"] = list(feature.shape)
-        if feature.default is not None:
-            default = feature.default
-            record["default"] = _spelled(list(default) if isinstance(default, tuple) else default)
-        records.append(record)
-    return records
-
-
-def _parse_version(group: str, number: int, features: Sequence[Mapping[str, Any]]) -> SchemaVersion:
-    parsed = tuple(feature_of(FeatureObject.model_validate(dict(each))) for each in features)
-    return SchemaVersion(group, number, parsed)
-
-
-def _parse_versions(record: Mapping[str, Any]) -> dict[str, list[SchemaVersion]]:
-    return {
-        group: [_parse_version(group, at, each) for at, each in enumerate(versions, start=1)]
-        for group, versions in record.items()
-    }
-
-
 def _serialize(catalog: Catalog) -> bytes:
     objects = sorted(catalog.objects, key=lambda each: (list(KINDS).index(each.kind), each.name))
     content = {
-        "objects": [_spelled(each.model_dump(by_alias=True)) for each in objects],
+        "objects": [spelled(each.model_dump(by_alias=True)) for each in objects],
         "versions": {
-            name: [_features_record(version) for version in catalog.groups[name].versions]
+            name: [features_record(version) for version in catalog.groups[name].versions]
             for name in sorted(catalog.groups)
         },
     }
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+    try:
+        return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+    except TypeError as error:
+        # parameters are free in form: a date of YAML, a whole number of 100 digits
+        raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
 
 
-def _spelled(value: Any) -> Any:
-    """Spell the floats that JSON lacks, at any depth."""
-    if isinstance(value, dict):
-        return {name: _spelled(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_spelled(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+def _record(
+    revision: int, before: Sequence[CatalogObject], after: Sequence[CatalogObject]
+) -> RevisionRecord:
+    old = {f"{each.kind} {each.name}": plain(each) for each in before}
+    new = {f"{each.kind} {each.name}": plain(each) for each in after}
+    put = sorted(name for name, each in new.items() if old.get(name) != each)
+    return RevisionRecord(revision, int(time.time() * 1000), put, sorted(old.keys() - new.keys()))
 
 
 def _write_durably(file: Path, content: bytes) -> None:

@@ -57,6 +57,13 @@ def _duration_ms(value: object) -> int:
     return milliseconds
 
 
+def _duration_text(milliseconds: int) -> str:
+    """Spell a duration in the largest unit that divides it."""
+    units = reversed(_UNITS_MS.items())
+    name, size = next((n, size) for n, size in units if milliseconds % size == 0)
+    return f"{milliseconds // size}{name}"
+
+
 def _number(value: object) -> object:
     """JSON has no NaN and no infinity: published revisions spell them."""
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
@@ -75,7 +82,7 @@ Name = Annotated[str, AfterValidator(_check_name)]
 GroupName = Annotated[str, AfterValidator(_check_dotted)]
 Number = Annotated[float | int, BeforeValidator(_number)]
 DurationMs = Annotated[
-    int, BeforeValidator(_duration_ms), PlainSerializer(lambda ms: f"{ms}ms", return_type=str)
+    int, BeforeValidator(_duration_ms), PlainSerializer(_duration_text, return_type=str)
 ]
 """Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
 

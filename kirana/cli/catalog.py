@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from kirana.catalog.directory import DirectoryCatalog, Published
+from kirana.assembly import directory_catalog
+from kirana.catalog.directory import Published
 from kirana.cli.console import err, out
 from kirana.cli.locations import CatalogDirectory, ModelRoot, as_urls, local_settings
-from kirana.models.registry import ModelFiles
 from kirana.schema import SchemaVersion
 from kirana.settings import Settings
-from kirana.stores.url import folder_of
 
 
 def check(
@@ -24,8 +23,7 @@ def check(
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
     settings = local_settings(directory, as_urls(models))
-    signatures = None if without_models else ModelFiles(settings.models).signature
-    catalog, added = _catalog_of(settings).check(signatures)
+    catalog, added = directory_catalog(settings, look_into_models=not without_models).check()
     counts = {
         "entities": len(catalog.entities),
         "feature groups": len(catalog.groups),
@@ -47,7 +45,7 @@ def apply(directory: CatalogDirectory, models: ModelRoot = None) -> None:
 
 def publish(settings: Settings) -> Published:
     """Validate and publish. Raises `CatalogError` with all that is wrong."""
-    return _catalog_of(settings).publish(ModelFiles(settings.models).signature)
+    return directory_catalog(settings).publish()
 
 
 def report(published: Published) -> None:
@@ -57,10 +55,6 @@ def report(published: Published) -> None:
         out.print(f"revision {published.revision} is published")
     else:
         out.print(f"revision {published.revision} is live already, nothing has changed")
-
-
-def _catalog_of(settings: Settings) -> DirectoryCatalog:
-    return DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog"))
 
 
 def _describe(version: SchemaVersion) -> str:

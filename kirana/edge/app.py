@@ -11,10 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.edge.endpoints import Endpoints
 from kirana.edge.errors import HttpError, body_of, status_of
+from kirana.edge.handlers.catalog import CatalogHandlers
 from kirana.edge.handlers.endpoints import EndpointHandlers
 from kirana.edge.handlers.features import FeatureHandlers
 from kirana.edge.handlers.health import HealthHandlers, Unhealthy
@@ -71,6 +73,7 @@ class Edge:
         source: CatalogSource,
         limits: Limits,
         *,
+        publisher: CatalogPublisher | None = None,
         endpoints: Endpoints | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -82,6 +85,7 @@ class Edge:
         features = FeatureHandlers(parts.features, self._catalogs, limits)
         interactions = InteractionHandlers(parts.interactions, limits)
         ranking = RankingHandlers(parts.flows, parts.inferer)
+        catalog = CatalogHandlers(self._catalogs, publisher)
         health = HealthHandlers(parts, live, self._catalogs)
         handlers: dict[str, Handler] = {
             "features_get": features.get,
@@ -93,6 +97,11 @@ class Edge:
             "interactions_delete": interactions.delete,
             "flow_run": ranking.run_flow,
             "infer": ranking.infer,
+            "catalog_list": catalog.list,
+            "catalog_get": catalog.get,
+            "catalog_put": catalog.put,
+            "catalog_delete": catalog.delete,
+            "catalog_post": catalog.post,
             "endpoints": EndpointHandlers(endpoints or Endpoints()).get,
             "healthz": health.get,
             "openapi": self._openapi,

@@ -109,7 +109,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             digits = value.lstrip(b"0") or b"0"
             if len(digits) > 15 or int(digits) > limit:
                 raise TooLarge(f"the body is over the limit of {limit} bytes")
-        if name == b"content-type" and scope["method"] == "POST":
+        if name == b"content-type" and scope["method"] in ("POST", "PUT"):
             _require_json_type(value)
     chunks: list[bytes] = []
     size, more = 0, True

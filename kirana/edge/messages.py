@@ -55,6 +55,22 @@ class InteractionsQuery(Request):
     limit: int | None = None
 
 
+class CatalogPut(Request):
+    object: dict[str, Any]
+    expected_revision: int | None = None
+
+
+class ObjectName(Request):
+    kind: str
+    name: str
+
+
+class CatalogPost(Request):
+    objects: list[dict[str, Any]] = []
+    delete: list[ObjectName] = []
+    expected_revision: int | None = None
+
+
 class FlowRun(Request):
     context: dict[str, Any]
     trace: bool = False

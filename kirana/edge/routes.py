@@ -84,6 +84,35 @@ ROUTES = (
     RouteSpec(
         "infer", "POST", "/v1/infer/{model_id}", "Score rows by an inferflow", messages.Infer
     ),
+    RouteSpec(
+        "catalog_list",
+        "GET",
+        "/v1/catalog",
+        "What is live, and how it came to be",
+        query=("history",),
+    ),
+    RouteSpec(
+        "catalog_post",
+        "POST",
+        "/v1/catalog",
+        "Publish several objects as one revision",
+        messages.CatalogPost,
+    ),
+    RouteSpec("catalog_get", "GET", "/v1/catalog/{kind}/{name}", "Read an object"),
+    RouteSpec(
+        "catalog_put",
+        "PUT",
+        "/v1/catalog/{kind}/{name}",
+        "Publish an object",
+        messages.CatalogPut,
+    ),
+    RouteSpec(
+        "catalog_delete",
+        "DELETE",
+        "/v1/catalog/{kind}/{name}",
+        "Remove an object",
+        query=("expected_revision",),
+    ),
     RouteSpec("endpoints", "GET", "/v1/endpoints", "The live direct ports"),
     RouteSpec("healthz", "GET", "/healthz", "The state of each part"),
     RouteSpec("openapi", "GET", "/openapi.json", "This contract"),

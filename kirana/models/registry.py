@@ -17,30 +17,41 @@ from kirana.models.onnx import OnnxModel, Signature
 from kirana.models.runner import Scores
 from kirana.stores.url import folder_of
 
+_FileKey = tuple[Path, int, int]
+"""Path, time of the last change, size."""
+
 
 class ModelFiles:
     """The model root. Loads a file again only when it has changed."""
 
     def __init__(self, url: str) -> None:
         self.root = folder_of(url, "file", setting="models")
-        self._loaded: dict[tuple[Path, int, int], OnnxModel] = {}
+        self._loaded: dict[_FileKey, OnnxModel] = {}
+        self._signatures: dict[_FileKey, Signature] = {}
         self._lock = threading.Lock()
 
     def load(self, model: ModelObject) -> OnnxModel:
         """Raises `ConfigurationError` for a file that is missing or can't be used."""
+        key = self._key(model)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = OnnxModel(model.name, key[0])
+            return self._loaded[key]
+
+    def signature(self, model: ModelObject) -> Signature:
+        """Return what a model takes and gives, without keeping it loaded. Raises as `load`."""
+        key = self._key(model)
+        if key not in self._signatures:
+            self._signatures[key] = OnnxModel(model.name, key[0]).signature
+        return self._signatures[key]
+
+    def _key(self, model: ModelObject) -> _FileKey:
         path = self.root / model.path
         try:
             stat = path.stat()
         except OSError:
-            return OnnxModel(model.name, path)
-        key = (path, stat.st_mtime_ns, stat.st_size)
-        with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = OnnxModel(model.name, path)
-            return self._loaded[key]
-
-    def signature(self, model: ModelObject) -> Signature:
-        return self.load(model).signature
+            return (path, 0, 0)
+        return (path, stat.st_mtime_ns, stat.st_size)
 
 
 class ModelRegistry:

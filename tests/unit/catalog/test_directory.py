@@ -55,37 +55,37 @@ def test_nothing_is_live_before_the_first_publish(catalog: DirectoryCatalog) -> 
 
 def test_checking_changes_nothing(catalog: DirectoryCatalog) -> None:
     before = files_of(catalog.folder)
-    _, added = catalog.check(None)
-    assert {version.group for version in added} == set(catalog.check(None)[0].groups)
+    _, added = catalog.check()
+    assert {version.group for version in added} == set(catalog.check()[0].groups)
     assert files_of(catalog.folder) == before
 
 
 def test_publishing_makes_the_next_revision_live(catalog: DirectoryCatalog) -> None:
-    first = catalog.publish(None)
+    first = catalog.publish()
     assert (first.revision, first.changed, catalog.current()) == (1, True, 1)
     change(catalog, SHOP.replace("k: 3", "k: 4"))
-    second = catalog.publish(None)
+    second = catalog.publish()
     assert (second.revision, second.changed, second.new_versions) == (2, True, ())
     assert catalog.current() == 2
 
 
 def test_publishing_the_same_again_changes_nothing(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     before = files_of(catalog.folder)
-    again = catalog.publish(None)
+    again = catalog.publish()
     assert (again.revision, again.changed, again.new_versions) == (1, False, ())
     assert files_of(catalog.folder) == before
 
 
 def test_comments_and_order_are_no_change(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, "# hello\n" + "---\n".join(reversed(SHOP.split("---\n"))))
-    assert not catalog.publish(None).changed
+    assert not catalog.publish().changed
 
 
 def test_what_was_published_is_what_is_loaded(catalog: DirectoryCatalog) -> None:
-    source, _ = catalog.check(None)
-    catalog.publish(None)
+    source, _ = catalog.check()
+    catalog.publish()
     loaded = catalog.load(1)
     assert loaded.revision == 1
     for name in ("entities", "groups", "event_types", "generators", "models", "inferflows"):
@@ -95,9 +95,9 @@ def test_what_was_published_is_what_is_loaded(catalog: DirectoryCatalog) -> None
 
 
 def test_an_old_revision_stays_as_it_was(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, NEW_FEATURE)
-    catalog.publish(None)
+    catalog.publish()
     assert [f.name for f in catalog.load(1).groups["product.stats"].current.features] == [
         "clicks",
         "ctr",
@@ -110,55 +110,55 @@ def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
     catalog: DirectoryCatalog, value: str
 ) -> None:
     change(catalog, SHOP.replace("float32, default: 0.5", f"float32, default: {value}"))
-    catalog.publish(None)
+    catalog.publish()
     _, feature = catalog.load(1).feature("product.stats.ctr")
     wanted = float(value.replace(".", ""))
     loaded = float(feature.default_array())
     assert loaded == wanted or (math.isnan(loaded) and math.isnan(wanted))
-    assert not catalog.publish(None).changed
+    assert not catalog.publish().changed
 
 
 def test_a_revision_that_is_not_there_is_unknown(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     with pytest.raises(Unknown, match="unknown revision '7': there is '1'") as caught:
         catalog.load(7)
     assert caught.value.code == "unknown_revision"
 
 
 def test_a_publish_that_expects_the_live_revision_succeeds(catalog: DirectoryCatalog) -> None:
-    assert catalog.publish(None, expected_revision=0).revision == 1
+    assert catalog.publish(expected_revision=0).revision == 1
     change(catalog, NEW_FEATURE)
-    assert catalog.publish(None, expected_revision=1).revision == 2
+    assert catalog.publish(expected_revision=1).revision == 2
 
 
 def test_a_publish_that_expects_another_revision_conflicts(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, NEW_FEATURE)
     before = files_of(catalog.folder)
     with pytest.raises(Conflict, match="revision 1 is live, not 0") as caught:
-        catalog.publish(None, expected_revision=0)
+        catalog.publish(expected_revision=0)
     assert caught.value.field == "expected_revision"
     assert files_of(catalog.folder) == before
 
 
 def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, BROKEN.replace("name: ctr,", "name: ctr_7d,"))
     before = files_of(catalog.folder)
     with pytest.raises(CatalogError):
-        catalog.publish(None)
+        catalog.publish()
     assert catalog.current() == 1
     assert files_of(catalog.folder) == before
 
 
 def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="no such folder"):
-        DirectoryCatalog(tmp_path / "nowhere").publish(None)
+        DirectoryCatalog(tmp_path / "nowhere").publish()
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_each_group_gets_its_first_schema_version(catalog: DirectoryCatalog) -> None:
-    published = catalog.publish(None)
+    published = catalog.publish()
     assert {(each.group, each.number) for each in published.new_versions} == {
         (group, 1) for group in catalog.load(1).groups
     }
@@ -166,10 +166,10 @@ def test_each_group_gets_its_first_schema_version(catalog: DirectoryCatalog) -> 
 
 
 def test_changed_features_make_the_next_schema_version(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     first = version_file(catalog, 1).read_bytes()
     change(catalog, NEW_FEATURE)
-    (added,) = catalog.publish(None).new_versions
+    (added,) = catalog.publish().new_versions
     assert (added.group, added.number) == ("product.stats", 2)
     assert version_file(catalog, 1).read_bytes() == first
     numbers = [each.number for each in catalog.load(2).groups["product.stats"].versions]
@@ -179,7 +179,7 @@ def test_changed_features_make_the_next_schema_version(catalog: DirectoryCatalog
 def test_a_version_once_left_is_not_reused(catalog: DirectoryCatalog) -> None:
     for number, text in enumerate((SHOP, NEW_FEATURE, SHOP), start=1):
         change(catalog, text)
-        assert catalog.publish(None).revision == number
+        assert catalog.publish().revision == number
     versions = catalog.load(3).groups["product.stats"].versions
     assert [each.number for each in versions] == [1, 2, 3]
     assert versions[0].fingerprint == versions[2].fingerprint
@@ -188,7 +188,7 @@ def test_a_version_once_left_is_not_reused(catalog: DirectoryCatalog) -> None:
 def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
     for number in range(1, 12):
         change(catalog, SHOP.replace("int32, default: 0", f"int32, default: {number}"))
-        catalog.publish(None)
+        catalog.publish()
     defaults = [
         v.feature("clicks").default for v in catalog.load(11).groups["product.stats"].versions
     ]
@@ -207,13 +207,13 @@ def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
 def test_a_version_that_was_tampered_with_is_refused(
     catalog: DirectoryCatalog, old: str, new: str
 ) -> None:
-    catalog.publish(None)
+    catalog.publish()
     file = version_file(catalog, 1)
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
     with pytest.raises(CatalogError, match="restore it from version control") as caught:
-        catalog.publish(None)
+        catalog.publish()
     assert caught.value.problems[0].file == str(file)
 
 
@@ -221,45 +221,45 @@ def test_a_version_that_was_tampered_with_is_refused(
     "text", ["", "[]", "a: [", "features: 7\nfingerprint: '0'\n", "fingerprint: x\nfeatures: []\n"]
 )
 def test_a_version_that_can_not_be_read_is_refused(catalog: DirectoryCatalog, text: str) -> None:
-    catalog.publish(None)
+    catalog.publish()
     version_file(catalog, 1).write_text(text)
     with pytest.raises(CatalogError, match="this is no schema version") as caught:
-        catalog.check(None)
+        catalog.check()
     assert caught.value.problems[0].file == str(version_file(catalog, 1))
 
 
 def test_a_gap_in_the_versions_is_refused(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, NEW_FEATURE)
-    catalog.publish(None)
+    catalog.publish()
     version_file(catalog, 1).unlink()
     with pytest.raises(CatalogError, match=r"version 1 of 'product\.stats' is missing"):
-        catalog.publish(None)
+        catalog.publish()
 
 
 def test_a_published_version_is_never_made_anew_with_other_features(
     catalog: DirectoryCatalog,
 ) -> None:
     """Stored rows follow it: the newest one lost from disk must not be numbered again."""
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, NEW_FEATURE)
-    catalog.publish(None)
+    catalog.publish()
     old = catalog.load(2).groups["product.stats"].version(2)
     version_file(catalog, 2).unlink()
     change(catalog, NEW_FEATURE.replace("name: views", "name: sales"))
     try:
-        catalog.publish(None)
+        catalog.publish()
     except CatalogError:
         return
     assert catalog.load(catalog.current()).groups["product.stats"].version(2) == old
 
 
 def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     change(catalog, NEW_FEATURE)
-    catalog.publish(None)
+    catalog.publish()
     (catalog.folder / ".kirana" / "CURRENT").write_text("1")
-    again = catalog.publish(None)
+    again = catalog.publish()
     assert (again.revision, again.changed, again.new_versions) == (3, True, ())
     assert len(catalog.load(3).groups["product.stats"].versions) == 2
 
@@ -268,19 +268,19 @@ def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog)
 def test_an_unreadable_current_counts_as_nothing_published(
     catalog: DirectoryCatalog, text: bytes
 ) -> None:
-    catalog.publish(None)
+    catalog.publish()
     (catalog.folder / ".kirana" / "CURRENT").write_bytes(text)
     assert catalog.current() == 0
-    assert catalog.publish(None).revision == 2
+    assert catalog.publish().revision == 2
     assert catalog.current() == 2
 
 
 def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: DirectoryCatalog) -> None:
-    catalog.publish(None)
+    catalog.publish()
     revision_file(catalog, 1).unlink()
     with pytest.raises(Unknown):
         catalog.load(1)
-    again = catalog.publish(None)
+    again = catalog.publish()
     assert again.changed
     assert catalog.load(again.revision).revision == again.revision
 
@@ -303,7 +303,7 @@ def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: Directo
 def test_a_revision_that_can_not_be_read_is_refused_with_its_file(
     catalog: DirectoryCatalog, content: bytes
 ) -> None:
-    catalog.publish(None)
+    catalog.publish()
     file = revision_file(catalog, 1)
     file.write_bytes(content)
     with pytest.raises(CatalogError) as caught:
@@ -324,7 +324,7 @@ for turn in range(8):
     beside = folder / f"{who}.new"
     beside.write_text(f"kind: event_type\\nname: {who}\\nkeep: {turn + 1}\\n")
     os.replace(beside, folder / f"{who}.yaml")
-    published = catalog.publish(None)
+    published = catalog.publish()
     if published.changed:
         found.append(published.revision)
 print(json.dumps(found))
@@ -334,7 +334,7 @@ print(json.dumps(found))
 def test_processes_that_publish_at_once_make_different_revisions(
     catalog: DirectoryCatalog,
 ) -> None:
-    catalog.publish(None)
+    catalog.publish()
     publishers = [
         subprocess.Popen(
             [sys.executable, "-c", PUBLISHER, str(catalog.folder), who],

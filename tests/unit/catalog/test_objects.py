@@ -71,7 +71,10 @@ def test_durations_are_milliseconds(number: int, unit: str) -> None:
 
 
 def test_a_duration_is_written_again_with_its_unit() -> None:
-    assert group(ttl="2s").model_dump()["ttl"] == "2000ms"
+    assert group(ttl="2000ms").model_dump()["ttl"] == "2s"
+    assert group(ttl="7d").model_dump()["ttl"] == "7d"
+    assert group(ttl="90m").model_dump()["ttl"] == "90m"
+    assert group(ttl="0d").model_dump()["ttl"] == "0d"
     assert group().model_dump()["ttl"] is None
 
 

@@ -54,7 +54,7 @@ def catalog(tmp_path: Path) -> DirectoryCatalog:
 def publish_next(catalog: DirectoryCatalog, keep: int) -> int:
     """Publish a revision that differs from the others by `keep`."""
     (catalog.folder / "shop.yaml").write_text(SHOP.replace("keep: 50", f"keep: {keep}"))
-    return catalog.publish(None).revision
+    return catalog.publish().revision
 
 
 async def until(condition: Callable[[], bool]) -> None:

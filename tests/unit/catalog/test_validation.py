@@ -28,7 +28,7 @@ def edited(*edits: tuple[str, str]) -> str:
 def check(folder: Path, catalog: str, *, models: bool = False) -> Catalog:
     write_shop(folder, catalog)
     signature = ModelFiles(f"file://{folder}/models").signature if models else None
-    return DirectoryCatalog(folder).check(signature)[0]
+    return DirectoryCatalog(folder, signature).check()[0]
 
 
 def problems_of(folder: Path, catalog: str, *, models: bool = False) -> tuple[Problem, ...]:

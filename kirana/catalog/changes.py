@@ -1,0 +1,93 @@
+"""Changes that come as objects, not as files: put some, remove some, all in one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kirana.catalog.documents import MAX_DEPTH, Document
+from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.snapshot import Catalog
+from kirana.catalog.validation import Placed, parse_documents
+from kirana.errors import CatalogError, Problem, Unknown
+from kirana.schema import spelled
+
+Key = tuple[str, str]
+"""Kind and name of an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Objects as they were sent, by where they stood in the request; and what goes."""
+
+    put: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    delete: Mapping[str, Key] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """One line of the history: what a revision put and removed, as `kind name`."""
+
+    revision: int
+    published_ms: int
+    put: list[str]
+    deleted: list[str]
+
+
+class CatalogPublisher(Protocol):
+    """Where revisions are made. Calls may block: locks, syncs, a look into model files."""
+
+    def publish_change(self, change: Change, expected_revision: int | None) -> int:
+        """Make the live revision with `change` the next one, as one step; return its number.
+
+        Raises `CatalogError` if it would not be valid, `Unknown` for what is to be deleted and
+        isn't there, `Conflict` if another revision than the expected one is live.
+        """
+
+    def history(self, limit: int) -> list[RevisionRecord]:
+        """Return the newest revisions, the live one first."""
+
+
+def plain(each: CatalogObject) -> dict[str, Any]:
+    """Return an object as people would write it: without defaults, JSON's values alone."""
+    record = {"kind": each.kind, **each.model_dump(by_alias=True, exclude_defaults=True)}
+    found: dict[str, Any] = spelled(record)
+    return found
+
+
+def apply_change(live: Catalog | None, change: Change) -> tuple[list[Placed], dict[Key, Placed]]:
+    """Return all objects with the change, and those that were put.
+
+    Raises `CatalogError` for objects that are none, `Unknown` for those to delete.
+    """
+    for place, record in change.put.items():
+        if _too_deep(record):
+            raise CatalogError([Problem(f"it is more than {MAX_DEPTH} levels deep", place)])
+    documents = [Document(place, dict(each), {}) for place, each in change.put.items()]
+    put = {each.key: each for each in parse_documents(documents)}
+    kept: dict[Key, Placed] = {}
+    for each in live.objects if live else ():
+        document = Document(f"{each.kind} '{each.name}'", plain(each), {})
+        kept[(each.kind, each.name)] = Placed(each, document)
+    for place, key in change.delete.items():
+        kind, name = key
+        if kind not in KINDS:
+            raise Unknown("kind", kind, KINDS, field=f"{place}.kind")
+        if key not in kept:
+            known = [other for each, other in kept if each == kind]
+            raise Unknown(kind, name, known, field=f"{place}.name")
+        if key in put:
+            message = f"{kind} '{name}' can't be put and deleted at once"
+            raise CatalogError([Problem(message, place)])
+        del kept[key]
+    return list({**kept, **put}.values()), put
+
+
+def _too_deep(value: object, levels: int = MAX_DEPTH) -> bool:
+    inside: Sequence[object] = ()
+    if isinstance(value, Mapping):
+        inside = list(value.values())
+    elif isinstance(value, list):
+        inside = value
+    return levels < 0 or any(_too_deep(each, levels - 1) for each in inside)

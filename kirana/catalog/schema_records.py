@@ -1,0 +1,38 @@
+"""Schema versions as records: the same in version files and in published revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kirana.catalog.objects import FeatureObject
+from kirana.catalog.validation import feature_of
+from kirana.schema import SchemaVersion, spelled
+
+
+def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
+    """Return a version's features as they are written down, in YAML or JSON."""
+    records = []
+    for feature in version.features:
+        record: dict[str, Any] = {"name": feature.name, "dtype": feature.dtype}
+        if feature.shape:
+            record["shape"] = list(feature.shape)
+        if feature.default is not None:
+            default = feature.default
+            record["default"] = spelled(list(default) if isinstance(default, tuple) else default)
+        records.append(record)
+    return records
+
+
+def parse_version(group: str, number: int, features: Sequence[Mapping[str, Any]]) -> SchemaVersion:
+    """Read what `features_record` made. Raises `ValueError` for what it can't have made."""
+    parsed = tuple(feature_of(FeatureObject.model_validate(dict(each))) for each in features)
+    return SchemaVersion(group, number, parsed)
+
+
+def parse_versions(record: Mapping[str, Any]) -> dict[str, list[SchemaVersion]]:
+    """Read the histories of groups by name, each a list of records in order."""
+    return {
+        group: [parse_version(group, at, each) for at, each in enumerate(versions, start=1)]
+        for group, versions in record.items()
+    }

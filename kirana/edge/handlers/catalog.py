@@ -1,0 +1,119 @@
+"""`/v1/catalog...`: what is live and its history; one change, or several, as one revision."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from kirana.catalog.changes import CatalogPublisher, Change, plain
+from kirana.catalog.objects import KINDS
+from kirana.catalog.revisions import Revisions
+from kirana.catalog.schema_records import features_record
+from kirana.catalog.snapshot import Catalog
+from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.messages import CatalogPost, CatalogPut
+from kirana.errors import CatalogError, InvalidInput, Unavailable, Unknown
+
+DEFAULT_HISTORY = 20
+MAX_HISTORY = 1_000
+_EXPECTED = {"expected_revision": "the revision that is live now"}
+
+
+class CatalogHandlers:
+    def __init__(self, catalogs: Revisions[Catalog], publisher: CatalogPublisher | None) -> None:
+        self._catalogs = catalogs
+        self._publisher = publisher
+
+    async def list(self, request: HttpRequest) -> bytes:
+        limit = request.query({"history": "how many revisions"}).get("history", DEFAULT_HISTORY)
+        if not 0 <= limit <= MAX_HISTORY:
+            raise InvalidInput(f"{limit} is not between 0 and {MAX_HISTORY}", field="history")
+        catalog = await self._catalogs.at(request.revision)
+        names: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for each in catalog.objects:
+            names[each.kind].append(each.name)
+        history = await asyncio.to_thread(self._writer().history, limit)
+        return json_bytes(
+            {
+                "revision": request.revision,
+                "objects": {kind: sorted(found) for kind, found in names.items()},
+                "history": [asdict(record) for record in history],
+            }
+        )
+
+    async def get(self, request: HttpRequest) -> bytes:
+        kind, name = _key(request)
+        catalog = await self._catalogs.at(request.revision)
+        known = {each.name: each for each in catalog.objects if each.kind == kind}
+        if name not in known:
+            raise Unknown(kind, name, known, field="name")
+        reply: dict[str, Any] = {"object": plain(known[name]), "revision": request.revision}
+        if name in catalog.groups and kind == "feature_group":
+            reply["schema_versions"] = [
+                {
+                    "version": version.number,
+                    "fingerprint": f"{version.fingerprint:08x}",
+                    "features": features_record(version),
+                }
+                for version in catalog.groups[name].versions
+            ]
+        return json_bytes(reply)
+
+    async def put(self, request: HttpRequest) -> bytes:
+        message = await request.decode(CatalogPut)
+        kind, name = _key(request)
+        given = message.object
+        for field, value in (("kind", kind), ("name", name)):
+            if given.get(field, value) != value:
+                raise InvalidInput(
+                    f"{given[field]!r} is not the '{value}' of the path", field=f"object.{field}"
+                )
+        change = Change(put={"object": {**given, "kind": kind, "name": name}})
+        return await self._publish(change, message.expected_revision)
+
+    async def delete(self, request: HttpRequest) -> bytes:
+        expected = request.query(_EXPECTED).get("expected_revision")
+        return await self._publish(Change(delete={"": _key(request)}), expected)
+
+    async def post(self, request: HttpRequest) -> bytes:
+        message = await request.decode(CatalogPost)
+        if not message.objects and not message.delete:
+            raise InvalidInput("put or delete at least one object", field="objects")
+        change = Change(
+            {f"objects[{at}]": each for at, each in enumerate(message.objects)},
+            {f"delete[{at}]": (each.kind, each.name) for at, each in enumerate(message.delete)},
+        )
+        return await self._publish(change, message.expected_revision)
+
+    async def _publish(self, change: Change, expected: int | None) -> bytes:
+        publish = self._writer().publish_change
+        try:
+            revision = await asyncio.to_thread(publish, change, expected)
+        except CatalogError as error:
+            error.field = _field_of(error, change)
+            raise
+        except Unknown as error:
+            error.field = (error.field or "").removeprefix(".") or None
+            raise
+        return json_bytes({"revision": revision})
+
+    def _writer(self) -> CatalogPublisher:
+        if self._publisher is None:
+            raise Unavailable("nothing can be published here")
+        return self._publisher
+
+
+def _key(request: HttpRequest) -> tuple[str, str]:
+    kind, name = request.parameters
+    if kind not in KINDS:
+        raise Unknown("kind", kind, KINDS, field="kind")
+    return kind, name
+
+
+def _field_of(error: CatalogError, change: Change) -> str | None:
+    """Return where in the request the first problem is that is about what was sent."""
+    for problem in error.problems:
+        if problem.file in change.put:
+            return f"{problem.file}.{problem.path}" if problem.path else problem.file
+    return None

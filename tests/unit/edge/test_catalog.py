@@ -1,0 +1,203 @@
+"""`/v1/catalog...`: changes as one revision, compared and set, and followed by the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kirana.assembly import directory_catalog
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.cli.locations import local_settings
+from tests.support import open_shop
+from tests.unit.edge.conftest import client_of, refused
+
+NEW = {"keep": 7, "ttl": "2d"}
+
+
+@pytest.fixture
+def source(shop_folder: Path) -> DirectoryCatalog:
+    return directory_catalog(local_settings(shop_folder, {}))
+
+
+async def _put(client: httpx.AsyncClient, path: str, each: Any, **more: Any) -> int:
+    response = await client.put(f"/v1/catalog/{path}", json={"object": each, **more})
+    assert response.status_code == 200, response.text
+    number: int = response.json()["revision"]
+    return number
+
+
+async def test_what_is_live_is_listed_with_its_history(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/v1/catalog")).json()
+    assert found["revision"] == 1
+    assert found["objects"]["event_type"] == ["click", "wishlist"]
+    (first,) = found["history"]
+    assert first["revision"] == 1
+    assert "flow for_you" in first["put"]
+    assert first["deleted"] == []
+
+
+async def test_an_object_is_read_as_people_write_it(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/v1/catalog/feature_group/product.stats")).json()
+    assert found["object"]["ttl"] == "7d"
+    assert found["object"]["features"][0] == {"name": "clicks", "dtype": "int32", "default": 0}
+    (version,) = found["schema_versions"]
+    assert version["version"] == 1
+    assert len(version["fingerprint"]) == 8
+
+
+async def test_what_was_read_can_be_put_again_and_changes_nothing(
+    client: httpx.AsyncClient, source: DirectoryCatalog
+) -> None:
+    listed = (await client.get("/v1/catalog")).json()["objects"]
+    for kind, names in listed.items():
+        for name in names:
+            each = (await client.get(f"/v1/catalog/{kind}/{name}")).json()["object"]
+            assert await _put(client, f"{kind}/{name}", each) == 1
+    assert not source.publish().changed
+
+
+async def test_a_put_is_the_next_revision_and_the_source_follows(
+    client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
+) -> None:
+    assert await _put(client, "event_type/click", NEW, expected_revision=1) == 2
+    assert source.load(2).event_types["click"].keep == 7
+    text = (shop_folder / "shop.yaml").read_text()
+    assert "keep: 7" in text
+    assert not source.publish().changed
+    history = (await client.get("/v1/catalog?history=1")).json()["history"]
+    assert [each["put"] for each in history] == [["event_type click"]]
+
+
+async def test_another_revision_than_expected_is_a_conflict(
+    client: httpx.AsyncClient, source: DirectoryCatalog
+) -> None:
+    body = {"object": NEW, "expected_revision": 7}
+    found = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
+    assert found == (409, "conflict", "expected_revision")
+    path = "/v1/catalog/event_type/wishlist?expected_revision=7"
+    assert await refused(client, "DELETE", path) == (409, "conflict", "expected_revision")
+    assert source.current() == 1
+
+
+async def test_several_objects_are_one_revision(
+    client: httpx.AsyncClient, source: DirectoryCatalog
+) -> None:
+    entity = {"kind": "entity", "name": "seller", "keys": [{"name": "seller_id"}]}
+    group = {
+        "kind": "feature_group",
+        "name": "seller.trust",
+        "features": [{"name": "score", "dtype": "float32", "default": "NaN"}],
+    }
+    body = {"objects": [group, entity], "delete": [{"kind": "event_type", "name": "wishlist"}]}
+    response = await client.post("/v1/catalog", json=body)
+    assert response.json() == {"revision": 2}
+    catalog = source.load(2)
+    assert "seller.trust" in catalog.groups
+    assert "wishlist" not in catalog.event_types
+    assert not source.publish().changed
+
+
+async def test_one_bad_object_refuses_them_all_and_names_the_field(
+    client: httpx.AsyncClient, source: DirectoryCatalog
+) -> None:
+    good = {"kind": "event_type", "name": "cart"}
+    bad = {"kind": "feature_group", "name": "user.x", "features": [{"name": "a", "dtype": "int"}]}
+    found = await refused(client, "POST", "/v1/catalog", {"objects": [good, bad]})
+    assert found == (400, "invalid_catalog", "objects[1].features[0].dtype")
+    assert source.current() == 1
+    assert not source.publish().changed
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", "entity/nobody", None, (404, "unknown_entity", "name")),
+        ("GET", "thing/user", None, (404, "unknown_kind", "kind")),
+        ("DELETE", "event_type/nothing", None, (404, "unknown_event_type", "name")),
+        ("DELETE", "entity/user", None, (400, "invalid_catalog", None)),
+        ("PUT", "thing/x", {"object": {}}, (404, "unknown_kind", "kind")),
+        ("PUT", "event_type/click", {}, (400, "invalid_input", "object")),
+        ("PUT", "event_type/click", {"object": []}, (400, "invalid_input", "object")),
+        ("PUT", "event_type/c", {"object": {"name": "x"}}, (400, "invalid_input", "object.name")),
+        ("PUT", "event_type/c t", {"object": {}}, (400, "invalid_catalog", "object.name")),
+        ("PUT", "event_type/c", {"object": {"keep": "7"}}, (400, "invalid_catalog", "object.keep")),
+        ("PUT", "event_type/c", {"object": {"kept": 7}}, (400, "invalid_catalog", "object.kept")),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_named(
+    client: httpx.AsyncClient, method: str, path: str, body: Any, expected: tuple[int, str, str]
+) -> None:
+    assert await refused(client, method, f"/v1/catalog/{path}", body) == expected
+
+
+async def test_an_object_as_deep_as_a_well_is_refused(client: httpx.AsyncClient) -> None:
+    deep: Any = []
+    for _ in range(500):
+        deep = [deep]
+    each = {"generator": "stored_list", "with": {"deep": deep}}
+    path = "/v1/catalog/candidate_generator/deep"
+    response = await client.put(path, json={"object": each})
+    assert response.status_code == 400
+    assert response.json()["error"]["field"] == "object"
+
+
+async def test_edits_that_were_not_applied_are_neither_lost_nor_published(
+    client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
+) -> None:
+    file = shop_folder / "shop.yaml"
+    file.write_text(file.read_text().replace("keep: 50", "keep: 49"))
+    body = {"object": NEW}
+    found = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
+    assert found == (409, "conflict", None)
+    assert await _put(client, "event_type/wishlist", {"keep": 4}) == 2
+    assert source.load(2).event_types["click"].keep == 50
+    assert "keep: 49" in file.read_text()
+
+
+async def test_a_source_that_is_broken_must_be_mended_first(
+    client: httpx.AsyncClient, shop_folder: Path
+) -> None:
+    (shop_folder / "broken.yaml").write_text("kind: [")
+    found = await refused(client, "PUT", "/v1/catalog/event_type/click", {"object": NEW})
+    assert found == (409, "conflict", None)
+
+
+async def test_bytes_of_another_history_are_corrupt(
+    client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
+) -> None:
+    """The version files are lost under a filled store, and with them what the bytes mean."""
+    put = {
+        "group": "product.stats",
+        "keys": {"product_id": ["1"]},
+        "columns": {"clicks": [7], "ctr": [0.25]},
+    }
+    assert (await client.post("/v1/features/put", json=put)).json()["written"] == 1
+    for file in (shop_folder / "versions" / "product.stats").iterdir():
+        file.unlink()
+    features = [{"name": "ctr", "dtype": "float32"}, {"name": "clicks", "dtype": "int32"}]
+    body = {"object": {"ttl": "7d", "features": features}}
+    found = await refused(client, "PUT", "/v1/catalog/feature_group/product.stats", body)
+    assert found[:2] == (400, "invalid_catalog")
+    # where the published revisions are lost too, nobody can know any more: the bytes tell
+    (shop_folder / ".kirana" / "CURRENT").unlink()
+    text = (shop_folder / "shop.yaml").read_text()
+    swapped = text.replace("  - {name: clicks, dtype: int32, default: 0}\n", "").replace(
+        "  - {name: ctr, dtype: float32, default: 0.5}\n",
+        "  - {name: ctr, dtype: float32, default: 0.5}\n"
+        "  - {name: clicks, dtype: int32, default: 0}\n",
+    )
+    (shop_folder / "shop.yaml").write_text(swapped)
+    revision = source.publish().revision
+    assert source.load(revision).groups["product.stats"].current.number == 1
+    reopened = open_shop(shop_folder)
+    try:
+        async with client_of(await reopened.edge()) as again:
+            get = {"entity": "product", "keys": {"product_id": ["1"]}, "features": ["stats.ctr"]}
+            reply = (await again.post("/v1/features/get", json=get)).json()
+    finally:
+        await reopened.close()
+    assert reply["status"] == {"stats": ["corrupt"]}
+    assert reply["values"] == [[0.5]]
