@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.development
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-setup apt lint bench lock clean
+.PHONY: help demo test test-setup apt lint bench proto lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 
 bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))
+
+proto: $(DEVELOPMENT) ## Generate kirana/wire from proto/
+	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto kirana/v1/messages.proto
+	@mv proto/kirana/v1/messages_pb2.py proto/kirana/v1/messages_pb2.pyi kirana/wire/
 
 lock: $(DEVELOPMENT) ## Resolve the lock files anew
 	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo \

@@ -20,6 +20,7 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.edge import Edge, Limits
 from kirana.edge.direct import DirectPort
 from kirana.edge.endpoints import Endpoint, Endpoints
+from kirana.edge.handle import call
 from kirana.preflight import bind_first
 
 MOVING_S = 2.0
@@ -79,6 +80,18 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Edge:
         return self._edge
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        body: bytes | None,
+        binary: bool,
+        timeout_ms: int,
+    ) -> tuple[int, bytes]:
+        """What `kirana.client.handles` calls."""
+        return await call(self._edge, method, path, query, body, binary, timeout_ms)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `deployments.autoscaling` adds to the requests that Serve counts."""

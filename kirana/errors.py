@@ -9,7 +9,8 @@
     ├── ConfigurationError      the settings can't work on this machine
     ├── NodeError               a node of a flow failed and has no fallback
     ├── Unavailable             a part that the request needs does not answer
-    │   └── StoreFull           a store has no room left
+    │   ├── StoreFull           a store has no room left
+    │   └── ConnectionLost      a client's connection broke: what it sent may have been done
     └── DeadlineExceeded        the time that the request was given is over
 
 An error carries what it is about; `kirana.edge.errors` alone turns it into an HTTP status.
@@ -125,6 +126,10 @@ class Unavailable(KiranaError):
 
 class StoreFull(Unavailable):
     code = "store_full"
+
+
+class ConnectionLost(Unavailable):
+    code = "connection_lost"
 
 
 class DeadlineExceeded(KiranaError):

@@ -80,6 +80,10 @@ class PackedRows:
         self.unknown_versions = unknown_versions
         self.parts = parts
 
+    @property
+    def any_nulls(self) -> bool:
+        return any(part.any_nulls() for part in self.parts)
+
     def column(self, name: str) -> Column:
         feature = self.group.current.feature(name)
         default = feature.default_array()

@@ -53,6 +53,10 @@ class Rows(Protocol):
     event_time_ms: npt.NDArray[np.uint64]
     unknown_versions: frozenset[int]
 
+    @property
+    def any_nulls(self) -> bool:
+        """Whether any cell of any feature is a stored null."""
+
     def column(self, name: str) -> Column:
         """Return one feature in its own dtype, defaults where a row lacks it."""
 

@@ -30,21 +30,20 @@ from kirana.edge.http import (
     Send,
     path_segments,
     read_body,
+    read_headers,
     reply,
 )
 from kirana.edge.limits import Limits
 from kirana.edge.openapi import openapi_document
 from kirana.edge.parts import Parts
 from kirana.edge.routes import ROUTES
-from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError
+from kirana.errors import DeadlineExceeded, KiranaError
 from kirana.metrics import Metrics, NoMetrics
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[HttpRequest], Awaitable[bytes]]
 
-TIMEOUT_HEADER = b"x-kirana-timeout-ms"
-MAX_TIMEOUT_MS = 600_000
 FRONT_DOOR = "serve"
 NO_ROUTE = "none"
 
@@ -55,6 +54,7 @@ class _Route:
     method: str
     segments: tuple[str | None, ...]
     handler: Handler
+    binary: bool
 
     def matches(self, segments: Sequence[str]) -> bool:
         return len(segments) == len(self.segments) and all(
@@ -107,7 +107,8 @@ class Edge:
             "openapi": self._openapi,
         }
         self._routes = [
-            _Route(each.name, each.method, each.segments, handlers[each.name]) for each in ROUTES
+            _Route(each.name, each.method, each.segments, handlers[each.name], each.binary)
+            for each in ROUTES
         ]
 
     async def _openapi(self, request: HttpRequest) -> bytes:
@@ -130,13 +131,13 @@ class Edge:
 
     async def _reply(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, int]:
         """Answer one request; return the name of its route, and the status."""
-        status = 200
+        status, binary = 200, False
         name = NO_ROUTE
         headers: tuple[tuple[bytes, bytes], ...] = ()
         try:
             route, parameters = self._find(scope)
             name = route.name
-            body = await self._answer(route, parameters, scope, receive)
+            body, binary = await self._answer(route, parameters, scope, receive)
         except Disconnected:
             return name, 499
         except Unhealthy as error:
@@ -152,12 +153,13 @@ class Edge:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             status = 500
             body = body_of(KiranaError("this is an error of Kirana itself; its log says more"))
-        await reply(send, status, body, headers)
+        await reply(send, status, body, headers, binary=binary)
         return name, status
 
     async def _answer(
         self, route: _Route, parameters: tuple[str, ...], scope: Scope, receive: Receive
-    ) -> bytes:
+    ) -> tuple[bytes, bool]:
+        """Return the body of the reply, and whether it is Proto3."""
         if self._ongoing > self._limits.max_ongoing:
             raise HttpError(
                 503,
@@ -165,12 +167,20 @@ class Edge:
                 f"more than {self._limits.max_ongoing} requests are under way in this replica",
                 ((b"retry-after", b"1"),),
             )
-        timeout_ms = self._timeout_ms(scope)
+        headers = read_headers(scope, binary_route=route.binary)
+        timeout_ms = headers.timeout_ms or self._limits.timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                body = await read_body(scope, receive, self._limits.max_body_bytes)
-                request = HttpRequest(parameters, scope["query_string"], body, self._live.number)
-                return await route.handler(request)
+                body = await read_body(receive, headers.content_length, self._limits.max_body_bytes)
+                request = HttpRequest(
+                    parameters,
+                    scope["query_string"],
+                    body,
+                    self._live.number,
+                    headers.binary,
+                    headers.binary_reply,
+                )
+                return await route.handler(request), headers.binary_reply
         except TimeoutError:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
 
@@ -192,17 +202,6 @@ class Edge:
                 ((b"allow", methods.encode()),),
             )
         raise HttpError(404, "not_found", "there is no such route: see /openapi.json")
-
-    def _timeout_ms(self, scope: Scope) -> int:
-        for name, value in scope["headers"]:
-            if name == TIMEOUT_HEADER:
-                short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
-                if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
-                    raise InvalidInput(
-                        f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode()
-                    )
-                return int(value)
-        return self._limits.timeout_ms
 
 
 async def _acknowledge_lifespan(receive: Receive, send: Send) -> None:

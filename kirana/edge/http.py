@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,8 +12,10 @@ import msgspec
 import orjson
 
 from kirana.edge.errors import HttpError, from_validation
+from kirana.edge.protobuf import CONTENT_TYPE
+from kirana.edge.protobuf import decode as decode_binary
 from kirana.errors import InvalidInput, TooLarge
-from kirana.loop import INLINE_BYTES, bounded
+from kirana.loop import INLINE_BYTES
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,6 +23,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 M = TypeVar("M", bound=msgspec.Struct)
 
+TIMEOUT_HEADER = b"x-kirana-timeout-ms"
+MAX_TIMEOUT_MS = 600_000
+
+_BINARY_HEADER = (b"content-type", CONTENT_TYPE)
 _JSON_HEADER = (b"content-type", b"application/json")
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
 
@@ -36,20 +43,27 @@ class HttpRequest:
     query_string: bytes
     body: bytes
     revision: int
+    binary: bool = False
+    binary_reply: bool = False
 
     async def decode(self, message: type[M]) -> M:
-        """Parse the body. Raises `InvalidInput` with the field, or `HttpError` if it's no JSON."""
-        return await bounded(len(self.body) <= INLINE_BYTES, self._decode, message)
+        """Parse the body. Raises `InvalidInput` with the field, or `HttpError` if it's neither
+        JSON nor, if it is said to be, Proto3.
+        """
+        parse = decode_binary if self.binary else self._decode_json
+        if len(self.body) <= INLINE_BYTES:
+            return parse(message, self.body)
+        return await asyncio.to_thread(parse, message, self.body)
 
-    def _decode(self, message: type[M]) -> M:
+    def _decode_json(self, message: type[M], body: bytes) -> M:
         decoder = _DECODERS.get(message)
         if decoder is None:
             decoder = _DECODERS[message] = msgspec.json.Decoder(message)
         try:
-            decoded: M = decoder.decode(self.body)
+            decoded: M = decoder.decode(body)
         except msgspec.ValidationError as error:
             self._require_json()
-            raise from_validation(error, self.body, message) from None
+            raise from_validation(error, body, message) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _not_json(error) from None
         return decoded
@@ -102,15 +116,43 @@ def path_segments(scope: Scope) -> tuple[str, ...]:
         raise InvalidInput("the path is not UTF-8", field="path") from None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises `TooLarge` as soon as it is, `Disconnected` if it ends."""
+@dataclass(slots=True)
+class Headers:
+    """What the headers say of the body, of the reply, and of the time there is."""
+
+    content_length: int = 0
+    binary: bool = False
+    binary_reply: bool = False
+    timeout_ms: int | None = None
+
+
+def read_headers(scope: Scope, *, binary_route: bool) -> Headers:
+    """Raises `HttpError` for a content type that the route doesn't take."""
+    found = Headers()
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             digits = value.lstrip(b"0") or b"0"
-            if len(digits) > 15 or int(digits) > limit:
-                raise TooLarge(f"the body is over the limit of {limit} bytes")
-        if name == b"content-type" and scope["method"] in ("POST", "PUT"):
-            _require_json_type(value)
+            found.content_length = int(digits) if len(digits) <= 15 else 1 << 60
+        elif name == b"content-type" and scope["method"] in ("POST", "PUT"):
+            found.binary = _is_binary(value, binary_route)
+        elif name == b"accept" and binary_route:
+            found.binary_reply = CONTENT_TYPE in value.lower()
+        elif name == TIMEOUT_HEADER:
+            found.timeout_ms = _timeout_ms(value)
+    return found
+
+
+def _timeout_ms(value: bytes) -> int:
+    short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
+    if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+        raise InvalidInput(f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode())
+    return int(value)
+
+
+async def read_body(receive: Receive, content_length: int, limit: int) -> bytes:
+    """Return the whole body. Raises `TooLarge` as soon as it is, `Disconnected` if it ends."""
+    if content_length > limit:
+        raise TooLarge(f"the body is over the limit of {limit} bytes")
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -125,21 +167,31 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _require_json_type(value: bytes) -> None:
-    if value.split(b";")[0].strip().lower() != b"application/json":
-        shown = value.decode("latin-1")[:60]
-        raise HttpError(415, "unsupported_media_type", f"send application/json, not '{shown}'")
+def _is_binary(value: bytes, binary_route: bool) -> bool:
+    content_type = value.split(b";")[0].strip().lower()
+    if content_type == b"application/json":
+        return False
+    if content_type == CONTENT_TYPE and binary_route:
+        return True
+    known = "application/json" + (f" or {CONTENT_TYPE.decode()}" if binary_route else "")
+    shown = value.decode("latin-1")[:60]
+    raise HttpError(415, "unsupported_media_type", f"send {known}, not '{shown}'")
 
 
 async def reply(
-    send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    *,
+    binary: bool = False,
 ) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [_JSON_HEADER, length, *headers],
+            "headers": [_BINARY_HEADER if binary else _JSON_HEADER, length, *headers],
         }
     )
     await send({"type": "http.response.body", "body": body})

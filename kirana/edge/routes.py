@@ -19,6 +19,8 @@ class RouteSpec:
     summary: str
     request: type[msgspec.Struct] | None = None
     query: tuple[str, ...] = ()
+    binary: bool = False
+    """Whether it also takes and gives `application/x-protobuf`."""
 
     @property
     def segments(self) -> tuple[str | None, ...]:
@@ -38,6 +40,7 @@ ROUTES = (
         "/v1/features/get",
         "Read features of an entity, one row a key",
         messages.FeaturesGet,
+        binary=True,
     ),
     RouteSpec(
         "features_put",
@@ -45,6 +48,7 @@ ROUTES = (
         "/v1/features/put",
         "Write rows of a feature group",
         messages.FeaturesPut,
+        binary=True,
     ),
     RouteSpec(
         "features_delete",
@@ -52,6 +56,7 @@ ROUTES = (
         "/v1/features/delete",
         "Delete rows of a feature group",
         messages.FeaturesDelete,
+        binary=True,
     ),
     RouteSpec(
         "interactions_post",
@@ -59,6 +64,7 @@ ROUTES = (
         "/v1/interactions",
         "Store events, all or none",
         messages.InteractionsPost,
+        binary=True,
     ),
     RouteSpec(
         "interactions_query",
@@ -66,6 +72,7 @@ ROUTES = (
         "/v1/interactions/query",
         "Read the events of many users and types",
         messages.InteractionsQuery,
+        binary=True,
     ),
     RouteSpec(
         "interactions_get",
@@ -73,16 +80,23 @@ ROUTES = (
         "/v1/interactions/{user_id}/{event}",
         "Read the newest events of a user and type, or those of a time range",
         query=("last", "since", "until", "limit"),
+        binary=True,
     ),
     RouteSpec(
         "interactions_delete",
         "DELETE",
         "/v1/interactions/{user_id}",
         "Forget everything that a user did",
+        binary=True,
     ),
     RouteSpec("flow_run", "POST", "/v1/flows/{name}", "Run a flow", messages.FlowRun),
     RouteSpec(
-        "infer", "POST", "/v1/infer/{model_id}", "Score rows by an inferflow", messages.Infer
+        "infer",
+        "POST",
+        "/v1/infer/{model_id}",
+        "Score rows by an inferflow",
+        messages.Infer,
+        binary=True,
     ),
     RouteSpec(
         "catalog_list",

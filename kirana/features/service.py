@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
+from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, Unavailable
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
 from kirana.loop import INLINE_CELLS, bounded
@@ -194,7 +196,8 @@ class FeatureService:
                 times = rows.event_time_ms.astype(np.int64)
                 there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
                 age[short] = np.where(there, now_ms - times, -1)
-        return EntityRows(matrix, columns, status, age, provenance)
+        nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
+        return EntityRows(matrix, columns, status, age, provenance, nulls)
 
     async def write(self, write: FeatureWrite, revision: int) -> int:
         schemas = await self._schemas.at(revision)
@@ -261,6 +264,19 @@ def _fill(matrix: Array, read: _GroupRead, rows: Rows) -> None:
         size = place.stop - place.start
         matrix[:, place] = block[:, at : at + size]
         at += size
+
+
+def _matrix_nulls(
+    query: FeatureQuery, plan: _Plan, decoded: Sequence[Rows]
+) -> npt.NDArray[np.bool_] | None:
+    if not any(rows.any_nulls for rows in decoded):
+        return None
+    nulls = np.zeros((len(query.keys), len(query.matrix)), dtype=np.bool_)
+    for read, rows in zip(plan.groups, decoded, strict=True):
+        for name in read.matrix:
+            place = query.matrix.index(f"{read.group.short_name}.{name}")
+            nulls[:, place] = rows.provenance(name) == Provenance.NULL
+    return nulls
 
 
 def _as_of(fresh: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:

@@ -18,7 +18,8 @@ class FeatureQuery:
     """Features of one entity for distinct `keys` (key texts, see `kirana.codecs.keys`).
 
     `matrix` are wanted as float32 side by side, `columns` each in its own dtype; both are
-    `group.feature` names without the entity.
+    `group.feature` names without the entity. With `nulls` it is told where the matrix has
+    defaults for nulls that are stored.
     """
 
     entity: str
@@ -26,15 +27,17 @@ class FeatureQuery:
     matrix: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     provenance: bool = False
+    nulls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EntityRows:
     """The answer to a query, one row a key; what is not stored is the feature's default.
 
-    `matrix` has the shape (keys, sum of the sizes of the features). `status` holds for each
-    group a `kirana.codecs.Status` a key, `age_ms` how old each row is (-1 where there is none),
-    `provenance` for each column a `kirana.codecs.rows.Provenance` a key, if it was asked for.
+    `matrix` has the shape (keys, sum of the sizes of the features), `matrix_nulls` the shape
+    (keys, features), or is None where no null is or they were not asked for. `status` holds for
+    each group a `kirana.codecs.Status` a key, `age_ms` how old each row is (-1 where there is
+    none), `provenance` for each column a `kirana.codecs.rows.Provenance` a key, if asked for.
     """
 
     matrix: npt.NDArray[np.float32]
@@ -42,6 +45,7 @@ class EntityRows:
     status: Mapping[str, npt.NDArray[np.uint8]]
     age_ms: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     provenance: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    matrix_nulls: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

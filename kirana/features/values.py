@@ -16,16 +16,23 @@ MAX_STRING = 200_000
 
 
 def columns_of(
-    version: SchemaVersion, values: Mapping[str, Sequence[Any]], rows: int
+    version: SchemaVersion, values: Mapping[str, Sequence[Any] | Column], rows: int
 ) -> dict[str, Column]:
-    """Turn lists into columns of `version`. Raises `InvalidInput` or `Unknown` with a field."""
+    """Turn lists, or arrays of the right dtype, into columns of `version`.
+
+    Raises `InvalidInput` or `Unknown` with a field.
+    """
     columns = {}
     for name, given in values.items():
         feature = version.feature(name, field=f"columns.{name}")
-        if len(given) != rows:
+        count = len(given.values) if isinstance(given, Column) else len(given)
+        if count != rows:
             raise InvalidInput(
-                f"'{name}' has {len(given)} values for {rows} keys", field=f"columns.{name}"
+                f"'{name}' has {count} values for {rows} keys", field=f"columns.{name}"
             )
+        if isinstance(given, Column):
+            columns[name] = _checked(feature, given, field=f"columns.{name}")
+            continue
         columns[name] = column_of(feature, given, field=f"columns.{name}")
     return columns
 
@@ -45,6 +52,40 @@ def column_of(feature: Feature, values: Sequence[Any], *, field: str) -> Column:
     if feature.dtype == "bool":
         return Column(_booleans(values, nulls, field), nulls)
     return Column(_numbers(feature, values, nulls, field), nulls)
+
+
+def _checked(feature: Feature, column: Column, *, field: str) -> Column:
+    values, nulls = column.values, column.nulls
+    dtype = "string" if values.dtype == object else values.dtype.name
+    if values.shape[1:] == feature.shape and feature.dtype != dtype:
+        cast = _cast(values, NUMERIC.get(feature.dtype))
+        if cast is not None:
+            return _checked(feature, Column(cast, nulls), field=field)
+    if dtype != feature.dtype or values.shape[1:] != feature.shape:
+        raise InvalidInput(
+            f"{dtype}{list(values.shape[1:]) or ''} is not "
+            f"{feature.dtype}{list(feature.shape) or ''}, or does not fit",
+            field=field,
+        )
+    if nulls is not None and nulls.shape != values.shape[:1]:
+        raise InvalidInput("nulls must be one a row", field=field)
+    if dtype == "string":
+        _strings(values.tolist(), field)
+    return column
+
+
+def _cast(values: Array, dtype: np.dtype[Any] | None) -> Array | None:
+    """Return numbers in another dtype; None if they are none, or one does not fit."""
+    if dtype is None or values.dtype.kind not in "fiu" or values.dtype == dtype:
+        return None
+    if dtype.kind != "f":
+        if values.dtype.kind == "f":
+            return None
+        whole = values.astype(dtype)
+        return whole if bool((whole == values).all()) else None
+    with np.errstate(over="ignore"):
+        floats = values.astype(dtype)
+    return floats if bool((np.isfinite(floats) | ~np.isfinite(values)).all()) else None
 
 
 def _refuse(value: Any, wanted: str, field: str, at: int) -> InvalidInput:

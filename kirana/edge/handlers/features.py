@@ -16,11 +16,12 @@ from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import rows_of
 from kirana.edge.limits import Limits
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
+from kirana.edge.protobuf import delete_reply, features_reply, put_reply
 from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
-from kirana.loop import INLINE_ROWS, bounded
+from kirana.loop import INLINE_CELLS, INLINE_ROWS, bounded
 from kirana.schema import Entity, Feature
 
 
@@ -43,14 +44,20 @@ class FeatureHandlers:
             for at, name in enumerate(message.features)
         ]
         keys = self._keys(entity, message.keys, cells=sum(feature.size for feature in found))
-        query = FeatureQuery(
-            entity.name,
-            keys,
-            columns=tuple(dict.fromkeys(message.features)),
-            provenance=message.provenance,
-        )
+        names = tuple(dict.fromkeys(message.features))
+        query = FeatureQuery(entity.name, keys, columns=names, provenance=message.provenance)
+        alike = all(each.dtype == "float32" and not each.shape for each in found)
+        if request.binary_reply and alike and not message.provenance:
+            # one block, and no column by itself
+            query = FeatureQuery(entity.name, keys, matrix=names, nulls=True)
         (rows,) = await self._features.read([query], request.revision)
-        stays = len(keys) * len(found) <= INLINE_ROWS
+        cells = len(keys) * len(found)
+        if request.binary_reply:
+            named = list(zip(message.features, found, strict=True))
+            dtypes = list(map(_dtype_text, found))
+            stays = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
+            return await bounded(stays, features_reply, named, dtypes, rows, request.revision)
+        stays = cells <= INLINE_ROWS
         return await bounded(stays, _reply, message, found, rows, request.revision)
 
     async def put(self, request: HttpRequest) -> bytes:
@@ -68,7 +75,10 @@ class FeatureHandlers:
             written = await self._features.write(write, request.revision)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
-        return json_bytes({"written": written, "stale": len(keys) - written})
+        stale = len(keys) - written
+        if request.binary_reply:
+            return put_reply(written, stale)
+        return json_bytes({"written": written, "stale": stale})
 
     async def delete(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesDelete)
@@ -80,7 +90,10 @@ class FeatureHandlers:
             deleted = await self._features.delete(group.name, keys, times, request.revision)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
-        return json_bytes({"deleted": deleted, "stale": len(keys) - deleted})
+        stale = len(keys) - deleted
+        if request.binary_reply:
+            return delete_reply(deleted, stale)
+        return json_bytes({"deleted": deleted, "stale": stale})
 
     def _keys(self, entity: Entity, keys: Mapping[str, Id | list[Id]], *, cells: int) -> list[str]:
         texts = key_texts(entity, keys)

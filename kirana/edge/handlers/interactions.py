@@ -9,6 +9,7 @@ from typing import Any
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.limits import Limits
 from kirana.edge.messages import InteractionsPost, InteractionsQuery
+from kirana.edge.protobuf import accepted_reply, forgotten_reply, interactions_reply
 from kirana.errors import InvalidInput, KiranaError, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
 from kirana.interactions.source import MAX_TIMESTAMP_MS
@@ -40,13 +41,18 @@ class InteractionHandlers:
             )
         events = await bounded(len(message.events) <= INLINE_ROWS, _events, message)
         accepted = await self._interactions.append(events, request.revision)
+        if request.binary_reply:
+            return accepted_reply(accepted)
         return json_bytes({"accepted": accepted})
 
     async def get(self, request: HttpRequest) -> bytes:
         user_id, event = request.parameters
         query = self._query(user_id, event, **request.query(_QUERY))
         (found,) = await self._ask([query], [user_id], [event], request.revision)
-        return await bounded(len(found) <= INLINE_ROWS, _reply, found)
+        stays = len(found) <= INLINE_ROWS
+        if request.binary_reply:
+            return await bounded(stays, interactions_reply, [user_id], [event], [found])
+        return await bounded(stays, _reply, found)
 
     async def query(self, request: HttpRequest) -> bytes:
         message = await request.decode(InteractionsQuery)
@@ -66,7 +72,8 @@ class InteractionHandlers:
             raise TooLarge("users x events x limit is too much for one call", field="user_ids")
         found = await self._ask(queries, users, types, request.revision)
         stays = sum(map(len, found)) <= INLINE_ROWS
-        return await bounded(stays, _reply_to_many, users, types, found)
+        encode = interactions_reply if request.binary_reply else _reply_to_many
+        return await bounded(stays, encode, users, types, found)
 
     async def _ask(
         self,
@@ -90,7 +97,9 @@ class InteractionHandlers:
     async def delete(self, request: HttpRequest) -> bytes:
         (user_id,) = request.parameters
         deleted = await self._interactions.forget(user_id, request.revision)
-        return json_bytes({"deleted": deleted})
+        return (
+            forgotten_reply(deleted) if request.binary_reply else json_bytes({"deleted": deleted})
+        )
 
     def _query(
         self,

@@ -8,10 +8,11 @@ from typing import Any
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import finite
 from kirana.edge.messages import FlowRun, Infer
+from kirana.edge.protobuf import infer_reply
 from kirana.errors import InvalidInput
 from kirana.flow import FlowRequest, FlowRunner
 from kirana.inferflow import Inferer, InferRequest, InferResult
-from kirana.loop import INLINE_ROWS, bounded
+from kirana.loop import INLINE_CELLS, INLINE_ROWS, bounded
 
 _RETURNS = ("outputs", "matrix")
 
@@ -58,6 +59,10 @@ class RankingHandlers:
         )
         result = await self._inferer.infer(infer, request.revision)
         cells = len(result.ids) if result.matrix is None else result.matrix.size
+        if request.binary_reply:
+            return await bounded(
+                cells <= INLINE_CELLS, infer_reply, message, result, request.revision
+            )
         stays = cells <= 10 * INLINE_ROWS
         return await bounded(stays, _infer_reply, message, result, request.revision)
 

@@ -1,0 +1,297 @@
+"""The asynchronous client: every route as a method, over any transport."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kirana.client import wire
+from kirana.client.errors import error_of
+from kirana.client.http import HttpTransport
+from kirana.client.replies import (
+    CatalogListing,
+    CatalogRecord,
+    Deleted,
+    Features,
+    FlowRun,
+    InteractionList,
+    Ranking,
+    Written,
+)
+from kirana.client.transport import Broken, NotSent, Request, Transport
+from kirana.client.wire import Id, Ids, Times, Values
+from kirana.codecs.rows import Column
+from kirana.errors import ConnectionLost, DeadlineExceeded, KiranaError, Unavailable
+from kirana.interactions import Event
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_S = 5.0
+ATTEMPTS = 4
+BACKOFF_S = 0.02
+OVERLOADED = "overloaded"
+"""The code of a reply that was refused before anything was done."""
+
+
+class AsyncClient:
+    """Calls Kirana over HTTP; for other transports see `kirana.client.handles`.
+
+    Each call has `timeout_s` in all, attempts and pauses together, and what is left of it goes
+    along as the deadline. What is safe to repeat (reads, and writes that say their own event
+    time) is sent again when a connection breaks or a replica is not available; all else only
+    where nobody has seen it. With `direct`, calls go to the direct ports of the replicas, of
+    two the one with fewer under way, and to `url` where there are none.
+
+    Every method raises `kirana.errors`: `InvalidInput` and `Unknown` with the `field`,
+    `Unavailable`, `DeadlineExceeded`, `Conflict`, ...
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        direct: bool = True,
+        connections: int = 64,
+        transport: Transport | None = None,
+    ) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._transport = transport or HttpTransport(url, direct=direct, connections=connections)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def get_features(
+        self,
+        entity: str,
+        keys: Mapping[str, Ids],
+        features: Sequence[str],
+        *,
+        provenance: bool = False,
+        timeout_s: float | None = None,
+    ) -> Features:
+        """Read features, one row a key: lists of ids zip, one id goes with all."""
+        body = wire.features_get(entity, keys, features, provenance)
+        request = Request("POST", "/v1/features/get", body=body, binary=True)
+        return wire.features_reply(await self._call(request, timeout_s))
+
+    async def put_features(
+        self,
+        group: str,
+        keys: Mapping[str, Ids],
+        columns: Mapping[str, Values | Column],
+        *,
+        event_time: Times = None,
+        schema_version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Written:
+        """Write whole rows of a group. `event_time` in ms, one or one a row; now by default.
+
+        Columns are arrays of the feature's dtype, or lists, in which None is null.
+        """
+        body, binary = wire.features_put(group, keys, columns, event_time, schema_version)
+        safe = event_time is not None
+        request = Request("POST", "/v1/features/put", body=body, binary=binary, safe=safe)
+        return wire.put_reply(await self._call(request, timeout_s), binary)
+
+    async def delete_features(
+        self,
+        group: str,
+        keys: Mapping[str, Ids],
+        *,
+        event_time: Times = None,
+        timeout_s: float | None = None,
+    ) -> Deleted:
+        body = wire.features_delete(group, keys, event_time)
+        safe = event_time is not None
+        request = Request("POST", "/v1/features/delete", body=body, binary=True, safe=safe)
+        return wire.delete_reply(await self._call(request, timeout_s))
+
+    async def add_interactions(
+        self, events: Sequence[Event], *, timeout_s: float | None = None
+    ) -> int:
+        """Store events, all or none; the same event again is the same event."""
+        body = wire.interactions_post(events)
+        request = Request("POST", "/v1/interactions", body=body, binary=True)
+        return wire.accepted_reply(await self._call(request, timeout_s))
+
+    async def interactions(
+        self,
+        user_id: Id,
+        event: str,
+        *,
+        last: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> InteractionList:
+        """Return the newest `last`, or those of a range of time in ms (both ends included)."""
+        found = await self.query_interactions(
+            [user_id], [event], last=last, since=since, until=until, limit=limit,
+            timeout_s=timeout_s,
+        )  # fmt: skip
+        return found[str(user_id)][event]
+
+    async def query_interactions(
+        self,
+        user_ids: Sequence[Id],
+        events: Sequence[str],
+        *,
+        last: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, dict[str, InteractionList]]:
+        """Return the lists by user and event type."""
+        bounds = {"last": last, "since": since, "until": until, "limit": limit}
+        body = wire.interactions_query(user_ids, events, bounds)
+        request = Request("POST", "/v1/interactions/query", body=body, binary=True)
+        return wire.interactions_reply(await self._call(request, timeout_s))
+
+    async def forget(self, user_id: Id, *, timeout_s: float | None = None) -> int:
+        """Remove everything that a user did; return how many events that were."""
+        path = wire.path_of("v1", "interactions", str(user_id))
+        request = Request("DELETE", path, binary=True, safe=False)
+        return wire.forgotten_reply(await self._call(request, timeout_s))
+
+    async def infer(
+        self,
+        model_id: str,
+        context: Mapping[str, Ids],
+        *,
+        inputs: Mapping[str, float | Values] | None = None,
+        top_k: int | None = None,
+        outputs: bool = False,
+        matrix: bool = False,
+        timeout_s: float | None = None,
+    ) -> Ranking:
+        """Score rows by an inferflow; with `top_k` only the best come back, best first."""
+        returned = [name for name, on in (("outputs", outputs), ("matrix", matrix)) if on]
+        body = wire.infer(context, inputs or {}, top_k, returned)
+        request = Request("POST", wire.path_of("v1", "infer", model_id), body=body, binary=True)
+        return wire.infer_reply(await self._call(request, timeout_s))
+
+    async def run_flow(
+        self,
+        name: str,
+        context: Mapping[str, Any],
+        *,
+        trace: bool = False,
+        timeout_s: float | None = None,
+    ) -> FlowRun:
+        body = wire.json_body({"context": dict(context), "trace": trace})
+        request = Request("POST", wire.path_of("v1", "flows", name), body=body)
+        return wire.flow_reply(await self._call(request, timeout_s))
+
+    async def catalog(
+        self, *, history: int | None = None, timeout_s: float | None = None
+    ) -> CatalogListing:
+        """Return what is live, and the newest revisions."""
+        query = {} if history is None else {"history": str(history)}
+        body = await self._call(Request("GET", "/v1/catalog", query), timeout_s)
+        return wire.catalog_reply(body)
+
+    async def get_object(
+        self, kind: str, name: str, *, timeout_s: float | None = None
+    ) -> CatalogRecord:
+        request = Request("GET", wire.path_of("v1", "catalog", kind, name))
+        return wire.object_reply(await self._call(request, timeout_s))
+
+    async def put_object(
+        self,
+        kind: str,
+        name: str,
+        content: Mapping[str, Any],
+        *,
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Publish one object; return the revision that it is part of."""
+        body = wire.json_body({"object": dict(content), "expected_revision": expected_revision})
+        path = wire.path_of("v1", "catalog", kind, name)
+        request = Request("PUT", path, body=body, safe=False)
+        return wire.revision_reply(await self._call(request, timeout_s))
+
+    async def delete_object(
+        self,
+        kind: str,
+        name: str,
+        *,
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        query = {} if expected_revision is None else {"expected_revision": str(expected_revision)}
+        path = wire.path_of("v1", "catalog", kind, name)
+        request = Request("DELETE", path, query, safe=False)
+        return wire.revision_reply(await self._call(request, timeout_s))
+
+    async def publish(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        *,
+        delete: Sequence[tuple[str, str]] = (),
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Put objects and delete others (kind, name) as one revision; return its number."""
+        body = wire.json_body(
+            {
+                "objects": [dict(each) for each in objects],
+                "delete": [{"kind": kind, "name": name} for kind, name in delete],
+                "expected_revision": expected_revision,
+            }
+        )
+        request = Request("POST", "/v1/catalog", body=body, safe=False)
+        return wire.revision_reply(await self._call(request, timeout_s))
+
+    async def health(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Return the state of each part. Raises `Unavailable` where one is down."""
+        return wire.plain_reply(await self._call(Request("GET", "/healthz"), timeout_s))
+
+    async def endpoints(self, *, timeout_s: float | None = None) -> list[str]:
+        """Return the URLs of the live direct ports."""
+        return wire.endpoints_reply(await self._call(Request("GET", "/v1/endpoints"), timeout_s))
+
+    async def _call(self, request: Request, timeout_s: float | None) -> bytes:
+        given_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(given_s) as timer:
+                return await self._attempt(request, timer)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer from {self._url} in {given_s:g} s") from None
+
+    async def _attempt(self, request: Request, timer: asyncio.Timeout) -> bytes:
+        """Send until there is an answer, or it must not, or need not, be sent again."""
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            attempt += 1
+            last = attempt == ATTEMPTS
+            deadline = timer.when()
+            assert deadline is not None
+            error: KiranaError
+            try:
+                response = await self._transport.send(request, deadline - loop.time())
+            except NotSent as reason:
+                error, again = Unavailable(f"{self._url} can't be reached: {reason}"), True
+            except Broken as reason:
+                error = ConnectionLost(f"the connection to {self._url} broke: {reason}")
+                again = request.safe
+            else:
+                if response.status < 400:
+                    return response.body
+                error = error_of(response.status, response.body)
+                again = response.status == 503 and (request.safe or error.code == OVERLOADED)
+            if last or not again:
+                raise error
+            await asyncio.sleep(BACKOFF_S * 2**attempt * random.uniform(0.5, 1.0))

@@ -1,0 +1,74 @@
+"""Replies that are errors, as the tree of `kirana.errors`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kirana.errors import (
+    CatalogError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    KiranaError,
+    NodeError,
+    StoreFull,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
+
+_BY_CODE: dict[str, type[KiranaError]] = {
+    kind.code: kind
+    for kind in (
+        CatalogError,
+        Conflict,
+        DeadlineExceeded,
+        InvalidInput,
+        NodeError,
+        StoreFull,
+        TooLarge,
+        Unavailable,
+    )
+}
+_BY_STATUS: dict[int, type[KiranaError]] = {
+    400: InvalidInput,
+    404: Unknown,
+    409: Conflict,
+    413: TooLarge,
+    415: InvalidInput,
+    502: Unavailable,
+    503: Unavailable,
+    504: DeadlineExceeded,
+}
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+    field: str | None = None
+
+
+class _ErrorReply(msgspec.Struct):
+    error: _Error
+
+
+def error_of(status: int, body: bytes) -> KiranaError:
+    """Return the error that a reply with a status of 400 or more stands for.
+
+    Its `code` and `field` are those of the reply; what answers before Kirana does (a proxy) is
+    told by its status alone.
+    """
+    try:
+        said = msgspec.json.decode(body, type=_ErrorReply).error
+    except msgspec.DecodeError:
+        text = body.decode(errors="replace").strip()[:200]
+        said = _Error(f"http_{status}", text or f"HTTP {status}")
+    kind = _BY_CODE.get(said.code)
+    if kind is None:
+        kind = Unknown if said.code.startswith("unknown_") else None
+    if kind is None:
+        kind = _BY_STATUS.get(status, KiranaError)
+    error = kind.__new__(kind)
+    KiranaError.__init__(error, said.message, field=said.field)
+    error.code = said.code
+    return error

@@ -1,0 +1,77 @@
+"""Kirana called from other Ray Serve applications, through handles and without HTTP.
+
+    from kirana.client.handles import connect
+
+    kirana = connect()                  # in the __init__ of a deployment
+    ranking = await kirana.infer("ranker", {"user_id": "7", "product_id": ["1", "2"]})
+
+The same methods, replies, limits, deadlines and errors as over HTTP: it is the same edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from kirana.client.asynchronous import DEFAULT_TIMEOUT_S, AsyncClient
+from kirana.client.transport import Broken, NotSent, Request, Response
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+DEFAULT_APPLICATION = "kirana"
+
+
+def connect(
+    application: str = DEFAULT_APPLICATION, *, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> AsyncClient:
+    """Return a client of a Kirana that runs in the same Ray cluster.
+
+    It works inside a running event loop, as Serve's handles do in Kirana's mode.
+    """
+    transport = HandleTransport(application)
+    return AsyncClient(f"application '{application}'", timeout_s=timeout_s, transport=transport)
+
+
+class HandleTransport:
+    """Implements `Transport` over the handle of the ingress."""
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+        self._method: Any = None
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            status, body = await self._ingress().remote(
+                request.method,
+                request.path,
+                urlencode(request.query).encode(),
+                request.body,
+                request.binary,
+                max(int(timeout_s * 1000), 1),
+            )
+        except RayServeException as error:
+            raise NotSent(str(error)) from error
+        except RayError as error:
+            raise Broken(str(error)) from error
+        return Response(status, body)
+
+    def _ingress(self) -> Any:
+        if self._method is None:
+            from ray import serve
+
+            handle: DeploymentHandle[Any] = serve.get_app_handle(self._application)
+            by_value: Mapping[str, Any] = {
+                "_by_reference": False,
+                "request_serialization": "pickle",
+                "response_serialization": "pickle",
+            }
+            self._method = handle.options(**by_value).call
+        return self._method
+
+    async def close(self) -> None:
+        self._method = None

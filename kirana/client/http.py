@@ -1,0 +1,113 @@
+"""HTTP underneath: the direct ports found, balanced over, and left as replicas come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import aiohttp
+import msgspec
+import yarl
+
+from kirana.client.balancer import Balancer
+from kirana.client.transport import Broken, NotSent, Request, Response
+
+CONTENT_TYPE = "application/x-protobuf"
+FOLLOW_S = 1.0
+"""How often the live direct ports are asked for; at once when one fails."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Endpoint(msgspec.Struct):
+    url: str
+
+
+class _Endpoints(msgspec.Struct):
+    endpoints: list[_Endpoint]
+
+
+class HttpTransport:
+    """Implements `Transport`. Without `direct` everything goes through the front door."""
+
+    def __init__(self, url: str, *, direct: bool, connections: int) -> None:
+        self._url = url.rstrip("/")
+        self._balancer = Balancer(self._url)
+        self._connections = connections
+        self._follows = direct
+        self._session: aiohttp.ClientSession | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        session = await self._opened()
+        headers = {"x-kirana-timeout-ms": str(max(int(timeout_s * 1000), 1))}
+        if request.binary:
+            headers["accept"] = CONTENT_TYPE
+        if request.body is not None:
+            headers["content-type"] = CONTENT_TYPE if request.binary else "application/json"
+        target = self._balancer.choose()
+        url = yarl.URL(target.url + request.path, encoded=True).with_query(request.query)
+        try:
+            with self._balancer.using(target):
+                async with session.request(
+                    request.method, url, data=request.body, headers=headers, allow_redirects=False
+                ) as reply:
+                    return Response(reply.status, await reply.read())
+        except aiohttp.ClientConnectorError as error:
+            self._left(target.url)
+            self._balancer.failed(target)
+            raise NotSent(str(error)) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            self._left(target.url)
+            self._balancer.failed(target)
+            raise Broken(str(error) or type(error).__name__) from error
+
+    def _left(self, url: str) -> None:
+        if url != self._url:
+            self._look.set()
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections),
+                timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+            if self._follows:
+                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                    await self._ask(self._session)
+                self._following = asyncio.create_task(self._follow(self._session))
+        return self._session
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), FOLLOW_S)
+            self._look.clear()
+            try:
+                await self._ask(session)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                # what was last seen stands; the front door is always there to fall back to
+                logger.debug("the direct ports can't be asked for: %s", error)
+                await asyncio.sleep(FOLLOW_S)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        async with asyncio.timeout(FOLLOW_S * 2), session.get(f"{self._url}/v1/endpoints") as reply:
+            body = await reply.read()
+        if reply.status != 200:
+            return
+        try:
+            found = msgspec.json.decode(body, type=_Endpoints)
+        except msgspec.DecodeError:
+            return
+        self._balancer.update([each.url for each in found.endpoints])
+
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()

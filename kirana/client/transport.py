@@ -1,0 +1,40 @@
+"""What carries a call: HTTP, or a handle of Ray Serve. Each gives the same reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call. `path` is encoded already; a `safe` one may be sent again."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    binary: bool = False
+    safe: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes
+
+
+class NotSent(Exception):
+    """Nobody has seen the request: it may be sent elsewhere, whatever it is."""
+
+
+class Broken(Exception):
+    """The connection broke under the request: whether it was carried out is not known."""
+
+
+class Transport(Protocol):
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """Send once. Raises `NotSent` or `Broken`; what Kirana answers is a `Response`."""
+
+    async def close(self) -> None: ...

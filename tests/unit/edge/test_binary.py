@@ -1,0 +1,247 @@
+"""The same answers as Proto3 as in JSON, by the client over the real edge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from kirana.client import AsyncClient
+from kirana.client.transport import Request, Response
+from kirana.codecs import Column
+from kirana.edge import Edge
+from kirana.edge.handle import call
+from kirana.errors import Conflict, InvalidInput, TooLarge, Unknown
+from kirana.interactions import Event
+
+NOW = 1_700_000_000_000
+
+
+class EdgeTransport:
+    """Calls the edge as a handle of Serve does, without Serve."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        query = str(httpx.QueryParams(dict(request.query))).encode()
+        status, body = await call(
+            self._edge, request.method, request.path, query, request.body, request.binary, 5_000
+        )
+        return Response(status, body)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def kirana(edge: Edge) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(transport=EdgeTransport(edge)) as client:
+        yield client
+
+
+async def _post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def _fill(kirana: AsyncClient) -> None:
+    stats = {"clicks": np.array([1, 2]), "ctr": np.array([0.1, np.nan])}
+    written = await kirana.put_features("product.stats", {"product_id": ["1", "2"]}, stats)
+    assert (written.written, written.stale) == (2, 0)
+    nulls = np.array([False, True])
+    attrs = {
+        "title": Column(np.array(["né", ""], dtype=object), nulls),
+        "category_id": np.array([7, 8], dtype=np.uint8),
+        "in_stock": Column(np.array([False, True]), nulls),
+    }
+    await kirana.put_features("product.attrs", {"product_id": [1, 2]}, attrs)
+    similar = {
+        "ids": np.arange(8, dtype=np.int32).reshape(2, 4),
+        "weights": np.ones((2, 4), dtype=np.float32),
+    }
+    await kirana.put_features("product.similar", {"product_id": ["1", "2"]}, similar)
+
+
+FEATURES = ["attrs.title", "stats.ctr", "similar.ids", "stats.clicks", "attrs.in_stock"]
+
+
+async def test_features_are_the_same_in_json(
+    kirana: AsyncClient, client: httpx.AsyncClient
+) -> None:
+    await _fill(kirana)
+    keys = {"product_id": ["1", "2", "nobody"]}
+    body = {"entity": "product", "keys": keys, "features": FEATURES, "provenance": True}
+    said = await _post(client, "/v1/features/get", body)
+    found = await kirana.get_features("product", keys, FEATURES, provenance=True)
+    assert list(found.features) == said["features"]
+    assert list(found.dtypes) == said["dtypes"]
+    assert {group: found.status(group) for group in found.codes} == said["status"]
+    assert {name: found.provenance(name) for name in FEATURES} == said["provenance"]
+    for at, name in enumerate(FEATURES):
+        column = found.column(name)
+        nulls = np.zeros(3, dtype=bool) if column.nulls is None else column.nulls
+        cells = [None if null else v for v, null in zip(column.values.tolist(), nulls, strict=True)]
+        told = [row[at] for row in said["values"]]
+        if name == "stats.ctr":
+            assert np.isnan(cells[1])
+            assert told[1] == "NaN"
+            assert column.values.dtype == np.float32
+            assert np.allclose([cells[0], cells[2]], [told[0], told[2]])
+        else:
+            assert cells == told
+    assert found.column("similar.ids").values.shape == (3, 4)
+
+
+async def test_one_dtype_is_one_matrix_without_a_copy(kirana: AsyncClient) -> None:
+    await _fill(kirana)
+    found = await kirana.get_features("product", {"product_id": ["1", "x"]}, ["stats.ctr"])
+    assert found.matrix.dtype == np.float32
+    assert np.allclose(found.matrix, [[0.1], [0.5]])
+    assert np.shares_memory(found.matrix, found.blocks[0][1].values)
+    assert found.status("stats") == ["ok", "missing"]
+
+
+async def test_a_matrix_of_mixed_dtypes_is_float32(kirana: AsyncClient) -> None:
+    await _fill(kirana)
+    names = ["similar.ids", "stats.clicks", "attrs.in_stock"]
+    found = await kirana.get_features("product", {"product_id": ["1"]}, names)
+    assert found.matrix.tolist() == [[0.0, 1.0, 2.0, 3.0, 1.0, 0.0]]
+    texts = await kirana.get_features("product", {"product_id": ["1"]}, ["attrs.title"])
+    with pytest.raises(InvalidInput, match="string"):
+        _ = texts.matrix
+
+
+async def test_a_stored_null_of_a_float_is_told(kirana: AsyncClient) -> None:
+    columns = {"clicks": [1, 2], "ctr": [0.25, None]}
+    await kirana.put_features("product.stats", {"product_id": ["1", "2"]}, columns)
+    found = await kirana.get_features("product", {"product_id": ["1", "2"]}, ["stats.ctr"])
+    column = found.column("stats.ctr")
+    assert column.nulls is not None
+    assert column.nulls.tolist() == [False, True]
+    assert column.values.tolist() == [0.25, 0.5]
+
+
+async def test_interactions_are_the_same_in_json(
+    kirana: AsyncClient, client: httpx.AsyncClient
+) -> None:
+    events = [
+        Event("7", "click", "1", NOW, {"place": "né"}),
+        Event("7", "click", "2", NOW + 1),
+        Event("8", "wishlist", "2", NOW + 2),
+    ]
+    assert await kirana.add_interactions(events) == 3
+    body = {"user_ids": ["7", "8"], "events": ["click", "wishlist"], "last": 5}
+    said = (await _post(client, "/v1/interactions/query", body))["interactions"]
+    found = await kirana.query_interactions(["7", 8], ["click", "wishlist"], last=5)
+    for user, by_type in said.items():
+        for event, records in by_type.items():
+            one = found[user][event]
+            assert [each["product_id"] for each in records] == list(one.product_ids)
+            assert [each["timestamp"] for each in records] == one.timestamps.tolist()
+            assert [each.get("metadata") for each in records] == list(one.metadata)
+    ranged = await kirana.interactions("7", "click", since=NOW, until=NOW)
+    assert list(ranged.product_ids) == ["1"]
+    assert await kirana.forget("7") == 2
+
+
+async def test_a_ranking_is_the_same_in_json(
+    kirana: AsyncClient, client: httpx.AsyncClient
+) -> None:
+    await _fill(kirana)
+    context = {"user_id": "7", "product_id": ["1", "2", "3"]}
+    body = {
+        "context": context,
+        "inputs": {"similar": [0.5, 1.0, 2.0]},
+        "top_k": 2,
+        "return": ["outputs", "matrix"],
+    }
+    stats = {"clicks": [1], "ctr": [0.5]}
+    await kirana.put_features("product.stats", {"product_id": ["2"]}, stats)
+    said = await _post(client, "/v1/infer/ranker", body)
+    found = await kirana.infer(
+        "ranker", context, inputs={"similar": [0.5, 1.0, 2.0]}, top_k=2, outputs=True, matrix=True
+    )
+    assert list(found.ids) == said["ids"]
+    assert np.allclose(found.scores, said["scores"])
+    assert found.matrix is not None
+    assert np.allclose(found.matrix, said["matrix"]["rows"])
+    assert list(found.columns) == said["matrix"]["columns"]
+    assert {name: pytest.approx(each) for name, each in said["outputs"].items()} == {
+        name: each.tolist() for name, each in found.outputs.items()
+    }
+    assert found.defaults == said["defaults"]
+
+
+async def test_flows_and_the_catalog(kirana: AsyncClient) -> None:
+    await _fill(kirana)
+    await kirana.add_interactions([Event("7", "click", "1", NOW)])
+    ran = await kirana.run_flow("for_you", {"user_id": "7"}, trace=True)
+    assert len(ran.ids) == len(ran.columns["scores"]) > 0
+    assert {span["node"] for span in ran.trace} >= {"recent", "ranked"}
+    listing = await kirana.catalog(history=1)
+    assert listing.revision == 1
+    assert "for_you" in listing.objects["flow"]
+    click = await kirana.get_object("event_type", "click")
+    assert click.object["keep"] == 50
+    assert await kirana.put_object("event_type", "click", {"keep": 9}, expected_revision=1) == 2
+    with pytest.raises(Conflict):
+        await kirana.delete_object("event_type", "click", expected_revision=1)
+    assert await kirana.publish([], delete=[("event_type", "wishlist")]) == 3
+    assert (await kirana.health())["status"] == "ok"
+    assert await kirana.endpoints() == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "field"),
+    [
+        ({"clicks": np.array([1.5]), "ctr": np.array([0.5])}, "columns.clicks"),
+        ({"clicks": np.array([1 << 40]), "ctr": np.array([0.5])}, "columns.clicks"),
+        ({"clicks": np.array([1]), "ctr": np.array([1e300])}, "columns.ctr"),
+        ({"clicks": np.array([1]), "ctr": np.array([[0.5]])}, "columns.ctr"),
+        ({"clicks": np.array([1]), "ctr": np.array(["x"], dtype=object)}, "columns.ctr"),
+        ({"clicks": np.array([1, 2]), "ctr": np.array([0.5])}, "columns.clicks"),
+        ({"clicks": np.array([1])}, "columns.ctr"),
+        ({"clicks": np.array([1]), "ctr": np.array([1]), "x": np.array([1])}, "columns.x"),
+        ({"clicks": [1], "ctr": ["x"]}, "columns.ctr[0]"),
+    ],
+)
+async def test_columns_that_do_not_fit_are_named(
+    kirana: AsyncClient, columns: dict[str, Any], field: str
+) -> None:
+    with pytest.raises((InvalidInput, Unknown)) as caught:
+        await kirana.put_features("product.stats", {"product_id": ["1"]}, columns)
+    assert caught.value.field == field
+
+
+async def test_errors_are_those_of_the_tree(kirana: AsyncClient) -> None:
+    with pytest.raises(Unknown) as unknown:
+        await kirana.get_features("produkt", {"product_id": "1"}, ["stats.ctr"])
+    assert (unknown.value.code, unknown.value.field) == ("unknown_entity", "entity")
+    with pytest.raises(TooLarge) as large:
+        await kirana.get_features("product", {"product_id": list(range(20_000))}, ["stats.ctr"])
+    assert large.value.field == "keys.product_id"
+    with pytest.raises(InvalidInput) as ids:
+        await kirana.get_features("product", {"product_id": [1.5]}, ["stats.ctr"])  # type: ignore[list-item]
+    assert ids.value.field == "keys.product_id"
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff", b"\x0a\x05abc", b"{}", b"\x0a\x02\xff\xfe"])
+async def test_bytes_that_are_no_message_are_refused(
+    client: httpx.AsyncClient, body: bytes
+) -> None:
+    headers = {"content-type": "application/x-protobuf"}
+    response = await client.post("/v1/features/get", content=body, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_protobuf"
+
+
+async def test_binary_is_not_for_every_route(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/x-protobuf"}
+    response = await client.post("/v1/flows/for_you", content=b"", headers=headers)
+    assert response.status_code == 415
+    assert response.json()["error"]["code"] == "unsupported_media_type"
