@@ -13,9 +13,13 @@ from kirana.cli.demo import demo
 from kirana.cli.doctor import doctor
 from kirana.cli.down import down
 from kirana.cli.env import env
+from kirana.cli.flow import flow
+from kirana.cli.get import get
+from kirana.cli.infer import infer
+from kirana.cli.interactions import interactions
 from kirana.cli.push import push
 from kirana.cli.up import up
-from kirana.errors import CatalogError, KiranaError
+from kirana.errors import CatalogError, DeadlineExceeded, KiranaError, Unavailable
 
 app = typer.Typer(
     name="kirana",
@@ -41,12 +45,16 @@ def _options(
     pass
 
 
-for command in (check, apply, push, up, down, doctor, env, demo):
+for command in (check, apply, push, up, down, doctor, env, demo, get, interactions, infer):
     app.command()(command)
+app.add_typer(flow, name="flow")
 
 
 def run() -> None:
-    """Exit with 1 for an error of ours or of the machine, 2 for wrong usage, 130 after Ctrl-C."""
+    """Exit with 1 for an error of ours or of the machine, 2 for wrong usage, 130 after Ctrl-C.
+
+    With 3 where something did not answer (in time), and the same command may work later.
+    """
     try:
         app()
     except CatalogError as error:
@@ -55,7 +63,7 @@ def run() -> None:
         sys.exit(1)
     except KiranaError as error:
         show_error(error.message)
-        sys.exit(1)
+        sys.exit(3 if isinstance(error, Unavailable | DeadlineExceeded) else 1)
     except OSError as error:
         # a full disk, a folder that may not be written: what and where, without a trace
         show_error(str(error))

@@ -58,7 +58,7 @@ class HttpTransport:
         except aiohttp.ClientConnectorError as error:
             self._left(target.url)
             self._balancer.failed(target)
-            raise NotSent(str(error)) from error
+            raise NotSent(str(error.os_error.strerror or error.os_error)) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             self._left(target.url)
             self._balancer.failed(target)

@@ -9,7 +9,12 @@ import msgspec
 import orjson
 
 from kirana import __version__
+from kirana.edge.protobuf import CONTENT_TYPE
 from kirana.edge.routes import ROUTES, RouteSpec
+
+_BINARY = CONTENT_TYPE.decode()
+_BINARY_CONTENT = {"schema": {"type": "string", "format": "binary"}}
+"""The messages are in `proto/kirana/v1/messages.proto`."""
 
 _ERROR = {
     "type": "object",
@@ -32,8 +37,9 @@ _ERROR = {
 def openapi_document() -> bytes:
     """Return the OpenAPI 3.1 document."""
     requests = [route.request for route in ROUTES if route.request is not None]
+    replies = [route.reply for route in ROUTES]
     _, schemas = msgspec.json.schema_components(
-        requests, ref_template="#/components/schemas/{name}"
+        list(dict.fromkeys([*requests, *replies])), ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -47,6 +53,10 @@ def openapi_document() -> bytes:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2)
 
 
+def _reference(message: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{message.__name__}"}
+
+
 def _operation(route: RouteSpec) -> dict[str, Any]:
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -56,18 +66,22 @@ def _operation(route: RouteSpec) -> dict[str, Any]:
         {"name": name, "in": "query", "schema": {"type": "integer"}} for name in route.query
     ]
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    replies: dict[str, Any] = {"application/json": {"schema": _reference(route.reply)}}
+    if route.binary:
+        replies[_BINARY] = _BINARY_CONTENT
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
         "parameters": [*in_path, *in_query],
         "responses": {
-            "200": {"description": "Done", "content": {"application/json": {}}},
+            "200": {"description": "Done", "content": replies},
             "4XX": {"description": "What was sent is wrong", "content": error},
             "5XX": {"description": "It could not be done", "content": error},
         },
     }
     if route.request is not None:
-        schema = {"$ref": f"#/components/schemas/{route.request.__name__}"}
-        content = {"application/json": {"schema": schema}}
+        content: dict[str, Any] = {"application/json": {"schema": _reference(route.request)}}
+        if route.binary:
+            content[_BINARY] = _BINARY_CONTENT
         operation["requestBody"] = {"required": True, "content": content}
     return operation

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kirana.edge import messages
+from kirana.edge import messages, replies
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """`template` has its open segments in braces; `request` is the message of the body."""
+    """`template` has its open segments in braces; `request` and `reply` are the bodies."""
 
     name: str
     method: str
     template: str
     summary: str
+    reply: type[msgspec.Struct]
     request: type[msgspec.Struct] | None = None
     query: tuple[str, ...] = ()
     binary: bool = False
@@ -39,6 +40,7 @@ ROUTES = (
         "POST",
         "/v1/features/get",
         "Read features of an entity, one row a key",
+        replies.FeaturesGetReply,
         messages.FeaturesGet,
         binary=True,
     ),
@@ -47,6 +49,7 @@ ROUTES = (
         "POST",
         "/v1/features/put",
         "Write rows of a feature group",
+        replies.FeaturesPutReply,
         messages.FeaturesPut,
         binary=True,
     ),
@@ -55,6 +58,7 @@ ROUTES = (
         "POST",
         "/v1/features/delete",
         "Delete rows of a feature group",
+        replies.FeaturesDeleteReply,
         messages.FeaturesDelete,
         binary=True,
     ),
@@ -63,6 +67,7 @@ ROUTES = (
         "POST",
         "/v1/interactions",
         "Store events, all or none",
+        replies.InteractionsPostReply,
         messages.InteractionsPost,
         binary=True,
     ),
@@ -71,6 +76,7 @@ ROUTES = (
         "POST",
         "/v1/interactions/query",
         "Read the events of many users and types",
+        replies.InteractionsQueryReply,
         messages.InteractionsQuery,
         binary=True,
     ),
@@ -79,6 +85,7 @@ ROUTES = (
         "GET",
         "/v1/interactions/{user_id}/{event}",
         "Read the newest events of a user and type, or those of a time range",
+        replies.InteractionsGetReply,
         query=("last", "since", "until", "limit"),
         binary=True,
     ),
@@ -87,14 +94,23 @@ ROUTES = (
         "DELETE",
         "/v1/interactions/{user_id}",
         "Forget everything that a user did",
+        replies.InteractionsDeleteReply,
         binary=True,
     ),
-    RouteSpec("flow_run", "POST", "/v1/flows/{name}", "Run a flow", messages.FlowRun),
+    RouteSpec(
+        "flow_run",
+        "POST",
+        "/v1/flows/{name}",
+        "Run a flow",
+        replies.FlowRunReply,
+        messages.FlowRun,
+    ),
     RouteSpec(
         "infer",
         "POST",
         "/v1/infer/{model_id}",
         "Score rows by an inferflow",
+        replies.InferReply,
         messages.Infer,
         binary=True,
     ),
@@ -103,6 +119,7 @@ ROUTES = (
         "GET",
         "/v1/catalog",
         "What is live, and how it came to be",
+        replies.CatalogListReply,
         query=("history",),
     ),
     RouteSpec(
@@ -110,14 +127,22 @@ ROUTES = (
         "POST",
         "/v1/catalog",
         "Publish several objects as one revision",
+        replies.CatalogChangeReply,
         messages.CatalogPost,
     ),
-    RouteSpec("catalog_get", "GET", "/v1/catalog/{kind}/{name}", "Read an object"),
+    RouteSpec(
+        "catalog_get",
+        "GET",
+        "/v1/catalog/{kind}/{name}",
+        "Read an object",
+        replies.CatalogGetReply,
+    ),
     RouteSpec(
         "catalog_put",
         "PUT",
         "/v1/catalog/{kind}/{name}",
         "Publish an object",
+        replies.CatalogChangeReply,
         messages.CatalogPut,
     ),
     RouteSpec(
@@ -125,9 +150,28 @@ ROUTES = (
         "DELETE",
         "/v1/catalog/{kind}/{name}",
         "Remove an object",
+        replies.CatalogChangeReply,
         query=("expected_revision",),
     ),
-    RouteSpec("endpoints", "GET", "/v1/endpoints", "The live direct ports"),
-    RouteSpec("healthz", "GET", "/healthz", "The state of each part"),
-    RouteSpec("openapi", "GET", "/openapi.json", "This contract"),
+    RouteSpec(
+        "endpoints",
+        "GET",
+        "/v1/endpoints",
+        "The live direct ports",
+        replies.EndpointsReply,
+    ),
+    RouteSpec(
+        "healthz",
+        "GET",
+        "/healthz",
+        "The state of each part",
+        replies.HealthReply,
+    ),
+    RouteSpec(
+        "openapi",
+        "GET",
+        "/openapi.json",
+        "This contract",
+        replies.OpenApiReply,
+    ),
 )
