@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.development
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-setup apt lint bench proto lock clean
+.PHONY: help demo test test-setup apt lint bench proto docs lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ apt: # what the tests and the benchmarks need of the machine: curl for the tour,
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy kirana deployments graphs demo bench
+	@$(BIN)/mypy kirana deployments graphs demo bench docs
 
 bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))
@@ -44,6 +44,9 @@ bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
 proto: $(DEVELOPMENT) ## Generate kirana/wire from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto kirana/v1/messages.proto
 	@mv proto/kirana/v1/messages_pb2.py proto/kirana/v1/messages_pb2.pyi kirana/wire/
+
+docs: $(DEVELOPMENT) ## Write docs/reference from what the program declares
+	@$(BIN)/python docs/generate.py
 
 lock: $(DEVELOPMENT) ## Resolve the lock files anew
 	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo \

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -78,11 +79,18 @@ def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _shown(known: tuple[str, ...]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": list(known)})
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
 GroupName = Annotated[str, AfterValidator(_check_dotted)]
 Number = Annotated[float | int, BeforeValidator(_number)]
 DurationMs = Annotated[
-    int, BeforeValidator(_duration_ms), PlainSerializer(_duration_text, return_type=str)
+    int,
+    BeforeValidator(_duration_ms),
+    PlainSerializer(_duration_text, return_type=str),
+    WithJsonSchema({"type": "duration"}),
 ]
 """Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
 
@@ -90,7 +98,13 @@ DurationMs = Annotated[
 class Strict(BaseModel):
     """Refuses keys that it does not know, and says which it does."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -109,14 +123,16 @@ class Strict(BaseModel):
 
 class KeyObject(Strict):
     name: Name
-    dtype: Annotated[str, _one_of(KEY_DTYPES, "dtype of a key")] = "string"
+    dtype: Annotated[str, _one_of(KEY_DTYPES, "dtype of a key"), _shown(KEY_DTYPES)] = "string"
 
 
 class FeatureObject(Strict):
     name: Name
-    dtype: Annotated[str, _one_of(DTYPES, "dtype")]
+    dtype: Annotated[str, _one_of(DTYPES, "dtype"), _shown(DTYPES)]
     shape: list[Annotated[int, Field(ge=1, le=65536)]] = []
+    """Of a vector; none for a scalar."""
     default: bool | int | float | str | list[Number] | None = None
+    """Served where no value is stored; 0, false or the empty string if none is given."""
 
 
 class EntityObject(Strict):
@@ -132,9 +148,12 @@ class FeatureGroupObject(Strict):
 
     kind: Literal["feature_group"] = "feature_group"
     name: GroupName
+    """`entity.group`."""
     ttl: DurationMs | None = None
+    """After its event time a row expires; never without it."""
     codec: str = "packed"
     features: Annotated[list[FeatureObject], Field(min_length=1)]
+    """Whatever changes here makes the next schema version."""
 
 
 class EventTypeObject(Strict):
@@ -143,8 +162,11 @@ class EventTypeObject(Strict):
     kind: Literal["event_type"] = "event_type"
     name: Name
     keep: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """The newest so many of each user."""
     ttl: DurationMs | None = None
+    """After its timestamp an event is gone; never without it."""
     repeats: Literal["all", "latest"] = "all"
+    """`latest` keeps a product once, at its newest time."""
 
 
 class CandidateGeneratorObject(Strict):
@@ -153,18 +175,26 @@ class CandidateGeneratorObject(Strict):
     kind: Literal["candidate_generator"] = "candidate_generator"
     name: Name
     generator: str
+    """One of the generators below."""
     parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
+    """Its parameters."""
 
 
 class NodeObject(Strict):
     """A step of a flow: an operation, its parameters, and what happens when it fails."""
 
     op: str
+    """One of the ops below."""
     parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
+    """Its parameters."""
     timeout_ms: Annotated[int, Field(ge=1)] | None = None
+    """For each attempt; without it, what is left of the request's time."""
     retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """Attempts after the first, while there is time."""
     fallback: Literal["empty"] | None = None
+    """What it gives when it failed; without it, the flow fails."""
     when: str | None = None
+    """An expression over the context and what it consumes; where it is false, it is skipped."""
 
 
 class FlowObject(Strict):
@@ -173,6 +203,7 @@ class FlowObject(Strict):
     kind: Literal["flow"] = "flow"
     name: Name
     graph: Annotated[dict[str, list[str]], Field(min_length=1)]
+    """Each node with the nodes that consume what it gives; one node has none."""
     nodes: dict[str, NodeObject]
 
 
@@ -181,6 +212,7 @@ class InputObject(Strict):
 
     name: Name
     default: Number = 0.0
+    """For a request without it."""
 
 
 class ModelCallObject(Strict):
@@ -189,6 +221,7 @@ class ModelCallObject(Strict):
     name: Name
     model: Name
     output: Name
+    """The model's output, and its name in `score`."""
 
 
 class InferflowObject(Strict):
@@ -197,12 +230,17 @@ class InferflowObject(Strict):
     kind: Literal["inferflow"] = "inferflow"
     name: Name
     context: Annotated[dict[str, str], Field(min_length=1)]
+    """The ids of a request, each with the entity that it names."""
     rows: str
+    """The id that comes as a list, one row each."""
     resolve: dict[str, str] = {}
+    """Ids that are found through a feature, `entity.group.feature`."""
     inputs: list[InputObject] = []
     features: list[str] = []
+    """The columns of the matrix: `entity.group.feature`, or `input.name`."""
     models: Annotated[list[ModelCallObject], Field(min_length=1)]
     score: str
+    """An expression over the models' outputs and the inputs."""
 
 
 class ModelObject(Strict):
@@ -211,6 +249,7 @@ class ModelObject(Strict):
     kind: Literal["model"] = "model"
     name: Name
     path: str
+    """Below the model root."""
 
     @model_validator(mode="after")
     def _stays_under_the_root(self) -> ModelObject:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,22 @@ def test_the_worked_example_of_the_format_page_is_what_is_written() -> None:
     times = np.array([1_700_000_000_000], dtype=np.uint64)
     (row,) = CODECS["packed"].encode(group, version, columns, times)
     assert row == bytes.fromhex(block[1])
+
+
+@pytest.mark.parametrize("page", ["http.md", "catalog.md", "cli.md"])
+def test_the_reference_is_what_the_program_declares(page: str) -> None:
+    generate = runpy.run_path(str(DOCS / "generate.py"))["PAGES"][page]
+    assert (DOCS / "reference" / page).read_text() == generate(), "run 'make docs'"
+
+
+def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:
+    proto = DOCS.parent / "proto"
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}"]
+    command += [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "kirana/v1/messages.proto"]
+    subprocess.run(command, check=True)
+    for name in ("messages_pb2.py", "messages_pb2.pyi"):
+        made = (tmp_path / "kirana" / "v1" / name).read_text()
+        assert made == (DOCS.parent / "kirana" / "wire" / name).read_text(), "run 'make proto'"
 
 
 @pytest.mark.parametrize("name", [*KINDS, *OPS, *GENERATORS, *FUNCTIONS])
