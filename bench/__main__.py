@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.figures import BARS, Breakdown, Figure, Report
 
-NAMES = ("features", "flow", "infer", "rank")
+NAMES = ("client", "features", "flow", "infer", "rank")
 
 
 def main(

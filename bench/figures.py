@@ -93,6 +93,7 @@ BARS = {
     "fan_out_vs_by_hand": Bar(False, 1.5),
     "diamond_vs_by_hand": Bar(False, 1.5),
     "infer_500x60_lmdb_vs_by_hand": Bar(False, 1.6),
+    "client_500x60_vs_wrk": Bar(True, 0.4),
     "lmdb_vs_noop": Bar(True, 0.35),
     "direct_vs_haproxy": Bar(True, 1.8),
     "direct_vs_in_process": Bar(True, 0.6),

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,14 @@ CONNECTIONS = 16
 # wrk's own interface: `request` makes each request, `done` sees the totals
 _SCRIPT = """
 local bodies, next_body = {{}}, 0
-for line in io.lines("{bodies}") do bodies[#bodies + 1] = line end
+for at = 0, {count} - 1 do
+  local file = io.open("{bodies}/" .. at, "rb")
+  bodies[#bodies + 1] = file:read("*a")
+  file:close()
+end
 wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
+wrk.headers["content-type"] = "{content_type}"
+wrk.headers["accept"] = "{content_type}"
 function request()
   next_body = next_body % #bodies + 1
   return wrk.format(nil, nil, nil, bodies[next_body])
@@ -47,15 +53,20 @@ class Load:
 
 
 class Generator:
-    """Sends the bodies of a file (one JSON a line) round and round."""
+    """Sends bodies round and round, and asks for replies of their content type."""
 
-    def __init__(self, folder: Path, bodies: Sequence[bytes]) -> None:
+    def __init__(
+        self, folder: Path, bodies: Sequence[bytes], content_type: str = "application/json"
+    ) -> None:
         if shutil.which("wrk") is None:
             raise ConfigurationError("this benchmark needs wrk: apt-get install wrk")
-        file = folder / "bodies.txt"
-        file.write_bytes(b"".join(body + b"\n" for body in bodies))
-        self._script = folder / "post.lua"
-        self._script.write_text(_SCRIPT.format(bodies=file))
+        made = Path(tempfile.mkdtemp(prefix="load-", dir=folder))
+        for at, body in enumerate(bodies):
+            (made / str(at)).write_bytes(body)
+        self._script = made / "post.lua"
+        self._script.write_text(
+            _SCRIPT.format(bodies=made, count=len(bodies), content_type=content_type)
+        )
 
     def run(self, urls: Sequence[str], seconds: int) -> Load:
         """Load all `urls` at once, the connections shared out among them.

@@ -160,18 +160,26 @@ async def make_fixture(folder: Path) -> Fixture:
         ).encode()
         for _ in range(BODIES)
     ]
+    (folder / "bodies.txt").write_bytes(b"\n".join(bodies))
     (folder / "settings.json").write_text(settings.model_dump_json())
     return Fixture(folder, settings, bodies, values)
 
 
 @contextmanager
-def serving(fixture: Fixture) -> Iterator[str]:
-    """Every side in one Serve, each as an application of its own; yields the base URL."""
+def ray_cluster() -> Iterator[str]:
+    """Start Ray and Serve as `kirana up` does; yield where HTTP will be."""
     # replicas must find this package
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     port, metrics_port = free_ports(2)
     short = Path(tempfile.mkdtemp(prefix="kb-"))
     with cluster("127.0.0.1", port, metrics_port, short, lambda: None):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serving(fixture: Fixture) -> Iterator[str]:
+    """Every side in one Serve, each as an application of its own; yields the base URL."""
+    with ray_cluster() as base:
         from ray import serve
 
         from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
@@ -181,7 +189,6 @@ def serving(fixture: Fixture) -> Iterator[str]:
         def run(application: object, name: str) -> None:
             serve.run(application, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
 
-        base = f"http://127.0.0.1:{port}"
         run(graph(fixture.variant(replicas=REPLICAS)), "lmdb")
         reply = httpx.post(f"{base}/lmdb{INFER}", content=fixture.bodies[0])
         reply.raise_for_status()
