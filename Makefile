@@ -36,7 +36,7 @@ apt: # what the tests and the benchmarks need of the machine: curl for the tour,
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy kirana deployments graphs demo bench docs
+	@$(BIN)/mypy kirana deployments graphs demo bench docs examples
 
 bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))

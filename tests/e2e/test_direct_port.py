@@ -4,82 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 import pytest
-import yaml
 
 from demo.server import server
 from tests.e2e.direct_client import Load
 from tests.e2e.ports import quiet_ports
-from tests.e2e.ray_cluster import SERVE_CONFIG, RayCluster, cluster_beside_others
+from tests.e2e.ray_cluster import cluster_beside_others
+from tests.e2e.serving import Serving, listening_on
 from tests.e2e.shop_requests import WRITES
 from tests.e2e.waiting import wait_for
 from tests.support import publish, write_shop
-
-INFER = "/v1/infer/ranker"
-BODY = {"context": {"user_id": 7, "product_id": ["1", "2", "3", "nobody"]}}
-
-Endpoints = dict[str, str]
-"""URLs by the name of a replica."""
-
-
-class Serving:
-    """A fused application on a cluster of its own, that can be deployed with other options."""
-
-    def __init__(self, cluster: RayCluster, folder: Path) -> None:
-        self.cluster = cluster
-        self.url = cluster.url
-        self._file = folder / "serve.yaml"
-        self._config: dict[str, Any] = yaml.safe_load(SERVE_CONFIG.read_text())
-        self._config["http_options"]["port"] = cluster.http_port
-        self._application = self._config["applications"][0]
-        (self._ingress,) = (
-            each for each in self._application["deployments"] if each["name"] == "Ingress"
-        )
-        self._application["deployments"] = [self._ingress]
-        self._application["args"]["placement"] = "fused"
-        self._scaling: dict[str, Any] = self._ingress.pop("autoscaling_config")
-
-    def deploy(self, replicas: int, **arguments: object) -> None:
-        """Roll to other arguments, or only change how many replicas there are."""
-        self._ingress.pop("autoscaling_config", None)
-        self._ingress["num_replicas"] = replicas
-        self._application["args"].update(arguments)
-        self.cluster.deploy(self._config, self._file)
-
-    def scale_by_load(self, **options: object) -> None:
-        """Take the autoscaling of `serve_config.yaml`, with some other options."""
-        self._ingress.pop("num_replicas", None)
-        self._ingress["autoscaling_config"] = {**self._scaling, **options}
-        self.cluster.deploy(self._config, self._file)
-
-    def endpoints(self) -> Endpoints:
-        reply = httpx.get(f"{self.url}/v1/endpoints", timeout=30)
-        return {
-            each["replica"]: each["url"] for each in reply.raise_for_status().json()["endpoints"]
-        }
-
-    def wait_for_endpoints(self, fit: Callable[[Endpoints], bool], what: str) -> Endpoints:
-        """Return the endpoints once they fit."""
-
-        def asked() -> Endpoints | None:
-            try:
-                found = self.endpoints()
-            except (httpx.TransportError, httpx.HTTPStatusError):
-                return None
-            return found if fit(found) else None
-
-        found = wait_for(asked, what)
-        assert found is not None
-        return found
-
-    def load(self) -> Load:
-        return Load(self.url, INFER, BODY)
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +39,6 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         shutil.rmtree(short)
 
 
-def _listening_on(url: str) -> psutil.Process:
-    port = httpx.URL(url).port
-    (found,) = (
-        each.pid
-        for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port
-    )
-    return psutil.Process(found)
-
-
 def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
     before = load.answered.copy()
     wait_for(
@@ -123,7 +51,7 @@ def test_a_replica_killed_under_load_costs_only_what_it_was_doing(serving: Servi
     gone, killed = sorted(before.items())[0]
     with serving.load() as load:
         _wait_until_each_answers(load, list(before.values()))
-        _listening_on(killed).kill()
+        listening_on(killed).kill()
         after = serving.wait_for_endpoints(
             lambda found: len(found) == 2 and gone not in found, "another replica"
         )

@@ -1,0 +1,48 @@
+"""An application of another name that asks Kirana by handle, in the same Ray cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kirana.client.handles import connect
+from kirana.errors import KiranaError, Unknown
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=100)
+class Storefront:
+    """`GET /?user_id=7&products=1,2,3` shows the best of the products, with their titles."""
+
+    def __init__(self, application: str = "kirana") -> None:
+        self._kirana = connect(application, timeout_s=1.0)
+
+    async def __call__(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            shown = await self.shelf(query["user_id"], query["products"].split(","))
+        except Unknown as error:
+            return JSONResponse({"error": error.code, "field": error.field}, 404)
+        except KiranaError as error:
+            return JSONResponse({"error": error.code, "message": error.message}, 503)
+        return JSONResponse(shown)
+
+    async def shelf(self, user_id: str, products: list[str]) -> list[dict[str, Any]]:
+        context = {"user_id": user_id, "product_id": products}
+        ranking = await self._kirana.infer("ranker", context, top_k=3)
+        keys = {"product_id": ranking.ids}
+        titles = await self._kirana.get_features("product", keys, ["attrs.title"])
+        return [
+            {"product_id": product, "title": title, "score": score}
+            for product, title, score in zip(
+                ranking.ids,
+                titles.column("attrs.title").values.tolist(),
+                ranking.scores.tolist(),
+                strict=True,
+            )
+        ]
+
+
+app = Storefront.bind()  # type: ignore[attr-defined]

@@ -1,0 +1,140 @@
+"""Real sessions of a web shop in over HTTP, and out again exactly as the file has them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from demo.server import server
+from tests.e2e.ports import quiet_ports
+
+OTTO = Path(__file__).parents[2] / "graphs" / "otto"
+TYPES = ("clicks", "carts", "orders")
+FOLLOWERS = 10
+
+
+class Event(NamedTuple):
+    user_id: str
+    event: str
+    product_id: str
+    timestamp: int
+
+
+def _sessions(prefix: str = "") -> list[Event]:
+    """Return all events in the order of the file, users named with a prefix."""
+    events = []
+    for line in (OTTO / "sessions.jsonl").read_text().splitlines():
+        session = json.loads(line)
+        for each in session["events"]:
+            user = f"{prefix}{session['session']}"
+            events.append(Event(user, each["type"], str(each["aid"]), each["ts"]))
+    return events
+
+
+def _send(client: httpx.Client, events: Sequence[Event], batch: int) -> None:
+    for at in range(0, len(events), batch):
+        body = {"events": [each._asdict() for each in events[at : at + batch]]}
+        reply = client.post("/v1/interactions", json=body)
+        assert reply.status_code == 200, reply.text
+        assert reply.json() == {"accepted": len(body["events"])}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("otto") / "catalog"
+    shutil.copytree(OTTO, folder)
+    with server(folder, quiet_ports(1)[0], folder / "up.log") as served:
+        _send(served.client, _sessions(), batch=100)
+        shuffled = [*_sessions("s"), *random.Random(7).sample(_sessions("s"), 400)]
+        random.Random(8).shuffle(shuffled)
+        _send(served.client, shuffled, batch=37)
+        _send(served.client, _sessions()[::-1], batch=500)
+        yield served.client
+
+
+def _expected() -> dict[tuple[str, str], list[tuple[str, int]]]:
+    """Return for each session and type its events, newest first, ties by product descending."""
+    found: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    for each in _sessions():
+        found[(each.user_id, each.event)].add((each.product_id, each.timestamp))
+    return {
+        key: sorted(events, key=lambda e: (e[1], e[0]), reverse=True)
+        for key, events in found.items()
+    }
+
+
+EXPECTED = _expected()
+
+
+def _read(client: httpx.Client, user: str, event: str, **bounds: int) -> list[tuple[str, int]]:
+    reply = client.get(f"/v1/interactions/{user}/{event}", params=bounds)
+    assert reply.status_code == 200, reply.text
+    return [(each["product_id"], each["timestamp"]) for each in reply.json()["interactions"]]
+
+
+@pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
+def test_last_k_is_what_the_file_says(client: httpx.Client, prefix: str) -> None:
+    for (user, event), events in EXPECTED.items():
+        count = len(events)
+        for k in sorted({1, 2, 5, max(count - 1, 1), count, count + 1, 1000}):
+            assert _read(client, prefix + user, event, last=k) == events[:k], (user, event, k)
+        assert _read(client, prefix + user, event) == events[:20]
+
+
+@pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
+def test_ranges_are_what_the_file_says_at_every_boundary(client: httpx.Client, prefix: str) -> None:
+    for (user, event), events in EXPECTED.items():
+        times = sorted({time for _, time in events})
+        for time in times if len(times) < 40 else [*times[:10], *times[-10:]]:
+            for edge in (time - 1, time, time + 1):
+                after = [each for each in events if each[1] >= edge]
+                before = [each for each in events if each[1] <= edge]
+                assert _read(client, prefix + user, event, since=edge) == after
+                assert _read(client, prefix + user, event, until=edge) == before
+            both = [each for each in events if times[0] <= each[1] <= time]
+            assert _read(client, prefix + user, event, since=times[0], until=time) == both
+            assert _read(client, prefix + user, event, since=time, limit=1) == events[:1]
+
+
+def test_many_sessions_and_types_in_one_query(client: httpx.Client) -> None:
+    users = sorted({user for user, _ in EXPECTED})
+    body = {"user_ids": [*users, "nobody"], "events": list(TYPES), "last": 1000}
+    found = client.post("/v1/interactions/query", json=body).json()["interactions"]
+    for user in body["user_ids"]:
+        for event in TYPES:
+            told = [(each["product_id"], each["timestamp"]) for each in found[user][event]]
+            assert told == EXPECTED.get((user, event), [])
+
+
+def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:
+    followers: dict[str, Counter[str]] = defaultdict(Counter)
+    clicks = [each for each in _sessions() if each.event == "clicks"]
+    for one, other in itertools.pairwise(clicks):
+        if one.user_id == other.user_id and one.product_id != other.product_id:
+            followers[one.product_id][other.product_id] += 1
+    best = {product: each.most_common(FOLLOWERS) for product, each in followers.items()}
+    columns: dict[str, list[Any]] = {
+        "ids": [
+            [int(i) for i, _ in each] + [0] * (FOLLOWERS - len(each)) for each in best.values()
+        ],
+        "weights": [[n for _, n in each] + [0] * (FOLLOWERS - len(each)) for each in best.values()],
+    }
+    put = {"group": "product.followers", "keys": {"product_id": list(best)}, "columns": columns}
+    reply = client.post("/v1/features/put", json=put)
+    assert reply.json() == {"written": len(best), "stale": 0}, reply.text
+    user = max((len(events), user) for (user, event), events in EXPECTED.items())[1]
+    reply = client.post("/v1/flows/continue_shopping", json={"context": {"user_id": user}})
+    listed = reply.json()["output"]["ids"]
+    recent = [product for product, _ in EXPECTED[(user, "clicks")][:10]]
+    possible = {other for product in recent for other, _ in best.get(product, [])}
+    assert listed
+    assert set(listed) <= possible

@@ -1,0 +1,115 @@
+"""Twenty publishes over HTTP under load: no request fails, and no reply mixes two revisions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from demo.server import server
+from tests.e2e.ports import quiet_ports
+from tests.e2e.shop_requests import WRITES
+from tests.e2e.waiting import wait_for
+from tests.support import write_shop
+
+PUBLISHES = 20
+INFER = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]}}
+FLOW = {"context": {"user_id": "7"}}
+
+
+@pytest.fixture(scope="module", params=["fused", "spread"])
+def placed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, Path]]:
+    folder = write_shop(tmp_path_factory.mktemp("publish") / "shop")
+    options = ("--placement", request.param, "--replicas", "2")
+    with server(folder, quiet_ports(1)[0], folder / "up.log", *options) as served:
+        for call in WRITES:
+            assert call.send(served.client).status_code == 200
+        yield served.client, folder
+
+
+class Load:
+    """Asks without a pause, and keeps what failed, and what each reply says of its revision."""
+
+    def __init__(self, url: str, path: str, body: dict[str, Any]) -> None:
+        self.failed: list[str] = []
+        self.seen: list[tuple[int, list[float]]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(url, path, body))
+
+    def _run(self, url: str, path: str, body: dict[str, Any]) -> None:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            while not self._stop.is_set():
+                try:
+                    reply = client.post(path, json=body)
+                except httpx.TransportError as error:
+                    self.failed.append(repr(error))
+                    continue
+                if reply.status_code != 200:
+                    self.failed.append(reply.text)
+                    continue
+                found = reply.json()
+                scores = found["output"]["scores"] if "output" in found else found["scores"]
+                self.seen.append((found["revision"], scores))
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _scored(ranker: dict[str, Any], number: int) -> dict[str, Any]:
+    """The ranker, whose every score now tells the revision that it is of."""
+    return {**ranker, "score": f"0 * p_click + {number}"}
+
+
+def _all_on(urls: list[str], revision: int) -> bool:
+    return all(httpx.get(f"{url}/v1/catalog").json()["revision"] == revision for url in urls)
+
+
+def test_publishes_under_load_fail_and_mix_nothing(placed: tuple[httpx.Client, Path]) -> None:
+    client, folder = placed
+    base = str(client.base_url).rstrip("/")
+    found = wait_for(
+        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
+        "two direct ports",
+    )
+    doors = [base, *(each["url"] for each in found)]
+    ranker = client.get("/v1/catalog/inferflow/ranker").json()
+    number = ranker["revision"]
+    put = f"{base}/v1/catalog/inferflow/ranker"
+    first = httpx.put(put, json={"object": _scored(ranker["object"], number + 1)}, timeout=30)
+    assert first.json() == {"revision": number + 1}
+    wait_for(lambda: _all_on(doors, number + 1), "all are on the first")
+    with (
+        Load(base, "/v1/infer/ranker", INFER) as front,
+        Load(doors[1], "/v1/infer/ranker", INFER) as direct,
+        Load(base, "/v1/flows/for_you", FLOW) as flows,
+    ):
+        for revision in range(number + 2, number + 2 + PUBLISHES):
+            body = {
+                "object": _scored(ranker["object"], revision),
+                "expected_revision": revision - 1,
+            }
+            reply = httpx.put(put, json=body, timeout=30)
+            assert reply.json() == {"revision": revision}, reply.text
+            if revision % 5 == 0:
+                wait_for(lambda now=revision: _all_on(doors, now), "every replica has followed")
+    for load in (front, direct, flows):
+        assert load.failed == []
+        assert load.seen
+        assert [each for each in load.seen if {*each[1]} - {each[0]}] == []
+    assert len({revision for revision, _ in direct.seen}) > 1
+    command = [sys.executable, "-m", "kirana", "apply", str(folder)]
+    applied = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "nothing has changed" in applied.stdout

@@ -1,0 +1,86 @@
+"""Over real sockets: servers that break off, refuse, or are not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kirana.client.http import HttpTransport
+from kirana.client.transport import Broken, NotSent, Request
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _listening(handler: Handler) -> AsyncIterator[str]:
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield f"http://127.0.0.1:{port}"
+
+
+async def _reply(writer: asyncio.StreamWriter, body: bytes) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+    await writer.drain()
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def _ask(url: str, *, direct: bool = False) -> bytes:
+    transport = HttpTransport(url, direct=direct, connections=4)
+    try:
+        return (await transport.send(Request("POST", "/a%2Fb", {"x": "1"}, b"{}"), 5.0)).body
+    finally:
+        await transport.close()
+
+
+async def test_a_request_goes_out_as_it_is_given() -> None:
+    heads = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        await _reply(writer, b"done")
+        writer.close()
+
+    async with _listening(handler) as url:
+        assert await _ask(url) == b"done"
+    assert heads[0].startswith("post /a%2fb?x=1 http/1.1")
+    assert "x-kirana-timeout-ms: 5000" in heads[0]
+    assert "content-type: application/json" in heads[0]
+
+
+async def test_a_connection_that_breaks_may_have_been_carried_out() -> None:
+    async with _listening(_hang_up) as url:
+        with pytest.raises(Broken):
+            await _ask(url)
+
+
+async def test_where_nobody_listens_nothing_was_sent() -> None:
+    async with _listening(_hang_up) as url:
+        pass
+    with pytest.raises(NotSent):
+        await _ask(url)
+
+
+async def test_direct_ports_are_asked_for_and_used() -> None:
+    async def direct(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await _reply(writer, b"direct")
+        writer.close()
+
+    async with _listening(direct) as port:
+
+        async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"GET /v1/endpoints")
+            await _reply(writer, b'{"endpoints": [{"replica": "a", "url": "%s"}]}' % port.encode())
+            writer.close()
+
+        async with _listening(front) as url:
+            assert await _ask(url, direct=True) == b"direct"
