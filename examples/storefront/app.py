@@ -45,4 +45,4 @@ class Storefront:
         ]
 
 
-app = Storefront.bind()  # type: ignore[attr-defined]
+app = Storefront.bind()

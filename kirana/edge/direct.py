@@ -13,13 +13,37 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kirana.edge.app import Edge
 from kirana.edge.http import Receive, Scope, Send
 
 DOOR = "direct"
 KEEP_ALIVE_S = 75
+MAX_HEAD_BYTES = 64 << 10
 _CLOSE = (b"connection", b"close")
+
+
+class _Protocol(HttpToolsProtocol):
+    """Bounds the head of a request, which uvicorn does not: a stranger's may have no end."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -42,7 +66,7 @@ class DirectPort:
         config = uvicorn.Config(
             self._asgi,
             interface="asgi3",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,

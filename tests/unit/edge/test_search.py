@@ -1,0 +1,256 @@
+"""A search from `/openapi.json`: whatever is sent, the contract holds."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import jsonschema
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kirana.edge.openapi import openapi_document
+from tests.support import open_shop, publish, write_shop
+from tests.unit.edge.conftest import client_of
+
+DOCUMENT: dict[str, Any] = orjson.loads(openapi_document())
+OPERATIONS = [
+    (method.upper(), path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
+OPERATIONS_PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+EXAMPLES = 40
+
+GOOD: dict[str, Any] = {
+    "features_get": {"entity": "product", "keys": {"product_id": ["1"]}, "features": ["stats.ctr"]},
+    "features_put": {
+        "group": "product.stats",
+        "keys": {"product_id": ["1"]},
+        "columns": {"clicks": [1], "ctr": [0.5]},
+        "event_time": 1_700_000_000_000,
+    },
+    "features_delete": {"group": "product.stats", "keys": {"product_id": ["1"]}},
+    "interactions_post": {
+        "events": [{"user_id": "7", "event": "click", "product_id": "1", "timestamp": 5}]
+    },
+    "interactions_query": {"user_ids": ["7"], "events": ["click"], "last": 3},
+    "flow_run": {"context": {"user_id": "7"}, "trace": True},
+    "infer": {
+        "context": {"user_id": "7", "product_id": ["1", "2"]},
+        "inputs": {"similar": 0.5},
+        "top_k": 1,
+        "return": ["outputs", "matrix"],
+    },
+    "catalog_put": {"object": {"keep": 7}, "expected_revision": 1},
+    "catalog_post": {"objects": [{"kind": "event_type", "name": "cart"}], "delete": []},
+}
+PATHS = {"name": "for_you", "model_id": "ranker", "kind": "event_type", "user_id": "7"}
+PATHS_OF = {"catalog": {"name": "click"}, "interactions": {"event": "click"}}
+
+
+def _whole(reference: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with its components, so that it stands by itself."""
+    text = json.dumps({**reference, "components": DOCUMENT["components"]})
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _request_schema(operation: dict[str, Any]) -> dict[str, Any] | None:
+    if "requestBody" not in operation:
+        return None
+    return _whole(operation["requestBody"]["content"]["application/json"]["schema"])
+
+
+def _reply_schema(operation: dict[str, Any]) -> dict[str, Any]:
+    return _whole(operation["responses"]["200"]["content"]["application/json"]["schema"])
+
+
+@asynccontextmanager
+async def _shop() -> AsyncIterator[httpx.AsyncClient]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = write_shop(Path(temporary) / "shop")
+        publish(folder)
+        opened = open_shop(folder)
+        try:
+            async with client_of(await opened.edge()) as client:
+                yield client
+        finally:
+            await opened.close()
+
+
+class Prober:
+    """One shop for all the examples of a test, on a loop of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._context = _shop()
+        self._client = self._loop.run_until_complete(self._context.__aenter__())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._context.__aexit__(None, None, None))
+        self._loop.close()
+
+    def probe(self, operation: dict[str, Any], method: str, path: str, body: Any) -> int:
+        """Send, hold the reply against the contract, and return its status."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        call = self._client.request(method, path, content=content, headers=headers)
+        reply = self._loop.run_until_complete(call)
+        found = reply.json()
+        assert reply.status_code < 500, found
+        if reply.status_code == 200:
+            jsonschema.validate(found, _reply_schema(operation))
+            return 200
+        assert list(found) == ["error"]
+        error = found["error"]
+        assert set(error) == {"code", "message", "field"}
+        assert isinstance(error["message"], str)
+        assert error["message"]
+        assert f"`{error['code']}`" in OPERATIONS_PAGE, error
+        return reply.status_code
+
+
+@pytest.fixture
+def prober() -> Iterator[Prober]:
+    made = Prober()
+    yield made
+    made.close()
+
+
+def _filled(operation: str, path: str, given_segments: dict[str, str] | None = None) -> str:
+    area = operation.partition("_")[0]
+    known = {**PATHS, **PATHS_OF.get(area, {}), **(given_segments or {})}
+    return re.sub(r"\{(.*?)\}", lambda found: quote(known[found[1]], safe=""), path)
+
+
+def _fitting(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return what fits a schema, of the words of JSON Schema that the contract uses."""
+    if "$ref" in schema:
+        return _fitting(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    if "anyOf" in schema:
+        return st.one_of([_fitting(each) for each in schema["anyOf"]])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    kind = schema.get("type")
+    if kind == "array":
+        return st.lists(_fitting(schema.get("items", {})), max_size=4)
+    if kind == "object" and "properties" in schema:
+        parts = {name: _fitting(each) for name, each in schema["properties"].items()}
+        needed = {name: parts.pop(name) for name in schema.get("required", [])}
+        return st.fixed_dictionaries(needed, optional=parts)
+    if kind == "object":
+        inner = schema.get("additionalProperties", {})
+        keys = st.sampled_from(WORDS) | st.text(max_size=6)
+        return st.dictionaries(keys, _fitting(inner if isinstance(inner, dict) else {}), max_size=3)
+    return LEAVES.get(str(kind), ANYTHING)
+
+
+WORDS = [
+    *("product", "user", "stats.ctr", "product.stats", "product_id", "user_id", "clicks", "ctr"),
+    *("click", "for_you", "ranker", "similar", "outputs", "matrix", "event_type", "kind", "name"),
+]
+"""Names that the shop knows: without them nothing would get behind the first check."""
+
+SEARCH = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+LEAVES: dict[str, st.SearchStrategy[Any]] = {
+    "string": st.sampled_from(WORDS) | st.text(max_size=8),
+    "integer": st.integers(-3, 3) | st.integers(),
+    "number": st.floats(allow_nan=False, allow_infinity=False),
+    "boolean": st.booleans(),
+    "null": st.none(),
+}
+
+
+@pytest.mark.parametrize("at", range(len(OPERATIONS)), ids=NAMES)
+def test_whatever_fits_the_schema_gets_a_reply_that_does(prober: Prober, at: int) -> None:
+    method, path, operation = OPERATIONS[at]
+    schema = _request_schema(operation)
+    bodies: st.SearchStrategy[Any] = st.none() if schema is None else _fitting(schema)
+    segments = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable())
+    query = st.dictionaries(
+        st.sampled_from(["last", "since", "until", "limit", "history", "expected_revision", "x"]),
+        st.integers(-5, 1 << 60).map(str) | st.text(max_size=4),
+        max_size=2,
+    )
+
+    @SEARCH
+    @given(bodies, st.booleans(), segments, segments, query)
+    def search(body: Any, strange: bool, one: str, other: str, asked: dict[str, str]) -> None:
+        names = re.findall(r"\{(.*?)\}", path)
+        given_segments = dict(zip(names, (one, other), strict=False)) if strange else {}
+        called = _filled(operation["operationId"], path, given_segments)
+        if method in ("GET", "DELETE") and asked:
+            called += f"?{httpx.QueryParams(asked)}"
+        prober.probe(operation, method, called, body)
+
+    search()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_body_with_one_part_changed_is_answered_or_refused(
+    prober: Prober, name: str
+) -> None:
+    method, path, operation = OPERATIONS[NAMES.index(name)]
+    called = _filled(name, path)
+    places = list(_places(GOOD[name]))
+
+    @SEARCH
+    @given(st.sampled_from(places), ANYTHING)
+    def search(place: tuple[str | int, ...], value: Any) -> None:
+        body = copy.deepcopy(GOOD[name])
+        inside: Any = body
+        for step in place[:-1]:
+            inside = inside[step]
+        inside[place[-1]] = value
+        prober.probe(operation, method, called, body)
+
+    assert prober.probe(operation, method, called, GOOD[name]) == 200
+    search()
+
+
+def _places(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path to every part of a body."""
+    if above:
+        yield above
+    steps: list[str | int] = []
+    if isinstance(value, dict):
+        steps = list(value)
+    elif isinstance(value, list):
+        steps = list(range(len(value)))
+    for step in steps:
+        yield from _places(value[step], *above, step)
+
+
+def test_every_operation_says_what_it_answers() -> None:
+    for _, _, operation in OPERATIONS:
+        assert _reply_schema(operation)["$ref"]
