@@ -58,6 +58,8 @@ def test_the_worked_example_of_the_format_page_is_what_is_written() -> None:
     times = np.array([1_700_000_000_000], dtype=np.uint64)
     (row,) = CODECS["packed"].encode(group, version, columns, times)
     assert row == bytes.fromhex(block[1])
+    (line,) = CODECS["text"].encode(group, version, columns, times)
+    assert f"```text\n{line.decode()}\n```" in page
 
 
 @pytest.mark.parametrize("page", ["http.md", "catalog.md", "cli.md"])
