@@ -185,7 +185,13 @@ def test_every_command_of_the_tour_works_as_it_stands(demo: Demo) -> None:
         command = line.replace("localhost:8000", f"localhost:{demo.port}")
         command = command.replace(".demo/", f"{demo.workdir}/")
         command = command.replace(".venv/bin/kirana", f"{sys.executable} -m kirana")
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "KIRANA_URL": f"http://localhost:{demo.port}"},
+        )
         assert done.returncode == 0, (line, done.stderr)
         said.append(done.stdout)
         if line.startswith("curl"):
