@@ -26,12 +26,14 @@ endif
 	@$(BIN)/python -m pytest $(TESTS)
 
 test-setup: $(DEVELOPMENT) ## Install what the tests need
-	@command -v curl >/dev/null && command -v wrk >/dev/null || $(MAKE) --no-print-directory apt
+	@command -v curl wrk redis-server openssl | wc -l | grep -q 4 || $(MAKE) --no-print-directory apt
 
-apt: # what the tests and the benchmarks need of the machine: curl for the tour, wrk for load
-	@test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install curl wrk"; exit 1; }
-	@echo "installing curl and wrk"
-	@apt-get -qq update && apt-get -qq install -y curl wrk >/dev/null
+APT := curl wrk redis-server openssl
+
+apt: # what the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers
+	@test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install $(APT)"; exit 1; }
+	@echo "installing $(APT)"
+	@apt-get -qq update && apt-get -qq install -y $(APT) >/dev/null
 
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .

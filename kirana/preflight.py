@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kirana.assembly import open_catalog
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.interactions.open import open_interaction_store
 from kirana.models.registry import ModelFiles
 from kirana.placement import owners_of
@@ -78,8 +78,14 @@ def check_space(settings: Settings) -> None:
 
 
 async def check_stores(settings: Settings) -> None:
-    """Open what the replicas will open. Raises `ConfigurationError` naming the setting."""
-    await open_feature_store(settings.features).close()
+    """Open and ask what the replicas will. Raises `ConfigurationError` with the setting."""
+    store = open_feature_store(settings.features)
+    try:
+        await store.get([b"f:kirana.probe:"])
+    except Unavailable as error:
+        raise ConfigurationError(f"features: {error.message}", field="features") from None
+    finally:
+        await store.close()
     await open_interaction_store(settings.interactions).close()
 
 

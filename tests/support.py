@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +24,18 @@ from kirana.inferflow.engine import InferflowService
 from kirana.interactions.service import InteractionService
 from kirana.metrics import Metrics
 from kirana.models.registry import ModelRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class ByOrder:
+    """A reader of values for stores, by a function that gives event time and tombstone."""
+
+    order: Callable[[bytes], tuple[int, bool]]
+    name: str = "packed"
+
+    def expiry_s(self, value: bytes) -> int:
+        return 0
+
 
 SHOP = """
 kind: entity

@@ -12,7 +12,7 @@ import typer
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.console import out, progress
 from kirana.cli.locations import CatalogDirectory, FeatureStoreUrl, as_urls, local_settings
-from kirana.errors import Unavailable
+from kirana.errors import ConfigurationError
 from kirana.features.push import Push, Pushed
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
@@ -46,7 +46,9 @@ def push(
     source = DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog"))
     revision = source.current()
     if not revision:
-        raise Unavailable(f"{directory} has no revision yet: run 'kirana apply {directory}' first")
+        raise ConfigurationError(
+            f"{directory} has no revision yet: run 'kirana apply {directory}' first"
+        )
     job = Push(paths, source.load(revision), group=group, schema_version=schema_version)
     began = time.perf_counter()
     done = asyncio.run(run_push(job, settings))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from kirana.client import wire
 from kirana.client.errors import error_of
@@ -23,8 +26,17 @@ from kirana.client.replies import (
 from kirana.client.transport import Broken, NotSent, Request, Transport
 from kirana.client.wire import Id, Ids, Times, Values
 from kirana.codecs.rows import Column
-from kirana.errors import ConnectionLost, DeadlineExceeded, KiranaError, Unavailable
+from kirana.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidInput,
+    KiranaError,
+    StoreFull,
+    Unavailable,
+)
 from kirana.interactions import Event
+
+T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_S = 5.0
@@ -81,7 +93,7 @@ class AsyncClient:
         """Read features, one row a key: lists of ids zip, one id goes with all."""
         body = wire.features_get(entity, keys, features, provenance)
         request = Request("POST", "/v1/features/get", body=body, binary=True)
-        return wire.features_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.features_reply)
 
     async def put_features(
         self,
@@ -100,7 +112,7 @@ class AsyncClient:
         body, binary = wire.features_put(group, keys, columns, event_time, schema_version)
         safe = event_time is not None
         request = Request("POST", "/v1/features/put", body=body, binary=binary, safe=safe)
-        return wire.put_reply(await self._call(request, timeout_s), binary)
+        return await self._call(request, timeout_s, partial(wire.put_reply, binary=binary))
 
     async def delete_features(
         self,
@@ -113,7 +125,7 @@ class AsyncClient:
         body = wire.features_delete(group, keys, event_time)
         safe = event_time is not None
         request = Request("POST", "/v1/features/delete", body=body, binary=True, safe=safe)
-        return wire.delete_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.delete_reply)
 
     async def add_interactions(
         self, events: Sequence[Event], *, timeout_s: float | None = None
@@ -121,7 +133,7 @@ class AsyncClient:
         """Store events, all or none; the same event again is the same event."""
         body = wire.interactions_post(events)
         request = Request("POST", "/v1/interactions", body=body, binary=True)
-        return wire.accepted_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.accepted_reply)
 
     async def interactions(
         self,
@@ -139,7 +151,10 @@ class AsyncClient:
             [user_id], [event], last=last, since=since, until=until, limit=limit,
             timeout_s=timeout_s,
         )  # fmt: skip
-        return found[str(user_id)][event]
+        lists = found.get(str(user_id), {})
+        if event not in lists:
+            raise KiranaError(f"{self._url} answered another question")
+        return lists[event]
 
     async def query_interactions(
         self,
@@ -156,13 +171,13 @@ class AsyncClient:
         bounds = {"last": last, "since": since, "until": until, "limit": limit}
         body = wire.interactions_query(user_ids, events, bounds)
         request = Request("POST", "/v1/interactions/query", body=body, binary=True)
-        return wire.interactions_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.interactions_reply)
 
     async def forget(self, user_id: Id, *, timeout_s: float | None = None) -> int:
         """Remove everything that a user did; return how many events that were."""
         path = wire.path_of("v1", "interactions", str(user_id))
         request = Request("DELETE", path, binary=True, safe=False)
-        return wire.forgotten_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.forgotten_reply)
 
     async def infer(
         self,
@@ -179,7 +194,7 @@ class AsyncClient:
         returned = [name for name, on in (("outputs", outputs), ("matrix", matrix)) if on]
         body = wire.infer(context, inputs or {}, top_k, returned)
         request = Request("POST", wire.path_of("v1", "infer", model_id), body=body, binary=True)
-        return wire.infer_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.infer_reply)
 
     async def run_flow(
         self,
@@ -191,21 +206,21 @@ class AsyncClient:
     ) -> FlowRun:
         body = wire.json_body({"context": dict(context), "trace": trace})
         request = Request("POST", wire.path_of("v1", "flows", name), body=body)
-        return wire.flow_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.flow_reply)
 
     async def catalog(
         self, *, history: int | None = None, timeout_s: float | None = None
     ) -> CatalogListing:
         """Return what is live, and the newest revisions."""
         query = {} if history is None else {"history": str(history)}
-        body = await self._call(Request("GET", "/v1/catalog", query), timeout_s)
-        return wire.catalog_reply(body)
+        request = Request("GET", "/v1/catalog", query)
+        return await self._call(request, timeout_s, wire.catalog_reply)
 
     async def get_object(
         self, kind: str, name: str, *, timeout_s: float | None = None
     ) -> CatalogRecord:
         request = Request("GET", wire.path_of("v1", "catalog", kind, name))
-        return wire.object_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.object_reply)
 
     async def put_object(
         self,
@@ -220,7 +235,7 @@ class AsyncClient:
         body = wire.json_body({"object": dict(content), "expected_revision": expected_revision})
         path = wire.path_of("v1", "catalog", kind, name)
         request = Request("PUT", path, body=body, safe=False)
-        return wire.revision_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.revision_reply)
 
     async def delete_object(
         self,
@@ -233,7 +248,7 @@ class AsyncClient:
         query = {} if expected_revision is None else {"expected_revision": str(expected_revision)}
         path = wire.path_of("v1", "catalog", kind, name)
         request = Request("DELETE", path, query, safe=False)
-        return wire.revision_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.revision_reply)
 
     async def publish(
         self,
@@ -252,23 +267,32 @@ class AsyncClient:
             }
         )
         request = Request("POST", "/v1/catalog", body=body, safe=False)
-        return wire.revision_reply(await self._call(request, timeout_s))
+        return await self._call(request, timeout_s, wire.revision_reply)
 
     async def health(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the state of each part. Raises `Unavailable` where one is down."""
-        return wire.plain_reply(await self._call(Request("GET", "/healthz"), timeout_s))
+        return await self._call(Request("GET", "/healthz"), timeout_s, wire.plain_reply)
 
     async def endpoints(self, *, timeout_s: float | None = None) -> list[str]:
         """Return the URLs of the live direct ports."""
-        return wire.endpoints_reply(await self._call(Request("GET", "/v1/endpoints"), timeout_s))
+        return await self._call(Request("GET", "/v1/endpoints"), timeout_s, wire.endpoints_reply)
 
-    async def _call(self, request: Request, timeout_s: float | None) -> bytes:
+    async def _call(
+        self, request: Request, timeout_s: float | None, read: Callable[[bytes], T]
+    ) -> T:
         given_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(given_s) as timer:
-                return await self._attempt(request, timer)
+                body = await self._attempt(request, timer)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer from {self._url} in {given_s:g} s") from None
+        try:
+            return read(body)
+        except (DecodeError, ValueError, KeyError, TypeError, InvalidInput) as error:
+            shown = body[:60].decode(errors="replace")
+            raise KiranaError(
+                f"{self._url} answered what is no reply of Kirana: {shown}"
+            ) from error
 
     async def _attempt(self, request: Request, timer: asyncio.Timeout) -> bytes:
         """Send until there is an answer, or it must not, or need not, be sent again."""
@@ -288,10 +312,11 @@ class AsyncClient:
                 error = ConnectionLost(f"the connection to {self._url} broke: {reason}")
                 again = request.safe
             else:
-                if response.status < 400:
+                if response.status == 200:
                     return response.body
                 error = error_of(response.status, response.body)
-                again = response.status == 503 and (request.safe or error.code == OVERLOADED)
+                away = isinstance(error, Unavailable) and not isinstance(error, StoreFull)
+                again = (away and request.safe) or error.code == OVERLOADED
             if last or not again:
                 raise error
             await asyncio.sleep(BACKOFF_S * 2**attempt * random.uniform(0.5, 1.0))

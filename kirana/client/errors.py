@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from kirana.errors import (
@@ -11,11 +13,16 @@ from kirana.errors import (
     InvalidInput,
     KiranaError,
     NodeError,
+    Problem,
     StoreFull,
     TooLarge,
     Unavailable,
     Unknown,
 )
+
+MAX_SHOWN = 200
+HAPROXY_LOST_IT = "Internal Server Error"
+"""What Serve's HAProxy says where a replica went under a request, or where there is none."""
 
 _BY_CODE: dict[str, type[KiranaError]] = {
     kind.code: kind
@@ -60,9 +67,11 @@ def error_of(status: int, body: bytes) -> KiranaError:
     """
     try:
         said = msgspec.json.decode(body, type=_ErrorReply).error
-    except msgspec.DecodeError:
-        text = body.decode(errors="replace").strip()[:200]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body.decode(errors="replace").strip()[:MAX_SHOWN]
         said = _Error(f"http_{status}", text or f"HTTP {status}")
+        if status == 500 and text == HAPROXY_LOST_IT:
+            status = 503
     kind = _BY_CODE.get(said.code)
     if kind is None:
         kind = Unknown if said.code.startswith("unknown_") else None
@@ -71,4 +80,17 @@ def error_of(status: int, body: bytes) -> KiranaError:
     error = kind.__new__(kind)
     KiranaError.__init__(error, said.message, field=said.field)
     error.code = said.code
+    _complete(error)
     return error
+
+
+def _complete(error: KiranaError) -> None:
+    """Read out of the message what an error of the tree also carries."""
+    named = re.findall("'(.*?)'", error.message)
+    if isinstance(error, CatalogError):
+        error.problems = tuple(Problem(line) for line in error.message.split("\n"))
+    elif isinstance(error, Unknown):
+        error.kind = error.code.removeprefix("unknown_")
+        error.name = named[0] if named else ""
+    elif isinstance(error, NodeError):
+        error.flow, error.node = named[:2] if len(named) >= 2 else ("", "")

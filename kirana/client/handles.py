@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from kirana.client.asynchronous import DEFAULT_TIMEOUT_S, AsyncClient
-from kirana.client.transport import Broken, NotSent, Request, Response
+from kirana.client.transport import Broken, NotSent, Request, Response, timeout_ms
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -52,7 +52,7 @@ class HandleTransport:
                 urlencode(request.query).encode(),
                 request.body,
                 request.binary,
-                max(int(timeout_s * 1000), 1),
+                timeout_ms(timeout_s),
             )
         except RayServeException as error:
             raise NotSent(str(error)) from error

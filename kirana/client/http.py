@@ -11,7 +11,7 @@ import msgspec
 import yarl
 
 from kirana.client.balancer import Balancer
-from kirana.client.transport import Broken, NotSent, Request, Response
+from kirana.client.transport import Broken, NotSent, Request, Response, timeout_ms
 
 CONTENT_TYPE = "application/x-protobuf"
 FOLLOW_S = 1.0
@@ -39,10 +39,11 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._following: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
+        self._looked = asyncio.Event()
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         session = await self._opened()
-        headers = {"x-kirana-timeout-ms": str(max(int(timeout_s * 1000), 1))}
+        headers = {"x-kirana-timeout-ms": str(timeout_ms(timeout_s))}
         if request.binary:
             headers["accept"] = CONTENT_TYPE
         if request.body is not None:
@@ -76,23 +77,27 @@ class HttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
+            # aiohttp would send a PUT or DELETE again where the first may have been carried out
+            self._session._retry_connection = False
             if self._follows:
-                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-                    await self._ask(self._session)
                 self._following = asyncio.create_task(self._follow(self._session))
+        if self._follows:
+            await self._looked.wait()
         return self._session
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), FOLLOW_S)
-            self._look.clear()
             try:
                 await self._ask(session)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 # what was last seen stands; the front door is always there to fall back to
                 logger.debug("the direct ports can't be asked for: %s", error)
+                self._looked.set()
                 await asyncio.sleep(FOLLOW_S)
+            self._looked.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), FOLLOW_S)
+            self._look.clear()
 
     async def _ask(self, session: aiohttp.ClientSession) -> None:
         async with asyncio.timeout(FOLLOW_S * 2), session.get(f"{self._url}/v1/endpoints") as reply:

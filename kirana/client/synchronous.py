@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from kirana.client.replies import (
 )
 from kirana.client.wire import Id, Ids, Times, Values
 from kirana.codecs.rows import Column
+from kirana.errors import Unavailable
 from kirana.interactions import Event
 
 T = TypeVar("T")
@@ -48,17 +50,27 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """End the calls of other threads too: they raise `Unavailable`."""
         if self._loop.is_closed():
             return
-        self._wait(self._client.close())
+        self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in calls:
+            each.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await self._client.close()
 
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise Unavailable("the client was closed") from None
         except BaseException:
             future.cancel()
             raise

@@ -25,6 +25,14 @@ class Response:
     body: bytes
 
 
+MAX_TIMEOUT_MS = 600_000
+
+
+def timeout_ms(timeout_s: float) -> int:
+    """Return a deadline that Kirana takes."""
+    return min(max(int(timeout_s * 1000), 1), MAX_TIMEOUT_MS)
+
+
 class NotSent(Exception):
     """Nobody has seen the request: it may be sent elsewhere, whatever it is."""
 

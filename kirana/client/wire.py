@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -34,21 +35,41 @@ Times = int | Sequence[int] | None
 Values = Sequence[Any] | Array
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _sends(encode: Callable[P, T]) -> Callable[P, T]:
+    """What numpy or protobuf refuse is refused as bad input."""
+
+    @functools.wraps(encode)
+    def checked(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return encode(*arguments, **named)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"this can't be sent: {error}") from None
+
+    return checked
+
+
+@_sends
 def path_of(*segments: str) -> str:
     """Join segments to a path; what is in one stays in it, `a/b` as `a%2Fb`."""
     return "/" + "/".join(quote(each, safe="") for each in segments)
 
 
+@_sends
 def json_body(value: Mapping[str, Any]) -> bytes:
     """Raises `InvalidInput` for what JSON can't hold."""
-    try:
-        return orjson.dumps({name: each for name, each in value.items() if each is not None})
-    except TypeError as error:
-        raise InvalidInput(f"this can't be sent: {error}") from None
+    return orjson.dumps({name: each for name, each in value.items() if each is not None})
 
 
 def _ids(given: Ids, field: str) -> pb.Ids:
     one = isinstance(given, str | int)
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if isinstance(given, bytes) or not isinstance(given, str | int | Sequence):
+        raise InvalidInput(f"{given!r} is no id", field=field)
     values: list[Any] = [given] if isinstance(given, str | int) else list(given)
     kinds = set(map(type, values))
     try:
@@ -75,6 +96,7 @@ def _times(given: Times) -> pb.Times | None:
     return pb.Times(ms=[given] if isinstance(given, int) else list(map(int, given)), one=one)
 
 
+@_sends
 def features_get(
     entity: str, keys: Mapping[str, Ids], features: Sequence[str], provenance: bool
 ) -> bytes:
@@ -99,6 +121,7 @@ def features_reply(body: bytes) -> Features:
     )
 
 
+@_sends
 def features_put(
     group: str,
     keys: Mapping[str, Ids],
@@ -142,6 +165,7 @@ def _listed(given: Values | Column) -> Any:
     return spelled(given.tolist() if isinstance(given, np.ndarray) else list(given))
 
 
+@_sends
 def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times) -> bytes:
     delete = pb.FeaturesDelete(group=group, keys=_ids_by_name(keys, "keys"))
     times = _times(event_time)
@@ -162,6 +186,7 @@ def delete_reply(body: bytes) -> Deleted:
     return Deleted(reply.deleted, reply.stale)
 
 
+@_sends
 def interactions_post(events: Sequence[Event]) -> bytes:
     types = {event.event: 0 for event in events}
     types = {name: at for at, name in enumerate(types)}
@@ -171,17 +196,14 @@ def interactions_post(events: Sequence[Event]) -> bytes:
             "" if event.metadata is None else orjson.dumps(event.metadata).decode()
             for event in events
         ]
-    try:
-        return pb.InteractionsPost(
-            types=list(types),
-            events=[types[event.event] for event in events],
-            user_ids=[event.user_id for event in events],
-            product_ids=[event.product_id for event in events],
-            timestamps=[event.timestamp_ms for event in events],
-            metadata=metadata,
-        ).SerializeToString()
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"an event can't be sent: {error}", field="events") from None
+    return pb.InteractionsPost(
+        types=list(types),
+        events=[types[event.event] for event in events],
+        user_ids=[event.user_id for event in events],
+        product_ids=[event.product_id for event in events],
+        timestamps=[event.timestamp_ms for event in events],
+        metadata=metadata,
+    ).SerializeToString()
 
 
 def accepted_reply(body: bytes) -> int:
@@ -192,6 +214,7 @@ def forgotten_reply(body: bytes) -> int:
     return pb.InteractionsDeleteReply.FromString(body).deleted
 
 
+@_sends
 def interactions_query(
     users: Sequence[Id], events: Sequence[str], bounds: Mapping[str, int | None]
 ) -> bytes:
@@ -223,6 +246,7 @@ def _interaction_list(given: pb.InteractionList) -> InteractionList:
     )
 
 
+@_sends
 def infer(
     context: Mapping[str, Ids],
     inputs: Mapping[str, float | Values],

@@ -171,6 +171,8 @@ class PackedRows:
 class Packed:
     """See `kirana.codecs.rows.Codec`."""
 
+    name = "packed"
+
     def encode(
         self,
         group: FeatureGroup,
@@ -245,6 +247,9 @@ class Packed:
         if len(value) < _HEADER_BYTES or value[0] != LAYOUT_VERSION:
             return (0, False)
         return int.from_bytes(value[16:24], "little"), bool(value[1] & TOMBSTONE)
+
+    def expiry_s(self, value: bytes) -> int:
+        return int.from_bytes(value[8:12], "little") if len(value) >= _HEADER_BYTES else 0
 
     def decode(
         self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float

@@ -71,6 +71,8 @@ class Rows(Protocol):
 
 
 class Codec(Protocol):
+    name: str
+
     def encode(
         self,
         group: FeatureGroup,
@@ -88,3 +90,6 @@ class Codec(Protocol):
 
     def order(self, value: bytes) -> tuple[int, bool]:
         """Return event time (ms) and whether it is a tombstone: the order of writes."""
+
+    def expiry_s(self, value: bytes) -> int:
+        """Return the Unix seconds from which on a value is expired; 0 = never."""

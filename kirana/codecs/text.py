@@ -57,6 +57,8 @@ class _Text:
 class Text:
     """See `kirana.codecs.rows.Codec`."""
 
+    name = "text"
+
     def encode(
         self,
         group: FeatureGroup,
@@ -84,6 +86,10 @@ class Text:
     def order(self, value: bytes) -> tuple[int, bool]:
         text = _parse(value)
         return (0, False) if text is None else (text.event_time_ms, text.tombstone)
+
+    def expiry_s(self, value: bytes) -> int:
+        text = _parse(value)
+        return 0 if text is None else text.expiry_s
 
     def decode(self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float) -> Rows:
         packed: list[bytes | None] = [None] * len(values)

@@ -68,12 +68,12 @@ class Push:
         """Write all rows; return what became of each group's."""
         done: dict[str, Pushed] = {}
         for name, file in self._files:
-            order = CODECS[self._catalog.groups[name].codec].order
+            codec = CODECS[self._catalog.groups[name].codec]
             pushed = done.setdefault(name, Pushed())
             for batch in file.batches(self._now_ms):
                 values = file.encode(batch)
                 keys = store_keys(name, batch.keys)
-                pushed.written += await store.put(keys, values, order)
+                pushed.written += await store.put(keys, values, codec)
                 pushed.rows += len(keys)
                 report(len(keys))
         return done

@@ -234,7 +234,7 @@ class FeatureService:
     async def _put(
         self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes], codec: Codec
     ) -> int:
-        return await self._store.put(store_keys(group.name, keys), values, codec.order)
+        return await self._store.put(store_keys(group.name, keys), values, codec)
 
     def check_times(self, event_time_ms: Array) -> None:
         """Refuse event times that are further ahead than clocks differ."""

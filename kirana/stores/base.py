@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-Order = Callable[[bytes], tuple[int, bool]]
-"""Event time and tombstone of a value: a write replaces what is not greater than itself."""
+
+class ValueReader(Protocol):
+    """What a store must know of values: a codec. `name` is the codec's in a feature group."""
+
+    @property
+    def name(self) -> str: ...
+
+    def order(self, value: bytes) -> tuple[int, bool]:
+        """Event time and tombstone: a write replaces what is not greater than itself."""
+
+    def expiry_s(self, value: bytes) -> int:
+        """Return the Unix seconds from which on a value is expired; 0 = never."""
 
 
 class FeatureStore(Protocol):
@@ -18,8 +28,12 @@ class FeatureStore(Protocol):
         Raises `Unavailable` if the database does not answer.
         """
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
-        """Write durably and all together; return how many were not older than what was there."""
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+        """Write durably; return how many were not older than what was there.
+
+        A store that forgets what has expired keeps it a tenth of its time longer, at least a
+        minute, so that it is seen as expired.
+        """
 
     async def close(self) -> None:
         """Let go of the database. No-op if closed."""

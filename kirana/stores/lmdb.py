@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import Order
+from kirana.stores.base import ValueReader
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
 
@@ -39,9 +39,9 @@ class LmdbFeatureStore:
         stays = len(keys) <= INLINE_KEYS
         return await self.environment.read_async(stays, read, self._database)
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         def write(txn: Any) -> int:
-            database, written = self._database, 0
+            database, order, written = self._database, reader.order, 0
             for key, value in zip(keys, values, strict=True):
                 old = txn.get(key, None, database)
                 if old is None or order(value) >= order(old):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kirana.errors import Unavailable
-from kirana.stores.base import Order
+from kirana.stores.base import ValueReader
 
 
 class MemoryFeatureStore:
@@ -17,8 +17,8 @@ class MemoryFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return list(map(self._open().get, keys))
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
-        stored = self._open()
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+        stored, order = self._open(), reader.order
         # all together or, where a value has no order, none
         newest: dict[bytes, bytes] = {}
         written = 0

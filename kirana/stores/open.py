@@ -18,9 +18,14 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             from kirana.stores.memory import MemoryFeatureStore
 
             return MemoryFeatureStore()
+        case "redis" | "rediss" | "redis+cluster" | "redis+sentinel":
+            from kirana.stores.redis import RedisFeatureStore
+
+            return RedisFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
                 f"{setting}: '{url}' names no store that Kirana has; use "
-                "lmdb:///absolute/folder, or memory://",
+                "lmdb:///absolute/folder, redis://host:port, rediss://, redis+cluster://, "
+                "redis+sentinel://, or memory://",
                 field=setting,
             )

@@ -18,10 +18,16 @@ STRING = "string"
 
 
 def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block:
-    """Return an array as a block; one of objects holds strings."""
+    """Return an array as a block; one of objects holds strings.
+
+    Raises `InvalidInput` for an array that is of none of the dtypes.
+    """
     block = Block(shape=values.shape)
-    if values.dtype == object:
-        texts = [text.encode() for text in values.ravel().tolist()]
+    if values.dtype == object or values.dtype.kind == "U":
+        strings = values.ravel().tolist()
+        if set(map(type, strings)) - {str}:
+            raise InvalidInput("an array of objects holds strings alone: nulls have a mask")
+        texts = [text.encode() for text in strings]
         block.dtype = STRING
         block.data = b"".join(texts)
         block.lengths.extend(map(len, texts))
@@ -29,6 +35,8 @@ def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block
         block.dtype = BOOL
         block.data = values.astype(np.uint8).tobytes()
     else:
+        if values.dtype.name not in NUMERIC:
+            raise InvalidInput(f"an array of {values.dtype} can't be sent")
         block.dtype = values.dtype.name
         block.data = values.astype(NUMERIC[block.dtype], copy=False).tobytes()
     if nulls is not None:

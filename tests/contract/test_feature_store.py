@@ -7,22 +7,34 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kirana.codecs import CODECS
+from kirana.codecs.layout import HEADER, LAYOUT_VERSION
+from kirana.codecs.packed import TOMBSTONE, Packed
 from kirana.errors import ConfigurationError
 from kirana.stores import FeatureStore, open_feature_store
+from tests.redis_servers import RedisServers
 
-BACKENDS = ("lmdb", "memory")
-ON_DISK = ("lmdb",)
+BACKENDS = ("lmdb", "memory", "redis 6.2", "redis 7", "redis tls", "redis cluster", "sentinel")
+ON_DISK = tuple(each for each in BACKENDS if each != "memory")
 """Others that open the same URL, in this process or another, see what was written."""
 EXAMPLES = count()
 
 
+READER = CODECS["packed"]
+
+
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}[request.param]
+    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
+    if request.param in own:
+        return own[request.param]
+    servers: RedisServers = request.getfixturevalue("servers")
+    return servers.empty(request.param)
 
 
 @pytest.fixture
@@ -33,15 +45,16 @@ async def store(url: str) -> AsyncIterator[FeatureStore]:
 
 
 def value(time: int, text: str = "", *, dead: bool = False) -> bytes:
-    return time.to_bytes(8, "little") + bytes([dead]) + text.encode()
-
-
-def order(stored: bytes) -> tuple[int, bool]:
-    return int.from_bytes(stored[:8], "little"), bool(stored[8])
+    """A packed row that never expires."""
+    header = np.zeros(1, dtype=HEADER)
+    header["layout"] = LAYOUT_VERSION
+    header["flags"] = TOMBSTONE if dead else 0
+    header["event_time"] = time
+    return header.tobytes() + text.encode()
 
 
 async def put(store: FeatureStore, rows: dict[bytes, bytes]) -> int:
-    return await store.put(list(rows), list(rows.values()), order)
+    return await store.put(list(rows), list(rows.values()), READER)
 
 
 async def test_an_empty_store_has_nothing(store: FeatureStore) -> None:
@@ -57,7 +70,7 @@ async def test_values_come_in_the_order_of_the_keys(store: FeatureStore) -> None
 
 
 async def test_writing_nothing_is_fine(store: FeatureStore) -> None:
-    assert await store.put([], [], order) == 0
+    assert await store.put([], [], READER) == 0
 
 
 async def test_an_older_value_never_replaces_a_newer_one(store: FeatureStore) -> None:
@@ -82,7 +95,7 @@ async def test_a_tombstone_beats_a_value_of_its_time(store: FeatureStore) -> Non
 
 async def test_of_one_key_twice_in_a_call_the_newest_stays(store: FeatureStore) -> None:
     keys = [b"a", b"a", b"a"]
-    assert await store.put(keys, [value(1), value(3), value(2)], order) == 2
+    assert await store.put(keys, [value(1), value(3), value(2)], READER) == 2
     assert await store.get([b"a"]) == [value(3)]
 
 
@@ -115,9 +128,9 @@ async def test_any_writes_leave_the_greatest_of_each_key(
             if (time, dead) >= model.get(key, (-1, False)):
                 model[key] = (time, dead)
                 wanted += 1
-        assert await store.put(keys, values, order) == wanted
+        assert await store.put(keys, values, READER) == wanted
     stored = await store.get([prefix + key for key in model])
-    assert [order(each or b"") for each in stored] == list(model.values())
+    assert [READER.order(each or b"") for each in stored] == list(model.values())
 
 
 async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> None:
@@ -157,6 +170,9 @@ async def test_concurrent_writers_of_one_key_leave_the_newest(store: FeatureStor
     assert await store.get([b"a"]) == [value(99)]
 
 
+@pytest.mark.parametrize(
+    "url", [each for each in BACKENDS if each != "redis cluster"], indirect=True
+)
 async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
     keys = [str(at).encode() for at in range(50)]
     await put(store, dict.fromkeys(keys, value(0)))
@@ -211,12 +227,13 @@ async def test_closing_twice_at_once_leaves_other_users_alone(
 
 
 async def test_an_error_in_the_order_is_the_writers_own(store: FeatureStore) -> None:
-    def broken(stored: bytes) -> tuple[int, bool]:
-        raise ValueError("this is no value")
+    class Broken(Packed):
+        def order(self, stored: bytes) -> tuple[int, bool]:
+            raise ValueError("this is no value")
 
     await put(store, {b"a": value(1)})
     with pytest.raises(ValueError, match="no value"):
-        await store.put([b"b", b"a"], [value(2), value(2)], broken)
+        await store.put([b"b", b"a"], [value(2), value(2)], Broken())
     assert await store.get([b"a", b"b"]) == [value(1), None]
 
 

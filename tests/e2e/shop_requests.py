@@ -122,9 +122,15 @@ READS = [
         {"context": {"user_id": 7, "product_id": PRODUCTS}, "top_k": 4},
     ),
     Call("GET", "/openapi.json"),
+    Call("GET", "/v1/catalog?history=0"),
+    Call("GET", "/v1/catalog/feature_group/product.stats"),
+    Call("PUT", "/v1/catalog/event_type/click", {"object": {"keep": 50}}),
+    Call("POST", "/v1/catalog", {"objects": [{"kind": "event_type", "name": "click", "keep": 50}]}),
 ]
 
 BAD: list[tuple[Call, int, str, str | None]] = [
+    (Call("DELETE", "/v1/catalog/entity/user"), 400, "invalid_catalog", None),
+    (Call("GET", "/v1/catalog/entity/nobody"), 404, "unknown_entity", "name"),
     (Call("POST", "/v1/infer/nobody", {"context": {}}), 404, "unknown_model_id", "model_id"),
     (Call("POST", "/v1/flows/nobody", {"context": {}}), 404, "unknown_flow", "name"),
     (

@@ -6,6 +6,8 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,14 +107,93 @@ def test_ranges_are_what_the_file_says_at_every_boundary(client: httpx.Client, p
             assert _read(client, prefix + user, event, since=time, limit=1) == events[:1]
 
 
+def _query(
+    client: httpx.Client, users: Sequence[str], events: Sequence[str], **bounds: int
+) -> dict[str, dict[str, list[tuple[str, int]]]]:
+    body = {"user_ids": users, "events": events, **bounds}
+    reply = client.post("/v1/interactions/query", json=body)
+    assert reply.status_code == 200, reply.text
+    return {
+        user: {
+            event: [(each["product_id"], each["timestamp"]) for each in found]
+            for event, found in lists.items()
+        }
+        for user, lists in reply.json()["interactions"].items()
+    }
+
+
+def _differs(
+    client: httpx.Client, user: str, event: str, expected: object, **bounds: int
+) -> list[object]:
+    """Return how the first and the shuffled load differ from what is expected, in one query."""
+    found = _query(client, [user, f"s{user}"], [event], **bounds)
+    return [(name, event, bounds) for name in (user, f"s{user}") if found[name][event] != expected]
+
+
 def test_many_sessions_and_types_in_one_query(client: httpx.Client) -> None:
     users = sorted({user for user, _ in EXPECTED})
-    body = {"user_ids": [*users, "nobody"], "events": list(TYPES), "last": 1000}
-    found = client.post("/v1/interactions/query", json=body).json()["interactions"]
-    for user in body["user_ids"]:
-        for event in TYPES:
-            told = [(each["product_id"], each["timestamp"]) for each in found[user][event]]
-            assert told == EXPECTED.get((user, event), [])
+    users = [*users, *(f"s{user}" for user in users), "nobody"]
+    for last in (1, 2, 5, 1000):
+        found = _query(client, users, TYPES, last=last)
+        assert list(found) == users
+        for user, event in itertools.product(users, TYPES):
+            expected = EXPECTED.get((user.removeprefix("s"), event), [])
+            assert found[user][event] == expected[:last], (user, event, last)
+
+
+def test_every_count_of_every_session_is_what_the_file_says(client: httpx.Client) -> None:
+    wrong = []
+    for (user, event), events in EXPECTED.items():
+        for k in range(1, len(events) + 2):
+            wrong += _differs(client, user, event, events[:k], last=k)
+    assert wrong == []
+
+
+def test_every_boundary_of_every_session_is_what_the_file_says(client: httpx.Client) -> None:
+    wrong = []
+    for (user, event), events in EXPECTED.items():
+        for time in sorted({time for _, time in events}):
+            at = [each for each in events if each[1] == time]
+            wrong += _differs(client, user, event, at, since=time, until=time)
+            before = [each for each in events if each[1] < time]
+            wrong += _differs(client, user, event, before, until=time - 1)
+            after = [each for each in events if each[1] > time]
+            wrong += _differs(client, user, event, after, since=time + 1)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
+def test_a_limit_takes_the_newest_of_a_range(client: httpx.Client, prefix: str) -> None:
+    for (user, event), events in EXPECTED.items():
+        times = sorted({time for _, time in events})
+        since, until = times[len(times) // 4], times[-1 - len(times) // 4]
+        within = [each for each in events if since <= each[1] <= until]
+        bounds = {"since": since, "until": until}
+        for limit in sorted({1, 2, max(len(within) - 1, 1), max(len(within), 1), len(within) + 1}):
+            found = _read(client, prefix + user, event, **bounds, limit=limit)
+            assert found == within[:limit], (user, event, bounds, limit)
+
+
+def test_the_sessions_have_what_these_tests_are_about() -> None:
+    assert Counter(each.event for each in _sessions()) == {"clicks": 800, "carts": 52, "orders": 10}
+    at_once = [
+        (one, other)
+        for events in EXPECTED.values()
+        for one, other in itertools.pairwise(events)
+        if one[1] == other[1]
+    ]
+    assert at_once, "no two events of one millisecond"
+    assert all(one[0] > other[0] for one, other in at_once)
+
+
+def test_the_catalog_is_valid_and_its_schema_versions_are_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "catalog"
+    shutil.copytree(OTTO, folder)
+    command = [sys.executable, "-m", "kirana", "check", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is valid" in done.stdout
+    assert "would publish schema version" not in done.stdout
 
 
 def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:

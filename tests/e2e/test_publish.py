@@ -113,3 +113,89 @@ def test_publishes_under_load_fail_and_mix_nothing(placed: tuple[httpx.Client, P
     command = [sys.executable, "-m", "kirana", "apply", str(folder)]
     applied = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "nothing has changed" in applied.stdout
+
+
+def _together(flow: dict[str, Any], ranker: dict[str, Any], number: int) -> dict[str, Any]:
+    """Both objects as one revision: the scores tell that of the ranker, their count the flow's."""
+    top = {**flow["nodes"]["top"], "with": {"k": _length(number)}}
+    return {
+        "objects": [{**flow, "nodes": {**flow["nodes"], "top": top}}, _scored(ranker, number)],
+        "expected_revision": number - 1,
+    }
+
+
+def _length(revision: int) -> int:
+    return 1 + revision % 3
+
+
+def _ranks_on(url: str, revision: int) -> bool:
+    """Whether a door answers on a revision: an inferflow, and a flow that has it as a node."""
+    inferred = httpx.post(f"{url}/v1/infer/ranker", json=INFER, timeout=30).json()
+    listed = httpx.post(f"{url}/v1/flows/for_you", json=FLOW, timeout=30).json()
+    return bool(
+        inferred["revision"] == listed["revision"] == revision
+        and inferred["scores"] == [revision] * len(INFER["context"]["product_id"])
+        and listed["output"]["scores"] == [revision] * _length(revision)
+    )
+
+
+def test_objects_of_one_revision_go_live_together(placed: tuple[httpx.Client, Path]) -> None:
+    client, folder = placed
+    base = str(client.base_url).rstrip("/")
+    found = wait_for(
+        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
+        "two direct ports",
+    )
+    doors = [base, *(each["url"] for each in found)]
+    ranker = client.get("/v1/catalog/inferflow/ranker").json()["object"]
+    flow = client.get("/v1/catalog/flow/for_you").json()
+    number = flow["revision"] + 1
+    path = f"{base}/v1/catalog"
+    first = httpx.post(path, json=_together(flow["object"], ranker, number), timeout=30)
+    assert first.json() == {"revision": number}, first.text
+    wait_for(lambda: all(_ranks_on(url, number) for url in doors), "all are on the first")
+    with (
+        Load(base, "/v1/flows/for_you", FLOW) as front,
+        Load(doors[1], "/v1/flows/for_you", FLOW) as one,
+        Load(doors[2], "/v1/flows/for_you", FLOW) as other,
+    ):
+        for revision in range(number + 1, number + 1 + PUBLISHES):
+            body = _together(flow["object"], ranker, revision)
+            reply = httpx.post(path, json=body, timeout=30)
+            assert reply.json() == {"revision": revision}, reply.text
+            for url in doors:
+                wait_for(
+                    lambda url=url, now=revision: _ranks_on(url, now),
+                    f"{url} is on revision {revision}",
+                    timeout_s=10,
+                )
+    for load in (front, one, other):
+        assert load.failed == []
+        revisions = {revision for revision, _ in load.seen}
+        assert len(revisions) > PUBLISHES // 2
+        wrong = [
+            (revision, scores)
+            for revision, scores in load.seen
+            if scores != [revision] * _length(revision)
+        ]
+        assert wrong == []
+    command = [sys.executable, "-m", "kirana", "apply", str(folder)]
+    applied = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "nothing has changed" in applied.stdout
+
+
+def test_a_publish_that_comes_second_is_refused_and_changes_nothing(
+    placed: tuple[httpx.Client, Path],
+) -> None:
+    client, folder = placed
+    ranker = client.get("/v1/catalog/inferflow/ranker").json()
+    before = (folder / "shop.yaml").read_text()
+    live = client.get("/v1/catalog").json()["revision"]
+    body = {"object": _scored(ranker["object"], 1), "expected_revision": live - 1}
+    late = client.put("/v1/catalog/inferflow/ranker", json=body)
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "conflict")
+    broken = {**ranker["object"], "score": "p_click +"}
+    wrong = client.put("/v1/catalog/inferflow/ranker", json={"object": broken})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_catalog")
+    assert client.get("/v1/catalog").json()["revision"] == live
+    assert (folder / "shop.yaml").read_text() == before

@@ -52,8 +52,14 @@ Case = Callable[[Start], list[str]]
 
 
 def _an_unknown_feature_store(start: Start) -> list[str]:
-    start.environment["KIRANA_FEATURES"] = "rediss://localhost"
-    return ["features", "rediss://localhost"]
+    start.environment["KIRANA_FEATURES"] = "mongo://localhost"
+    return ["features", "mongo://localhost"]
+
+
+def _a_redis_that_is_away(start: Start) -> list[str]:
+    (port,) = quiet_ports(1)
+    start.environment["KIRANA_FEATURES"] = f"redis://127.0.0.1:{port}"
+    return ["features", f"redis://127.0.0.1:{port}", "does not answer"]
 
 
 def _an_unknown_interaction_store(start: Start) -> list[str]:
@@ -102,6 +108,7 @@ def _a_file_that_is_no_configuration(start: Start) -> list[str]:
 
 CASES: list[Case] = [
     _an_unknown_feature_store,
+    _a_redis_that_is_away,
     _an_unknown_interaction_store,
     _a_missing_model_file,
     _a_taken_port,

@@ -10,6 +10,7 @@ from kirana.errors import (
     CatalogError,
     ConfigurationError,
     Conflict,
+    ConnectionLost,
     DeadlineExceeded,
     InvalidInput,
     KiranaError,
@@ -33,6 +34,7 @@ ERRORS = [
     (NodeError("for_you", "ranked", "no answer"), "node_failed"),
     (Unavailable("gone"), "unavailable"),
     (StoreFull("full"), "store_full"),
+    (ConnectionLost("lost"), "connection_lost"),
     (DeadlineExceeded("late"), "deadline_exceeded"),
 ]
 each_error = pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from kirana.serve_environment import free_ports
 from kirana.settings import PREFIX, Settings
 from kirana.stores import open_feature_store
 from kirana.stores.lmdb_environment import FORMAT
-from tests.support import publish, write_shop
+from tests.support import ByOrder, publish, write_shop
 
 HERE = "127.0.0.1"
 ELSEWHERE = "192.0.2.1"
@@ -193,7 +193,7 @@ class TestStores:
     async def test_what_is_stored_stays(self, folder: Path) -> None:
         settings = settings_of(folder)
         store = open_feature_store(settings.features)
-        await store.put([b"a"], [b"1"], lambda value: (1, False))
+        await store.put([b"a"], [b"1"], ByOrder(lambda value: (1, False)))
         await check_stores(settings)
         assert await store.get([b"a"]) == [b"1"]
         await store.close()

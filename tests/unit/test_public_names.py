@@ -20,7 +20,7 @@ PUBLIC = {
     "kirana.inferflow": {"InferRequest", "InferResult", "Inferer"},
     "kirana.interactions": {"Event", "InteractionQuery", "InteractionSource", "Interactions"},
     "kirana.models": {"ModelRunner"},
-    "kirana.stores": {"FeatureStore", "Order", "open_feature_store"},
+    "kirana.stores": {"FeatureStore", "ValueReader", "open_feature_store"},
 }
 
 

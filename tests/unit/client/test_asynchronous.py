@@ -86,6 +86,30 @@ async def test_what_may_have_been_done_is_not_repeated(
     assert len(transport.sent) == 1
 
 
+HAPROXY = Response(500, b"Internal Server Error")
+"""What Serve's HAProxy says for its own 502, 503 and 504: a replica went, or there is none."""
+
+
+async def test_a_read_is_sent_again_when_the_front_door_lost_its_replica() -> None:
+    transport = Scripted(HAPROXY, HAPROXY, DONE)
+    assert (await client_of(transport).health())["status"] == "ok"
+    assert len(transport.sent) == 3
+
+
+async def test_what_the_front_door_lost_may_have_been_done() -> None:
+    transport = Scripted(HAPROXY, DONE)
+    with pytest.raises(Unavailable):
+        await client_of(transport).put_object("entity", "x", {})
+    assert len(transport.sent) == 1
+
+
+async def test_an_error_of_kirana_itself_is_not_sent_again() -> None:
+    transport = Scripted(refused(500, "internal"), DONE)
+    with pytest.raises(KiranaError):
+        await client_of(transport).health()
+    assert len(transport.sent) == 1
+
+
 async def test_a_write_with_its_event_time_can_be_repeated() -> None:
     reply = Response(200, pb.FeaturesPutReply(written=1).SerializeToString())
     transport = Scripted(Broken("x"), reply)

@@ -10,6 +10,7 @@ import pytest
 
 from kirana.client.http import HttpTransport
 from kirana.client.transport import Broken, NotSent, Request
+from kirana.edge.http import MAX_TIMEOUT_MS
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -32,10 +33,10 @@ async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-async def _ask(url: str, *, direct: bool = False) -> bytes:
+async def _ask(url: str, *, direct: bool = False, method: str = "POST") -> bytes:
     transport = HttpTransport(url, direct=direct, connections=4)
     try:
-        return (await transport.send(Request("POST", "/a%2Fb", {"x": "1"}, b"{}"), 5.0)).body
+        return (await transport.send(Request(method, "/a%2Fb", {"x": "1"}, b"{}"), 5.0)).body
     finally:
         await transport.close()
 
@@ -55,10 +56,57 @@ async def test_a_request_goes_out_as_it_is_given() -> None:
     assert "content-type: application/json" in heads[0]
 
 
+async def test_a_deadline_is_one_that_kirana_takes() -> None:
+    heads = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        await _reply(writer, b"done")
+        writer.close()
+
+    async with _listening(handler) as url:
+        for timeout_s in (1e-6, 3600.0):
+            transport = HttpTransport(url, direct=False, connections=4)
+            try:
+                await transport.send(Request("GET", "/a"), timeout_s)
+            finally:
+                await transport.close()
+    sent = [int(head.split("x-kirana-timeout-ms: ")[1].split()[0]) for head in heads]
+    assert sent == [1, MAX_TIMEOUT_MS]
+
+
 async def test_a_connection_that_breaks_may_have_been_carried_out() -> None:
     async with _listening(_hang_up) as url:
         with pytest.raises(Broken):
             await _ask(url)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_what_may_have_been_carried_out_is_not_sent_again(method: str) -> None:
+    heads = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with _listening(handler) as url:
+        with pytest.raises(Broken):
+            await _ask(url, method=method)
+    assert len(heads) == 1
+
+
+async def test_a_replica_that_dies_with_a_request_may_have_carried_it_out() -> None:
+    servers: list[asyncio.Server] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        servers[0].close()
+        writer.close()
+
+    servers.append(await asyncio.start_server(handler, "127.0.0.1", 0))
+    port = servers[0].sockets[0].getsockname()[1]
+    with pytest.raises(Broken):
+        await _ask(f"http://127.0.0.1:{port}", method="PUT")
 
 
 async def test_where_nobody_listens_nothing_was_sent() -> None:
@@ -84,3 +132,43 @@ async def test_direct_ports_are_asked_for_and_used() -> None:
 
         async with _listening(front) as url:
             assert await _ask(url, direct=True) == b"direct"
+
+
+async def test_direct_ports_are_found_though_the_first_call_was_given_up() -> None:
+    asked = asyncio.Event()
+
+    async def direct(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await _reply(writer, b"direct")
+        writer.close()
+
+    async with _listening(direct) as port:
+
+        async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not asked.is_set():
+                asked.set()
+                await reader.read()
+            elif head.startswith(b"GET /v1/endpoints"):
+                body = b'{"endpoints": [{"replica": "a", "url": "%s"}]}' % port.encode()
+                await _reply(writer, body)
+            else:
+                await _reply(writer, b"front")
+            writer.close()
+
+        async with _listening(front) as url:
+            transport = HttpTransport(url, direct=True, connections=4)
+            try:
+                first = asyncio.create_task(transport.send(Request("GET", "/a"), 5.0))
+                await asked.wait()
+                first.cancel()
+                await asyncio.gather(first, return_exceptions=True)
+                said = b""
+                for _ in range(100):
+                    said = (await transport.send(Request("GET", "/a"), 5.0)).body
+                    if said == b"direct":
+                        break
+                    await asyncio.sleep(0.05)
+                assert said == b"direct"
+            finally:
+                await transport.close()

@@ -15,7 +15,7 @@ from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
 from kirana.interactions.service import InteractionService
 from kirana.interactions.store import Retention
-from kirana.stores import Order
+from kirana.stores import ValueReader
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.unit.edge.conftest import client_of
 
@@ -26,7 +26,7 @@ class NoFeatures:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         raise Unavailable("the features are down")
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         raise Unavailable("the features are down")
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.stores import FeatureStore, open_feature_store
-from tests.support import SHOP, Shop, publish, write_shop
+from tests.support import SHOP, ByOrder, Shop, publish, write_shop
 
 NOW_MS = 1_700_000_000_000
 TTL_MS = 7 * 86_400_000
@@ -255,7 +255,9 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
     await service.delete("product.stats", ["1"], np.array([NOW_MS], dtype=np.uint64), 1)
-    await store.put([b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], lambda value: (0, False))
+    await store.put(
+        [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
+    )
     rows = await get(service, ["1", "2"])
     assert status(rows) == [Status.MISSING, Status.CORRUPT]
     assert rows.age_ms["stats"].tolist() == [-1, -1]
@@ -438,7 +440,7 @@ async def test_a_version_that_is_nowhere_is_looked_up_once(
     (value,) = await store.get([b"f:product.stats:1"])
     assert value is not None
     strange = value[:2] + (9).to_bytes(2, "little") + value[4:]
-    await store.put([b"f:product.stats:1"], [strange], lambda value: (0, False))
+    await store.put([b"f:product.stats:1"], [strange], ByOrder(lambda value: (0, False)))
     asked = catalog.asked
     for _ in range(3):
         rows = await get(service, ["1"])

@@ -22,7 +22,7 @@ from kirana.features.source import FeatureWrite
 from kirana.features.values import column_of
 from kirana.inferflow import InferRequest, InferResult
 from kirana.inferflow.engine import InferflowService
-from kirana.stores import Order
+from kirana.stores import ValueReader
 from tests.support import (
     SHOP,
     SHOP_WEIGHTS,
@@ -540,7 +540,9 @@ async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop
         async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
             raise Unavailable("down")
 
-        async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Order) -> int:
+        async def put(
+            self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader
+        ) -> int:
             raise Unavailable("down")
 
         async def close(self) -> None:

@@ -18,6 +18,7 @@ import pytest
 from kirana.errors import ConfigurationError, KiranaError
 from kirana.stores.lmdb import LmdbFeatureStore
 from kirana.stores.lmdb_environment import Environment, open_environment
+from tests.support import ByOrder
 
 SMALL = 1 << 20
 TIMEOUT_S = 60
@@ -376,10 +377,11 @@ async def test_the_feature_store_sees_what_another_process_wrote(
     script = (
         "import asyncio, sys\n"
         "from kirana.stores import open_feature_store\n"
+        "from tests.support import ByOrder\n"
         "async def main():\n"
         "    store = open_feature_store(sys.argv[1])\n"
         "    rows = {f'{at}'.encode(): b'x' * 1000 for at in range(20_000)}\n"
-        "    await store.put(list(rows), list(rows.values()), lambda value: (1, False))\n"
+        "    await store.put(list(rows), list(rows.values()), ByOrder(lambda value: (1, False)))\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
@@ -391,7 +393,7 @@ async def test_the_feature_store_sees_what_another_process_wrote(
     )
     assert done.returncode == 0
     assert await ours.get([b"0", b"19999", b"20000"]) == [b"x" * 1000, b"x" * 1000, None]
-    assert await ours.put([b"0"], [b"new"], lambda value: (2, False)) == 1
+    assert await ours.put([b"0"], [b"new"], ByOrder(lambda value: (2, False))) == 1
     await ours.close()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from kirana.errors import Unavailable
 from kirana.stores import open_feature_store
+from tests.support import ByOrder
 
 
 def order(stored: bytes) -> tuple[int, bool]:
@@ -14,7 +15,7 @@ def order(stored: bytes) -> tuple[int, bool]:
 
 async def test_another_store_shares_nothing() -> None:
     one, other = open_feature_store("memory://"), open_feature_store("memory://")
-    assert await one.put([b"a"], [b"1"], order) == 1
+    assert await one.put([b"a"], [b"1"], ByOrder(order)) == 1
     assert await other.get([b"a"]) == [None]
 
 
@@ -23,16 +24,16 @@ async def test_within_a_call_an_empty_value_is_a_value_too() -> None:
         return -len(stored), False
 
     store = open_feature_store("memory://")
-    await store.put([b"a"], [b"long"], shortest)
-    assert await store.put([b"a", b"a"], [b"", b"1"], shortest) == 1
+    await store.put([b"a"], [b"long"], ByOrder(shortest))
+    assert await store.put([b"a", b"a"], [b"", b"1"], ByOrder(shortest)) == 1
     assert await store.get([b"a"]) == [b""]
 
 
 async def test_a_closed_store_neither_reads_nor_writes() -> None:
     store = open_feature_store("memory://")
-    await store.put([b"a"], [b"1"], order)
+    await store.put([b"a"], [b"1"], ByOrder(order))
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
         await store.get([b"a"])
     with pytest.raises(Unavailable, match="closed"):
-        await store.put([b"a"], [b"2"], order)
+        await store.put([b"a"], [b"2"], ByOrder(order))

@@ -1,0 +1,44 @@
+"""A circuit breaker: a database that does not answer is left alone for a while.
+
+Without it every request would wait for the whole timeout while a database is away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kirana.errors import Unavailable
+
+FAILURES = 3
+PAUSE_S = 1.0
+
+
+class Breaker:
+    """Opens after `FAILURES` in a row; then one caller in `PAUSE_S` may try again."""
+
+    def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._clock = clock
+        self._failures = 0
+        self._closed_until = 0.0
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= FAILURES
+
+    def check(self) -> None:
+        """Raise `Unavailable` at once while the database is left alone."""
+        if not self.open:
+            return
+        now = self._clock()
+        if now < self._closed_until:
+            raise Unavailable(f"{self._what} did not answer, and is left alone for a moment")
+        self._closed_until = now + PAUSE_S
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self) -> None:
+        self._failures += 1
+        self._closed_until = self._clock() + PAUSE_S

@@ -1,0 +1,15 @@
+"""Real servers, started once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.redis_servers import RedisServers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServers]:
+    with RedisServers(tmp_path_factory.mktemp("redis")) as started:
+        yield started

@@ -1,0 +1,188 @@
+"""What only Redis does: expiry, codecs in the guard, and being away, frozen, or back and empty."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from kirana.codecs import CODECS, Codec, Column
+from kirana.errors import ConfigurationError, Unavailable
+from kirana.features import FeatureQuery
+from kirana.features.service import FeatureService
+from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores.breaker import FAILURES, PAUSE_S, Breaker
+from kirana.stores.redis import MIN_GRACE_S
+from tests.redis_servers import RedisServers
+from tests.support import open_shop, publish, write_shop
+
+NOW_MS = 1_900_000_000_000
+HOUR_MS = 3_600_000
+GROUP = FeatureGroup(
+    "product.g",
+    Entity("product", (Key("product_id"),)),
+    HOUR_MS,
+    "packed",
+    (SchemaVersion("product.g", 1, (Feature("title", "string"),)),),
+)
+
+
+def row(codec: Codec, text: str, event_time_ms: int = NOW_MS) -> bytes:
+    columns = {"title": Column(np.array([text], dtype=object))}
+    times = np.array([event_time_ms], dtype=np.uint64)
+    return codec.encode(GROUP, GROUP.current, columns, times)[0]
+
+
+def tombstone(codec: Codec, event_time_ms: int) -> bytes:
+    times = np.array([event_time_ms], dtype=np.uint64)
+    return codec.tombstones(times, NOW_MS // 1000 + 3600)[0]
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[FeatureStore]:
+    store = open_feature_store(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(asked: Callable[[], object], what: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await asked()  # type: ignore[misc]
+                return
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", CODECS)
+async def test_a_row_outlives_its_expiry_a_little(servers: RedisServers, name: str) -> None:
+    url, codec = servers.empty("redis 7"), CODECS[name]
+    async with opened(url) as store:
+        await store.put([b"f:a"], [row(codec, "x")], codec)
+    with redis.Redis.from_url(url) as client:
+        grace_ms = max(HOUR_MS // 10, MIN_GRACE_S * 1000)
+        assert client.pexpiretime("f:a") == NOW_MS + HOUR_MS + grace_ms
+
+
+@pytest.mark.parametrize("kind", ["redis 6.2", "redis 7", "redis cluster"])
+@pytest.mark.parametrize("name", CODECS)
+async def test_event_time_orders_rows_of_every_codec(
+    servers: RedisServers, kind: str, name: str
+) -> None:
+    codec = CODECS[name]
+    async with opened(servers.empty(kind)) as store:
+        key = b"f:product.g:1"
+        for value, written in (
+            (row(codec, "a;1;2;3;4,\\"), 1),
+            (row(codec, "older", NOW_MS - 1), 0),
+            (row(codec, "of the same time"), 1),
+            (tombstone(codec, NOW_MS), 1),
+            (row(codec, "later, but not than the delete"), 0),
+            (row(codec, "newer", NOW_MS + 1), 1),
+        ):
+            assert await store.put([key], [value], codec) == written
+        assert await store.get([key]) == [row(codec, "newer", NOW_MS + 1)]
+
+
+async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServers) -> None:
+    port = servers.start()
+    async with opened(f"redis://127.0.0.1:{port}?socket_timeout=0.1") as store:
+        assert await store.get([b"a"]) == [None]
+        servers.process(port).send_signal(signal.SIGSTOP)
+        for _ in range(FAILURES):
+            with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+                await store.get([b"a"])
+        with pytest.raises(Unavailable, match="left alone"):
+            await store.get([b"a"])
+        servers.process(port).send_signal(signal.SIGCONT)
+        await until(lambda: store.get([b"a"]), "it answers again")
+
+
+async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
+    port, codec = servers.start(), CODECS["packed"]
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        await store.put([b"a"], [row(codec, "x")], codec)
+        servers.kill(port)
+        with pytest.raises(Unavailable):
+            await store.put([b"a"], [row(codec, "y")], codec)
+        servers.start(port=port)
+        await until(lambda: store.get([b"a"]), "it answers again")
+        assert await store.get([b"a"]) == [None]
+        assert await store.put([b"a"], [row(codec, "z")], codec) == 1
+
+
+async def test_a_failover_under_sentinel(servers: RedisServers) -> None:
+    codec = CODECS["packed"]
+    async with opened(servers.empty("sentinel")) as store:
+        await store.put([b"a"], [row(codec, "x")], codec)
+        old = servers.master()
+        servers.kill(old)
+        await until(lambda: store.put([b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master")
+        assert servers.master() != old
+        assert await store.get([b"a"]) == [row(codec, "y", NOW_MS + 5)]
+
+
+async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
+    servers: RedisServers, tmp_path: Path
+) -> None:
+    port = servers.start()
+    folder = write_shop(tmp_path / "shop")
+    publish(folder)
+    shop = open_shop(folder)
+    service = FeatureService(open_feature_store(f"redis://127.0.0.1:{port}"), shop.source)
+    query = [FeatureQuery("product", ["1"], matrix=("stats.ctr",))]
+    (rows,) = await service.read(query, shop.revision)
+    assert rows.status["stats"].tolist() == [1]
+    servers.kill(port)
+    (rows,) = await service.read(query, shop.revision)
+    assert rows.status["stats"].tolist() == [3]
+    assert rows.matrix.tolist() == [[0.5]]
+    await service.close()
+    await shop.close()
+
+
+def test_a_breaker_lets_one_caller_try_again() -> None:
+    now = [0.0]
+    breaker = Breaker("it", clock=lambda: now[0])
+    for _ in range(FAILURES):
+        breaker.check()
+        breaker.failed()
+    with pytest.raises(Unavailable):
+        breaker.check()
+    now[0] += PAUSE_S
+    breaker.check()
+    with pytest.raises(Unavailable):
+        breaker.check()
+    breaker.succeeded()
+    breaker.check()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://", "is not host:port"),
+        ("redis://a:b", "is not host:port"),
+        ("redis://a:1,b:2", "redis\\+cluster"),
+        ("redis://a:1/x", "no number of a database"),
+        ("redis://a:1?timeout=1", "unknown option 'timeout'"),
+        ("redis://a:1?socket_timeout=x", "socket_timeout must be a number"),
+        ("redis+sentinel://a:1", "name of the master"),
+        ("redis+cluster://a:1/3", "no numbered databases"),
+        ("redis://:secret@a:99999", "is not host:port"),
+    ],
+)
+def test_a_url_that_is_wrong_says_why(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        open_feature_store(url)
+    assert caught.value.field == "features"
+    assert "secret" not in caught.value.message

