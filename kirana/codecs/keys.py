@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
             field=f"{field}[{at}]",
         )
     if key.dtype == "string":
-        texts = [*map(str, ids)]
+        texts = cast(list[str], list(ids)) if kinds == {str} else [*map(str, ids)]
     else:
         texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
     if not "".join(texts).isascii():
@@ -154,7 +155,11 @@ def check_lengths(texts: Sequence[str], *, field: str) -> None:
     """Refuse a key text of more than `MAX_KEY_BYTES`."""
     if not texts:
         return
-    if max(map(len, texts)) <= MAX_KEY_BYTES and "".join(texts).isascii():
+    longest = max(map(len, texts))
+    # no character takes more than four bytes: short ones need no closer look
+    if longest * 4 <= MAX_KEY_BYTES:
+        return
+    if longest <= MAX_KEY_BYTES and "".join(texts).isascii():
         return
     for at, text in enumerate(texts):
         size = len(text.encode())
