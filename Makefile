@@ -26,7 +26,9 @@ endif
 	@$(BIN)/python -m pytest $(TESTS)
 
 test-setup: $(DEVELOPMENT) ## Install what the tests need
-	@command -v curl wrk redis-server openssl | wc -l | grep -q 4 || $(MAKE) --no-print-directory apt
+	@for each in $(APT); do \
+	  command -v $$each >/dev/null || exec $(MAKE) --no-print-directory apt; \
+	done
 
 APT := curl wrk redis-server openssl
 
