@@ -12,8 +12,11 @@ import yarl
 
 from kirana.client.balancer import Balancer
 from kirana.client.transport import Broken, NotSent, Request, Response, timeout_ms
+from kirana.errors import InvalidInput
 
 CONTENT_TYPE = "application/x-protobuf"
+CONNECT_S = 1.0
+"""A host that does not even take the connection is left for another."""
 FOLLOW_S = 1.0
 """How often the live direct ports are asked for; at once when one fails."""
 
@@ -32,6 +35,8 @@ class HttpTransport:
     """Implements `Transport`. Without `direct` everything goes through the front door."""
 
     def __init__(self, url: str, *, direct: bool, connections: int) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidInput(f"'{url}' is not like http://127.0.0.1:8000", field="url")
         self._url = url.rstrip("/")
         self._balancer = Balancer(self._url)
         self._connections = connections
@@ -56,10 +61,11 @@ class HttpTransport:
                     request.method, url, data=request.body, headers=headers, allow_redirects=False
                 ) as reply:
                     return Response(reply.status, await reply.read())
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             self._left(target.url)
             self._balancer.failed(target)
-            raise NotSent(str(error.os_error.strerror or error.os_error)) from error
+            reason = getattr(error, "os_error", None)
+            raise NotSent(getattr(reason, "strerror", None) or str(error)) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             self._left(target.url)
             self._balancer.failed(target)
@@ -73,7 +79,7 @@ class HttpTransport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections),
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )

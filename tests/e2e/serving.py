@@ -77,10 +77,10 @@ class Serving:
 
 def listening_on(url: str) -> psutil.Process:
     """Return the process that listens on the port of a URL."""
-    port = httpx.URL(url).port
+    address = (httpx.URL(url).host, httpx.URL(url).port)
     (found,) = (
         each.pid
         for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port
+        if each.status == psutil.CONN_LISTEN and each.laddr and tuple(each.laddr) == address
     )
     return psutil.Process(found)

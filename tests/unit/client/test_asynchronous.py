@@ -126,6 +126,12 @@ async def test_the_same_event_again_is_the_same_event() -> None:
     assert await client_of(transport).add_interactions([Event("7", "click", "1", 5)]) == 1
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://a"])
+def test_a_url_is_one_of_http(url: str) -> None:
+    with pytest.raises(InvalidInput, match="is not like http://"):
+        AsyncClient(url)
+
+
 async def test_attempts_come_to_an_end() -> None:
     transport = Scripted(NotSent("nobody listens"))
     with pytest.raises(Unavailable, match="nobody listens"):
