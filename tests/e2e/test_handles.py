@@ -114,7 +114,8 @@ def _metrics_url(cluster: RayCluster) -> str:
 
 def test_calls_by_handle_are_counted_as_such(cluster: RayCluster) -> None:
     with httpx.Client(base_url=cluster.url, timeout=30) as client:
-        assert client.get(SHELF).status_code == 200
+        # the test before has taken the ranker away for a while
+        wait_for(lambda: _answers(client, SHELF), "the ranker is back")
     url = _metrics_url(cluster)
 
     def counted() -> bool:
