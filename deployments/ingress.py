@@ -26,6 +26,9 @@ from kirana.preflight import bind_first
 MOVING_S = 2.0
 """How long a replica that goes still takes requests: until all have seen that it was withdrawn."""
 
+FINISH_S = 20.0
+"""How long requests on the direct port have to end after that, at least."""
+
 logger = logging.getLogger("kirana.ingress")
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -71,7 +74,8 @@ class Ingress:
             return None
         host = settings.direct_host or node_address()
         listening = bind_first(host, settings.direct_range)
-        direct = DirectPort(self._edge, listening, finish_s=settings.timeout_ms / 1000)
+        finish_s = max(settings.timeout_ms / 1000, FINISH_S)
+        direct = DirectPort(self._edge, listening, finish_s=finish_s)
         await direct.started()
         shown = _own_address() if host in _EVERY_ADDRESS else host
         shown = f"[{shown}]" if ":" in shown else shown
@@ -120,6 +124,10 @@ class Ingress:
 def _own_address() -> str:
     """Return the address that other machines see; no packet is sent for it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            # no route leads out of this machine
+            return node_address()
         address: str = probe.getsockname()[0]
         return address

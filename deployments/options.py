@@ -10,8 +10,8 @@ OPTIONS: dict[str, Any] = {
     # replicas are asynchronous: the default of 5 would leave them idle
     "max_ongoing_requests": 512,
     "health_check_period_s": 5,
-    # Serve's own drain, then that of the direct port
-    "graceful_shutdown_timeout_s": 20,
+    # Serve's own drain, then that of the direct port (see `deployments.ingress.FINISH_S`)
+    "graceful_shutdown_timeout_s": 40,
     # what is wrong with a configuration stays wrong: a few attempts, then its message
     "max_constructor_retry_count": 2,
     "logging_config": {"enable_access_log": False, "log_level": "WARNING"},

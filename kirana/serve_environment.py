@@ -59,6 +59,8 @@ def cluster_environment(token_file: Path) -> dict[str, str]:
         **REQUIRED,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
+        # Ray's 30 s would leave a replica's own port no time for its drain
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         **_SMALL,
     }
 

@@ -25,7 +25,9 @@ def env(
     directory: CatalogDirectory, features: FeatureStoreUrl = None, models: ModelRoot = None
 ) -> None:
     """Print what to set before 'ray start', on every node: eval "$(kirana env DIR)"."""
-    settings = local_settings(directory, as_urls(models, features))
+    # with a catalog among them they come from this command, perhaps for another directory
+    given = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
+    settings = local_settings(directory, as_urls(models, features), environment=given)
     values = cluster_environment(_token_file(directory))
     for name in ("catalog", "features", "interactions", "models"):
         values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)

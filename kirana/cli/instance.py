@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -104,7 +104,9 @@ class Instance:
             return 0
         left = _left_over(state)
         for process in left:
-            process.kill()
+            # it may have ended with another one that was just killed
+            with suppress(psutil.Error):
+                process.kill()
         psutil.wait_procs(left, timeout=5)
         shutil.rmtree(state.folder, ignore_errors=True)
         self._state_file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ from urllib.parse import quote
 import typer
 
 from kirana.errors import ConfigurationError
-from kirana.settings import Settings, read_settings
+from kirana.settings import PREFIX, Settings, read_settings
+from kirana.stores.url import folder_of
 
 CatalogDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The catalog: a directory of YAML files.")
@@ -28,12 +30,16 @@ FeatureStoreUrl = Annotated[
 
 
 def local_settings(
-    directory: Path, options: Mapping[str, Any], file: Mapping[str, Any] | None = None
+    directory: Path,
+    options: Mapping[str, Any],
+    file: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Return settings for a directory: options, else variables, else a file, else folders in it.
 
-    Raises `ConfigurationError` if there is no such directory.
+    Raises `ConfigurationError` if there is no such directory, or the variables are of another.
     """
+    environment = os.environ if environment is None else environment
     directory = directory.resolve()
     if not directory.is_dir():
         raise ConfigurationError(f"there is no directory {directory}")
@@ -44,7 +50,14 @@ def local_settings(
         "interactions": f"lmdb://{here}/.kirana/data/interactions",
         "models": f"file://{here}/models",
     }
-    return read_settings({**inside, **(file or {})}, options=options)
+    named = environment.get(f"{PREFIX}CATALOG", "")
+    if named.startswith("dir://") and folder_of(named, "dir", setting="catalog") != directory:
+        # 'eval "$(kirana env OTHER)"' was run here: nothing of this directory must go there
+        raise ConfigurationError(
+            f"KIRANA_CATALOG is {named}, not {directory}: unset it and the other KIRANA_* "
+            f'variables, or run: eval "$(kirana env {directory})"'
+        )
+    return read_settings({**inside, **(file or {})}, environment, options=options)
 
 
 def as_urls(models: Path | None = None, features: str | None = None) -> dict[str, str]:

@@ -130,3 +130,22 @@ def test_a_directory_that_is_not_there_is_one_line_and_nothing_to_eval(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: there is no directory {tmp_path}/nothing\n"
     assert not (tmp_path / "nothing").exists()
+
+
+def test_another_directory_is_named_anew_and_never_mixed(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    variables |= {"KIRANA_CATALOG": f"dir://{one}", "KIRANA_FEATURES": "memory://"}
+    found = subprocess.run(
+        [*KIRANA, "env", str(other)], capture_output=True, text=True, check=True, env=variables
+    )
+    assert f"KIRANA_CATALOG=dir://{other}" in found.stdout
+    assert f"KIRANA_FEATURES=lmdb://{other}" in found.stdout
+    refused = subprocess.run(
+        [*KIRANA, "check", str(other)], capture_output=True, text=True, check=False, env=variables
+    )
+    assert refused.returncode == 1
+    assert f"KIRANA_CATALOG is dir://{one}, not {other}" in refused.stderr
