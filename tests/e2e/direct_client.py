@@ -61,7 +61,12 @@ class DirectClient:
         if time.monotonic() > self._asked + ASK_AGAIN_S:
             self._urls.clear()
         while not self._urls:
-            reply = httpx.get(f"{self._front_door}/v1/endpoints", timeout=TIMEOUT_S)
+            try:
+                reply = httpx.get(f"{self._front_door}/v1/endpoints", timeout=TIMEOUT_S)
+            except httpx.TransportError:
+                # the front door had sent it to the replica that was just killed
+                time.sleep(0.05)
+                continue
             self._asked = time.monotonic()
             if reply.status_code == 200:
                 self._urls = [each["url"] for each in reply.json()["endpoints"]]
