@@ -40,6 +40,7 @@ class DirectClient:
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             url = self._next()
+            reused = url in self._connections
             try:
                 connection = self._connected(url)
             except ConnectionRefusedError:
@@ -48,6 +49,12 @@ class DirectClient:
                 continue
             try:
                 connection.request("POST", path, json.dumps(body).encode())
+            except ConnectionError as error:
+                self._leave(url)
+                if reused:
+                    continue  # it was closed while nobody used it: nothing was in flight
+                raise Lost(url, error) from error
+            try:
                 reply = connection.getresponse()
                 content = reply.read()
             except (ConnectionError, http.client.HTTPException) as error:
