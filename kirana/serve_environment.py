@@ -6,8 +6,10 @@ The default Serve path is ten times slower (measured: a no-op 210 req/s, with th
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from kirana.errors import ConfigurationError
@@ -84,13 +86,31 @@ def serve_environment(folder: Path) -> dict[str, str]:
     }
 
 
+_QUIET_PORTS = range(21_000, 29_000)
+"""Below those that Linux gives to outgoing connections, above those of the replicas."""
+
+_TRIES = 1_000
+
+
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return ports, in no order, that nobody listens on now, at any address.
+
+    One that the system gives to whoever asks for any could go to an outgoing connection before
+    the server that it is meant for has started. Raises `ConfigurationError` if all are taken.
+    """
+    found: list[int] = []
+    with ExitStack() as held:
+        for port in random.sample(_QUIET_PORTS, _TRIES):
+            if len(found) == count:
+                return found
+            probe = held.enter_context(socket.socket())
+            # a port that was left a moment ago is free for a server, which says so too
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            found.append(port)
+    raise ConfigurationError(
+        f"no {count} ports of {_QUIET_PORTS.start} to {_QUIET_PORTS.stop - 1} are free"
+    )

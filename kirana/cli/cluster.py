@@ -41,22 +41,24 @@ def cluster(
     # Serve sets its own logger's level again; a filter stays
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _metrics_export_port=metrics_port,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _one_line("Ray"):
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _metrics_export_port=metrics_port,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         signal.signal(signal.SIGTERM, on_term)  # Ray has put its own handler there
         note()
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING"},
-        )
+        with _one_line("Serve"):
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": host, "port": port},
+                logging_config={"log_level": "WARNING"},
+            )
         yield
     finally:
         note()
@@ -65,6 +67,20 @@ def cluster(
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
+
+
+@contextmanager
+def _one_line(part: str) -> Iterator[None]:
+    """Raise `Unavailable` with the line that tells most of what Ray says, often a traceback."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # HAProxy's last line says only that something before it was fatal
+        told = next((each for each in lines if "cannot bind" in each), lines[-1])
+        raise Unavailable(f"{part} did not start: {told.strip()}") from error
 
 
 def deploy(settings: Settings, options: Options | None = None) -> None:

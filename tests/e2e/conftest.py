@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from demo.server import server
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 from tests.support import write_shop
 
 
@@ -20,7 +20,7 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    return quiet_ports(1)[0]
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="module")

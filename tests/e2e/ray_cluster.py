@@ -15,8 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from kirana.serve_environment import serve_environment
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports, serve_environment
 from tests.e2e.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
@@ -115,7 +114,7 @@ def _runs(process: psutil.Process) -> bool:
 @contextmanager
 def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[RayCluster]:
     """Start a Ray on ports of its own; `folder` holds HAProxy's files, its path is short."""
-    dashboard, http, gcs, client, agent = quiet_ports(5)
+    dashboard, http, gcs, client, agent = free_ports(5)
     options = {
         "dashboard-port": dashboard,
         "port": gcs,
@@ -127,7 +126,7 @@ def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[
     if not more.get("bare"):
         ours = serve_environment(folder)
         ports = [name for name in ours if name.endswith("_PORT")]
-        ours.update(zip(ports, map(str, quiet_ports(len(ports))), strict=True))
+        ours.update(zip(ports, map(str, free_ports(len(ports))), strict=True))
         more["exports"] = {**ours, **more.get("exports", {})}
     cluster = RayCluster(catalog, dashboard, http, words, **more)
     try:

@@ -18,7 +18,7 @@ from demo.server import server
 from kirana.client import AsyncClient, Client
 from kirana.errors import DeadlineExceeded, Unavailable
 from kirana.interactions import Event
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 from tests.e2e.ray_cluster import cluster_beside_others
 from tests.e2e.serving import Serving, listening_on
 from tests.e2e.shop_requests import NOW_MS, PRODUCTS, WRITES
@@ -222,7 +222,7 @@ async def test_a_deadline_is_for_all_of_a_call(serving: Serving) -> None:
 
 
 async def test_where_nothing_listens_a_call_says_so(tmp_path: Path) -> None:
-    (port,) = quiet_ports(1)
+    (port,) = free_ports(1)
     async with AsyncClient(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port} can't be reached"):
             await client.health()
@@ -232,7 +232,7 @@ def test_without_direct_ports_calls_go_through_the_front_door(tmp_path: Path) ->
     shop = write_shop(tmp_path / "shop")
     options = ("--direct-ports", "off")
     with (
-        server(shop, quiet_ports(1)[0], tmp_path / "up.log", *options) as served,
+        server(shop, free_ports(1)[0], tmp_path / "up.log", *options) as served,
         Client(str(served.client.base_url), timeout_s=20.0) as client,
     ):
         assert client.endpoints() == []

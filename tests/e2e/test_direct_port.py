@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from demo.server import server
+from kirana.serve_environment import free_ports
 from tests.e2e.direct_client import Load
-from tests.e2e.ports import quiet_ports
 from tests.e2e.ray_cluster import cluster_beside_others
 from tests.e2e.serving import Serving, listening_on
 from tests.e2e.shop_requests import WRITES
@@ -99,5 +99,5 @@ def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None
 def test_without_direct_ports_there_are_no_endpoints(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
     options = ("--direct-ports", "off")
-    with server(shop, quiet_ports(1)[0], tmp_path / "up.log", *options) as served:
+    with server(shop, free_ports(1)[0], tmp_path / "up.log", *options) as served:
         assert served.client.get("/v1/endpoints").json() == {"endpoints": []}

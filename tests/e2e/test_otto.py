@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from demo.server import server
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 
 OTTO = Path(__file__).parents[2] / "graphs" / "otto"
 TYPES = ("clicks", "carts", "orders")
@@ -54,7 +54,7 @@ def _send(client: httpx.Client, events: Sequence[Event], batch: int) -> None:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("otto") / "catalog"
     shutil.copytree(OTTO, folder)
-    with server(folder, quiet_ports(1)[0], folder / "up.log") as served:
+    with server(folder, free_ports(1)[0], folder / "up.log") as served:
         _send(served.client, _sessions(), batch=100)
         shuffled = [*_sessions("s"), *random.Random(7).sample(_sessions("s"), 400)]
         random.Random(8).shuffle(shuffled)

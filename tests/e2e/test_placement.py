@@ -15,7 +15,7 @@ import pytest
 
 from demo.server import server
 from kirana.edge.routes import ROUTES
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 from tests.e2e.prometheus import counts, figures_url
 from tests.e2e.shop_requests import BAD, READS, WRITES, Call, generated_calls
 from tests.e2e.waiting import wait_for
@@ -73,7 +73,7 @@ def _doors(folder: Path, placement: str) -> Iterator[tuple[httpx.Client, httpx.C
     """Yield a client of the front door, one of the direct port, and where the figures are."""
     log = folder / "up.log"
     shop = write_shop(folder / "shop")
-    with server(shop, quiet_ports(1)[0], log, "--placement", placement) as served:
+    with server(shop, free_ports(1)[0], log, "--placement", placement) as served:
         (endpoint,) = served.client.get("/v1/endpoints").json()["endpoints"]
         with httpx.Client(base_url=endpoint["url"], timeout=30) as direct:
             yield (

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from demo.server import server
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 from tests.e2e.shop_requests import WRITES
 from tests.e2e.waiting import wait_for
 from tests.support import write_shop
@@ -29,7 +29,7 @@ def placed(
 ) -> Iterator[tuple[httpx.Client, Path]]:
     folder = write_shop(tmp_path_factory.mktemp("publish") / "shop")
     options = ("--placement", request.param, "--replicas", "2")
-    with server(folder, quiet_ports(1)[0], folder / "up.log", *options) as served:
+    with server(folder, free_ports(1)[0], folder / "up.log", *options) as served:
         for call in WRITES:
             assert call.send(served.client).status_code == 200
         yield served.client, folder

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from kirana.cli.instance import Instance
-from tests.e2e.ports import quiet_ports
+from kirana.serve_environment import free_ports
 from tests.support import write_shop
 
 TIMEOUT_S = 60
@@ -35,7 +35,7 @@ class Start:
 
     def kirana(self, command: str) -> subprocess.CompletedProcess[str]:
         clean = {name: each for name, each in os.environ.items() if not name.startswith("KIRANA_")}
-        port = [] if "--port" in self.options else ["--port", str(quiet_ports(1)[0])]
+        port = [] if "--port" in self.options else ["--port", str(free_ports(1)[0])]
         words = [sys.executable, "-m", "kirana", command, str(self.folder), *port, *self.options]
         return subprocess.run(
             words,
@@ -57,7 +57,7 @@ def _an_unknown_feature_store(start: Start) -> list[str]:
 
 
 def _a_redis_that_is_away(start: Start) -> list[str]:
-    (port,) = quiet_ports(1)
+    (port,) = free_ports(1)
     start.environment["KIRANA_FEATURES"] = f"redis://127.0.0.1:{port}"
     return ["features", f"redis://127.0.0.1:{port}", "does not answer"]
 
@@ -123,7 +123,7 @@ CASES: list[Case] = [
 @contextmanager
 def _listening() -> Iterator[int]:
     with socket.socket() as taken:
-        port = quiet_ports(1)[0]
+        port = free_ports(1)[0]
         taken.bind(("127.0.0.1", port))
         taken.listen()
         yield port
@@ -217,3 +217,24 @@ def test_doctor_names_every_thing_that_is_wrong(start: Start) -> None:
     assert len(rows) == 3, done.stdout
     for words in expected:
         assert any(all(word in row for word in words) for row in rows), (words, done.stdout)
+
+
+_STARTS_ON = """
+import sys, tempfile
+from pathlib import Path
+from kirana.cli.cluster import cluster
+from kirana.errors import Unavailable
+with tempfile.TemporaryDirectory() as folder:
+    try:
+        with cluster("127.0.0.1", int(sys.argv[1]), int(sys.argv[2]), Path(folder), lambda: None):
+            pass
+    except Unavailable as error:
+        print(error.message)
+"""
+
+
+def test_a_port_that_is_taken_after_it_was_looked_at_is_one_line_too() -> None:
+    with _listening() as port:
+        words = [sys.executable, "-c", _STARTS_ON, str(port), str(*free_ports(1))]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    assert re.fullmatch(rf"Serve did not start: .*cannot bind .*:{port}.*\n", done.stdout), done
