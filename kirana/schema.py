@@ -43,6 +43,8 @@ def spelled(value: Any) -> Any:
 
 
 DTYPES = (*NUMERIC, "bool", "string")
+MAX_DIMENSIONS = 8
+"""Of a vector; numpy ends at 32 to 64, and people long before."""
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kirana.errors import did_you_mean
-from kirana.schema import DTYPES, KEY_DTYPES, NON_FINITE
+from kirana.schema import DTYPES, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -129,7 +129,9 @@ class KeyObject(Strict):
 class FeatureObject(Strict):
     name: Name
     dtype: Annotated[str, _one_of(DTYPES, "dtype"), _shown(DTYPES)]
-    shape: list[Annotated[int, Field(ge=1, le=65536)]] = []
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=MAX_DIMENSIONS)
+    ] = []
     """Of a vector; none for a scalar."""
     default: bool | int | float | str | list[Number] | None = None
     """Served where no value is stored; 0, false or the empty string if none is given."""

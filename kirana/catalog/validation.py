@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -163,9 +162,10 @@ class _Validation:
 
     def _event_types(self) -> dict[str, EventTypeObject]:
         types = self.named(EventTypeObject)
-        for one, other in permutations(types, 2):
-            if one.endswith(f"_{other}"):
-                document = next(d for e, d in self.of(EventTypeObject) if e.name == one)
+        for each, document in self.of(EventTypeObject):
+            one = each.name
+            ends = (one[at + 1 :] for at, character in enumerate(one) if character == "_")
+            for other in filter(types.__contains__, ends):
                 self.refuse(
                     document,
                     f"'{one}' ends like '_{other}': the stored key <user>_{one} would also be "

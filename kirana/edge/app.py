@@ -118,6 +118,10 @@ class Edge:
         if scope["type"] == "lifespan":
             await _acknowledge_lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})  # before it was accepted: a 403
+            return
         if scope["type"] != "http":
             return
         began = time.perf_counter()
@@ -186,9 +190,13 @@ class Edge:
 
     def _find(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
         segments = path_segments(scope)
-        allowed = []
+        allowed: list[str] = []
+        fixed = False
         for route in self._routes:
             if route.matches(segments):
+                if fixed and None in route.segments:
+                    continue  # `/v1/interactions/query` is a route, not a user
+                fixed = fixed or None not in route.segments
                 if route.method == scope["method"]:
                     pairs = zip(route.segments, segments, strict=True)
                     return route, tuple(value for name, value in pairs if name is None)

@@ -27,24 +27,28 @@ _CLOSE = (b"connection", b"close")
 class _Protocol(HttpToolsProtocol):
     """Bounds the head of a request, which uvicorn does not: a stranger's may have no end."""
 
-    _in_head = True
     _moved_on = False
     _head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         self._moved_on = False
         super().data_received(data)
-        if self._in_head and not self._moved_on:
+        if not self._moved_on:
+            # neither body nor a boundary came in it: a head, or what may follow the chunks
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too large.")
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._moved_on = False, True
+        self._moved_on, self._head_bytes = True, 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._moved_on = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_head, self._moved_on, self._head_bytes = True, True, 0
+        self._moved_on, self._head_bytes = True, 0
         super().on_message_complete()
 
 

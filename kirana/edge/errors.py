@@ -86,6 +86,8 @@ def _with_key(field: str, text: str, body: bytes, message_type: type[msgspec.Str
         mapping = whole[name]
     except (msgspec.DecodeError, KeyError, TypeError):
         return name
+    if not isinstance(mapping, dict):
+        return name  # it stands there twice: the last one has another shape
     for key, value in islice(mapping.items(), MAX_KEYS_TRIED):
         try:
             msgspec.convert({**whole, name: {key: value}}, message_type)

@@ -72,6 +72,9 @@ def _features_get(parsed: pb.FeaturesGet) -> messages.FeaturesGet:
 
 
 def _features_put(parsed: pb.FeaturesPut) -> messages.FeaturesPut:
+    for name, block in parsed.columns.items():
+        if not block.shape:
+            raise InvalidInput("a column has a row for each key", field=f"columns.{name}.shape")
     columns: dict[str, Any] = {
         name: from_block(each, field=f"columns.{name}") for name, each in parsed.columns.items()
     }

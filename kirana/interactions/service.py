@@ -23,6 +23,7 @@ from kirana.interactions.store import InteractionStore, Retention
 from kirana.loop import INLINE_ROWS, bounded
 
 MAX_ID_BYTES = 200
+MAX_METADATA_DEPTH = 64
 
 
 class EventTypes:
@@ -99,9 +100,24 @@ class InteractionService:
 
 def _check_metadata(metadata: dict[str, Any], field: str) -> None:
     try:
-        orjson.dumps(metadata)
+        text = orjson.dumps(metadata)
     except TypeError as error:
         raise InvalidInput(f"this can't be stored: {error}", field=field) from None
+    if text.count(b"{") + text.count(b"[") > MAX_METADATA_DEPTH and _depth(metadata) > (
+        MAX_METADATA_DEPTH
+    ):
+        raise InvalidInput(f"it is nested more than {MAX_METADATA_DEPTH} deep", field=field)
+
+
+def _depth(value: object) -> int:
+    """Return how deep lists and mappings are nested; orjson has refused what has no end."""
+    level, depth = [value], 0
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def _check_id(value: str, field: str) -> None:

@@ -29,8 +29,9 @@ class OnnxModel:
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        if not path.is_file():
-            raise ConfigurationError(f"model '{name}': there is no file {path}", field="path")
+        if not _is_file(path):
+            shown = repr(str(path))[1:200]
+            raise ConfigurationError(f"model '{name}': there is no file {shown}", field="path")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -87,3 +88,10 @@ class OnnxModel:
                 raise InvalidInput(message) from None
             raise Unavailable(message) from None
         return scores.reshape(-1)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False

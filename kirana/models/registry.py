@@ -49,7 +49,7 @@ class ModelFiles:
         path = self.root / model.path
         try:
             stat = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL
             return (path, 0, 0)
         return (path, stat.st_mtime_ns, stat.st_size)
 

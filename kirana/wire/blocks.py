@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from kirana.codecs.rows import Column
 from kirana.errors import InvalidInput
-from kirana.schema import DTYPES, NUMERIC, Array
+from kirana.schema import DTYPES, MAX_DIMENSIONS, NUMERIC, Array
 from kirana.wire.messages_pb2 import Block
 
 BOOL = "bool"
 STRING = "string"
+MAX_ELEMENTS = 1 << 48
 
 
 def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block:
@@ -49,13 +50,21 @@ def from_block(block: Block, *, field: str) -> Column:
 
     Raises `InvalidInput` for a block that contradicts itself.
     """
-    shape = tuple(block.shape)
-    size = prod(shape)
     if block.dtype not in DTYPES:
         raise InvalidInput(f"'{block.dtype}' is no dtype", field=f"{field}.dtype")
+    shape = tuple(block.shape)
+    if len(shape) > 1 + MAX_DIMENSIONS:
+        raise InvalidInput(
+            f"{len(shape)} dimensions: there are rows, and at most {MAX_DIMENSIONS}",
+            field=f"{field}.shape",
+        )
+    size = prod(shape)
+    if not size and prod(max(1, each) for each in shape) > MAX_ELEMENTS:
+        raise InvalidInput(f"nothing is that large: {list(shape)}", field=f"{field}.shape")
     if block.dtype == STRING:
+        texts = _texts(block, size, field)
         values: Array = np.empty(size, dtype=object)
-        values[:] = _texts(block, size, field)
+        values[:] = texts
         values = values.reshape(shape)
     else:
         dtype = np.dtype(np.uint8) if block.dtype == BOOL else NUMERIC[block.dtype]

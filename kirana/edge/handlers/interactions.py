@@ -48,7 +48,12 @@ class InteractionHandlers:
     async def get(self, request: HttpRequest) -> bytes:
         user_id, event = request.parameters
         query = self._query(user_id, event, **request.query(_QUERY))
-        (found,) = await self._ask([query], [user_id], [event], request.revision)
+        try:
+            (found,) = await self._interactions.query([query], request.revision)
+        except KiranaError as error:
+            at = _IN_QUERY.fullmatch(error.field or "")
+            error.field = at[2] if at else error.field
+            raise
         stays = len(found) <= INLINE_ROWS
         if request.binary_reply:
             return await bounded(stays, interactions_reply, [user_id], [event], [found])
@@ -70,7 +75,7 @@ class InteractionHandlers:
         queries = [self._query(user, event, **bounds) for user in users for event in types]
         if sum(query.limit for query in queries) > self._limits.max_cells:
             raise TooLarge("users x events x limit is too much for one call", field="user_ids")
-        found = await self._ask(queries, users, types, request.revision)
+        found = await self._ask(queries, message, request.revision)
         stays = sum(map(len, found)) <= INLINE_ROWS
         encode = interactions_reply if request.binary_reply else _reply_to_many
         return await bounded(stays, encode, users, types, found)
@@ -78,20 +83,22 @@ class InteractionHandlers:
     async def _ask(
         self,
         queries: Sequence[InteractionQuery],
-        users: Sequence[str],
-        types: Sequence[str],
+        message: InteractionsQuery,
         revision: int,
     ) -> list[Interactions]:
-        """Query users x types; an error's field is named as the request names it."""
+        """Query users x types; an error's field is the place in the request's own lists."""
         try:
             return await self._interactions.query(queries, revision)
         except KiranaError as error:
             found = _IN_QUERY.fullmatch(error.field or "")
             if found:
-                at = divmod(int(found[1]), len(types))
-                user = f"user_ids[{at[0]}]" if len(queries) > 1 else "user_id"
-                event = f"events[{at[1]}]" if len(queries) > 1 else "event"
-                error.field = user if found[2] == "user_id" else event
+                query = queries[int(found[1])]
+                users = list(map(str, message.user_ids))
+                error.field = (
+                    f"user_ids[{users.index(query.user_id)}]"
+                    if found[2] == "user_id"
+                    else f"events[{message.events.index(query.event)}]"
+                )
             raise
 
     async def delete(self, request: HttpRequest) -> bytes:
