@@ -119,7 +119,6 @@ class Edge:
             await _acknowledge_lifespan(receive, send)
             return
         if scope["type"] == "websocket":
-            await receive()
             await send({"type": "websocket.close"})  # before it was accepted: a 403
             return
         if scope["type"] != "http":
