@@ -29,11 +29,14 @@ class Publisher:
         self._buckets = _counter("kirana_request_seconds_bucket", BUCKET_TAGS, deployment)
         self._calls = _counter("kirana_calls", CALL_TAGS, deployment)
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="kirana-metrics", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="kirana-metrics", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             self._publish()
+        # what was counted since then, while the replica finished its last requests
+        self._publish()
 
     def _publish(self) -> None:
         counters = self._counters
@@ -54,6 +57,7 @@ class Publisher:
 
     def close(self) -> None:
         self._ended.set()
+        self._thread.join(INTERVAL_S)
 
 
 def _counter(name: str, tags: Tags, deployment: str) -> Any:

@@ -7,8 +7,6 @@ from typing import Any
 OPTIONS: dict[str, Any] = {
     # without a fraction the third replica of a machine with two cores would wait for ever
     "ray_actor_options": {"num_cpus": 0.1},
-    # replicas are asynchronous: the default of 5 would leave them idle
-    "max_ongoing_requests": 512,
     "health_check_period_s": 5,
     # Serve's own drain, then that of the direct port (see `deployments.ingress.FINISH_S`)
     "graceful_shutdown_timeout_s": 40,

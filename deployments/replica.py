@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import REMOTES
@@ -16,6 +17,7 @@ from deployments.metrics import Publisher
 from kirana.assembly import Assembly, open_catalog
 from kirana.metrics import Counters
 from kirana.preflight import check_placement
+from kirana.serve_environment import require_serve_environment
 from kirana.settings import Settings
 
 
@@ -27,7 +29,8 @@ class Replica:
     ) -> None:
         start_log()
         self.settings = Settings.model_validate(settings)
-        check_placement(self.settings, {owner: _max_replicas()}, alive_nodes())
+        require_serve_environment()
+        check_placement(self.settings, {owner: _max_replicas()}, 1 if _on_head() else alive_nodes())
         remote = {part: REMOTES[part](handle) for part, handle in handles.items()}
         self.source = open_catalog(self.settings)
         self.assembly = Assembly(self.settings, self.source, remote)
@@ -56,8 +59,18 @@ def alive_nodes() -> int:
 
 def node_address() -> str:
     """Return the address that Ray knows this machine by: what `--node-ip-address` said."""
+    return str(_own_node()["NodeManagerAddress"])
+
+
+def _on_head() -> bool:
+    """Return whether this is the machine whose folders a graph of one machine began with."""
+    return HEAD_NODE_RESOURCE_NAME in _own_node()["Resources"]
+
+
+def _own_node() -> dict[str, Any]:
     here = ray.get_runtime_context().get_node_id()
-    return str(next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == here))
+    found: dict[str, Any] = next(each for each in ray.nodes() if each["NodeID"] == here)
+    return found
 
 
 def _max_replicas() -> int:

@@ -75,12 +75,24 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
     bound: dict[str, Application] = {}
     for part, deployment in DEPLOYMENTS.items():
         chosen = dict(options.get(deployment.name, {}))
+        chosen.setdefault("max_ongoing_requests", settings.max_ongoing)
         if part == "ingress" and settings.replicas is not None:
             chosen.pop("autoscaling_config", None)
             chosen["num_replicas"] = settings.replicas
         if part == "ingress" or part in settings.spread:
-            bound[part] = deployment.options(**chosen).bind(plain, dict(bound))
+            bound[part] = _with_options(deployment, chosen).bind(plain, dict(bound))
     return bound["ingress"]
+
+
+def _with_options(deployment: Any, options: Mapping[str, Any]) -> Any:
+    try:
+        return deployment.options(**options)
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        said = str(error).strip().splitlines()
+        raise ConfigurationError(
+            f"deployments: {deployment.name}: {' '.join(said) or type(error).__name__}",
+            field="deployments",
+        ) from None
 
 
 def max_replicas(settings: Settings, options: Options) -> dict[str, int]:

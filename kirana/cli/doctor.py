@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 import psutil
 import typer
@@ -25,7 +25,17 @@ from kirana.cli.locations import (
     local_settings,
 )
 from kirana.cli.serve_config import ServeConfig, read_serve_config
-from kirana.cli.up import DEFAULT_HOST, DEFAULT_PORT
+from kirana.cli.serving_options import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DirectPorts,
+    Host,
+    InteractionStoreUrl,
+    Placement,
+    Port,
+    Replicas,
+    ServeFile,
+)
 from kirana.errors import ConfigurationError, KiranaError
 from kirana.preflight import (
     check_catalog,
@@ -54,21 +64,26 @@ class Finding:
 
 def doctor(
     directory: CatalogDirectory,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Look at what this Serve file would start.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help=f"Where it would listen. [default: {DEFAULT_PORT}]")
-    ] = None,
-    placement: Annotated[str | None, typer.Option(help="As of 'kirana up'.")] = None,
+    config: ServeFile = None,
+    host: Host = None,
+    port: Port = None,
+    placement: Placement = None,
+    replicas: Replicas = None,
+    direct_ports: DirectPorts = None,
     features: FeatureStoreUrl = None,
+    interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
 ) -> None:
     """Look for what would keep Kirana from starting here, or from a Ray that runs already."""
-    options = dict(as_urls(models, features))
-    if placement is not None:
-        options["placement"] = placement
-    findings = list(examine(directory, read_serve_config(config), options, port))
+    options: dict[str, Any] = {
+        "placement": placement,
+        "replicas": replicas,
+        "interactions": interactions,
+        "direct_ports": direct_ports,
+    }
+    given = {name: each for name, each in options.items() if each is not None}
+    given |= as_urls(models, features)
+    findings = list(examine(directory, read_serve_config(config), given, host, port))
     table = Table(box=None, show_header=False, pad_edge=False)
     for each in findings:
         table.add_row(_SHOWN[each.state], each.name, each.message)
@@ -78,12 +93,12 @@ def doctor(
 
 
 def examine(
-    directory: Path, file: ServeConfig, options: dict[str, str], port: int | None
+    directory: Path, file: ServeConfig, options: dict[str, Any], host: str | None, port: int | None
 ) -> Iterator[Finding]:
     """Run every check; one that fails keeps none of the others from being run."""
-    from graphs.serving import max_replicas
+    from graphs.serving import graph, max_replicas
 
-    host = str(file.http.get("host", DEFAULT_HOST))
+    host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))
     try:
         settings = local_settings(directory, options, {"direct_host": host, **file.arguments})
@@ -91,6 +106,8 @@ def examine(
         yield Finding("settings", "error", error.message)
         return
     yield Finding("settings", "ok", f"{settings.placement}, features in {settings.features}")
+    fine = "can be deployed"
+    yield _check("deployments", lambda: graph(settings, file.deployments), fine)
     replicas = max_replicas(settings, file.deployments)
     yield _check("placement", lambda: check_placement(settings, replicas), "can work")
     yield _check("catalog", lambda: check_catalog(settings), "valid, and every model can be used")
@@ -106,6 +123,9 @@ def _check(name: str, check: Callable[[], object], fine: str) -> Finding:
         check()
     except KiranaError as error:
         return Finding(name, "error", error.message)
+    except Exception as error:
+        # what one check did not expect must not hide what the others find
+        return Finding(name, "error", f"{type(error).__name__}: {error}")
     return Finding(name, "ok", fine)
 
 

@@ -20,6 +20,8 @@ from kirana.cli.console import own_command
 from kirana.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 45
+MAX_LEFT_OVER = 1_000
+"""What has not ended after so many were killed can't be killed."""
 
 
 @dataclass(slots=True)
@@ -102,15 +104,18 @@ class Instance:
         state = self.read()
         if state is None:
             return 0
-        left = _left_over(state)
-        for process in left:
-            # it may have ended with another one that was just killed
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
+        ended = 0
+        # a process that is being ended may have started another one just before
+        while ended < MAX_LEFT_OVER and (left := _left_over(state)):
+            for process in left:
+                # it may have ended with another one that was just killed
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+            ended += len(left)
         shutil.rmtree(state.folder, ignore_errors=True)
         self._state_file.unlink(missing_ok=True)
-        return len(left)
+        return ended
 
     def stop(self) -> bool:
         """End the instance and wait for its end; False if none was up.
@@ -135,8 +140,8 @@ def _left_over(state: InstanceState) -> list[psutil.Process]:
     """What is still there: processes that were noted, and those that know of the folder."""
     noted = dict(state.processes)
     found = []
-    for process in psutil.process_iter(["pid", "create_time"]):
-        if process.pid == os.getpid():
+    for process in psutil.process_iter(["pid", "create_time", "name", "status"]):
+        if process.pid == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE:
             continue
         same = noted.get(process.pid) == process.info["create_time"]
         if same or _knows_of(process, state.folder):
@@ -147,7 +152,9 @@ def _left_over(state: InstanceState) -> list[psutil.Process]:
 def _knows_of(process: psutil.Process, folder: str) -> bool:
     """HAProxy has the folder among its arguments, what Ray starts has it in its environment."""
     try:
-        words = [*process.cmdline(), *process.environ().values()]
+        words = list(process.environ().values())
+        if process.info["name"] == "haproxy":
+            words += process.cmdline()
     except (psutil.Error, OSError):
         return False
     return any(folder in word for word in words)

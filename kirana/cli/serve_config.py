@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from kirana.errors import ConfigurationError
 
@@ -23,30 +24,36 @@ class ServeConfig:
 def read_serve_config(path: Path | None) -> ServeConfig:
     """Return the first application of a file; without a file all is as it is by default.
 
-    Raises `ConfigurationError` if the file is no Serve configuration.
+    Raises `ConfigurationError` for what `serve deploy` would refuse, naming the field.
     """
     if path is None:
         return ServeConfig()
+    # Ray's import takes a second, which most commands have no need of
+    from ray.serve.schema import ServeDeploySchema
+
     try:
         content = yaml.safe_load(path.read_text())
-        application = content["applications"][0]
-        deployments = {
+        checked = ServeDeploySchema.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path} is no Serve configuration: {_first(error)}") from None
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} is no Serve configuration: {error}") from None
+    if not checked.applications:
+        raise ConfigurationError(f"{path} is no Serve configuration: applications: there is none")
+    application = content["applications"][0]
+    return ServeConfig(
+        checked.http_options.model_dump(exclude_unset=True),
+        application.get("args") or {},
+        {
             each["name"]: {name: value for name, value in each.items() if name != "name"}
             for each in application.get("deployments") or []
-        }
-        found = ServeConfig(
-            content.get("http_options") or {}, application.get("args") or {}, deployments
-        )
-        if not (isinstance(found.http, dict) and isinstance(found.arguments, dict)):
-            raise TypeError("'http_options' and 'args' are mappings")
-        return found
-    except (
-        OSError,
-        ValueError,
-        yaml.YAMLError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise ConfigurationError(f"{path} is no Serve configuration: {error}") from None
+        },
+    )
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first mistake after the place where it is: `http_options.port: ...`."""
+    found = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, found["loc"]))
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

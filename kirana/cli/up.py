@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from kirana.cli.catalog import publish, report
 from kirana.cli.cluster import cluster, deploy
@@ -26,6 +24,17 @@ from kirana.cli.locations import (
     local_settings,
 )
 from kirana.cli.serve_config import ServeConfig, read_serve_config
+from kirana.cli.serving_options import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DirectPorts,
+    Host,
+    InteractionStoreUrl,
+    Placement,
+    Port,
+    Replicas,
+    ServeFile,
+)
 from kirana.preflight import (
     check_direct_ports,
     check_placement,
@@ -36,64 +45,34 @@ from kirana.preflight import (
 from kirana.serve_environment import LOG_FILE, free_ports
 from kirana.settings import Settings
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
-
 
 def up(
     directory: CatalogDirectory,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Start what 'serve deploy FILE' would: its settings, replicas and options.",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help=f"Where to listen. [default: {DEFAULT_HOST}]")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65_535, help=f"Where to listen. [default: {DEFAULT_PORT}]"),
-    ] = None,
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="fused (each replica has all parts), spread (each part is a deployment), or "
-            "parts by name: models=spread,features=spread. [default: fused]"
-        ),
-    ] = None,
-    replicas: Annotated[int | None, typer.Option(help="How many replicas the ingress has.")] = None,
-    direct_ports: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RANGE",
-            help="Where each replica also listens itself, or 'off'. [default: 20000-20999]",
-        ),
-    ] = None,
+    config: ServeFile = None,
+    host: Host = None,
+    port: Port = None,
+    placement: Placement = None,
+    replicas: Replicas = None,
+    direct_ports: DirectPorts = None,
     features: FeatureStoreUrl = None,
-    interactions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The interaction store. [default: LMDB in DIR/.kirana/data]"
-        ),
-    ] = None,
+    interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
 ) -> None:
     """Publish a catalog and serve it over HTTP, until Ctrl-C or 'kirana down'."""
-    options = {
+    options: dict[str, Any] = {
         "placement": placement,
         "replicas": replicas,
         "interactions": interactions,
         "direct_ports": direct_ports,
     }
-    given: dict[str, Any] = {name: each for name, each in options.items() if each is not None}
+    given = {name: each for name, each in options.items() if each is not None}
     given |= as_urls(models, features)
     file = read_serve_config(config)
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))
     settings = local_settings(directory, given, {"direct_host": host, **file.arguments})
-    _end_on(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        _end_on(number)
     instance = Instance(directory)
     with instance.hold(f"http://{host}:{port}") as state:
         note = partial(instance.note_processes, state)
@@ -119,8 +98,9 @@ def up(
 
 def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
     """What can't work shows here, and not as replicas that start again and again."""
-    from graphs.serving import max_replicas
+    from graphs.serving import graph, max_replicas
 
+    graph(settings, file.deployments)
     check_placement(settings, max_replicas(settings, file.deployments))
     check_port(host, port)
     check_direct_ports(settings)
@@ -139,6 +119,7 @@ def _ignore_signals() -> None:
     """Ending must not be ended half-way by an impatient second Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _wait() -> None:

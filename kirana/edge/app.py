@@ -190,12 +190,8 @@ class Edge:
     def _find(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
         segments = path_segments(scope)
         allowed: list[str] = []
-        fixed = False
         for route in self._routes:
             if route.matches(segments):
-                if fixed and None in route.segments:
-                    continue  # `/v1/interactions/query` is a route, not a user
-                fixed = fixed or None not in route.segments
                 if route.method == scope["method"]:
                     pairs = zip(route.segments, segments, strict=True)
                     return route, tuple(value for name, value in pairs if name is None)

@@ -59,12 +59,12 @@ class LmdbFeatureStore:
 
 def open_by_url(url: str, *, setting: str) -> Environment:
     """Open `lmdb:///folder[?map_bytes=N]`; N is where the map starts, it grows by itself."""
+    folder = folder_of(url, "lmdb", setting=setting)
     size = option_of(url, "map_bytes")
     if size is not None and not size.isdecimal():
         raise ConfigurationError(
             f"{setting}: map_bytes must be a number of bytes, not '{size}'", field=setting
         )
-    folder = folder_of(url, "lmdb", setting=setting)
     try:
         return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)
     except ConfigurationError as error:

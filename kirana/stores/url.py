@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from kirana.errors import ConfigurationError
 
@@ -12,12 +12,20 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0] if "://" in url else ""
 
 
+def split(url: str, *, setting: str) -> SplitResult:
+    """Return the parts of a URL. Raises `ConfigurationError` naming the setting."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{setting}: '{url}' is no URL: {error}", field=setting) from None
+
+
 def folder_of(url: str, scheme: str, *, setting: str) -> Path:
     """Return the absolute folder that `url` names, which must be of `scheme`.
 
     Raises `ConfigurationError` naming the setting.
     """
-    parts = urlsplit(url)
+    parts = split(url, setting=setting)
     example = f"{scheme}:///absolute/folder"
     if scheme_of(url) != scheme:
         raise ConfigurationError(f"{setting}: '{url}' is not like {example}", field=setting)

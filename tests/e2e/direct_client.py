@@ -105,6 +105,34 @@ class DirectClient:
             connection.close()
 
 
+class SlowRequest:
+    """A request whose last byte has not been sent yet; a context manager."""
+
+    def __init__(self, url: str, path: str, body: object) -> None:
+        parts = urlsplit(url)
+        self._connection = http.client.HTTPConnection(
+            parts.hostname or "", parts.port, timeout=TIMEOUT_S
+        )
+        content = json.dumps(body).encode()
+        self._connection.putrequest("POST", path)
+        self._connection.putheader("content-length", str(len(content)))
+        self._connection.endheaders(content[:-1])
+        self._last = content[-1:]
+
+    def finish(self) -> int:
+        """Send what is missing; return the status of the reply."""
+        self._connection.send(self._last)
+        reply = self._connection.getresponse()
+        reply.read()
+        return reply.status
+
+    def __enter__(self) -> SlowRequest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
 @dataclass
 class Load:
     """Threads that ask without a pause, and what became of it; a context manager."""

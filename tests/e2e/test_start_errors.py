@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -106,7 +107,39 @@ def _a_file_that_is_no_configuration(start: Start) -> list[str]:
     return [str(file)]
 
 
+def _an_option_of_a_wrong_type(start: Start) -> list[str]:
+    _configure(start, {"name": "Ingress", "autoscaling_config": 5})
+    return ["applications.0.deployments.0.autoscaling_config"]
+
+
+def _a_deployment_that_there_is_not(start: Start) -> list[str]:
+    _configure(start, {"name": "Ingres", "num_replicas": 2})
+    return ["deployments", "Ingres", "Ingress"]
+
+
+def _two_numbers_of_replicas(start: Start) -> list[str]:
+    scaling = {"min_replicas": 3, "max_replicas": 2}
+    _configure(start, {"name": "Ingress", "autoscaling_config": scaling})
+    return ["deployments", "max_replicas"]
+
+
+def _configure(start: Start, deployment: dict[str, object]) -> None:
+    application = {"import_path": "graphs.serving:build", "deployments": [deployment]}
+    file = start.folder / "serve.txt"
+    file.write_text(json.dumps({"applications": [application]}))
+    start.options += ["--config", str(file)]
+
+
+def _a_url_that_is_none(start: Start) -> list[str]:
+    start.options += ["--interactions", "lmdb://[bad"]
+    return ["interactions", "lmdb://[bad"]
+
+
 CASES: list[Case] = [
+    _an_option_of_a_wrong_type,
+    _a_deployment_that_there_is_not,
+    _two_numbers_of_replicas,
+    _a_url_that_is_none,
     _an_unknown_feature_store,
     _a_redis_that_is_away,
     _an_unknown_interaction_store,

@@ -13,7 +13,8 @@ from kirana.errors import ConfigurationError
 from kirana.settings import Settings, read_settings
 
 SHIPPED = Path(__file__).parents[3] / "serve_config.yaml"
-BARE: dict[str, Any] = {"applications": [{}]}
+IMPORT = "graphs.serving:build"
+BARE: dict[str, Any] = {"applications": [{"import_path": IMPORT}]}
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def test_http_options_settings_and_options_of_deployments_are_read(file: Path) -
         "applications": [
             {
                 "name": "kirana",
+                "import_path": IMPORT,
                 "args": {"placement": "models=spread", "replicas": 2},
                 "deployments": [
                     {"name": "Ingress", "num_replicas": 2},
@@ -59,13 +61,17 @@ def test_http_options_settings_and_options_of_deployments_are_read(file: Path) -
 
 def test_what_is_not_there_is_as_it_is_by_default(file: Path) -> None:
     assert read_serve_config(written(file, BARE)) == ServeConfig()
-    nothing = dict.fromkeys(("args", "deployments"))
-    content = {"http_options": None, "applications": [nothing]}
+    empty = {"import_path": IMPORT, "args": {}, "deployments": []}
+    content = {"http_options": {}, "applications": [empty]}
     assert read_serve_config(written(file, content)) == ServeConfig()
 
 
 def test_of_several_applications_the_first_is_read(file: Path) -> None:
-    content = {"applications": [{"args": {"replicas": 1}}, {"args": {"replicas": 2}}]}
+    applications = [
+        {"name": name, "route_prefix": f"/{name}", "import_path": IMPORT, "args": {"replicas": n}}
+        for n, name in enumerate("ab", 1)
+    ]
+    content = {"applications": applications}
     assert read_serve_config(written(file, content)).arguments == {"replicas": 1}
 
 
@@ -107,6 +113,28 @@ BROKEN = {
     "http options are text": b"http_options: port\napplications: [{}]",
     "http options are a list": b"http_options: [8000]\napplications: [{}]",
 }
+
+
+INGRESS = "applications.0.deployments.0"
+MISTAKES: dict[str, dict[str, Any]] = {
+    "http_options.port": {"http_options": {"port": "abc"}},
+    "proxy_location": {"proxy_location": "Everywhere"},
+    f"{INGRESS}.autoscaling_config": {"autoscaling_config": 5},
+    f"{INGRESS}.max_ongoing_requests": {"max_ongoing_requests": 0},
+}
+
+
+@pytest.mark.parametrize("field", MISTAKES)
+def test_a_mistake_is_named_by_its_place(file: Path, field: str) -> None:
+    mistake = MISTAKES[field]
+    content: dict[str, Any] = {"applications": [{"import_path": IMPORT}]}
+    if field.startswith(INGRESS):
+        content["applications"][0]["deployments"] = [{"name": "Ingress", **mistake}]
+    else:
+        content |= mistake
+    with pytest.raises(ConfigurationError) as caught:
+        read_serve_config(written(file, content))
+    assert f"no Serve configuration: {field}" in caught.value.message
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)

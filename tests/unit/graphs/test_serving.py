@@ -1,0 +1,52 @@
+"""The serving graph: what is bound, and options of deployments that can't be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from graphs.serving import graph, max_replicas
+from kirana.errors import ConfigurationError
+from kirana.settings import Settings
+
+SETTINGS = Settings(
+    catalog="dir:///c", features="lmdb:///f", interactions="lmdb:///i", models="file:///m"
+)
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"Ingres": {}}, "there is no 'Ingres': did you mean 'Ingress'"),
+    ({"Ingress": {"num_replica": 2}}, "num_replica"),
+    ({"Ingress": {"num_replicas": "many"}}, "num_replicas"),
+    ({"Ingress": {"num_replicas": 0}}, "num_replicas"),
+    ({"Ingress": {"num_replicas": 2, "autoscaling_config": {"max_replicas": 3}}}, "num_replicas"),
+    ({"Ingress": {"autoscaling_config": {"min_replicas": 3, "max_replicas": 2}}}, "max_replicas"),
+    ({"Ingress": {"ray_actor_options": {"num_cpu": 1}}}, "num_cpu"),
+    ({"FeatureStore": {"max_ongoing_requests": -1}}, "max_ongoing_requests"),
+]
+
+
+@pytest.mark.parametrize(("options", "word"), MISTAKES, ids=[word for _, word in MISTAKES])
+def test_options_that_can_not_be_are_one_message(options: dict[str, Any], word: str) -> None:
+    settings = SETTINGS.model_copy(update={"placement": "spread"})
+    with pytest.raises(ConfigurationError, match=r"^deployments: ") as caught:
+        graph(settings, options)
+    assert word in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.field == "deployments"
+
+
+@pytest.mark.parametrize("max_ongoing", [1, 512, 4_000])
+def test_serve_lets_as_many_requests_in_as_the_setting_says(max_ongoing: int) -> None:
+    settings = SETTINGS.model_copy(update={"max_ongoing": max_ongoing})
+    assert graph(settings)._bound_deployment.max_ongoing_requests == max_ongoing
+    own = {"Ingress": {"max_ongoing_requests": 7}}
+    assert graph(settings, own)._bound_deployment.max_ongoing_requests == 7
+
+
+def test_the_setting_of_replicas_is_before_autoscaling() -> None:
+    settings = SETTINGS.model_copy(update={"replicas": 2})
+    options = {"Ingress": {"autoscaling_config": {"min_replicas": 1, "max_replicas": 4}}}
+    bound = graph(settings, options)._bound_deployment
+    assert bound.num_replicas == 2
+    assert max_replicas(settings, options)["ingress"] == 2
