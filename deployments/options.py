@@ -10,6 +10,8 @@ OPTIONS: dict[str, Any] = {
     "health_check_period_s": 5,
     # Serve's own drain, then that of the direct port (see `deployments.ingress.FINISH_S`)
     "graceful_shutdown_timeout_s": 40,
+    # the new replica first, then the old one goes: of one replica no request has to wait for another
+    "max_surge_percent": 25,
     # what is wrong with a configuration stays wrong: a few attempts, then its message
     "max_constructor_retry_count": 2,
     "logging_config": {"enable_access_log": False, "log_level": "WARNING"},

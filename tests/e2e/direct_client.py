@@ -116,6 +116,8 @@ class SlowRequest:
         content = json.dumps(body).encode()
         self._connection.putrequest("POST", path)
         self._connection.putheader("content-length", str(len(content)))
+        # how long a deploy takes is not what is asked here
+        self._connection.putheader("x-kirana-timeout-ms", str(int(TIMEOUT_S * 1000)))
         self._connection.endheaders(content[:-1])
         self._last = content[-1:]
 

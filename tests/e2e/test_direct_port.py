@@ -42,9 +42,12 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
     before = load.answered.copy()
-    wait_for(
-        lambda: all(load.answered[url] > before[url] + 20 for url in urls), "every port answers"
-    )
+
+    def answered() -> bool:
+        assert load.wrong == []
+        return all(load.answered[url] > before[url] + 20 for url in urls)
+
+    wait_for(answered, "every port answers")
 
 
 def test_a_replica_killed_under_load_costs_only_what_it_was_doing(serving: Serving) -> None:
@@ -116,9 +119,12 @@ def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None
 
 
 def test_of_the_spread_graph_a_rolled_ingress_loses_no_request(serving: Serving) -> None:
+    fused = serving.endpoints()
     serving.spread()
     serving.deploy(2, placement="spread", timeout_ms=5_000)
-    old = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+    old = serving.wait_for_endpoints(
+        lambda found: len(found) == 2 and not found.keys() & fused.keys(), "two replicas"
+    )
     serving.cluster.wait_until("RUNNING")
     with serving.load() as load:
         _wait_until_each_answers(load, list(old.values()))

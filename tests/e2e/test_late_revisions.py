@@ -42,7 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(folder: Path) -> Iterator[httpx.Client]:
     """Started from a Serve configuration, as `serve deploy` would."""
     deployments = [{"name": name, "num_replicas": 2} for name in DEPLOYMENTS]
-    application = {"name": "kirana", "args": {"placement": "spread"}, "deployments": deployments}
+    application = {
+        "name": "kirana",
+        "import_path": "graphs.serving:build",
+        "args": {"placement": "spread"},
+        "deployments": deployments,
+    }
     config = folder / "serve.yaml.txt"
     config.write_text(yaml.safe_dump({"applications": [application]}))
     options = ("--config", str(config))
