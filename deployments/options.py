@@ -10,7 +10,7 @@ OPTIONS: dict[str, Any] = {
     "health_check_period_s": 5,
     # Serve's own drain, then that of the direct port (see `deployments.ingress.FINISH_S`)
     "graceful_shutdown_timeout_s": 40,
-    # the new replica first, then the old one goes: of one replica no request has to wait for another
+    # the new replica first, then the old one goes: a part of one replica is never away
     "max_surge_percent": 25,
     # what is wrong with a configuration stays wrong: a few attempts, then its message
     "max_constructor_retry_count": 2,
