@@ -30,7 +30,7 @@ from kirana.edge.messages import Infer
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
-from kirana.serve_environment import REQUIRED, free_ports
+from kirana.serve_environment import REQUIRED, UNTUNED, free_ports
 from kirana.settings import Settings
 
 PRODUCTS = 20_000
@@ -58,72 +58,100 @@ class Fixture:
 
 async def measure() -> Report:
     """See `bench/README.md` for the keys."""
-    with tempfile.TemporaryDirectory(prefix="kb-") as temporary, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         fixture = await make_fixture(Path(temporary))
-        generator = Generator(fixture.folder, fixture.bodies)
         breakdown = await in_process_parts(fixture)
-        base = stack.enter_context(serving(fixture))
-        defaults = stack.enter_context(ray_defaults(fixture))
-        loops = stack.enter_context(rank_loops(fixture))
-        return await asyncio.to_thread(compare_all, generator, base, defaults, loops, breakdown)
+        with ray_cluster() as base:
+            return await asyncio.to_thread(compare_all, fixture, base, breakdown)
 
 
-def compare_all(
-    generator: Generator,
-    base: str,
-    defaults: str,
-    loops: list[subprocess.Popen[str]],
-    parts: dict[str, float],
-) -> Report:
-    loads: dict[str, list[Load]] = {}
+def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
+    """Compare pair by pair; what a pair doesn't need does not run, not even idly."""
+    # these read Ray's variables, which the cluster has set
+    from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
+    from bench.floors.noop import NoOp
+    from graphs.serving import graph
 
-    def rate(name: str, *urls: str) -> Callable[[], float]:
+    rates = Rates(Generator(fixture.folder, fixture.bodies))
+    figures: dict[str, Figure] = {}
+    fused = graph(fixture.variant(replicas=REPLICAS))
+    with application(base, "lmdb", fused):
+        reply = httpx.post(f"{base}/lmdb{INFER}", content=fixture.bodies[0])
+        reply.raise_for_status()
+        lmdb = rates.of("lmdb", f"{base}/lmdb")
+        lmdb_direct = rates.of("lmdb, direct", *endpoints(f"{base}/lmdb"))
+        no_op = NoOp.options(num_replicas=REPLICAS).bind(reply.content)  # type: ignore[attr-defined]
+        with application(base, "noop", no_op):
+            noop = rates.of("no-op", f"{base}/noop")
+            figures["lmdb_vs_noop"] = compare_rates(lmdb, noop, ROUNDS)
+        with rank_loops(fixture) as loops:
+            figures["direct_vs_in_process"] = compare_rates(
+                lmdb_direct, lambda: loop_rate(loops, rates.last("lmdb, direct").cpu_share), ROUNDS
+            )
+        with ExitStack() as memories:
+            for name in MEMORIES:
+                memory_graph = graph(fixture.variant(features="memory://"))
+                put_all(memories.enter_context(application(base, name, memory_graph)), fixture)
+            urls = [f"{base}/{name}" for name in MEMORIES]
+            direct = rates.of("memory, direct", *(endpoints(url)[0] for url in urls))
+            figures["direct_vs_haproxy"] = compare_rates(direct, rates.of("memory", *urls), ROUNDS)
+        ranker = HopRanker.bind(HopFeatures.bind(), HopModel.bind())  # type: ignore[attr-defined]
+        hops_graph = HopIngress.bind(reply.content, ranker)  # type: ignore[attr-defined]
+        with application(base, "spread", graph(fixture.variant(placement="spread"))):
+            spread = rates.of("spread", f"{base}/spread")
+            with application(base, "hops", hops_graph):
+                hops = rates.of("bare hops", f"{base}/hops")
+                figures["remote_vs_bare_hops"] = compare_rates(spread, hops, ROUNDS)
+            figures["fused_vs_remote"] = compare_rates(lmdb, spread, ROUNDS)
+        with ray_defaults(fixture) as url:
+            defaults = rates.of("ray defaults", url)
+            figures["tuned_vs_ray_defaults"] = compare_rates(lmdb, defaults, ROUNDS)
+    for name in ("lmdb", "memory"):
+        rows = [ROWS * each.per_s for each in rates.loads[f"{name}, direct"][1:]]
+        figures[f"rows_per_s_direct_{name}"] = Figure.reported(rows)
+    cores = os.cpu_count() or 1
+    direct_us = _cpu_us(rates.loads["lmdb, direct"], cores)
+    parts["HTTP on the direct port (uvicorn), both cores at work"] = direct_us - sum(parts.values())
+    # the rounds beside the no-op alone: later ones ran beside more
+    through = _cpu_us(rates.loads["lmdb"][: ROUNDS + 1], cores)
+    parts["through HAProxy and Serve instead, in addition"] = through - direct_us
+    breakdown = Breakdown("where the time of one rank goes (lmdb)", "us of CPU", parts)
+    return Report(figures, [breakdown], rates.notes())
+
+
+class Rates:
+    """Measures by one generator, and keeps what each load came to."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self.loads: dict[str, list[Load]] = {}
+
+    def of(self, name: str, *urls: str) -> Callable[[], float]:
         def run() -> float:
-            load = generator.run([url + INFER for url in urls], SECONDS)
-            loads.setdefault(name, []).append(load)
+            load = self._generator.run([url + INFER for url in urls], SECONDS)
+            self.loads.setdefault(name, []).append(load)
             return load.per_s
 
         return run
 
-    def loop_rate() -> float:
-        share = loads["lmdb, direct"][-1].cpu_share
-        for process in loops:
-            assert process.stdin is not None
-            process.stdin.write(f"{SECONDS} {share}\n")
-            process.stdin.flush()
-        return sum(float(_line(process)) for process in loops)
+    def last(self, name: str) -> Load:
+        return self.loads[name][-1]
 
-    noop, lmdb = rate("no-op", f"{base}/noop"), rate("lmdb", f"{base}/lmdb")
-    memories = [f"{base}/{name}" for name in MEMORIES]
-    memory = rate("memory", *memories)
-    memory_direct = rate("memory, direct", *(endpoints(url)[0] for url in memories))
-    lmdb_direct = rate("lmdb, direct", *endpoints(f"{base}/lmdb"))
-    spread, hops = rate("spread", f"{base}/spread"), rate("bare hops", f"{base}/hops")
-    figures = {
-        "lmdb_vs_noop": compare_rates(lmdb, noop, ROUNDS),
-        "direct_vs_haproxy": compare_rates(memory_direct, memory, ROUNDS),
-        "direct_vs_in_process": compare_rates(lmdb_direct, loop_rate, ROUNDS),
-        "remote_vs_bare_hops": compare_rates(spread, hops, ROUNDS),
-        "fused_vs_remote": compare_rates(lmdb, spread, ROUNDS),
-        "tuned_vs_ray_defaults": compare_rates(lmdb, rate("ray defaults", defaults), ROUNDS),
-    }
-    for name in ("lmdb", "memory"):
-        rows = [ROWS * each.per_s for each in loads[f"{name}, direct"][1:]]
-        figures[f"rows_per_s_direct_{name}"] = Figure.reported(rows)
-    cores = os.cpu_count() or 1
-    direct_us = _cpu_us(loads["lmdb, direct"], cores)
-    parts["HTTP on the direct port (uvicorn)"] = direct_us - sum(parts.values())
-    parts["through HAProxy and Serve instead, in addition"] = (
-        _cpu_us(loads["lmdb"], cores) - direct_us
-    )
-    notes = [
-        f"{name}: p50 {_median(each, 'p50_ms'):.1f} ms, p99 {_median(each, 'p99_ms'):.1f} ms, "
-        f"{_median(each, 'per_s'):,.0f}/s; the generator took {_median(each, 'cpu_share'):.0%} "
-        "of the CPU"
-        for name, each in loads.items()
-    ]
-    breakdown = Breakdown("where the time of one rank goes (lmdb)", "us of CPU", parts)
-    return Report(figures, [breakdown], notes)
+    def notes(self) -> list[str]:
+        return [
+            f"{name}: p50 {_median(each, 'p50_ms'):.1f} ms, p99 {_median(each, 'p99_ms'):.1f} ms, "
+            f"{_median(each, 'per_s'):,.0f}/s; the generator took {_median(each, 'cpu_share'):.0%} "
+            "of the CPU"
+            for name, each in self.loads.items()
+        ]
+
+
+def loop_rate(loops: list[subprocess.Popen[str]], idle_share: float) -> float:
+    for process in loops:
+        assert process.stdin is not None
+        process.stdin.write(f"{SECONDS} {idle_share}\n")
+        process.stdin.flush()
+    return sum(float(_line(process)) for process in loops)
 
 
 def _cpu_us(loads: list[Load], cores: int) -> float:
@@ -177,29 +205,15 @@ def ray_cluster() -> Iterator[str]:
 
 
 @contextmanager
-def serving(fixture: Fixture) -> Iterator[str]:
-    """Every side in one Serve, each as an application of its own; yields the base URL."""
-    with ray_cluster() as base:
-        from ray import serve
+def application(base: str, name: str, graph: object) -> Iterator[str]:
+    """Serve a graph under the path of its name, as long as the block lasts; yields its URL."""
+    from ray import serve
 
-        from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
-        from bench.floors.noop import NoOp
-        from graphs.serving import graph
-
-        def run(application: object, name: str) -> None:
-            serve.run(application, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
-
-        run(graph(fixture.variant(replicas=REPLICAS)), "lmdb")
-        reply = httpx.post(f"{base}/lmdb{INFER}", content=fixture.bodies[0])
-        reply.raise_for_status()
-        run(NoOp.options(num_replicas=REPLICAS).bind(reply.content), "noop")  # type: ignore[attr-defined]
-        for name in MEMORIES:
-            run(graph(fixture.variant(features="memory://")), name)
-            put_all(f"{base}/{name}", fixture)
-        run(graph(fixture.variant(placement="spread")), "spread")
-        ranker = HopRanker.bind(HopFeatures.bind(), HopModel.bind())  # type: ignore[attr-defined]
-        run(HopIngress.bind(reply.content, ranker), "hops")  # type: ignore[attr-defined]
-        yield base
+    serve.run(graph, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
+    try:
+        yield f"{base}/{name}"
+    finally:
+        serve.delete(name)
 
 
 def put_all(url: str, fixture: Fixture) -> None:
@@ -219,7 +233,7 @@ def endpoints(url: str) -> list[str]:
 @contextmanager
 def ray_defaults(fixture: Fixture) -> Iterator[str]:
     ours = (*REQUIRED, "RAY_SERVE_")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {UNTUNED: "1"}
     settings = fixture.folder / "defaults.json"
     settings.write_text(fixture.variant(replicas=REPLICAS, direct_ports="off").model_dump_json())
     (port,) = free_ports(1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
@@ -30,6 +29,15 @@ _RANGES = {
 
 def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
     """Return the canonical text of each id; `field` names them in an error."""
+    if key.dtype == "string" and isinstance(ids, list):
+        joined = _join_strings(ids)
+        if joined is not None:
+            if not joined.isascii():
+                _check_unicode(ids, field)
+            # two separators beside each other, or one at an end, may be an empty id
+            if "\0\0" in joined or not joined or "\0" in (joined[0], joined[-1]):
+                _check_empty(ids, field)
+            return ids
     kinds = set(map(type, ids))
     if not kinds <= {str, int}:
         at = next(i for i, each in enumerate(ids) if type(each) not in (str, int))
@@ -38,14 +46,26 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
             field=f"{field}[{at}]",
         )
     if key.dtype == "string":
-        texts = cast(list[str], list(ids)) if kinds == {str} else [*map(str, ids)]
+        texts = [*map(str, ids)]
     else:
         texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
     if not "".join(texts).isascii():
         _check_unicode(texts, field)
+    _check_empty(texts, field)
+    return texts
+
+
+def _join_strings(ids: list[str | int]) -> str | None:
+    """Return the ids with separators between, or None if one is no string."""
+    try:
+        return "\0".join(ids)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _check_empty(texts: Sequence[str], field: str) -> None:
     if "" in texts:
         raise InvalidInput("an id must not be empty", field=f"{field}[{texts.index('')}]")
-    return texts
 
 
 def id_text(key: Key, value: object, *, field: str) -> str:
@@ -77,18 +97,21 @@ def _check_unicode(texts: Sequence[str], field: str) -> None:
             raise InvalidInput("an id must be valid Unicode", field=f"{field}[{at}]") from None
 
 
-def join_ids(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Escape and join the canonical ids, one column a key and all of one length."""
+def join_ids(columns: Sequence[list[str]]) -> list[str]:
+    """Escape and join the canonical ids, one column a key and all of one length.
+
+    A single column that needs no escape is returned as it is.
+    """
     escaped = [_escape_all(column) for column in columns]
     if len(escaped) == 1:
         return escaped[0]
     return list(map("|".join, zip(*escaped, strict=True)))
 
 
-def _escape_all(texts: Sequence[str]) -> list[str]:
+def _escape_all(texts: list[str]) -> list[str]:
     together = "".join(texts)
     if "|" not in together and "\\" not in together:
-        return list(texts)
+        return texts
     return [text.replace("\\", "\\\\").replace("|", "\\|") for text in texts]
 
 

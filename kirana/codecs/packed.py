@@ -6,6 +6,7 @@ version; nothing here loops over cells, and over rows only where strings are.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,13 @@ KNOWN_FLAGS = TOMBSTONE
 MAX_BODY_BYTES = 1 << 20
 
 _HEADER_BYTES = HEADER.itemsize
+_SEPARATOR = os.urandom(8)
+_SEPARATOR_WORD = np.uint64(int.from_bytes(_SEPARATOR, "little"))
 _NO_ROW = bytes(_HEADER_BYTES)
 """Stands for what is too short to have a header; its layout version 0 makes it corrupt."""
+
+_MAX_LENGTHS = 8
+"""Rows of up to so many lengths are decoded length by length: of more, strings are the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,11 @@ class _Part:
         return bits.astype(np.bool_) if bits.any() else None
 
     def any_nulls(self) -> bool:
-        start = self.layout.null_start
-        return bool(self.fixed[:, start : start + self.layout.null_bytes].any())
+        start, size = self.layout.null_start, self.layout.null_bytes
+        bits = self.fixed[:, start : start + size]
+        if size in (2, 4, 8):
+            bits = bits.view(f"<u{size}")
+        return bool(bits.any())
 
     def booleans(self, name: str) -> npt.NDArray[np.bool_]:
         at = self.layout.booleans.index(name)
@@ -255,13 +264,22 @@ class Packed:
         self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
     ) -> PackedRows:
         try:
-            joined = b"".join(values)  # type: ignore[arg-type]
+            joined = _SEPARATOR.join(values)  # type: ignore[arg-type]
         except TypeError:
             return self._decode_found(values, group, now_s)
         if not values:
             nothing = np.zeros(0, dtype=np.uint8)
             return PackedRows(group, nothing, nothing.astype(np.uint64), (), frozenset())
-        batch = _Batch(values, joined, group, now_s)  # type: ignore[arg-type]
+        table = _of_one_length(values, joined)  # type: ignore[arg-type]
+        if table is None:
+            lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+            distinct = np.unique(lengths)
+            if 1 < len(distinct) <= _MAX_LENGTHS:
+                # rows without strings are of one length a schema version
+                return self._decode_each(
+                    [np.flatnonzero(lengths == length) for length in distinct], values, group, now_s
+                )
+        batch = _Batch(values, table, group, now_s)  # type: ignore[arg-type]
         times = batch.header["event_time"]
         return PackedRows(group, batch.status, times, batch.parts, batch.unknown_versions)
 
@@ -270,36 +288,66 @@ class Packed:
     ) -> PackedRows:
         """Decode what is there, and put it among the rows that are missing."""
         found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
-        rows = self.decode([value for value in values if value is not None], group, now_s)
+        return self._decode_each([found], values, group, now_s)
+
+    def _decode_each(
+        self,
+        pieces: Sequence[npt.NDArray[np.intp]],
+        values: Sequence[bytes | None],
+        group: FeatureGroup,
+        now_s: float,
+    ) -> PackedRows:
+        """Decode each piece of the rows by itself; what is in none is missing."""
         status = np.full(len(values), Status.MISSING, dtype=np.uint8)
-        status[found] = rows.status
         event_time = np.zeros(len(values), dtype=np.uint64)
-        event_time[found] = rows.event_time_ms
-        parts = [_Part(found[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
-        return PackedRows(group, status, event_time, parts, rows.unknown_versions)
+        parts: list[_Part] = []
+        unknown: frozenset[int] = frozenset()
+        for piece in pieces:
+            rows = self.decode([values[at] for at in piece.tolist()], group, now_s)
+            status[piece] = rows.status
+            event_time[piece] = rows.event_time_ms
+            parts += [_Part(piece[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
+            unknown |= rows.unknown_versions
+        return PackedRows(group, status, event_time, parts, unknown)
+
+
+def _of_one_length(values: Sequence[bytes], joined: bytes) -> npt.NDArray[np.uint8] | None:
+    """Return the values as the rows of one table, or None if their lengths differ.
+
+    Told without a look at each: the separators, which nobody could guess, stand at equal steps.
+    """
+    count, size = len(values), len(values[0])
+    step = size + len(_SEPARATOR)
+    if size < _HEADER_BYTES or len(joined) != count * step - len(_SEPARATOR):
+        return None
+    between = np.ndarray((count - 1,), "<u8", joined, size, (step,))
+    if (between != _SEPARATOR_WORD).any():
+        return None
+    return np.ndarray((count, size), np.uint8, joined, 0, (step, 1))
 
 
 class _Batch:
     """The values that were found: headers checked as arrays, rows sorted by schema version."""
 
     def __init__(
-        self, values: Sequence[bytes], joined: bytes, group: FeatureGroup, now_s: float
+        self,
+        values: Sequence[bytes],
+        table: npt.NDArray[np.uint8] | None,
+        group: FeatureGroup,
+        now_s: float,
     ) -> None:
         self.values = values
-        sizes = set(map(len, values))
-        self.uniform = len(sizes) == 1 and min(sizes) >= _HEADER_BYTES
         self.lengths: npt.NDArray[np.int64] | int
-        if self.uniform:
+        self.uniform = table is not None
+        if table is not None:
             self.lengths = len(values[0])
-            self.joined = np.frombuffer(joined, dtype=np.uint8).reshape(len(values), -1)
-            self.header = self.joined[:, :_HEADER_BYTES].view(HEADER)[:, 0]
+            self.joined = table
+            self.header = table[:, :_HEADER_BYTES].view(HEADER)[:, 0]
         else:
-            if min(sizes) < _HEADER_BYTES:
-                self.values = values = [v if len(v) >= _HEADER_BYTES else _NO_ROW for v in values]
-                joined = b"".join(values)
+            self.values = values = [v if len(v) >= _HEADER_BYTES else _NO_ROW for v in values]
             self.lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
             starts = np.cumsum(self.lengths) - self.lengths
-            self.joined = np.frombuffer(joined, dtype=np.uint8)
+            self.joined = np.frombuffer(b"".join(values), dtype=np.uint8)
             heads = self.joined[starts[:, None] + np.arange(_HEADER_BYTES)]
             self.header = heads.view(HEADER)[:, 0]
         self.unknown_versions: frozenset[int] = frozenset()
@@ -322,14 +370,15 @@ class _Batch:
             return None
         if self.lengths != _HEADER_BYTES + layout.stride:
             return None
-        # the second word is the expiry, and above it the length; 0 is never
-        length_and_now = np.uint64((layout.stride << 32) + int(now_s))
-        ends = words[:, 1]
-        unending = np.uint64(layout.stride << 32)
-        if not ((ends > length_and_now) | (ends == unending)).all():
-            return None
-        if (ends >> np.uint64(32) != np.uint64(layout.stride)).any():
-            return None
+        # the second word is the expiry, and above it the length: what is left of both beyond the
+        # next second wraps round to something large if the length differs or the expiry is over
+        next_second = np.uint64((layout.stride << 32) + int(now_s) + 1)
+        left = words[:, 1] - next_second
+        if int(left.max()) >= (1 << 32) - int(now_s) - 1:
+            # 0 is never
+            never = np.uint64(layout.stride << 32)
+            if not (words[:, 1] == never).all():
+                return None
         return _Part(slice(None), layout, self.joined[:, _HEADER_BYTES:], None)
 
     def _check(self, now_s: float) -> npt.NDArray[np.uint8]:

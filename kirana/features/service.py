@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -132,11 +133,14 @@ class FeatureService:
         self, groups: Sequence[FeatureGroup], keys: Sequence[str]
     ) -> list[list[bytes | None] | None]:
         """Return the values of each group; None for all if the store does not answer."""
-        wanted = [each for group in groups for each in store_keys(group.name, keys)]
+        wanted = [store_keys(group.name, keys) for group in groups]
+        alone = len(wanted) == 1
         try:
-            values = await self._store.get(wanted)
+            values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
         except Unavailable:
             return [None] * len(groups)
+        if alone:
+            return [values]
         count = len(keys)
         return [values[at * count : (at + 1) * count] for at in range(len(groups))]
 

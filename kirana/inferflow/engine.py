@@ -127,7 +127,7 @@ class InferflowService:
             if isinstance(value, str | int):
                 ids[name] = _Ids([id_text(key, value, field=field)], per_row=False)
                 continue
-            given = list(value)
+            given = value if isinstance(value, list) else list(value)
             if len(given) > self._max_rows:
                 raise TooLarge(f"{len(given)} rows, the limit is {self._max_rows}", field=field)
             texts = id_texts(key, given, field=field)
@@ -209,7 +209,9 @@ def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
     texts = join_ids(
         [c if each.per_row else c * rows for c, each in zip(columns, ids, strict=True)]
     )
-    if max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
+    # the texts of a request were measured before they were joined
+    checked = len(ids) == 1 and not ids[0].as_stored and texts is ids[0].texts
+    if not checked and max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
         texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
     if len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)

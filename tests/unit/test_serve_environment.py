@@ -10,6 +10,7 @@ import pytest
 from kirana.errors import ConfigurationError
 from kirana.serve_environment import (
     REQUIRED,
+    UNTUNED,
     cluster_environment,
     free_ports,
     require_serve_environment,
@@ -17,6 +18,13 @@ from kirana.serve_environment import (
 )
 
 UNIX_SOCKET_BYTES = 107
+
+
+def _server_socket() -> socket.socket:
+    """As a server has it: a port that was left a moment ago is free."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return made
 
 
 def test_an_environment_with_everything_is_taken(tmp_path: Path) -> None:
@@ -44,6 +52,12 @@ def test_all_that_lacks_is_named_together() -> None:
         require_serve_environment({})
     for name, value in REQUIRED.items():
         assert f"{name}={value}" in caught.value.message
+
+
+def test_who_measures_what_the_variables_are_worth_may_leave_them_out() -> None:
+    require_serve_environment({UNTUNED: "1"})
+    with pytest.raises(ConfigurationError):
+        require_serve_environment({UNTUNED: "0"})
 
 
 def test_the_environment_of_this_process_is_looked_at_by_default(
@@ -97,12 +111,12 @@ def test_ports_are_free_and_differ(tmp_path: Path) -> None:
     ports = [int(value) for name, value in environment.items() if name.endswith("_PORT")]
     assert len(set(ports)) == len(ports) == 4
     for port in ports:
-        with socket.socket() as opened:
+        with _server_socket() as opened:
             opened.bind(("127.0.0.1", port))
 
 
 def test_two_environments_share_no_port(tmp_path: Path) -> None:
-    taken = [socket.socket() for _ in range(2)]
+    taken = [_server_socket() for _ in range(2)]
     try:
         for each, port in zip(taken, free_ports(2), strict=True):
             each.bind(("127.0.0.1", port))

@@ -275,6 +275,27 @@ def test_a_row_expires_at_its_second_exactly(event_time_ms: int, expiry_s: int) 
     assert at.provenance("a").tolist() == [Provenance.NO_ROW]
 
 
+@pytest.mark.parametrize("ends_s", [0, NOW, NOW + 1, 2**32 - 1])
+@pytest.mark.parametrize("now_s", [0.5, NOW - 0.5, NOW + 0.5, 2.0**32 - 1, 2.0**32 + 5])
+def test_a_batch_tells_the_time_as_a_row_does(ends_s: int, now_s: float) -> None:
+    group = group_of(NUMBERS, ttl_ms=1000)
+    value = encode(group, [dict.fromkeys(f.name for f in NUMBERS)])[0]
+    ending = value[:8] + ends_s.to_bytes(4, "little") + value[12:]
+    unending = value[:8] + bytes(4) + value[12:]
+    expired = ends_s != 0 and ends_s <= now_s
+    expected = Status.EXPIRED if expired else Status.OK
+    assert PACKED.decode([ending] * 3, group, now_s).status.tolist() == [expected] * 3
+    mixed = PACKED.decode([unending, ending, unending], group, now_s)
+    assert mixed.status.tolist() == [Status.OK, expected, Status.OK]
+
+
+def test_two_rows_in_one_value_are_not_the_next_key_s() -> None:
+    group = group_of(NUMBERS)
+    value = encode(group, [dict.fromkeys(f.name for f in NUMBERS)])[0]
+    for values in ([value + value, b""], [b"", value + value], [value[:-8], value + value[-8:]]):
+        assert PACKED.decode(values, group, NOW).status.tolist() == [Status.CORRUPT] * 2
+
+
 def test_a_row_outlives_no_other_rows_expiry() -> None:
     group = group_of([Feature("a", "int8")], ttl_ms=1_000)
     values = encode(group, [{"a": 1}, {"a": 2}, {"a": 3}], [NOW_MS, NOW_MS - 1_000, NOW_MS + 5_000])
