@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
+ZOOKEEPER := .cache/zookeeper/.fetched
 
 # Ray starts twice as fast from compiled bytecode
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,17 +26,20 @@ ifndef TESTS
 endif
 	@$(BIN)/python -m pytest $(TESTS)
 
-test-setup: $(DEVELOPMENT) ## Install what the tests need
-	@for each in $(APT); do \
-	  command -v $$each >/dev/null || exec $(MAKE) --no-print-directory apt; \
-	done
+test-setup: $(DEVELOPMENT) $(ZOOKEEPER) ## Install what the tests need
 
-APT := curl wrk redis-server openssl
+# What the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers.
+# Each is a command; its package follows where that has another name.
+APT := curl wrk redis-server openssl java:default-jre-headless mvn:maven
 
-apt: # what the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers
-	@test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install $(APT)"; exit 1; }
-	@echo "installing $(APT)"
-	@apt-get -qq update && apt-get -qq install -y $(APT) >/dev/null
+apt:
+	@lacking=; for each in $(APT); do \
+	  command -v $${each%:*} >/dev/null || lacking="$$lacking $${each#*:}"; \
+	done; \
+	test -z "$$lacking" && exit; \
+	test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install$$lacking"; exit 1; }; \
+	echo "installing$$lacking"; \
+	apt-get -qq update && apt-get -qq install -y $$lacking >/dev/null
 
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
@@ -79,4 +83,10 @@ $(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml
 $(DEVELOPMENT): $(RUNTIME) requirements/development.lock
 	@echo "installing what tests"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/development.lock
+	@touch $@
+
+$(ZOOKEEPER): requirements/java/zookeeper/pom.xml | apt
+	@echo "fetching ZooKeeper"
+	@rm -rf $(@D)
+	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
 	@touch $@

@@ -1,0 +1,1 @@
+"""Feast, the other side of `features`, in a virtual environment of its own."""

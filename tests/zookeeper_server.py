@@ -1,0 +1,105 @@
+"""A real ZooKeeper on a free port, of one server: one that can die, come back, and stall."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from kirana.serve_environment import free_ports
+
+JARS = Path(__file__).parents[1] / ".cache" / "zookeeper"
+MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+START_TIMEOUT_S = 30.0
+
+
+def _require() -> None:
+    """Skip the test if the machine has no ZooKeeper to start; fail it in CI."""
+    if shutil.which("java") is None:
+        lack = "java is missing"
+    elif not (JARS / ".fetched").exists():
+        lack = f"its jars are missing from {JARS}"
+    else:
+        return
+    message = f"no ZooKeeper, {lack}: run make test-setup"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class ZooKeeperServer:
+    """It runs from the block's start to its end; sessions of 1 to 10 s are granted."""
+
+    def __init__(self, folder: Path) -> None:
+        (self._port,) = free_ports(1)
+        self._config = folder / "zoo.cfg"
+        self._log = folder / "log"
+        self._config.write_text(
+            "tickTime=500\n"
+            "minSessionTimeout=1000\n"
+            f"dataDir={folder / 'data'}\n"
+            f"clientPort={self._port}\n"
+            "clientPortAddress=127.0.0.1\n"
+            "maxClientCnxns=0\n"
+            "admin.enableServer=false\n"
+            "4lw.commands.whitelist=*\n"
+        )
+
+    def __enter__(self) -> ZooKeeperServer:
+        _require()
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def kill(self) -> None:
+        """End it without a word to its clients, even while it is paused."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start it again, on the same port and with what it had stored."""
+        self.kill()
+        self._start()
+
+    def pause(self) -> None:
+        """Let it answer nobody, with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def _start(self) -> None:
+        command = ["java", "-Xmx256m", "-cp", f"{JARS}/*", MAIN, str(self._config)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._serves():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"ZooKeeper did not start:\n{self._log.read_text()}")
+            time.sleep(0.05)
+
+    def _serves(self) -> bool:
+        """Tell whether it answers requests; `ruok` is answered before it does."""
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
+                connection.sendall(b"srvr")
+                return b"Mode: standalone" in connection.makefile("rb").read()
+        except OSError:
+            return False
