@@ -14,7 +14,8 @@ from bench.paired import compare
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
-from kirana.features.service import FeatureService, store_keys
+from kirana.features.fetch import store_keys
+from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.schema import Array
 from kirana.stores import open_feature_store

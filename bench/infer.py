@@ -14,7 +14,8 @@ from bench.figures import Report
 from bench.floors.lmdb_loop import LmdbLoop, session
 from bench.paired import compare
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.features.service import FeatureService, store_keys
+from kirana.features.fetch import store_keys
+from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
 from kirana.inferflow.engine import InferflowService
 from kirana.models.registry import ModelFiles, ModelRegistry

@@ -40,5 +40,8 @@ class FeatureStore:
         self._replica.count("delete")
         return await self._features.delete(group, keys, event_time_ms, revision)
 
+    async def health(self) -> dict[str, Any]:
+        return await self._features.health()
+
     async def __del__(self) -> None:
         await self._replica.close()

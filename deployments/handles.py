@@ -69,6 +69,10 @@ class RemoteFeatures(_Remote):
         deleted: int = await self._call("delete", group, keys, event_time_ms, revision)
         return deleted
 
+    async def health(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self._call("health")
+        return found
+
 
 class RemoteInteractions(_Remote):
     async def append(self, events: Sequence[Event], revision: int) -> int:

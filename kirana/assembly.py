@@ -12,6 +12,7 @@ from kirana.catalog.revisions import CatalogSource, Part
 from kirana.catalog.snapshot import Catalog
 from kirana.edge.parts import Parts
 from kirana.features import FeatureSource
+from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.flow import FlowRunner
 from kirana.flow.executor import FlowService
@@ -25,7 +26,7 @@ from kirana.models import ModelRunner
 from kirana.models.registry import ModelFiles, ModelRegistry
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
-from kirana.stores.url import folder_of
+from kirana.stores.url import folder_of, scheme_of
 
 
 class SharedCatalog:
@@ -78,7 +79,13 @@ class Assembly:
         remote: FeatureSource | None = self._remote.get("features")
         if remote is not None:
             return remote
-        service = FeatureService(open_feature_store(self._settings.features), self._source)
+        settings = self._settings
+        service = FeatureService(
+            open_feature_store(settings.features),
+            self._source,
+            cache=_cache_of(settings),
+            fail_when_unavailable=settings.features_unavailable == "error",
+        )
         self._stores.append(service)
         return service
 
@@ -124,3 +131,10 @@ class Assembly:
         """Close the stores that were opened here."""
         for store in self._stores:
             await store.close()
+
+
+def _cache_of(settings: Settings) -> FeatureCache | None:
+    """What lies in this machine's memory already is not kept twice."""
+    if not settings.cache_bytes or scheme_of(settings.features) in ("lmdb", "memory"):
+        return None
+    return FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)

@@ -65,6 +65,8 @@ class Feature:
     dtype: str
     shape: tuple[int, ...] = ()
     default: Scalar | tuple[Any, ...] = None
+    aliases: tuple[str, ...] = ()
+    """What it was called in older schema versions."""
 
     @property
     def size(self) -> int:
@@ -121,12 +123,22 @@ class SchemaVersion:
     def index(self) -> dict[str, int]:
         return {feature.name: at for at, feature in enumerate(self.features)}
 
+    @cached_property
+    def aliases(self) -> dict[str, int]:
+        """By the names that features had in older versions."""
+        return {alias: at for at, each in enumerate(self.features) for alias in each.aliases}
+
     def feature(self, name: str, *, field: str | None = None) -> Feature:
         try:
             return self.features[self.index[name]]
         except KeyError:
             known = [f"{self.group}.{each}" for each in self.index]
             raise Unknown("feature", f"{self.group}.{name}", known, field=field) from None
+
+    def renamed(self, name: str, *, field: str | None = None) -> Feature:
+        """Return the feature that has the name, or had it in an older version."""
+        at = self.aliases.get(name)
+        return self.feature(name, field=field) if at is None else self.features[at]
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,8 @@ class FeatureGroup:
     ttl_ms: int
     codec: str
     versions: tuple[SchemaVersion, ...] = field(repr=False)
+    checksum: bool = False
+    """Whether packed rows are written with a checksum of their own."""
 
     @property
     def short_name(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,6 +26,10 @@ class Settings(BaseModel):
     which each replica of the ingress takes the first free one, or "off"; `direct_host` is where
     they listen, by default the address that Ray knows the machine by. `max_ongoing` requests are
     under way in one replica at most.
+
+    Where the feature store doesn't answer, `features_unavailable` says whether reads have defaults,
+    with the status, or fail. Each replica keeps `cache_bytes` of feature rows that came over the
+    network (0: none), and uses a row for `cache_fresh_ms`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +44,9 @@ class Settings(BaseModel):
     direct_host: str = ""
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5_000
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 8 << 20
+    features_unavailable: Literal["defaults", "error"] = "defaults"
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
     max_ongoing: Annotated[int, Field(ge=1, le=100_000)] = 512
 
     @field_validator("placement")

@@ -135,6 +135,8 @@ class FeatureObject(Strict):
     """Of a vector; none for a scalar."""
     default: bool | int | float | str | list[Number] | None = None
     """Served where no value is stored; 0, false or the empty string if none is given."""
+    aliases: list[Name] = []
+    """Names that it had in older schema versions: their rows are read, and asked for, by both."""
 
 
 class EntityObject(Strict):
@@ -154,6 +156,8 @@ class FeatureGroupObject(Strict):
     ttl: DurationMs | None = None
     """After its event time a row expires; never without it."""
     codec: str = "packed"
+    checksum: Literal["none", "crc32"] = "none"
+    """Of each packed row: what was damaged is `corrupt`. Databases have checksums of their own."""
     features: Annotated[list[FeatureObject], Field(min_length=1)]
     """Whatever changes here makes the next schema version."""
 

@@ -20,6 +20,8 @@ def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
         if feature.default is not None:
             default = feature.default
             record["default"] = spelled(list(default) if isinstance(default, tuple) else default)
+        if feature.aliases:
+            record["aliases"] = list(feature.aliases)
         records.append(record)
     return records
 

@@ -62,7 +62,7 @@ class Catalog:
         return self.flows[name]
 
     def feature(self, name: str, *, field: str | None = None) -> tuple[FeatureGroup, Feature]:
-        """Find `entity.group.feature` among the current schema versions."""
+        """Find `entity.group.feature` among the current schema versions, by its old names too."""
         group_name, _, feature_name = name.rpartition(".")
         if group_name not in self.groups:
             known = [
@@ -72,4 +72,4 @@ class Catalog:
             ]
             raise Unknown("feature", name, known, field=field)
         group = self.groups[group_name]
-        return group, group.current.feature(feature_name, field=field)
+        return group, group.current.renamed(feature_name, field=field)

@@ -197,8 +197,11 @@ class _Validation:
                 self.refuse(document, message, "features")
                 continue
             history = self._history(each.name, features, document)
+            checksum = each.checksum != "none"
+            if checksum and each.codec != "packed":
+                self.refuse(document, f"the codec '{each.codec}' has no checksum", "checksum")
             groups[each.name] = FeatureGroup(
-                each.name, entity, each.ttl or 0, each.codec, tuple(history)
+                each.name, entity, each.ttl or 0, each.codec, tuple(history), checksum
             )
         return groups
 
@@ -215,7 +218,17 @@ class _Validation:
                 features[each.name] = feature_of(each)
             except ValueError as error:
                 self.refuse(document, str(error), f"{path}.default")
+        self._check_aliases(group, document)
         return tuple(features.values())
+
+    def _check_aliases(self, group: FeatureGroupObject, document: Document) -> None:
+        taken = {each.name for each in group.features}
+        for at, each in enumerate(group.features):
+            for number, alias in enumerate(each.aliases):
+                if alias in taken:
+                    path = f"features[{at}].aliases[{number}]"
+                    self.refuse(document, f"'{alias}' is the name of another feature", path)
+                taken.add(alias)
 
     def _history(
         self, group: str, features: tuple[Feature, ...], document: Document
@@ -224,21 +237,24 @@ class _Validation:
         if history and history[-1].features == features:
             return history
         for version in history:
-            for feature in features:
-                old = (
-                    version.features[version.index[feature.name]]
-                    if (feature.name in version.index)
-                    else feature
-                )
-                if old.signature != feature.signature:
-                    at = [each.name for each in features].index(feature.name)
+            for at, feature in enumerate(features):
+                names = [n for n in (feature.name, *feature.aliases) if n in version.index]
+                if len(names) > 1:
                     self.refuse(
                         document,
-                        f"'{feature.name}' was {old.dtype}{list(old.shape) or ''} in schema "
-                        f"version {version.number}: rows of it are still there, so another "
-                        "dtype or shape needs another name",
-                        f"features[{at}]",
+                        f"schema version {version.number} has both {names}: a feature can't "
+                        "have been both",
+                        f"features[{at}].aliases",
                     )
+                for old in map(version.feature, names):
+                    if (old.dtype, old.shape) != (feature.dtype, feature.shape):
+                        self.refuse(
+                            document,
+                            f"'{old.name}' was {old.dtype}{list(old.shape) or ''} in schema "
+                            f"version {version.number}: rows of it are still there, so another "
+                            "dtype or shape needs another name",
+                            f"features[{at}]",
+                        )
         if len(history) >= MAX_VERSIONS:
             self.refuse(document, f"'{group}' has used all {MAX_VERSIONS} schema versions")
         return [*history, SchemaVersion(group, len(history) + 1, features)]
@@ -288,8 +304,9 @@ def feature_of(each: FeatureObject) -> Feature:
     """Raises `ValueError` for a default that the dtype and shape can't hold."""
     shape = tuple(each.shape)
     default: Any = each.default
+    aliases = tuple(each.aliases)
     if default is None:
-        return Feature(each.name, each.dtype, shape)
+        return Feature(each.name, each.dtype, shape, None, aliases)
     if each.dtype == "string":
         if not isinstance(default, str):
             raise ValueError(f"the default of a string must be a string, not {default!r}")
@@ -316,7 +333,7 @@ def feature_of(each: FeatureObject) -> Feature:
         if isinstance(default, list):
             default = tuple(_canonical(value, each.dtype) for value in default)
         default = _canonical(default, each.dtype)
-    return Feature(each.name, each.dtype, shape, default)
+    return Feature(each.name, each.dtype, shape, default, aliases)
 
 
 def _canonical(value: Any, dtype: str) -> Any:

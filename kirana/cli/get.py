@@ -58,6 +58,7 @@ def get(
         record |= {"values": list(map(list, zip(*cells, strict=True))), "status": status}
         if provenance:
             record["provenance"] = {name: found.provenance(name) for name in names}
+            record["tier"] = {group: found.tier(group) for group in found.tier_codes}
         print_json({**record, "revision": found.revision})
         return
     status_of = {group: found.status(group) for group in found.codes}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirana.codecs.rows import PROVENANCE_NAMES, STATUS_NAMES, Column
+from kirana.codecs.rows import PROVENANCE_NAMES, STATUS_NAMES, TIER_NAMES, Column
 from kirana.errors import InvalidInput
 from kirana.schema import Array
 
@@ -19,8 +19,8 @@ class Features:
     """Rows of features, one a key. `dtypes` are like `float32` or `float16[32]`.
 
     `codes` holds a status a row for each group, an index into `STATUS_NAMES`. `provenance`
-    (an index into `PROVENANCE_NAMES`) and `age_ms` (-1 where there is no row) are there if
-    they were asked for.
+    (an index into `PROVENANCE_NAMES`), `age_ms` (-1 where there is no row) and `tier` (an index
+    into `TIER_NAMES`) are there if they were asked for.
     """
 
     features: Sequence[str]
@@ -30,6 +30,7 @@ class Features:
     revision: int
     provenance_codes: Mapping[str, npt.NDArray[np.uint8]]
     age_ms: Mapping[str, npt.NDArray[np.int64]]
+    tier_codes: Mapping[str, npt.NDArray[np.uint8]]
 
     def __len__(self) -> int:
         return len(next(iter(self.codes.values()), ()))
@@ -75,6 +76,10 @@ class Features:
     def provenance(self, name: str) -> list[str]:
         """Return where each cell of a feature comes from: stored, null, no_row, ..."""
         return [PROVENANCE_NAMES[code] for code in self.provenance_codes[name].tolist()]
+
+    def tier(self, group: str) -> list[str | None]:
+        """Return who had each row of a group: cache, store, or None where there is no row."""
+        return [TIER_NAMES[code] for code in self.tier_codes[group].tolist()]
 
 
 @dataclass(frozen=True, slots=True)

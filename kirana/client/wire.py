@@ -118,6 +118,7 @@ def features_reply(body: bytes) -> Features:
         reply.revision,
         {name: np.frombuffer(codes, dtype=np.uint8) for name, codes in reply.provenance.items()},
         {name: np.frombuffer(ages, dtype="<i8") for name, ages in reply.age_ms.items()},
+        {name: np.frombuffer(codes, dtype=np.uint8) for name, codes in reply.tier.items()},
     )
 
 

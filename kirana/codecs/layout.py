@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirana.schema import NUMERIC, Feature, SchemaVersion
+from kirana.schema import NUMERIC, Feature, FeatureGroup, SchemaVersion
 
 HEADER = np.dtype(
     [
@@ -24,7 +24,15 @@ HEADER = np.dtype(
 )
 """24 bytes before every body. `expiry` in Unix seconds (0 = never), `event_time` in ms."""
 
+HEADER_BYTES = HEADER.itemsize
 LAYOUT_VERSION = 1
+
+TOMBSTONE = 0x01
+CHECKSUM = 0x02
+KNOWN_FLAGS = TOMBSTONE | CHECKSUM
+
+CHECKSUM_BYTES = 4
+"""With the flag `CHECKSUM`, the CRC-32 of the body stands behind it, and is not of its length."""
 
 STRING = np.dtype([("offset", "<u4"), ("length", "<u4")])
 """Of a string: where its UTF-8 bytes start, counted from the start of the body, and how many."""
@@ -153,6 +161,17 @@ class Layout:
             column += size
         return tuple(runs)
 
+    @cache  # noqa: B019
+    def stored_names(self, reader: SchemaVersion, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what this version calls features of a newer one: "" for what it lacks."""
+        if self.version is reader:
+            return names
+        return tuple(self._stored_name(reader.feature(name)) for name in names)
+
+    def _stored_name(self, feature: Feature) -> str:
+        known = self.version.index
+        return next((name for name in (feature.name, *feature.aliases) if name in known), "")
+
     @cached_property
     def leading_word(self) -> int:
         """The first 8 bytes of the header of a plain row of this version, as a number."""
@@ -161,6 +180,14 @@ class Layout:
         header["version"] = self.version.number
         header["fingerprint"] = self.version.fingerprint
         return int(header.view("<u8")[0])
+
+
+def row_bytes(group: FeatureGroup) -> int:
+    """Return the size of a packed row of the newest version, 0 where strings make it differ."""
+    layout = layout_of(group.current)
+    if group.codec != "packed" or layout.strings:
+        return 0
+    return HEADER_BYTES + layout.stride + (CHECKSUM_BYTES if group.checksum else 0)
 
 
 @cache

@@ -35,6 +35,16 @@ class Provenance(IntEnum):
     NOT_IN_VERSION = 3
 
 
+class Tier(IntEnum):
+    """Who had one row."""
+
+    NONE = 0
+    CACHE = 1
+    STORE = 2
+
+
+TIER_NAMES = (None, "cache", "store")
+
 PROVENANCE_NAMES = tuple(each.name.lower() for each in Provenance)
 
 
@@ -44,6 +54,14 @@ class Column:
 
     values: Array
     nulls: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a batch: their places in it, and their values, or a table of packed rows."""
+
+    places: npt.NDArray[np.intp]
+    values: Sequence[bytes | None] | npt.NDArray[np.uint8]
 
 
 class Rows(Protocol):
@@ -87,6 +105,11 @@ class Codec(Protocol):
 
     def decode(self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float) -> Rows:
         """Read a batch, None where the store has nothing. Never raises for what the bytes are."""
+
+    def decode_pieces(
+        self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
+    ) -> Rows:
+        """Read a batch of `count` rows that came in pieces; what is in none is missing."""
 
     def order(self, value: bytes) -> tuple[int, bool]:
         """Return event time (ms) and whether it is a tombstone: the order of writes."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana.codecs.layout import HEADER, LAYOUT_VERSION
-from kirana.codecs.packed import MAX_BODY_BYTES, TOMBSTONE, Packed
-from kirana.codecs.rows import Column, Rows
+from kirana.codecs.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
+from kirana.codecs.packed import MAX_BODY_BYTES, Packed
+from kirana.codecs.rows import Column, Piece, Rows
 from kirana.errors import TooLarge
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 
@@ -109,6 +109,15 @@ class Text:
             for (at, _), row in zip(found, rows, strict=True):
                 packed[at] = row
         return _PACKED.decode(packed, group, now_s)
+
+    def decode_pieces(
+        self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
+    ) -> Rows:
+        values: list[bytes | None] = [None] * count
+        for piece in pieces:
+            for at, value in zip(piece.places.tolist(), piece.values, strict=True):
+                values[at] = value
+        return self.decode(values, group, now_s)
 
 
 def _parse(value: bytes) -> _Text | None:

@@ -172,6 +172,8 @@ def features_reply(
         reply.provenance[name] = codes.astype(np.uint8).tobytes()
     for group, ages in rows.age_ms.items():
         reply.age_ms[group] = ages.astype("<i8").tobytes()
+    for group, tiers in rows.tier.items():
+        reply.tier[group] = tiers.tobytes()
     return reply.SerializeToString()
 
 

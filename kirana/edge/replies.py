@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 RowStatus = Literal["ok", "missing", "expired", "unavailable", "corrupt"]
 CellProvenance = Literal["stored", "null", "no_row", "not_in_version"]
+RowTier = Literal["cache", "store"]
 PartState = Literal["ok", "unavailable"]
 
 
@@ -25,6 +26,7 @@ class FeaturesGetReply(Reply):
     revision: int
     provenance: dict[str, list[CellProvenance]] | UnsetType = UNSET
     age_ms: dict[str, list[int | None]] | UnsetType = UNSET
+    tier: dict[str, list[RowTier | None]] | UnsetType = UNSET
 
 
 class FeaturesPutReply(Reply):
@@ -128,11 +130,33 @@ class EndpointsReply(Reply):
     endpoints: list[DirectPort]
 
 
+class BreakerReport(Reply):
+    """Of a database that did not answer three times in a row, calls are refused for a second."""
+
+    state: Literal["closed", "open"]
+    failed: int
+    opened: int
+    refused: int
+
+
+class CacheReport(Reply):
+    """Keys that were looked up, and what became of rows that were fetched."""
+
+    hits: int
+    misses: int
+    refused: int
+    evicted: int
+    bytes: int
+
+
 class PartReport(Reply):
     state: PartState
     reason: str | UnsetType = UNSET
     revision: int | UnsetType = UNSET
     refused_revisions: int | UnsetType = UNSET
+    store: str | UnsetType = UNSET
+    breaker: BreakerReport | UnsetType = UNSET
+    cache: CacheReport | UnsetType = UNSET
 
 
 class HealthReply(Reply):

@@ -11,8 +11,8 @@ from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS
 from kirana.errors import Unknown
+from kirana.features.fetch import store_keys
 from kirana.features.parquet import ParquetFeatures, Report, files_of
-from kirana.features.service import store_keys
 from kirana.stores import FeatureStore
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
-from kirana.codecs.rows import Provenance
+from kirana.codecs.rows import Provenance, Tier
 from kirana.errors import InvalidInput, Unavailable
+from kirana.features.cache import FeatureCache
+from kirana.features.fetch import Fetched, Fetcher, store_keys
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
 from kirana.loop import INLINE_CELLS, bounded
 from kirana.schema import Array, FeatureGroup
@@ -29,24 +31,28 @@ TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
 
 
-def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
-    """`f:<entity>.<group>:<key text>`, the same in every store."""
-    prefix = f"f:{group}:"
-    together = (prefix + f"\0{prefix}".join(keys)).encode()
-    found = together.split(b"\0")
-    if len(found) == len(keys):
-        return found
-    return [f"{prefix}{key}".encode() for key in keys]
-
-
 @dataclass(frozen=True, slots=True)
 class _GroupRead:
-    """What a query wants of one group, with the columns of its matrix that go there."""
+    """What a query wants of one group, with the columns of its matrix that go there.
+
+    Features by their newest names; `asked` are the names of the columns in the query.
+    """
 
     group: FeatureGroup
     matrix: tuple[str, ...]
     places: tuple[slice, ...]
+    positions: tuple[int, ...]
     columns: tuple[str, ...]
+    asked: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Wanted:
+    matrix: list[str] = field(default_factory=list)
+    places: list[slice] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +84,30 @@ class Schemas:
 
     def _make_plan(self, entity: str, matrix: Sequence[str], columns: Sequence[str]) -> _Plan:
         self.catalog.entity(entity)
-        groups: dict[str, tuple[list[str], list[slice], list[str]]] = {}
+        found: dict[str, _Wanted] = {}
         width = 0
-        for name in matrix:
+        for position, name in enumerate(matrix):
             group, feature = self.catalog.feature(f"{entity}.{name}")
-            names, places, _ = groups.setdefault(group.name, ([], [], []))
-            names.append(feature.name)
-            places.append(slice(width, width + feature.size))
+            wanted = found.setdefault(group.name, _Wanted())
+            wanted.matrix.append(feature.name)
+            wanted.places.append(slice(width, width + feature.size))
+            wanted.positions.append(position)
             width += feature.size
         for name in columns:
             group, feature = self.catalog.feature(f"{entity}.{name}")
-            groups.setdefault(group.name, ([], [], []))[2].append(feature.name)
+            wanted = found.setdefault(group.name, _Wanted())
+            wanted.columns.append(feature.name)
+            wanted.asked.append(name)
         reads = tuple(
-            _GroupRead(self.catalog.groups[name], tuple(names), tuple(places), tuple(wanted))
-            for name, (names, places, wanted) in groups.items()
+            _GroupRead(
+                self.catalog.groups[name],
+                tuple(each.matrix),
+                tuple(each.places),
+                tuple(each.positions),
+                tuple(each.columns),
+                tuple(each.asked),
+            )
+            for name, each in found.items()
         )
         return _Plan(reads, width)
 
@@ -104,9 +120,17 @@ class FeatureService:
         store: FeatureStore,
         source: CatalogSource,
         *,
+        cache: FeatureCache | None = None,
+        fail_when_unavailable: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """With `fail_when_unavailable`, a read of a store that does not answer raises
+        `Unavailable`; without it, rows have defaults and the status.
+        """
         self._store = store
+        self._cache = cache
+        self._fetcher = Fetcher(store, cache)
+        self._fail_when_unavailable = fail_when_unavailable
         self._source = source
         self._schemas = Revisions(source, Schemas)
         self._clock = clock
@@ -121,42 +145,26 @@ class FeatureService:
 
     async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:
         keys = query.keys
-        values = await self._fetch([read.group for read in plan.groups], keys)
+        fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
+        if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
+            raise Unavailable("the feature store does not answer")
         stays = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
-        decoded = await bounded(stays, self._decode, plan, values)
+        decoded = await bounded(stays, self._decode, plan, fetched)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:
-                decoded[at] = await self._look_once(read.group, rows, values[at])
-        return await bounded(stays, self._assemble, query, plan, decoded, values)
+                decoded[at] = await self._look_once(read.group, rows, fetched[at])
+        return await bounded(stays, self._assemble, query, plan, decoded, fetched)
 
-    async def _fetch(
-        self, groups: Sequence[FeatureGroup], keys: Sequence[str]
-    ) -> list[list[bytes | None] | None]:
-        """Return the values of each group; None for all if the store does not answer."""
-        wanted = [store_keys(group.name, keys) for group in groups]
-        alone = len(wanted) == 1
-        try:
-            values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
-        except Unavailable:
-            return [None] * len(groups)
-        if alone:
-            return [values]
-        count = len(keys)
-        return [values[at * count : (at + 1) * count] for at in range(len(groups))]
-
-    def _decode(self, plan: _Plan, values: Sequence[list[bytes | None] | None]) -> list[Rows]:
+    def _decode(self, plan: _Plan, fetched: Sequence[Fetched]) -> list[Rows]:
         now = self._clock()
         return [
-            CODECS[read.group.codec].decode(found or (), read.group, now)
-            for read, found in zip(plan.groups, values, strict=True)
+            each.decode(read.group, now) for read, each in zip(plan.groups, fetched, strict=True)
         ]
 
-    async def _look_once(
-        self, group: FeatureGroup, rows: Rows, values: list[bytes | None] | None
-    ) -> Rows:
+    async def _look_once(self, group: FeatureGroup, rows: Rows, fetched: Fetched) -> Rows:
         """Rows may follow a schema version that is newer than the request's revision."""
         unknown = {(group.name, number) for number in rows.unknown_versions}
-        if values is None or unknown <= self._nowhere:
+        if unknown <= self._nowhere:
             return rows
         newest = await self._schemas.at(await asyncio.to_thread(self._source.current))
         fresh = newest.catalog.groups.get(group.name)
@@ -164,15 +172,14 @@ class FeatureService:
         self._nowhere |= {each for each in unknown if each[1] > known}
         if fresh is None or known <= len(group.versions):
             return rows
-        reading = _as_of(fresh, group)
-        return CODECS[group.codec].decode(values, reading, self._clock())
+        return fetched.decode(_as_of(fresh, group), self._clock())
 
     def _assemble(
         self,
         query: FeatureQuery,
         plan: _Plan,
         decoded: Sequence[Rows],
-        values: Sequence[list[bytes | None] | None],
+        fetched: Sequence[Fetched],
     ) -> EntityRows:
         count = len(query.keys)
         matrix = decoded[0].view(plan.groups[0].matrix) if plan.one_block else None
@@ -183,25 +190,28 @@ class FeatureService:
         status: dict[str, Array] = {}
         age: dict[str, Array] = {}
         provenance: dict[str, Array] = {}
+        tier: dict[str, Array] = {}
         now_ms = int(self._clock() * 1000)
-        for read, rows, found in zip(plan.groups, decoded, values, strict=True):
+        for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
             short = read.group.short_name
-            if found is None:
-                rows = CODECS[read.group.codec].decode([None] * count, read.group, 0.0)
-                rows.status[:] = Status.UNAVAILABLE
             status[short] = rows.status
             if read.matrix and in_place:
                 _fill(matrix, read, rows)
-            for name in read.columns:
-                columns[f"{short}.{name}"] = rows.column(name)
+            for name, asked in zip(read.columns, read.asked, strict=True):
+                columns[asked] = rows.column(name)
                 if query.provenance:
-                    provenance[f"{short}.{name}"] = rows.provenance(name)
+                    provenance[asked] = rows.provenance(name)
             if query.provenance:
                 times = rows.event_time_ms.astype(np.int64)
                 there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
                 age[short] = np.where(there, now_ms - times, -1)
+                tier[short] = np.where(there, np.uint8(Tier.STORE), np.uint8(Tier.NONE))
+                if found.cached is not None:
+                    tier[short][found.cached] = np.where(
+                        there[found.cached], np.uint8(Tier.CACHE), np.uint8(Tier.NONE)
+                    )
         nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
-        return EntityRows(matrix, columns, status, age, provenance, nulls)
+        return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
 
     async def write(self, write: FeatureWrite, revision: int) -> int:
         schemas = await self._schemas.at(revision)
@@ -238,7 +248,11 @@ class FeatureService:
     async def _put(
         self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes], codec: Codec
     ) -> int:
-        return await self._store.put(store_keys(group.name, keys), values, codec)
+        try:
+            return await self._store.put(store_keys(group.name, keys), values, codec)
+        finally:
+            # also of a write that failed: some of it may have arrived
+            self._fetcher.written(group.name, keys)
 
     def check_times(self, event_time_ms: Array) -> None:
         """Refuse event times that are further ahead than clocks differ."""
@@ -249,6 +263,12 @@ class FeatureService:
                 f"{event_time_ms[late[0]]} is more than five minutes ahead",
                 field=f"event_time[{late[0]}]",
             )
+
+    async def health(self) -> dict[str, Any]:
+        found = dict(self._store.health())
+        if self._cache is not None:
+            found["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
+        return found
 
     async def close(self) -> None:
         await self._store.close()
@@ -277,9 +297,8 @@ def _matrix_nulls(
         return None
     nulls = np.zeros((len(query.keys), len(query.matrix)), dtype=np.bool_)
     for read, rows in zip(plan.groups, decoded, strict=True):
-        for name in read.matrix:
-            place = query.matrix.index(f"{read.group.short_name}.{name}")
-            nulls[:, place] = rows.provenance(name) == Provenance.NULL
+        for name, position in zip(read.matrix, read.positions, strict=True):
+            nulls[:, position] = rows.provenance(name) == Provenance.NULL
     return nulls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,8 @@ class EntityRows:
     `matrix` has the shape (keys, sum of the sizes of the features), `matrix_nulls` the shape
     (keys, features), or is None where no null is or they were not asked for. `status` holds for
     each group a `kirana.codecs.Status` a key, `age_ms` how old each row is (-1 where there is
-    none), `provenance` for each column a `kirana.codecs.rows.Provenance` a key, if asked for.
+    none), `tier` a `kirana.codecs.rows.Tier` a key, and `provenance` for each column a
+    `kirana.codecs.rows.Provenance` a key, if asked for.
     """
 
     matrix: npt.NDArray[np.float32]
@@ -46,6 +47,7 @@ class EntityRows:
     age_ms: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     provenance: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     matrix_nulls: npt.NDArray[np.bool_] | None = None
+    tier: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +86,6 @@ class FeatureSource(Protocol):
         self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
     ) -> int:
         """Replace rows by tombstones of these event times; return as `write` does."""
+
+    async def health(self) -> dict[str, Any]:
+        """Return the state of the store and of the cache, for people: plain values."""

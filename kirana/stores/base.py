@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class ValueReader(Protocol):
@@ -34,6 +34,9 @@ class FeatureStore(Protocol):
         A store that forgets what has expired keeps it a tenth of its time longer, at least a
         minute, so that it is seen as expired.
         """
+
+    def health(self) -> dict[str, Any]:
+        """Return what people should know of its state: plain values."""
 
     async def close(self) -> None:
         """Let go of the database. No-op if closed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from kirana.errors import Unavailable
 
@@ -22,6 +23,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._closed_until = 0.0
+        self._failed = self._opened = self._refused = 0
 
     @property
     def open(self) -> bool:
@@ -33,12 +35,24 @@ class Breaker:
             return
         now = self._clock()
         if now < self._closed_until:
+            self._refused += 1
             raise Unavailable(f"{self._what} did not answer, and is left alone for a moment")
         self._closed_until = now + PAUSE_S
+
+    def health(self) -> dict[str, Any]:
+        """Return its state, and how often calls failed, it opened, and calls were refused."""
+        return {
+            "state": "open" if self.open else "closed",
+            "failed": self._failed,
+            "opened": self._opened,
+            "refused": self._refused,
+        }
 
     def succeeded(self) -> None:
         self._failures = 0
 
     def failed(self) -> None:
         self._failures += 1
+        self._failed += 1
+        self._opened += self._failures == FAILURES
         self._closed_until = self._clock() + PAUSE_S

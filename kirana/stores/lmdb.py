@@ -51,6 +51,9 @@ class LmdbFeatureStore:
 
         return await self.environment.write(write)
 
+    def health(self) -> dict[str, Any]:
+        return {"store": "lmdb"}
+
     async def close(self) -> None:
         environment, self._environment = self._environment, None
         if environment is not None:

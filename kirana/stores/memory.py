@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kirana.errors import Unavailable
 from kirana.stores.base import ValueReader
@@ -29,6 +30,9 @@ class MemoryFeatureStore:
                 written += 1
         stored.update(newest)
         return written
+
+    def health(self) -> dict[str, Any]:
+        return {"store": "memory"}
 
     async def close(self) -> None:
         self._values = None

@@ -147,6 +147,9 @@ class RedisFeatureStore:
         self._breaker.succeeded()
         return found
 
+    def health(self) -> dict[str, Any]:
+        return {"store": self._what, "breaker": self._breaker.health()}
+
     async def close(self) -> None:
         for client in (self._client, *self._sentinels):
             await client.aclose()

@@ -58,7 +58,7 @@ class FeaturesGet(_message.Message):
     def __init__(self, entity: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., features: _Optional[_Iterable[str]] = ..., provenance: _Optional[bool] = ...) -> None: ...
 
 class FeaturesReply(_message.Message):
-    __slots__ = ("features", "dtypes", "blocks", "status", "revision", "provenance", "age_ms")
+    __slots__ = ("features", "dtypes", "blocks", "status", "revision", "provenance", "age_ms", "tier")
     class StatusEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,13 @@ class FeaturesReply(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class TierEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     DTYPES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +94,7 @@ class FeaturesReply(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     features: _containers.RepeatedScalarFieldContainer[str]
     dtypes: _containers.RepeatedScalarFieldContainer[str]
     blocks: _containers.RepeatedCompositeFieldContainer[FeatureBlock]
@@ -94,7 +102,8 @@ class FeaturesReply(_message.Message):
     revision: int
     provenance: _containers.ScalarMap[str, bytes]
     age_ms: _containers.ScalarMap[str, bytes]
-    def __init__(self, features: _Optional[_Iterable[str]] = ..., dtypes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[FeatureBlock, _Mapping]]] = ..., status: _Optional[_Mapping[str, bytes]] = ..., revision: _Optional[int] = ..., provenance: _Optional[_Mapping[str, bytes]] = ..., age_ms: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+    tier: _containers.ScalarMap[str, bytes]
+    def __init__(self, features: _Optional[_Iterable[str]] = ..., dtypes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[FeatureBlock, _Mapping]]] = ..., status: _Optional[_Mapping[str, bytes]] = ..., revision: _Optional[int] = ..., provenance: _Optional[_Mapping[str, bytes]] = ..., age_ms: _Optional[_Mapping[str, bytes]] = ..., tier: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class Times(_message.Message):
     __slots__ = ("ms", "one")

@@ -39,6 +39,9 @@ def test_four_urls_are_enough() -> None:
         "timeout_ms": 5_000,
         "max_body_bytes": 8 << 20,
         "max_ongoing": 512,
+        "features_unavailable": "defaults",
+        "cache_bytes": 64 << 20,
+        "cache_fresh_ms": 1_000,
     }
     assert settings.spread == frozenset()
     assert settings.direct_range == range(20_000, 21_000)
@@ -62,12 +65,16 @@ def test_a_variable_overrides_a_file() -> None:
     assert settings.models == GIVEN["models"]
 
 
+NUMBERS = ("replicas", "timeout_ms", "max_ongoing")
+
+
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_an_option_overrides_a_variable_and_a_variable_a_file(name: str) -> None:
     values = {
         "placement": ["spread", "fused", "models=spread"],
         "direct_ports": ["1-2", "3-4", "off"],
-        **{each: ["1", "2", "3"] for each in ("replicas", "timeout_ms", "max_ongoing")},
+        **{each: ["1", "2", "3"] for each in (*NUMBERS, "cache_bytes", "cache_fresh_ms")},
+        "features_unavailable": ["error", "defaults", "error"],
         "max_body_bytes": ["1025", "1026", "1027"],
     }
     in_file, in_variable, in_option = values.get(name, ["file", "variable", "option"])

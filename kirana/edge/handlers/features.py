@@ -11,7 +11,7 @@ import numpy.typing as npt
 from kirana.catalog.revisions import Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs import STATUS_NAMES, key_texts
-from kirana.codecs.rows import PROVENANCE_NAMES
+from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import rows_of
 from kirana.edge.limits import Limits
@@ -132,6 +132,10 @@ def _reply(
         reply["age_ms"] = {
             group: [None if age < 0 else age for age in ages.tolist()]
             for group, ages in rows.age_ms.items()
+        }
+        reply["tier"] = {
+            group: [TIER_NAMES[code] for code in codes.tolist()]
+            for group, codes in rows.tier.items()
         }
     return json_bytes(reply)
 

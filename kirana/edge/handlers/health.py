@@ -27,7 +27,10 @@ class HealthHandlers:
 
     async def get(self, request: HttpRequest) -> bytes:
         states = {
-            "features": await _state(self._probe_features(request.revision)),
+            "features": {
+                **await _state(self._probe_features(request.revision)),
+                **await self._told(),
+            },
             "interactions": await _state(self._probe_interactions(request.revision)),
             "flows": await _state(self._parts.flows.prepare(request.revision)),
             "inferflow": await _state(self._parts.inferer.prepare(request.revision)),
@@ -42,6 +45,13 @@ class HealthHandlers:
         if not healthy:
             raise Unhealthy(body)
         return body
+
+    async def _told(self) -> dict[str, object]:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                return await self._parts.features.health()
+        except (TimeoutError, KiranaError):
+            return {}
 
     async def _probe_features(self, revision: int) -> None:
         catalog = await self._catalogs.at(revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,9 @@ class NoFeatures:
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         raise Unavailable("the features are down")
+
+    def health(self) -> dict[str, Any]:
+        return {"store": "nowhere"}
 
     async def close(self) -> None:
         pass
@@ -71,7 +75,7 @@ async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient) -> None:
     assert response.json() == {
         "status": "ok",
         "parts": {
-            "features": {"state": "ok"},
+            "features": {"state": "ok", "store": "lmdb"},
             "interactions": {"state": "ok"},
             "flows": {"state": "ok"},
             "inferflow": {"state": "ok"},

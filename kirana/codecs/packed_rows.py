@@ -1,0 +1,163 @@
+"""Packed rows as columns and matrices: views where they can be, defaults where a row lacks one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.codecs.layout import STRING, Layout, Run, layout_of
+from kirana.codecs.rows import Column, Provenance
+from kirana.schema import NUMERIC, Array, FeatureGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of a batch that follow one schema version."""
+
+    rows: npt.NDArray[np.intp] | slice
+    layout: Layout
+    fixed: npt.NDArray[np.uint8]
+    bodies: Sequence[bytes] | None
+
+    def nulls(self, name: str) -> npt.NDArray[np.bool_] | None:
+        """Return (part rows,), True where null; None where no row is."""
+        at = self.layout.version.index[name]
+        bits = self.fixed[:, self.layout.null_start + at // 8] >> np.uint8(at % 8) & np.uint8(1)
+        return bits.astype(np.bool_) if bits.any() else None
+
+    def any_nulls(self) -> bool:
+        start, size = self.layout.null_start, self.layout.null_bytes
+        bits = self.fixed[:, start : start + size]
+        if size in (2, 4, 8):
+            bits = bits.view(f"<u{size}")
+        return bool(bits.any())
+
+    def booleans(self, name: str) -> npt.NDArray[np.bool_]:
+        at = self.layout.booleans.index(name)
+        bits = self.fixed[:, self.layout.boolean_start + at // 8] >> np.uint8(at % 8)
+        return (bits & np.uint8(1)).astype(np.bool_)
+
+    def texts(self, name: str) -> list[str]:
+        """Return the strings of one feature; what points out of the row is caught at decode."""
+        start = self.layout.offsets[name]
+        spans = self.fixed[:, start : start + STRING.itemsize].view(STRING)[:, 0]
+        bodies = self.bodies or ()
+        return [
+            body[offset : offset + length].decode()
+            for body, offset, length in zip(
+                bodies, spans["offset"].tolist(), spans["length"].tolist(), strict=True
+            )
+        ]
+
+
+class PackedRows:
+    """See `kirana.codecs.rows.Rows`."""
+
+    def __init__(
+        self,
+        group: FeatureGroup,
+        status: npt.NDArray[np.uint8],
+        event_time_ms: npt.NDArray[np.uint64],
+        parts: Sequence[Part],
+        unknown_versions: frozenset[int],
+    ) -> None:
+        self.group = group
+        self.status = status
+        self.event_time_ms = event_time_ms
+        self.unknown_versions = unknown_versions
+        self.parts = parts
+
+    @property
+    def any_nulls(self) -> bool:
+        return any(part.any_nulls() for part in self.parts)
+
+    def column(self, name: str) -> Column:
+        feature = self.group.current.feature(name)
+        default = feature.default_array()
+        shape = (len(self.status), *feature.shape)
+        values: Array = np.empty(shape, dtype=default.dtype)
+        values[...] = default
+        nulls: npt.NDArray[np.bool_] | None = None
+        for part in self.parts:
+            (stored,) = part.layout.stored_names(self.group.current, (name,))
+            if not stored:
+                continue
+            if feature.dtype == "string":
+                values[part.rows] = part.texts(stored)
+            elif feature.dtype == "bool":
+                values[part.rows] = part.booleans(stored)
+            else:
+                start = part.layout.offsets[stored]
+                stop = start + NUMERIC[feature.dtype].itemsize * feature.size
+                cells = part.fixed[:, start:stop].view(NUMERIC[feature.dtype])
+                values[part.rows] = cells.reshape(len(cells), *feature.shape)
+            part_nulls = part.nulls(stored)
+            if part_nulls is not None:
+                if nulls is None:
+                    nulls = np.zeros(len(self.status), dtype=np.bool_)
+                nulls[part.rows] = part_nulls
+        if nulls is not None:
+            values[nulls] = default
+        return Column(values, nulls)
+
+    def provenance(self, name: str) -> npt.NDArray[np.uint8]:
+        codes = np.full(len(self.status), Provenance.NO_ROW, dtype=np.uint8)
+        for part in self.parts:
+            (stored,) = part.layout.stored_names(self.group.current, (name,))
+            if not stored:
+                codes[part.rows] = Provenance.NOT_IN_VERSION
+                continue
+            nulls = part.nulls(stored)
+            codes[part.rows] = Provenance.STORED if nulls is None else nulls.astype(np.uint8)
+        return codes
+
+    def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
+        columns = layout_of(self.group.current).columns(names)
+        whole = len(self.parts) == 1 and isinstance(self.parts[0].rows, slice)
+        runs = self._runs(self.parts[0], names, columns.sizes) if whole else ()
+        if not whole or sum(run.width for run in runs) < out.shape[1]:
+            out[...] = columns.defaults
+        for part in self.parts:
+            for run in self._runs(part, names, columns.sizes):
+                cells = part.fixed[:, run.start : run.stop].view(run.dtype)
+                out[part.rows, run.column : run.column + run.width] = cells
+            if part.layout.booleans or part.any_nulls():
+                self._fill_bits(out, part, names, columns.sizes)
+
+    def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+        if len(self.parts) != 1 or not isinstance(self.parts[0].rows, slice):
+            return None
+        part = self.parts[0]
+        sizes = layout_of(self.group.current).columns(names).sizes
+        runs = self._runs(part, names, sizes)
+        if len(runs) != 1 or runs[0].width != sum(sizes) or part.any_nulls():
+            return None
+        if runs[0].dtype != np.float32:
+            return None
+        return part.fixed[:, runs[0].start : runs[0].stop].view(np.float32)
+
+    def _runs(self, part: Part, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
+        return part.layout.runs(part.layout.stored_names(self.group.current, names), sizes)
+
+    def _fill_bits(
+        self,
+        out: npt.NDArray[np.float32],
+        part: Part,
+        names: tuple[str, ...],
+        sizes: Sequence[int],
+    ) -> None:
+        rows = np.arange(len(self.status))[part.rows]
+        column = 0
+        stored_names = part.layout.stored_names(self.group.current, names)
+        for name, stored, size in zip(names, stored_names, sizes, strict=True):
+            if stored:
+                if stored in part.layout.booleans:
+                    out[rows, column] = part.booleans(stored)
+                nulls = part.nulls(stored)
+                if nulls is not None:
+                    default = self.group.current.feature(name).default_array()
+                    out[rows[nulls], column : column + size] = np.ravel(default)
+            column += size

@@ -1,0 +1,342 @@
+"""Feature rows in this process's memory, so that what is hot is not fetched again.
+
+The rows of a group lie in one table, as the store has them: a batch of hits is one `take` out of
+it, and is decoded, and found to have expired, like a batch that was just read. What is one-off
+does not push out what is hot: where the table is full, a key gets in only if it was asked for
+more often than the row that it would replace (as in TinyLFU, Einziger et al., 2017).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.codecs.layout import row_bytes
+from kirana.features.frequency import FrequencySketch
+from kirana.schema import FeatureGroup
+
+Places = npt.NDArray[np.intp]
+Table = npt.NDArray[np.uint8]
+
+SLOT_BYTES = 200
+"""What a row takes beside its own bytes: the key's text, its place, times and counts."""
+
+MAX_ABSENT = 1 << 16
+"""Keys of a group that are remembered to have no row."""
+
+_AGE_AFTER = 10
+"""So many uses a slot, and all counts are halved: what was hot last week is not."""
+
+_SAMPLED = 8
+"""Slots that are looked at for the least used one."""
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """Keys that were looked up, and what became of rows that were fetched."""
+
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    evicted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """What the cache has of a batch of keys, by their places in it.
+
+    `table` holds the rows of `in_table`; `values` are rows of other lengths, and None for keys
+    that have no row; `missing` must be fetched.
+    """
+
+    in_table: Places
+    table: Table
+    values: dict[int, bytes | None]
+    missing: list[int]
+
+
+class FeatureCache:
+    """Bounded in bytes, shared out evenly among the groups that are read.
+
+    A row is used for `fresh_s` after it was fetched: so long a write by another process may go
+    unseen. Not safe for use by several threads.
+    """
+
+    def __init__(
+        self, max_bytes: int, fresh_s: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._groups: dict[str, _GroupRows] = {}
+        self.counts = CacheCounts()
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory all rows take."""
+        return sum(rows.nbytes for rows in self._groups.values())
+
+    def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
+        now = self._clock()
+        read = self._rows(group).look_up(keys, now - self._fresh_s, now)
+        missed = len(read.missing)
+        self.counts.misses += missed
+        self.counts.hits += len(keys) - missed
+        return read
+
+    def fill(
+        self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes | None]
+    ) -> None:
+        """Keep what was fetched, as far as there is room or it is asked for more than others."""
+        now = self._clock()
+        absent = [key for key, value in zip(keys, values, strict=True) if value is None]
+        rows = self._rows(group)
+        if absent:
+            rows.remember_absent(absent, now + self._fresh_s, now)
+            there = [at for at, value in enumerate(values) if value is not None]
+            keys, values = [keys[at] for at in there], [values[at] for at in there]
+        if keys:
+            rows.fill(keys, values, now, self.counts)  # type: ignore[arg-type]
+
+    def forget(self, group: str, keys: Sequence[str]) -> None:
+        """Drop what is kept of these keys: they were written."""
+        rows = self._groups.get(group)
+        if rows is not None:
+            rows.forget(keys)
+
+    def _rows(self, group: FeatureGroup) -> _GroupRows:
+        rows = self._groups.get(group.name)
+        if rows is not None and rows.versions >= len(group.versions):
+            return rows
+        new = rows is None
+        others = [each for each in self._groups.values() if each is not rows]
+        share = self._max_bytes // (len(others) + 1)
+        if new:
+            for each in others:
+                each.shrink(share, self.counts)
+        made = self._groups[group.name] = _GroupRows(group, share)
+        return made
+
+
+class _GroupRows:
+    def __init__(self, group: FeatureGroup, max_bytes: int) -> None:
+        self.versions = len(group.versions)
+        self._size = row_bytes(group)
+        self._max_bytes = max_bytes
+        self._capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
+        self._index: dict[str, int] = {}
+        self._keys: list[str] = []
+        self._free: list[int] = []
+        # memory that nobody has touched yet costs nothing
+        self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
+        self._loaded = np.zeros(self._capacity, dtype=np.float64)
+        self._uses = np.zeros(self._capacity, dtype=np.uint32)
+        self._loose: dict[int, bytes] = {}
+        self._loose_bytes = 0
+        self._absent: dict[str, float] = {}
+        self._sketch = FrequencySketch(self._capacity)
+        self._counted = 0
+        self._random = np.random.default_rng()
+
+    @property
+    def nbytes(self) -> int:
+        slots = len(self._keys) * (self._size + SLOT_BYTES)
+        return slots + self._loose_bytes + len(self._absent) * SLOT_BYTES + self._sketch.nbytes
+
+    def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
+        count = len(keys)
+        slots = np.fromiter(map(self._index.get, keys, repeat(-1)), dtype=np.intp, count=count)
+        hit = self._loaded[slots] > oldest
+        if count and slots.min() >= 0 and hit.all() and not self._loose:
+            self._count(slots)
+            return CacheRead(np.arange(count), self._table[slots], {}, [])
+        hit &= slots >= 0
+        places = np.flatnonzero(hit)
+        found = slots[places]
+        self._count(found)
+        values: dict[int, bytes | None] = {}
+        if self._loose:
+            loose = [self._loose.get(slot) for slot in found.tolist()]
+            values = {
+                at: value
+                for at, value in zip(places.tolist(), loose, strict=True)
+                if value is not None
+            }
+            tabled = np.array([value is None for value in loose], dtype=np.bool_)
+            places, found = places[tabled], found[tabled]
+        missing = np.flatnonzero(~hit).tolist()
+        if self._absent:
+            until = self._absent.get
+            absent = [at for at in missing if until(keys[at], 0.0) > now]
+            if absent:
+                values.update(dict.fromkeys(absent))
+                missing = [at for at in missing if at not in values]
+        return CacheRead(places, self._table[found], values, missing)
+
+    def _count(self, slots: Places) -> None:
+        self._uses[slots] += 1
+        self._counted += len(slots)
+        if self._counted > _AGE_AFTER * self._capacity:
+            self._counted = 0
+            self._uses >>= 1
+            self._sketch.halve()
+
+    def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
+        self.forget(keys)
+        if len(self._absent) + len(keys) > MAX_ABSENT:
+            self._absent = {key: end for key, end in self._absent.items() if end > now}
+            if len(self._absent) + len(keys) > MAX_ABSENT:
+                self._absent.clear()
+        if len(keys) <= MAX_ABSENT:
+            self._absent.update(dict.fromkeys(keys, until))
+
+    def forget(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._absent.pop(key, None)
+            slot = self._index.pop(key, None)
+            if slot is not None:
+                self._free.append(slot)
+                self._drop_loose(slot)
+
+    def _drop_loose(self, slot: int) -> None:
+        value = self._loose.pop(slot, None)
+        if value is not None:
+            self._loose_bytes -= len(value)
+
+    def fill(
+        self, keys: Sequence[str], values: Sequence[bytes], now: float, counts: CacheCounts
+    ) -> None:
+        hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64)
+        frequency = self._sketch.add(hashes)
+        self._counted += len(keys)
+        slots = self._slots_for(keys, values, frequency, counts)
+        kept = np.flatnonzero(slots >= 0)
+        if not len(kept):
+            return
+        chosen = slots[kept]
+        self._loaded[chosen] = now
+        self._uses[chosen] = np.maximum(self._uses[chosen], frequency[kept])
+        rows = [values[at] for at in kept.tolist()]
+        fits = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) == self._size
+        if self._size and fits.any():
+            together = b"".join(rows) if fits.all() else b"".join(_at(rows, np.flatnonzero(fits)))
+            block = np.frombuffer(together, dtype=np.uint8).reshape(-1, self._size)
+            self._table[chosen[fits]] = block
+            if self._loose:
+                for slot in chosen[fits].tolist():
+                    self._drop_loose(slot)
+        for at in np.flatnonzero(~fits).tolist():
+            slot = int(chosen[at])
+            self._drop_loose(slot)
+            self._loose[slot] = rows[at]
+            self._loose_bytes += len(rows[at])
+
+    def _slots_for(
+        self,
+        keys: Sequence[str],
+        values: Sequence[bytes],
+        frequency: npt.NDArray[np.uint8],
+        counts: CacheCounts,
+    ) -> Places:
+        """Return a slot a key, its own, a free one or that of one less used; -1 for none."""
+        slots = np.full(len(keys), -1, dtype=np.intp)
+        waiting: list[int] = []
+        room = self._max_bytes - self._loose_bytes
+        for at, key in enumerate(keys):
+            if self._absent:
+                self._absent.pop(key, None)
+            own = self._index.get(key)
+            size = len(values[at])
+            if own is not None:
+                slots[at] = own
+                continue
+            if size != self._size:
+                room -= size + SLOT_BYTES
+            if room <= 0 and size != self._size:
+                waiting.append(at)
+            elif self._free:
+                slots[at] = self._take(key, self._free.pop())
+            elif len(self._keys) < self._capacity:
+                self._keys.append(key)
+                slots[at] = self._index[key] = len(self._keys) - 1
+                self._uses[slots[at]] = 0
+            else:
+                waiting.append(at)
+        if waiting and self._keys:
+            self._replace(keys, np.array(waiting), slots, frequency, counts)
+        return slots
+
+    def _take(self, key: str, slot: int) -> int:
+        self._keys[slot] = key
+        self._index[key] = slot
+        self._uses[slot] = 0
+        return slot
+
+    def _replace(
+        self,
+        keys: Sequence[str],
+        waiting: Places,
+        slots: Places,
+        frequency: npt.NDArray[np.uint8],
+        counts: CacheCounts,
+    ) -> None:
+        """Give each that waits the least used of some slots, if it is used less than itself."""
+        sampled = self._random.integers(0, len(self._keys), size=(len(waiting), _SAMPLED))
+        least = sampled[np.arange(len(waiting)), self._uses[sampled].argmin(axis=1)]
+        better = frequency[waiting] > self._uses[least]
+        # nobody's, or what this batch has just filled, is nobody's to give
+        taken = set(slots.tolist())
+        for at, slot, wins in zip(waiting.tolist(), least.tolist(), better.tolist(), strict=True):
+            old = self._keys[slot]
+            if not wins or slot in taken or self._index.get(old) != slot:
+                counts.refused += 1
+                continue
+            taken.add(slot)
+            del self._index[old]
+            self._drop_loose(slot)
+            slots[at] = self._take(keys[at], slot)
+            counts.evicted += 1
+
+    def shrink(self, max_bytes: int, counts: CacheCounts) -> None:
+        """Keep the most used rows that fit into fewer bytes."""
+        slots = np.fromiter(self._index.values(), dtype=np.intp, count=len(self._index))
+        capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
+        kept = slots[np.argsort(self._uses[slots], kind="stable")[::-1][:capacity]]
+        self._max_bytes, self._capacity = max_bytes, capacity
+        counts.evicted += len(slots) - len(kept)
+        table: Table = np.empty((capacity, self._size), dtype=np.uint8)
+        table[: len(kept)] = self._table[kept]
+        self._table = table
+        self._loaded = _moved(self._loaded, kept, capacity)
+        self._uses = _moved(self._uses, kept, capacity)
+        self._keys = [self._keys[slot] for slot in kept.tolist()]
+        self._index = {key: at for at, key in enumerate(self._keys)}
+        self._free = []
+        loose = {
+            at: self._loose[slot] for at, slot in enumerate(kept.tolist()) if slot in self._loose
+        }
+        self._loose, self._loose_bytes = {}, 0
+        for at, value in loose.items():
+            if self._loose_bytes + len(value) + SLOT_BYTES > max_bytes:
+                self._free.append(at)
+                del self._index[self._keys[at]]
+                continue
+            self._loose[at] = value
+            self._loose_bytes += len(value)
+        self._sketch = FrequencySketch(capacity)
+
+
+def _moved(old: npt.NDArray[Any], kept: Places, capacity: int) -> npt.NDArray[Any]:
+    new = np.zeros(capacity, dtype=old.dtype)
+    new[: len(kept)] = old[kept]
+    return new
+
+
+def _at(rows: Sequence[bytes], places: Places) -> list[bytes]:
+    return [rows[at] for at in places.tolist()]

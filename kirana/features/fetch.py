@@ -1,0 +1,166 @@
+"""From keys to stored values: the cache first, then the store, each key once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.codecs import CODECS, Rows, Status
+from kirana.codecs.rows import Piece
+from kirana.errors import Unavailable
+from kirana.features.cache import CacheRead, FeatureCache
+from kirana.schema import FeatureGroup
+from kirana.stores import FeatureStore
+
+Values = list[bytes | None]
+Places = npt.NDArray[np.intp]
+
+
+def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
+    """`f:<entity>.<group>:<key text>`, the same in every store."""
+    prefix = f"f:{group}:"
+    together = (prefix + f"\0{prefix}".join(keys)).encode()
+    found = together.split(b"\0")
+    if len(found) == len(keys):
+        return found
+    return [f"{prefix}{key}".encode() for key in keys]
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The values of one group, in pieces; where the store did not answer, and what was cached."""
+
+    count: int
+    pieces: list[Piece] = field(default_factory=list)
+    unavailable: Places | None = None
+    cached: Places | None = None
+
+    def decode(self, group: FeatureGroup, now_s: float) -> Rows:
+        rows = CODECS[group.codec].decode_pieces(self.count, self.pieces, group, now_s)
+        if self.unavailable is not None:
+            rows.status[self.unavailable] = Status.UNAVAILABLE
+        return rows
+
+
+class Fetcher:
+    """Reads rows of several groups at once; keys that two callers miss are fetched once."""
+
+    def __init__(self, store: FeatureStore, cache: FeatureCache | None) -> None:
+        self._store = store
+        self._cache = cache
+        self._flights: dict[bytes, asyncio.Task[dict[bytes, bytes | None]]] = {}
+
+    async def fetch(self, groups: Sequence[FeatureGroup], keys: Sequence[str]) -> list[Fetched]:
+        """Return what is stored. Of a store that does not answer, no value is there."""
+        if not keys:
+            return [Fetched(0) for _ in groups]
+        if self._cache is None:
+            return await self._fetch_all(groups, keys)
+        reads = [self._cache.look_up(group, keys) for group in groups]
+        missing = [[keys[at] for at in read.missing] for read in reads]
+        wanted = [store_keys(g.name, each) for g, each in zip(groups, missing, strict=True)]
+        values: list[Values] | None = [[] for _ in groups]
+        if any(missing):
+            try:
+                values = await self._load(groups, missing, wanted)
+            except Unavailable:
+                values = None
+        return [
+            _put_together(len(keys), read, None if values is None else values[at])
+            for at, read in enumerate(reads)
+        ]
+
+    async def _fetch_all(
+        self, groups: Sequence[FeatureGroup], keys: Sequence[str]
+    ) -> list[Fetched]:
+        wanted = [store_keys(group.name, keys) for group in groups]
+        count = len(keys)
+        everywhere = np.arange(count)
+        alone = len(wanted) == 1
+        try:
+            values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
+        except Unavailable:
+            return [Fetched(count, unavailable=everywhere) for _ in groups]
+        starts = range(0, count * len(groups), count)
+        each = [values] if alone else [values[at : at + count] for at in starts]
+        return [Fetched(count, [Piece(everywhere, found)]) for found in each]
+
+    async def _load(
+        self,
+        groups: Sequence[FeatureGroup],
+        missing: Sequence[Sequence[str]],
+        wanted: Sequence[Sequence[bytes]],
+    ) -> list[Values]:
+        """Fetch what nobody is fetching yet, in one batch, and wait for all of it."""
+        flights = self._flights
+        mine = [[at for at, key in enumerate(stored) if key not in flights] for stored in wanted]
+        if any(mine):
+            task = asyncio.create_task(self._fly(groups, missing, wanted, mine))
+            # who asked may be gone before it ends
+            task.add_done_callback(_look_at_error)
+            for stored, places in zip(wanted, mine, strict=True):
+                flights.update(dict.fromkeys([stored[at] for at in places], task))
+        found: dict[bytes, bytes | None] = {}
+        for flight in {flights[key] for stored in wanted for key in stored}:
+            found.update(await asyncio.shield(flight))
+        return [[found[key] for key in stored] for stored in wanted]
+
+    async def _fly(
+        self,
+        groups: Sequence[FeatureGroup],
+        missing: Sequence[Sequence[str]],
+        wanted: Sequence[Sequence[bytes]],
+        mine: Sequence[Sequence[int]],
+    ) -> dict[bytes, bytes | None]:
+        task = asyncio.current_task()
+        flights = self._flights
+        stored = [[each[at] for at in places] for each, places in zip(wanted, mine, strict=True)]
+        asked = [*chain.from_iterable(stored)]
+        try:
+            values = dict(zip(asked, await self._store.get(asked), strict=True))
+            assert self._cache is not None
+            for group, names, places, keys in zip(groups, missing, mine, stored, strict=True):
+                # what was written meanwhile is not of this flight any more
+                current = [at for at, key in enumerate(keys) if flights.get(key) is task]
+                if current:
+                    texts = [names[places[at]] for at in current]
+                    self._cache.fill(group, texts, [values[keys[at]] for at in current])
+            return values
+        finally:
+            for key in asked:
+                if flights.get(key) is task:
+                    del flights[key]
+
+    def written(self, group: str, keys: Sequence[str]) -> None:
+        """Forget what was known of keys that were written, and what is being fetched of them."""
+        if self._cache is not None:
+            self._cache.forget(group, keys)
+            for key in store_keys(group, keys):
+                self._flights.pop(key, None)
+
+
+def _put_together(count: int, read: CacheRead, fetched: Values | None) -> Fetched:
+    everywhere = count == len(read.in_table)
+    if everywhere:
+        return Fetched(count, [Piece(read.in_table, read.table)], cached=read.in_table)
+    known = np.fromiter(read.values, dtype=np.intp, count=len(read.values))
+    cached = np.concatenate([read.in_table, known])
+    missing = np.array(read.missing, dtype=np.intp)
+    pieces = [Piece(known, list(read.values.values()))] if len(known) else []
+    if len(read.in_table):
+        pieces.append(Piece(read.in_table, read.table))
+    if fetched is None:
+        return Fetched(count, pieces, missing, cached)
+    if len(missing):
+        pieces.append(Piece(missing, fetched))
+    return Fetched(count, pieces, None, cached)
+
+
+def _look_at_error(task: asyncio.Task[dict[bytes, bytes | None]]) -> None:
+    if not task.cancelled():
+        task.exception()
