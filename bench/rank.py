@@ -22,7 +22,7 @@ from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
 from bench.paired import compare_rates, seconds_a_call
-from kirana.assembly import Assembly, directory_catalog, open_catalog
+from kirana.assembly import Assembly, catalog_place, open_catalog
 from kirana.cli.cluster import cluster
 from kirana.cli.locations import local_settings
 from kirana.edge.http import HttpRequest
@@ -168,7 +168,7 @@ async def make_fixture(folder: Path) -> Fixture:
     (folder / "models").mkdir()
     write_mlp(folder / "models" / "mlp.onnx")
     settings = local_settings(folder, {})
-    directory_catalog(settings).publish()
+    catalog_place(settings).publish()
     rng = np.random.default_rng(0)
     values = rng.random((PRODUCTS, COLUMNS), dtype=np.float32)
     source = open_catalog(settings)

@@ -117,7 +117,7 @@ def _run_batch(data: MovieLens, past: Events, options: DemoOptions, catalog: Pat
 
 def _publish_and_push(workdir: Path, catalog: Path) -> None:
     settings = local_settings(catalog, {})
-    published = publish(settings)
+    published = publish(settings, catalog)
     _step(f"kirana apply: revision {published.revision}")
     job = Push([workdir / "features"], DirectoryCatalog(catalog).load(published.revision))
     asyncio.run(run_push(job, settings))

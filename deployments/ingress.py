@@ -15,7 +15,7 @@ from deployments.autoscaling import DIRECT_ONGOING
 from deployments.board import GcsBoard
 from deployments.options import OPTIONS
 from deployments.replica import Replica, node_address
-from kirana.assembly import directory_catalog
+from kirana.assembly import catalog_place
 from kirana.catalog.revisions import LiveRevision
 from kirana.edge import Edge, Limits
 from kirana.edge.direct import DirectPort
@@ -57,7 +57,7 @@ class Ingress:
             live,
             replica.source,
             limits,
-            publisher=directory_catalog(replica.settings),
+            publisher=catalog_place(replica.settings),
             endpoints=self._endpoints,
             metrics=replica.counters,
         )

@@ -50,6 +50,7 @@ class Replica:
     async def close(self) -> None:
         self._publisher.close()
         await self.assembly.close()
+        self.source.close()
 
 
 def alive_nodes() -> int:

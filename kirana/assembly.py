@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.publishing import CatalogPlace
 from kirana.catalog.revisions import CatalogSource, Part
 from kirana.catalog.snapshot import Catalog
+from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.edge.parts import Parts
 from kirana.features import FeatureSource
 from kirana.features.cache import FeatureCache
@@ -32,7 +35,7 @@ from kirana.stores.url import folder_of, scheme_of
 class SharedCatalog:
     """Reads each revision once for all the parts of a process."""
 
-    def __init__(self, source: CatalogSource) -> None:
+    def __init__(self, source: CatalogPlace) -> None:
         self._source = source
         self._latest: Catalog | None = None
         self._lock = threading.Lock()
@@ -46,16 +49,26 @@ class SharedCatalog:
                 self._latest = self._source.load(revision)
             return self._latest
 
+    def close(self) -> None:
+        self._source.close()
 
-def open_catalog(settings: Settings) -> CatalogSource:
+
+def open_catalog(settings: Settings) -> SharedCatalog:
     """Raises `ConfigurationError` if the URL names no catalog."""
-    return SharedCatalog(directory_catalog(settings))
+    return SharedCatalog(catalog_place(settings))
 
 
-def directory_catalog(settings: Settings, *, look_into_models: bool = True) -> DirectoryCatalog:
-    """Return what checks and publishes. Raises `ConfigurationError` if the URL is no folder's."""
-    folder = folder_of(settings.catalog, "dir", setting="catalog")
+def catalog_place(
+    settings: Settings, source: Path | None = None, *, look_into_models: bool = True
+) -> CatalogPlace:
+    """Return what checks and publishes `source`; a catalog in a folder is its own source.
+
+    Raises `ConfigurationError` if the URL names no place of a catalog.
+    """
     signatures = ModelFiles(settings.models).signature if look_into_models else None
+    if scheme_of(settings.catalog) == "zk":
+        return ZookeeperCatalog(settings.catalog, source, signatures)
+    folder = folder_of(settings.catalog, "dir", setting="catalog")
     return DirectoryCatalog(folder, signatures)
 
 

@@ -10,10 +10,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from kirana.assembly import open_catalog
-from kirana.catalog.directory import DirectoryCatalog
+from kirana.assembly import catalog_place, open_catalog
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.interactions.open import open_interaction_store
 from kirana.models.registry import ModelFiles
@@ -58,10 +58,9 @@ def check_space(settings: Settings) -> None:
         temporary = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
         raise ConfigurationError(f"temporary files: {error.strerror}") from None
-    folders = {
-        "catalog": folder_of(settings.catalog, "dir", setting="catalog"),
-        "temporary files": temporary,
-    }
+    folders = {"temporary files": temporary}
+    if scheme_of(settings.catalog) != "zk":
+        folders["catalog"] = folder_of(settings.catalog, "dir", setting="catalog")
     for name in ("features", "interactions"):
         url = getattr(settings, name)
         if scheme_of(url) == "lmdb":
@@ -94,26 +93,29 @@ def check_revision(settings: Settings) -> int:
 
     Raises `ConfigurationError` if there is none, or a model file is missing or can't be used.
     """
-    source = open_catalog(settings)
-    number = source.current()
-    if not number:
-        raise ConfigurationError(
-            f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
-            field="catalog",
-        )
-    files = ModelFiles(settings.models)
-    for model in source.load(number).models.values():
-        files.load(model)
-    return number
+    with closing(open_catalog(settings)) as source:
+        try:
+            number = source.current()
+        except Unavailable as error:
+            raise ConfigurationError(f"catalog: {error.message}", field="catalog") from None
+        if not number:
+            raise ConfigurationError(
+                f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
+                field="catalog",
+            )
+        files = ModelFiles(settings.models)
+        for model in source.load(number).models.values():
+            files.load(model)
+        return number
 
 
-def check_catalog(settings: Settings) -> None:
+def check_catalog(settings: Settings, directory: Path) -> None:
     """Validate the source of the catalog, models included, without publishing it.
 
-    Raises `CatalogError` with every problem.
+    Raises `CatalogError` with every problem, `Unavailable` if its place does not answer.
     """
-    folder = folder_of(settings.catalog, "dir", setting="catalog")
-    DirectoryCatalog(folder, ModelFiles(settings.models).signature).check()
+    with closing(catalog_place(settings, directory)) as place:
+        place.check()
 
 
 def check_port(host: str, port: int) -> None:

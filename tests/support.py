@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kirana.assembly import Assembly, directory_catalog, open_catalog
+from kirana.assembly import Assembly, catalog_place, open_catalog
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
@@ -235,7 +235,7 @@ def open_shop(folder: Path) -> Shop:
     assembly = Assembly(settings, source)
     return Shop(
         source,
-        directory_catalog(settings),
+        catalog_place(settings),
         cast(FeatureService, assembly.features),
         cast(InteractionService, assembly.interactions),
         cast(ModelRegistry, assembly.models),

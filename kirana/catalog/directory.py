@@ -14,39 +14,34 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import yaml
 from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, Key, RevisionRecord, apply_change, plain
-from kirana.catalog.documents import Document, read_documents
-from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.documents import read_documents
+from kirana.catalog.objects import CatalogObject
+from kirana.catalog.publishing import (
+    Published,
+    added_versions,
+    read_object,
+    record_of,
+    serialize,
+)
 from kirana.catalog.schema_records import features_record, parse_version, parse_versions
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.source_files import rewrite
 from kirana.catalog.validation import Placed, Signatures, parse_documents, validate
 from kirana.errors import CatalogError, Conflict, KiranaError, Problem, Unknown
-from kirana.schema import SchemaVersion, spelled
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What `publish` did: `changed` is False where the live revision is the same already."""
-
-    revision: int
-    changed: bool
-    new_versions: tuple[SchemaVersion, ...]
+from kirana.schema import SchemaVersion
 
 
 class DirectoryCatalog:
-    """Implements `CatalogSource` and `CatalogPublisher` over a folder.
+    """Implements `CatalogPlace` over a folder.
 
     `signatures` reads the model files of what is published; without it they are not looked into.
     """
@@ -71,12 +66,7 @@ class DirectoryCatalog:
         if not placed:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
         catalog = validate(placed, versions, self._signatures)
-        added = tuple(
-            group.current
-            for group in catalog.groups.values()
-            if len(group.versions) > len(versions.get(group.name, ()))
-        )
-        return catalog, added
+        return catalog, added_versions(catalog, versions)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """Make the source the next revision, as one step.
@@ -150,7 +140,7 @@ class DirectoryCatalog:
         added: tuple[SchemaVersion, ...],
         files: Mapping[Path, bytes | None],
     ) -> Published:
-        content = _serialize(catalog)
+        content = serialize(catalog)
         before = self._read_revision(live) if live else b""
         if before == content and not added:
             return Published(live, False, ())
@@ -159,7 +149,7 @@ class DirectoryCatalog:
         revision = max([live, *self._revision_numbers()]) + 1
         self._revision_file(revision).parent.mkdir(parents=True)
         _write_durably(self._revision_file(revision), content)
-        record = _record(revision, self._objects_of(live), catalog.objects)
+        record = record_of(revision, self._objects_of(live), catalog.objects)
         _write_durably(self._revision_file(revision, "about.json"), orjson.dumps(record))
         # the source first: what is acknowledged must never be undone by the next 'apply'
         for file, text in files.items():
@@ -177,6 +167,9 @@ class DirectoryCatalog:
         except KiranaError:
             return ()
 
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
     def current(self) -> int:
         try:
             text = self._current.read_bytes().strip()
@@ -188,7 +181,7 @@ class DirectoryCatalog:
         file = self._revision_file(revision)
         try:
             content = orjson.loads(file.read_bytes())
-            placed = [_placed(each, file) for each in content["objects"]]
+            placed = [read_object(each, str(file)) for each in content["objects"]]
             versions = parse_versions(content["versions"])
         except FileNotFoundError:
             known = map(str, self._revision_numbers())
@@ -276,36 +269,6 @@ class DirectoryCatalog:
         note = "# Written by 'kirana apply'. Stored rows depend on it: never edit, commit it.\n"
         text = note + yaml.safe_dump(record, sort_keys=False, default_flow_style=None, width=100)
         _write_durably(file, text.encode())
-
-
-def _placed(record: Mapping[str, Any], file: Path) -> Placed:
-    model = KINDS[record["kind"]]
-    return Placed(model.model_validate(record), Document(str(file), record, {}))
-
-
-def _serialize(catalog: Catalog) -> bytes:
-    objects = sorted(catalog.objects, key=lambda each: (list(KINDS).index(each.kind), each.name))
-    content = {
-        "objects": [spelled(each.model_dump(by_alias=True)) for each in objects],
-        "versions": {
-            name: [features_record(version) for version in catalog.groups[name].versions]
-            for name in sorted(catalog.groups)
-        },
-    }
-    try:
-        return orjson.dumps(content, option=orjson.OPT_INDENT_2)
-    except TypeError as error:
-        # parameters are free in form: a date of YAML, a whole number of 100 digits
-        raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
-
-
-def _record(
-    revision: int, before: Sequence[CatalogObject], after: Sequence[CatalogObject]
-) -> RevisionRecord:
-    old = {f"{each.kind} {each.name}": plain(each) for each in before}
-    new = {f"{each.kind} {each.name}": plain(each) for each in after}
-    put = sorted(name for name, each in new.items() if old.get(name) != each)
-    return RevisionRecord(revision, int(time.time() * 1000), put, sorted(old.keys() - new.keys()))
 
 
 def _write_durably(file: Path, content: bytes) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kirana.assembly import directory_catalog
-from kirana.catalog.directory import Published
+from kirana.assembly import catalog_place
+from kirana.catalog.publishing import Published
 from kirana.cli.console import err, out
-from kirana.cli.locations import CatalogDirectory, ModelRoot, as_urls, local_settings
+from kirana.cli.locations import (
+    CatalogDirectory,
+    CatalogUrl,
+    ModelRoot,
+    as_urls,
+    local_settings,
+)
 from kirana.schema import SchemaVersion
 from kirana.settings import Settings
 
@@ -20,32 +28,36 @@ def check(
     without_models: Annotated[
         bool, typer.Option("--without-models", help="Don't look into the model files.")
     ] = False,
+    catalog: CatalogUrl = None,
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
-    settings = local_settings(directory, as_urls(models))
-    catalog, added = directory_catalog(settings, look_into_models=not without_models).check()
+    settings = local_settings(directory, as_urls(models, catalog=catalog))
+    found, added = catalog_place(settings, directory, look_into_models=not without_models).check()
     counts = {
-        "entities": len(catalog.entities),
-        "feature groups": len(catalog.groups),
-        "event types": len(catalog.event_types),
-        "candidate generators": len(catalog.generators),
-        "models": len(catalog.models),
-        "inferflows": len(catalog.inferflows),
-        "flows": len(catalog.flows),
+        "entities": len(found.entities),
+        "feature groups": len(found.groups),
+        "event types": len(found.event_types),
+        "candidate generators": len(found.generators),
+        "models": len(found.models),
+        "inferflows": len(found.inferflows),
+        "flows": len(found.flows),
     }
     out.print(f"{directory} is valid: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
     for version in added:
         out.print(f"  'kirana apply' would publish {_describe(version)}")
 
 
-def apply(directory: CatalogDirectory, models: ModelRoot = None) -> None:
+def apply(
+    directory: CatalogDirectory, models: ModelRoot = None, catalog: CatalogUrl = None
+) -> None:
     """Publish a catalog as the next revision; what is live switches within a second."""
-    report(publish(local_settings(directory, as_urls(models))))
+    report(publish(local_settings(directory, as_urls(models, catalog=catalog)), directory))
 
 
-def publish(settings: Settings) -> Published:
+def publish(settings: Settings, directory: Path) -> Published:
     """Validate and publish. Raises `CatalogError` with all that is wrong."""
-    return directory_catalog(settings).publish()
+    with closing(catalog_place(settings, directory)) as place:
+        return place.publish()
 
 
 def report(published: Published) -> None:

@@ -19,6 +19,7 @@ from kirana.cli.console import out
 from kirana.cli.instance import Instance
 from kirana.cli.locations import (
     CatalogDirectory,
+    CatalogUrl,
     FeatureStoreUrl,
     ModelRoot,
     as_urls,
@@ -73,6 +74,7 @@ def doctor(
     features: FeatureStoreUrl = None,
     interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
+    catalog: CatalogUrl = None,
 ) -> None:
     """Look for what would keep Kirana from starting here, or from a Ray that runs already."""
     options: dict[str, Any] = {
@@ -82,7 +84,7 @@ def doctor(
         "direct_ports": direct_ports,
     }
     given = {name: each for name, each in options.items() if each is not None}
-    given |= as_urls(models, features)
+    given |= as_urls(models, features, catalog)
     findings = list(examine(directory, read_serve_config(config), given, host, port))
     table = Table(box=None, show_header=False, pad_edge=False)
     for each in findings:
@@ -110,7 +112,9 @@ def examine(
     yield _check("deployments", lambda: graph(settings, file.deployments), fine)
     replicas = max_replicas(settings, file.deployments)
     yield _check("placement", lambda: check_placement(settings, replicas), "can work")
-    yield _check("catalog", lambda: check_catalog(settings), "valid, and every model can be used")
+    yield _check(
+        "catalog", lambda: check_catalog(settings, directory), "valid, and every model can be used"
+    )
     yield _check("space", lambda: check_space(settings), "enough")
     yield _check("stores", lambda: asyncio.run(check_stores(settings)), "can be opened")
     yield from _ports(directory, settings, host, port)

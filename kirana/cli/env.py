@@ -10,6 +10,7 @@ from pathlib import Path
 from kirana.cli.console import out
 from kirana.cli.locations import (
     CatalogDirectory,
+    CatalogUrl,
     FeatureStoreUrl,
     ModelRoot,
     as_urls,
@@ -22,12 +23,15 @@ TOKEN_BYTES = 32
 
 
 def env(
-    directory: CatalogDirectory, features: FeatureStoreUrl = None, models: ModelRoot = None
+    directory: CatalogDirectory,
+    features: FeatureStoreUrl = None,
+    models: ModelRoot = None,
+    catalog: CatalogUrl = None,
 ) -> None:
     """Print what to set before 'ray start', on every node: eval "$(kirana env DIR)"."""
     # with a catalog among them they come from this command, perhaps for another directory
     given = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
-    settings = local_settings(directory, as_urls(models, features), environment=given)
+    settings = local_settings(directory, as_urls(models, features, catalog), environment=given)
     values = cluster_environment(_token_file(directory))
     for name in ("catalog", "features", "interactions", "models"):
         values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)

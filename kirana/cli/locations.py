@@ -17,6 +17,14 @@ from kirana.stores.url import folder_of
 CatalogDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The catalog: a directory of YAML files.")
 ]
+CatalogUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--catalog",
+        metavar="URL",
+        help="Where it is published: zk://host:port/root. [default: in DIR]",
+    ),
+]
 ModelRoot = Annotated[
     Path | None,
     typer.Option("--models", metavar="DIR", help="Where the models are. [default: DIR/models]"),
@@ -60,11 +68,15 @@ def local_settings(
     return read_settings({**inside, **(file or {})}, environment, options=options)
 
 
-def as_urls(models: Path | None = None, features: str | None = None) -> dict[str, str]:
+def as_urls(
+    models: Path | None = None, features: str | None = None, catalog: str | None = None
+) -> dict[str, str]:
     """Turn the options of a command into settings, without those that were not given."""
     urls = {}
     if models is not None:
         urls["models"] = f"file://{quote(str(models.resolve()))}"
     if features is not None:
         urls["features"] = features
+    if catalog is not None:
+        urls["catalog"] = catalog
     return urls

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kirana.catalog.directory import DirectoryCatalog
+from kirana.assembly import catalog_place
 from kirana.cli.console import out, progress
-from kirana.cli.locations import CatalogDirectory, FeatureStoreUrl, as_urls, local_settings
+from kirana.cli.locations import (
+    CatalogDirectory,
+    CatalogUrl,
+    FeatureStoreUrl,
+    as_urls,
+    local_settings,
+)
 from kirana.errors import ConfigurationError
 from kirana.features.push import Push, Pushed
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
-from kirana.stores.url import folder_of
 
 
 def push(
@@ -36,20 +42,22 @@ def push(
         typer.Option(min=1, help="The version that the files follow. [default: the newest]"),
     ] = None,
     features: FeatureStoreUrl = None,
+    catalog: CatalogUrl = None,
 ) -> None:
     """Load feature rows from Parquet, also while a cluster serves from the same store.
 
     All files are checked first: of a file with a wrong row nothing is written. A row that is
     older than what is stored leaves it alone and counts as stale.
     """
-    settings = local_settings(directory, as_urls(features=features))
-    source = DirectoryCatalog(folder_of(settings.catalog, "dir", setting="catalog"))
-    revision = source.current()
-    if not revision:
-        raise ConfigurationError(
-            f"{directory} has no revision yet: run 'kirana apply {directory}' first"
-        )
-    job = Push(paths, source.load(revision), group=group, schema_version=schema_version)
+    settings = local_settings(directory, as_urls(features=features, catalog=catalog))
+    with closing(catalog_place(settings)) as place:
+        revision = place.current()
+        if not revision:
+            raise ConfigurationError(
+                f"{directory} has no revision yet: run 'kirana apply {directory}' first"
+            )
+        published = place.load(revision)
+    job = Push(paths, published, group=group, schema_version=schema_version)
     began = time.perf_counter()
     done = asyncio.run(run_push(job, settings))
     seconds = time.perf_counter() - began

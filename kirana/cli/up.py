@@ -18,6 +18,7 @@ from kirana.cli.console import err
 from kirana.cli.instance import Instance
 from kirana.cli.locations import (
     CatalogDirectory,
+    CatalogUrl,
     FeatureStoreUrl,
     ModelRoot,
     as_urls,
@@ -57,6 +58,7 @@ def up(
     features: FeatureStoreUrl = None,
     interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
+    catalog: CatalogUrl = None,
 ) -> None:
     """Publish a catalog and serve it over HTTP, until Ctrl-C or 'kirana down'."""
     options: dict[str, Any] = {
@@ -66,7 +68,7 @@ def up(
         "direct_ports": direct_ports,
     }
     given = {name: each for name, each in options.items() if each is not None}
-    given |= as_urls(models, features)
+    given |= as_urls(models, features, catalog)
     file = read_serve_config(config)
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))
@@ -77,7 +79,7 @@ def up(
     with instance.hold(f"http://{host}:{port}") as state:
         note = partial(instance.note_processes, state)
         _look_before(settings, file, host, port)
-        report(publish(settings))
+        report(publish(settings, directory))
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
         (metrics_port,) = free_ports(1)

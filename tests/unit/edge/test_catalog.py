@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kirana.assembly import directory_catalog
+from kirana.assembly import catalog_place
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.locations import local_settings
 from tests.support import open_shop
@@ -19,7 +19,7 @@ NEW = {"keep": 7, "ttl": "2d"}
 
 @pytest.fixture
 def source(shop_folder: Path) -> DirectoryCatalog:
-    return directory_catalog(local_settings(shop_folder, {}))
+    return catalog_place(local_settings(shop_folder, {}))
 
 
 async def _put(client: httpx.AsyncClient, path: str, each: Any, **more: Any) -> int:

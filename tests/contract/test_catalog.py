@@ -1,0 +1,215 @@
+"""What every place of a catalog does: a folder, and a real ZooKeeper."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from kirana.catalog.changes import Change
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.publishing import CatalogPlace
+from kirana.catalog.zookeeper import ZookeeperCatalog
+from kirana.errors import CatalogError, Conflict, Unknown
+from tests.zookeeper_server import ZooKeeperServer
+
+GROUP = """
+kind: entity
+name: product
+keys: [{{name: product_id}}]
+---
+kind: feature_group
+name: product.stats
+ttl: 7d
+features: [{features}]
+"""
+CLICKS = "{name: clicks, dtype: int32}"
+CTR = "{name: ctr, dtype: float32, default: 0.5}"
+ENTITY = {"kind": "entity", "name": "user", "keys": [{"name": "user_id"}]}
+
+Open = Callable[[], CatalogPlace]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write(folder, CLICKS)
+    return folder
+
+
+@pytest.fixture(params=["dir", "zk"])
+def opened(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
+    """Each call opens the same place anew, as another process would."""
+    places: list[CatalogPlace] = []
+    if request.param == "zk":
+        server: ZooKeeperServer = request.getfixturevalue("zookeeper")
+        url = f"zk://{server.address}/{uuid4().hex}"
+
+    def make() -> CatalogPlace:
+        place = (
+            DirectoryCatalog(source) if request.param == "dir" else ZookeeperCatalog(url, source)
+        )
+        places.append(place)
+        return place
+
+    yield make
+    for place in places:
+        place.close()
+
+
+def write(folder: Path, *features: str) -> None:
+    (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
+
+
+def seen(place: CatalogPlace, revision: int) -> None:
+    """Wait until a place has heard of a revision."""
+    deadline = time.monotonic() + 5
+    while place.current() != revision:
+        assert time.monotonic() < deadline, f"{place.current()} is not {revision}"
+        time.sleep(0.01)
+
+
+def test_before_the_first_revision_there_is_none(opened: Open) -> None:
+    place = opened()
+    assert place.current() == 0
+    assert place.history(10) == []
+    with pytest.raises(Unknown):
+        place.load(1)
+
+
+def test_what_was_published_is_read_by_others(opened: Open) -> None:
+    place, other = opened(), opened()
+    assert other.current() == 0
+    published = place.publish()
+    assert (published.revision, published.changed) == (1, True)
+    assert [version.number for version in published.new_versions] == [1]
+    seen(other, 1)
+    found = other.load(1)
+    assert found.revision == 1
+    assert list(found.entities) == ["product"]
+    group = found.groups["product.stats"]
+    assert (group.ttl_ms, group.codec, group.entity.keys[0].name) == (
+        7 * 86_400_000,
+        "packed",
+        "product_id",
+    )
+    assert [each.name for each in group.current.features] == ["clicks"]
+    assert group.current.fingerprint == place.load(1).groups["product.stats"].current.fingerprint
+
+
+def test_checking_publishes_nothing(opened: Open) -> None:
+    place = opened()
+    found, added = place.check()
+    assert list(found.groups) == ["product.stats"]
+    assert [version.number for version in added] == [1]
+    assert place.current() == 0
+
+
+def test_the_same_again_is_no_revision(opened: Open) -> None:
+    place = opened()
+    place.publish()
+    again = opened().publish()
+    assert (again.revision, again.changed, again.new_versions) == (1, False, ())
+
+
+def test_schema_versions_are_appended_and_old_revisions_stay(opened: Open, source: Path) -> None:
+    place = opened()
+    place.publish()
+    write(source, CLICKS, CTR)
+    assert [each.number for each in place.publish().new_versions] == [2]
+    write(source, CTR)
+    place.publish()
+    for reader in (place, opened()):
+        seen(reader, 3)
+        names = [
+            [each.name for each in version.features]
+            for version in reader.load(3).groups["product.stats"].versions
+        ]
+        assert names == [["clicks"], ["clicks", "ctr"], ["ctr"]]
+        assert len(reader.load(1).groups["product.stats"].versions) == 1
+
+
+def test_versions_outlive_their_group(opened: Open, source: Path) -> None:
+    place = opened()
+    place.publish()
+    (source / "catalog.yaml").write_text(GROUP.format(features=CLICKS).partition("---")[0])
+    assert place.publish().changed
+    write(source, CLICKS, CTR)
+    place.publish()
+    seen(place, 3)
+    assert len(place.load(3).groups["product.stats"].versions) == 2
+
+
+def test_another_dtype_is_refused_with_the_reason(opened: Open, source: Path) -> None:
+    place = opened()
+    place.publish()
+    write(source, "{name: clicks, dtype: int64}")
+    with pytest.raises(CatalogError) as caught:
+        place.publish()
+    (problem,) = caught.value.problems
+    assert problem.path == "features[0]"
+    assert "another dtype or shape needs another name" in problem.message
+    assert opened().current() == 1
+
+
+def test_a_change_is_one_revision_with_its_record(opened: Open) -> None:
+    place = opened()
+    place.publish()
+    change = Change({"body": ENTITY}, {"body": ("feature_group", "product.stats")})
+    assert place.publish_change(change, 1) == 2
+    seen(place, 2)
+    found = place.load(2)
+    assert (sorted(found.entities), list(found.groups)) == (["product", "user"], [])
+    newest, first = place.history(10)
+    assert (newest.revision, newest.put, newest.deleted) == (
+        2,
+        ["entity user"],
+        ["feature_group product.stats"],
+    )
+    assert first.revision == 1
+    assert len(place.history(1)) == 1
+
+
+@pytest.mark.parametrize("expected", [0, 2, 7])
+def test_what_expects_another_revision_is_a_conflict(opened: Open, expected: int) -> None:
+    place = opened()
+    place.publish()
+    with pytest.raises(Conflict) as caught:
+        place.publish_change(Change({"body": ENTITY}), expected)
+    assert caught.value.field == "expected_revision"
+    with pytest.raises(Conflict):
+        place.publish(expected_revision=expected)
+    assert opened().current() == 1
+
+
+def test_of_two_who_publish_at_once_one_wins(opened: Open) -> None:
+    opened().publish()
+    places = [opened() for _ in range(4)]
+    start = threading.Barrier(len(places))
+    ends: list[int | Conflict] = []
+
+    def publish(at: int, place: CatalogPlace) -> None:
+        record = {"kind": "entity", "name": f"e{at}", "keys": [{"name": "id"}]}
+        start.wait()
+        try:
+            ends.append(place.publish_change(Change({"body": record}), 1))
+        except Conflict as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=publish, args=each) for each in enumerate(places)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    losers = [each for each in ends if isinstance(each, Conflict)]
+    assert [each for each in ends if not isinstance(each, Conflict)] == [2]
+    assert len(losers) == len(places) - 1
+    assert all("revision 2" in each.message for each in losers)
+    reader = opened()
+    seen(reader, 2)
+    assert len(reader.load(2).entities) == 2

@@ -1,0 +1,211 @@
+"""The catalog in a ZooKeeper that stalls, dies, comes back, and forgets a session."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from kazoo.client import KazooClient
+
+from kirana.catalog.changes import Change
+from kirana.catalog.revisions import LiveRevision
+from kirana.catalog.snapshot import Catalog
+from kirana.catalog.validation import Placed
+from kirana.catalog.zookeeper import ZookeeperCatalog
+from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable
+from kirana.schema import SchemaVersion
+from kirana.serve_environment import free_ports
+from tests.contract.test_catalog import CLICKS, CTR, ENTITY, seen, write
+from tests.zookeeper_server import ZooKeeperServer
+
+SESSION_S = 1.0
+
+
+class Part:
+    """Loads each revision, as the parts of a replica do."""
+
+    def __init__(self, place: ZookeeperCatalog) -> None:
+        self._place = place
+
+    async def prepare(self, revision: int) -> None:
+        await asyncio.to_thread(self._place.load, revision)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write(folder, CLICKS)
+    return folder
+
+
+@pytest.fixture
+def url(zookeeper: ZooKeeperServer) -> str:
+    return f"zk://{zookeeper.address}/{uuid4().hex}?session_timeout={SESSION_S}"
+
+
+@pytest.fixture
+def place(url: str, source: Path) -> Iterator[ZookeeperCatalog]:
+    opened = ZookeeperCatalog(url, source)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reader(url: str) -> Iterator[ZookeeperCatalog]:
+    opened = ZookeeperCatalog(url)
+    yield opened
+    opened.close()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Ask again and again, in a thread, until it is so; a ZooKeeper that is away is not yet."""
+    for _ in range(200):
+        with suppress(Unavailable):
+            if await asyncio.to_thread(reached):
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it never came to be")
+
+
+async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_after_it(
+    zookeeper: ZooKeeperServer, place: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
+) -> None:
+    place.publish()
+    live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
+    await live.start()
+    following = asyncio.create_task(live.follow())
+    zookeeper.pause()
+    try:
+        # long enough for the server to end the session as it goes on
+        await asyncio.sleep(3 * SESSION_S)
+        assert (live.number, reader.current()) == (1, 1)
+        with pytest.raises(Unavailable):
+            await asyncio.to_thread(place.publish_change, Change({"body": ENTITY}), None)
+    finally:
+        zookeeper.resume()
+    write(source, CLICKS, CTR)
+    await until(lambda: place.publish().revision >= 2)
+    await until(lambda: live.number == 2)
+    following.cancel()
+
+
+async def test_readers_follow_a_server_that_died_and_came_back(
+    zookeeper: ZooKeeperServer, place: ZookeeperCatalog, reader: ZookeeperCatalog
+) -> None:
+    place.publish()
+    live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
+    await live.start()
+    following = asyncio.create_task(live.follow())
+    zookeeper.kill()
+    await asyncio.sleep(0.5)
+    assert (live.number, reader.current()) == (1, 1)
+    await asyncio.to_thread(zookeeper.restart)
+    await until(lambda: place.publish_change(Change({"body": ENTITY}), 1) == 2)
+    await until(lambda: live.number == 2)
+    following.cancel()
+
+
+def test_who_finds_no_server_is_told_so_within_seconds() -> None:
+    (port,) = free_ports(1)
+    place = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop")
+    with pytest.raises(Unavailable, match=f"zk://127.0.0.1:{port}/shop does not answer"):
+        place.current()
+
+
+def test_who_was_overtaken_publishes_nothing(
+    url: str, place: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
+) -> None:
+    place.publish()
+    looked, overtaken = threading.Event(), threading.Event()
+
+    class Slow(ZookeeperCatalog):
+        """Another publishes between its look at what is live and its own publishing."""
+
+        def _validate(self, placed: Sequence[Placed]) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
+            found = super()._validate(placed)
+            looked.set()
+            assert overtaken.wait(10)
+            return found
+
+    slow = Slow(url, source)
+    write(source, CLICKS, CTR)
+    ends: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            slow.publish()
+        except Conflict as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    assert looked.wait(10)
+    assert place.publish_change(Change({"body": ENTITY}), None) == 2
+    overtaken.set()
+    thread.join()
+    slow.close()
+    assert [str(each) for each in ends] == [
+        "revision 2 was published by another meanwhile: look at it, and publish again"
+    ]
+    seen(reader, 2)
+    assert len(reader.load(2).groups["product.stats"].versions) == 1
+
+
+def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
+    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog, reader: ZookeeperCatalog
+) -> None:
+    place.publish()
+    root = "/" + url.partition("?")[0].rpartition("/")[2]
+    client = KazooClient(zookeeper.address)
+    client.start()
+    client.create(f"{root}/revisions/2", b"{}")
+    client.set(f"{root}/current", b"2")
+    seen(reader, 2)
+    with pytest.raises(CatalogError, match="this is no revision"):
+        reader.load(2)
+    assert reader.load(1).revision == 1
+    client.set(f"{root}/current", b"rubbish")
+    client.stop()
+    client.close()
+    assert reader.current() == 2
+
+
+def test_people_can_read_it(zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog) -> None:
+    place.publish()
+    root = "/" + url.partition("?")[0].rpartition("/")[2]
+    client = KazooClient(zookeeper.address)
+    client.start()
+    assert client.get(f"{root}/current")[0] == b"1"
+    version = client.get(f"{root}/versions/product.stats/1")[0]
+    (digest,) = client.get_children(f"{root}/objects/feature_group/product.stats")
+    group = client.get(f"{root}/objects/feature_group/product.stats/{digest}")[0]
+    client.stop()
+    client.close()
+    assert b'"name": "clicks"' in version
+    assert b'"fingerprint"' in version
+    assert b'"ttl":"7d"' in group
+
+
+def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> None:
+    title = {"name": "title", "dtype": "string", "default": "x" * 1_100_000}
+    huge = {"kind": "feature_group", "name": "product.huge", "features": [title]}
+    place.publish()
+    with pytest.raises(CatalogError, match="a node of ZooKeeper"):
+        place.publish_change(Change({"body": huge}), None)
+    assert place.current() == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["zk://", "zk://host:2181", "zk://host:2181/", "zk:///root", "zk://h/root?session_timeout=x"],
+)
+def test_a_url_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ZookeeperCatalog(wrong)
+    assert caught.value.field == "catalog"
