@@ -194,6 +194,7 @@ class ZookeeperCatalog:
             self._ensure(f"versions/{version.group}")
         self._ensure("revisions")
         self._commit(revision, stat, orjson.dumps(manifest), added, token)
+        self._live = max(self._live or 0, revision)
         return Published(revision, True, added)
 
     def _commit(

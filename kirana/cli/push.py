@@ -41,6 +41,13 @@ def push(
         int | None,
         typer.Option(min=1, help="The version that the files follow. [default: the newest]"),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Don't compare event times with what Redis has: faster, for a new group.",
+        ),
+    ] = False,
     features: FeatureStoreUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
@@ -59,7 +66,7 @@ def push(
         published = place.load(revision)
     job = Push(paths, published, group=group, schema_version=schema_version)
     began = time.perf_counter()
-    done = asyncio.run(run_push(job, settings))
+    done = asyncio.run(run_push(job, settings, guarded=not overwrite))
     seconds = time.perf_counter() - began
     for name, pushed in done.items():
         stale = f", {pushed.stale} stale" if pushed.stale else ""
@@ -67,7 +74,7 @@ def push(
     out.print(f"{job.rows} rows in {seconds:.1f} s, {job.rows / max(seconds, 1e-9):,.0f} rows/s")
 
 
-async def run_push(job: Push, settings: Settings) -> dict[str, Pushed]:
+async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> dict[str, Pushed]:
     """Check and write all rows, with a bar for each."""
     store = open_feature_store(settings.features)
     try:
@@ -75,6 +82,6 @@ async def run_push(job: Push, settings: Settings) -> dict[str, Pushed]:
             checking = bar.add_task("checking", total=job.rows)
             job.check(lambda rows: bar.advance(checking, rows))
             writing = bar.add_task("writing ", total=job.rows)
-            return await job.write(store, lambda rows: bar.advance(writing, rows))
+            return await job.write(store, lambda rows: bar.advance(writing, rows), guarded=guarded)
     finally:
         await store.close()

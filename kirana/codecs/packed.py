@@ -48,16 +48,63 @@ class Packed:
     ) -> list[bytes]:
         layout = layout_of(version)
         count = len(event_time_ms)
+        rows = self._fixed_parts(group, version, columns, event_time_ms)
+        tails = [b""] * count
+        for name in layout.strings:
+            tails = self._place_strings(rows, layout, name, columns[name], tails)
+        if layout.strings:
+            length = rows["header"]["length"]
+            length += np.fromiter(map(len, tails), dtype=np.uint32, count=count)
+            longest = int(length.max(initial=0))
+            if longest > MAX_BODY_BYTES:
+                raise TooLarge(
+                    f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
+                )
+        size = rows.itemsize
+        joined = rows.tobytes()
+        values = [joined[at : at + size] for at in range(0, size * count, size)]
+        if layout.strings:
+            values = [a + b for a, b in zip(values, tails, strict=True)]
+        return [_summed(value) for value in values] if group.checksum else values
+
+    def encode_table(
+        self,
+        group: FeatureGroup,
+        version: SchemaVersion,
+        columns: Mapping[str, Column],
+        event_time_ms: npt.NDArray[np.uint64],
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return what `encode` does as the rows of one table, made without an object a row.
+
+        None where rows are not of one size, because of strings, or have checksums.
+        """
+        if layout_of(version).strings or group.checksum:
+            return None
+        rows = self._fixed_parts(group, version, columns, event_time_ms)
+        return rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+
+    def _fixed_parts(
+        self,
+        group: FeatureGroup,
+        version: SchemaVersion,
+        columns: Mapping[str, Column],
+        event_time_ms: npt.NDArray[np.uint64],
+    ) -> Array:
+        """Return headers and all that is not a string, as one structured array."""
+        layout = layout_of(version)
+        count = len(event_time_ms)
+        if layout.stride > MAX_BODY_BYTES:
+            raise TooLarge(
+                f"a row of '{group.name}' takes {layout.stride} bytes, "
+                f"the limit is {MAX_BODY_BYTES}"
+            )
         rows = np.zeros(count, dtype=layout.row_dtype)
         nulls = np.zeros((count, len(version.features)), dtype=np.bool_)
-        tails = [b""] * count
         for at, feature in enumerate(version.features):
             column = columns[feature.name]
             if column.nulls is not None:
                 nulls[:, at] = column.nulls
-            if feature.dtype == "string":
-                tails = self._place_strings(rows, layout, feature.name, column, tails)
-            elif feature.dtype != "bool":
+            if feature.dtype not in ("bool", "string"):
                 rows[f"f.{feature.name}"] = column.values
                 if column.nulls is not None:
                     rows[f"f.{feature.name}"][column.nulls] = 0
@@ -73,19 +120,7 @@ class Packed:
         header["expiry"] = group.expiry_s(event_time_ms)
         header["event_time"] = event_time_ms
         header["length"] = layout.stride
-        if layout.strings:
-            header["length"] += np.fromiter(map(len, tails), dtype=np.uint32, count=count)
-        longest = int(header["length"].max(initial=0))
-        if longest > MAX_BODY_BYTES:
-            raise TooLarge(
-                f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
-            )
-        size = rows.itemsize
-        joined = rows.tobytes()
-        values = [joined[at : at + size] for at in range(0, size * count, size)]
-        if layout.strings:
-            values = [a + b for a, b in zip(values, tails, strict=True)]
-        return [_summed(value) for value in values] if group.checksum else values
+        return rows
 
     @staticmethod
     def _place_strings(

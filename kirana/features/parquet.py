@@ -14,9 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kirana.codecs import CODECS, Column
-from kirana.codecs.keys import check_lengths, id_texts, join_ids
+from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
+from kirana.codecs.packed import Packed
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
+from kirana.stores.base import RowBlock
+
+PACKED = Packed()
 
 EVENT_TIME = "event_time"
 """A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
@@ -29,11 +33,16 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
-    """Rows of a file, ready to be written."""
+    """Rows of a file, ready to be written; `keys` are key texts, an Arrow array of strings."""
 
-    keys: list[str]
+    keys: pa.StringArray
     columns: dict[str, Column]
     event_time_ms: npt.NDArray[np.uint64]
+
+    @property
+    def key_texts(self) -> list[str]:
+        texts: list[str] = self.keys.to_pylist()
+        return texts
 
 
 class ParquetFeatures:
@@ -93,6 +102,25 @@ class ParquetFeatures:
         codec = CODECS[self._group.codec]
         return codec.encode(self._group, self._version, batch.columns, batch.event_time_ms)
 
+    def block(self, batch: FeatureBatch) -> RowBlock | None:
+        """Return the rows without an object a row; None where they are not of one size."""
+        if self._group.codec != "packed":
+            return None
+        table = PACKED.encode_table(self._group, self._version, batch.columns, batch.event_time_ms)
+        if table is None:
+            return None
+        joined = pc.binary_join_element_wise(f"f:{self._group.name}", batch.keys, ":")
+        _, ends, data = joined.buffers()
+        ends = np.frombuffer(ends, dtype=np.int32)[joined.offset : joined.offset + len(joined) + 1]
+        keys = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
+        return RowBlock(
+            keys,
+            (ends[1:] - ends[0]).astype(np.int64),
+            table,
+            self._group.expiry_s(batch.event_time_ms),
+            batch.event_time_ms,
+        )
+
     def batches(self, now_ms: int) -> Iterator[FeatureBatch]:
         """Yield all rows; those without an event time are of `now_ms`."""
         start = 0
@@ -110,7 +138,29 @@ class ParquetFeatures:
         except (OSError, pa.ArrowException) as error:
             raise InvalidInput(f"{self.path} is damaged: {error}") from None
 
-    def _keys(self, batch: Any, start: int) -> list[str]:
+    def _keys(self, batch: Any, start: int) -> pa.StringArray:
+        found = self._plain_keys(batch)
+        return pa.array(self._key_texts(batch, start), pa.string()) if found is None else found
+
+    def _plain_keys(self, batch: Any) -> pa.StringArray | None:
+        """Return the key texts of the usual column, in which nothing is wrong or to be escaped."""
+        if len(self._group.entity.keys) > 1:
+            return None
+        (key,) = self._group.entity.keys
+        column = batch.column(key.name)
+        if pa.types.is_integer(column.type) and key.dtype != "string":
+            try:
+                return pc.cast(pc.cast(column, key.dtype), pa.string()) if _full(column) else None
+            except pa.ArrowInvalid:
+                return None
+        if key.dtype != "string" or not pa.types.is_string(column.type) or not _full(column):
+            return None
+        lengths = pc.min_max(pc.binary_length(column)).as_py()
+        special = pc.any(pc.match_substring_regex(column, r"[|\\]")).as_py()
+        fits = lengths["min"] > 0 and lengths["max"] <= MAX_KEY_BYTES
+        return column if fits and not special else None
+
+    def _key_texts(self, batch: Any, start: int) -> list[str]:
         columns = []
         for key in self._group.entity.keys:
             column = batch.column(key.name)
@@ -197,6 +247,10 @@ class ParquetFeatures:
             return found
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(name, f"it does not fit {wanted}: {error}") from None
+
+
+def _full(column: Any) -> bool:
+    return bool(len(column)) and not column.null_count
 
 
 def _is_list(type_: Any) -> bool:

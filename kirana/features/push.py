@@ -64,16 +64,25 @@ class Push:
         for _, file in self._files:
             file.check(self._now_ms, self._now_ms + MAX_FUTURE_MS, report)
 
-    async def write(self, store: FeatureStore, report: Report) -> dict[str, Pushed]:
-        """Write all rows; return what became of each group's."""
+    async def write(
+        self, store: FeatureStore, report: Report, *, guarded: bool = True
+    ) -> dict[str, Pushed]:
+        """Write all rows; return what became of each group's.
+
+        Where not `guarded`, rows may replace newer ones: for a group that nobody writes to yet.
+        """
         done: dict[str, Pushed] = {}
         for name, file in self._files:
             codec = CODECS[self._catalog.groups[name].codec]
             pushed = done.setdefault(name, Pushed())
             for batch in file.batches(self._now_ms):
-                values = file.encode(batch)
-                keys = store_keys(name, batch.keys)
-                pushed.written += await store.put(keys, values, codec)
-                pushed.rows += len(keys)
-                report(len(keys))
+                block = file.block(batch)
+                if block is not None:
+                    written = await store.load(block, codec, guarded=guarded)
+                else:
+                    keys = store_keys(name, batch.key_texts)
+                    written = await store.put(keys, file.encode(batch), codec)
+                pushed.written += written
+                pushed.rows += len(batch.keys)
+                report(len(batch.keys))
         return done

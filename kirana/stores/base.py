@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 
 class ValueReader(Protocol):
@@ -17,6 +21,31 @@ class ValueReader(Protocol):
 
     def expiry_s(self, value: bytes) -> int:
         """Return the Unix seconds from which on a value is expired; 0 = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Many rows of one size, as bytes side by side: no object a row.
+
+    `keys` are joined, each up to its place in `key_ends`; `values` has the shape (rows, size).
+    """
+
+    keys: npt.NDArray[np.uint8]
+    key_ends: npt.NDArray[np.int64]
+    values: npt.NDArray[np.uint8]
+    expiry_s: npt.NDArray[np.uint32]
+    event_time_ms: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def key_list(self) -> list[bytes]:
+        joined, ends = self.keys.tobytes(), self.key_ends.tolist()
+        return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def value_list(self) -> list[bytes]:
+        size, joined = self.values.shape[1], self.values.tobytes()
+        return [joined[at : at + size] for at in range(0, len(joined), size)]
 
 
 class FeatureStore(Protocol):
@@ -33,6 +62,11 @@ class FeatureStore(Protocol):
 
         A store that forgets what has expired keeps it a tenth of its time longer, at least a
         minute, so that it is seen as expired.
+        """
+
+    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+        """Write many rows as `put` does; where not `guarded`, a store may leave out to compare
+        their event times with those of what is there.
         """
 
     def health(self) -> dict[str, Any]:

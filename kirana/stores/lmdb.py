@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import ValueReader
+from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
 
@@ -50,6 +50,9 @@ class LmdbFeatureStore:
             return written
 
         return await self.environment.write(write)
+
+    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+        return await self.put(block.key_list(), block.value_list(), reader)
 
     def health(self) -> dict[str, Any]:
         return {"store": "lmdb"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import Unavailable
-from kirana.stores.base import ValueReader
+from kirana.stores.base import RowBlock, ValueReader
 
 
 class MemoryFeatureStore:
@@ -30,6 +30,9 @@ class MemoryFeatureStore:
                 written += 1
         stored.update(newest)
         return written
+
+    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+        return await self.put(block.key_list(), block.value_list(), reader)
 
     def health(self) -> dict[str, Any]:
         return {"store": "memory"}

@@ -1,78 +1,33 @@
-"""Features in Redis: one string a group and key, chosen by URL.
+"""Features in Redis: one string a group and key. See `kirana.stores.redis_url` for the URLs.
 
-    redis://host:port/0                          one server; rediss:// with TLS
-    redis+sentinel://host:port,host:port/name/0  the master that Sentinels know as `name`
-    redis+cluster://host:port,host:port          a cluster
-
-Options of redis-py go into the query, `?socket_timeout=0.2`. Needs Redis 6.2 or what speaks as it.
+Needs Redis 6.2, or what speaks as it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from itertools import chain
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+import numpy as np
+import numpy.typing as npt
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, RedisError
 
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.stores.base import ValueReader
+from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
+from kirana.stores.redis_bulk import load_block
+from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT
+from kirana.stores.redis_url import client_of, shown_url
 
 T = TypeVar("T")
 
-DEFAULT_PORT = 6379
-DEFAULT_TIMEOUT_S = 0.5
-GUARDED_AT_ONCE = 200
-"""Keys of one run of the script: Redis does nothing else meanwhile."""
 MIN_GRACE_S = 60
 
-_NUMBERS = ("socket_timeout", "socket_connect_timeout", "max_connections")
-_TEXTS = (
-    *("username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"),
-    "ssl_check_hostname",
-)
-
-# ARGV: the codec; then for each key value, event time, 1 for a tombstone, and when it goes (ms)
-_PUT = """
-local function order_of(codec, value)
-  if codec == 'packed' then
-    if #value < 24 or string.byte(value, 1) ~= 1 then return 0, 0 end
-    local time = 0
-    for at = 24, 17, -1 do time = time * 256 + string.byte(value, at) end
-    return time, string.byte(value, 2) % 2
-  end
-  local version, time = string.match(value, ';%d+;(%d+);(%d+);%x+$')
-  if not version then version, time = string.match(value, ';%d+;(%d+);(%d+)$') end
-  if not version then return 0, 0 end
-  return tonumber(time), tonumber(version) == 0 and 1 or 0
-end
-local written = 0
-for at, key in ipairs(KEYS) do
-  local first = at * 4 - 2
-  local old = redis.call('GET', key)
-  local newer = true
-  if old then
-    local old_time, old_dead = order_of(ARGV[1], old)
-    local time, dead = tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
-    newer = time > old_time or (time == old_time and dead >= old_dead)
-  end
-  if newer then
-    if ARGV[first + 3] == '0' then
-      redis.call('SET', key, ARGV[first])
-    else
-      redis.call('SET', key, ARGV[first], 'PXAT', ARGV[first + 3])
-    end
-    written = written + 1
-  end
-end
-return written
-"""
+_SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisFeatureStore:
@@ -84,17 +39,16 @@ class RedisFeatureStore:
         self._client: Any = client
         self._sentinels = sentinels
         self._clustered = isinstance(client, RedisCluster)
-        self._breaker = Breaker(f"{_shown(url)}")
-        self._what = _shown(url)
-        self._put = None if self._clustered else client.register_script(_PUT)
+        self._what = shown_url(url)
+        self._breaker = Breaker(self._what)
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisFeatureStore:
         try:
-            client, sentinels = _client_of(url)
+            client, sentinels = client_of(url)
         except (ValueError, RedisError) as error:
             raise ConfigurationError(
-                f"{setting}: '{_shown(url)}' can't be used: {error}", field=setting
+                f"{setting}: '{shown_url(url)}' can't be used: {error}", field=setting
             ) from None
         return cls(client, url, sentinels)
 
@@ -109,6 +63,7 @@ class RedisFeatureStore:
             found = await self._client.mget(keys)
             return found
         await self._client.initialize()
+        # of each node's keys one pipeline
         pipeline = self._client.pipeline()
         for key in keys:
             pipeline.get(key)
@@ -116,31 +71,52 @@ class RedisFeatureStore:
         return found
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
-        rows = [
-            (key, value, *_stamps(value, reader)) for key, value in zip(keys, values, strict=True)
-        ]
+        forget = _forget_ms(values, reader)
         written = 0
-        for at in range(0, len(rows), GUARDED_AT_ONCE):
-            batch = rows[at : at + GUARDED_AT_ONCE]
-            written += await self._guarded(lambda batch=batch: self._write(batch, reader.name))  # type: ignore[misc]
+        for at in range(0, len(keys), GUARDED_AT_ONCE):
+            to = at + GUARDED_AT_ONCE
+            rows = list(zip(keys[at:to], values[at:to], forget[at:to], strict=True))
+            written += await self._guarded(lambda rows=rows: self._write(rows, reader.name))  # type: ignore[misc]
         return written
 
-    async def _write(self, rows: Sequence[tuple[Any, ...]], codec: str) -> int:
-        if self._put is not None:
-            arguments = [part for row in rows for part in row[1:]]
-            return int(await self._put(keys=[row[0] for row in rows], args=[codec, *arguments]))
+    async def _write(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
+        try:
+            return await self._run_script(rows, codec)
+        except NoScriptError:
+            # of a server that has started anew, or a replica that took over
+            await self._client.script_load(GUARDED_PUT)
+            return await self._run_script(rows, codec)
+
+    async def _run_script(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
+        if not self._clustered:
+            keys = [key for key, _, _ in rows]
+            arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
+            return int(await self._client.evalsha(_SHA, len(keys), *keys, codec, *arguments))
         # keys of one script must be of one slot: a script a key, a pipeline a node
         await self._client.initialize()
         pipeline = self._client.pipeline()
-        for key, *arguments in rows:
-            pipeline.execute_command("EVAL", _PUT, 1, key, codec, *arguments)
+        for key, value, forget in rows:
+            pipeline.execute_command("EVALSHA", _SHA, 1, key, codec, value, forget)
         return sum(map(int, await pipeline.execute()))
+
+    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+        if self._clustered:
+            # a command joined by hand goes to one server
+            return await self.put(block.key_list(), block.value_list(), reader)
+        forget = np.where(block.expiry_s == 0, 0, _with_grace(block.expiry_s, block.event_time_ms))
+        if guarded:
+            await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
+        script = _SHA.encode() if guarded else None
+        pool = self._client.connection_pool
+        return await self._guarded(
+            lambda: load_block(pool, block, forget, script, reader.name.encode())
+        )
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         self._breaker.check()
         try:
             found = await call()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, EOFError) as error:
             self._breaker.failed()
             reason = str(error) or type(error).__name__
             raise Unavailable(f"{self._what} does not answer: {reason}") from error
@@ -155,105 +131,19 @@ class RedisFeatureStore:
             await client.aclose()
 
 
-def _stamps(value: bytes, reader: ValueReader) -> tuple[int, int, int]:
-    """Return event time, whether it is a tombstone, and when Redis may forget it (ms; 0 never)."""
-    time, dead = reader.order(value)
-    expiry_s = reader.expiry_s(value)
-    if not expiry_s:
-        return time, int(dead), 0
-    # the row outlives its expiry a little, so that it is seen to have expired
-    grace_s = max((expiry_s - time // 1000) // 10, MIN_GRACE_S)
-    return time, int(dead), (expiry_s + grace_s) * 1000
+def _forget_ms(values: Sequence[bytes], reader: ValueReader) -> list[int]:
+    """Return when Redis may forget each value, 0 for never."""
+    expiry = np.array([reader.expiry_s(value) for value in values], dtype=np.int64)
+    times = np.array([reader.order(value)[0] for value in values], dtype=np.uint64)
+    found: list[int] = np.where(expiry == 0, 0, _with_grace(expiry, times)).tolist()
+    return found
 
 
-def _client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis]]:
-    """Return a client, and those of the Sentinels that it asks.
-
-    Raises `ValueError` for what is no URL of Redis.
-    """
-    parts = urlsplit(url)
-    hosts = _hosts(parts.netloc.rpartition("@")[2])
-    options: dict[str, Any] = {
-        "socket_timeout": DEFAULT_TIMEOUT_S,
-        "socket_connect_timeout": DEFAULT_TIMEOUT_S,
-        **_options(parts.query),
-        **_credentials(parts.netloc),
-    }
-    path = [unquote(each) for each in parts.path.split("/") if each]
-    # one more attempt, for a connection that the server has closed meanwhile
-    retry = Retry(NoBackoff(), 1)
-    match parts.scheme:
-        case "redis" | "rediss":
-            if len(hosts) > 1:
-                raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
-            host, port = hosts[0]
-            tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
-            database = _database(path)
-            return Redis(host=host, port=port, db=database, retry=retry, **tls, **options), ()
-        case "redis+sentinel":
-            if not path:
-                raise ValueError("the name of the master is missing: redis+sentinel://host/name")
-            sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-                hosts, sentinel_kwargs=_sentinel_options(options), **options
-            )
-            client: Redis = sentinel.master_for(path[0], db=_database(path[1:]), retry=retry)
-            return client, sentinel.sentinels
-        case "redis+cluster":
-            if path:
-                raise ValueError("a cluster has no numbered databases")
-            nodes = [ClusterNode(host, port) for host, port in hosts]
-            return RedisCluster(startup_nodes=nodes, **options), ()
-    raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
-
-
-def _hosts(text: str) -> list[tuple[str, int]]:
-    hosts = []
-    for each in text.split(","):
-        host, colon, port = each.rpartition(":")
-        if not colon:
-            host, port = each, str(DEFAULT_PORT)
-        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-            raise ValueError(f"'{each}' is not host:port")
-        hosts.append((host.strip("[]"), int(port)))
-    return hosts
-
-
-def _credentials(netloc: str) -> dict[str, str]:
-    user, colon, password = netloc.rpartition("@")[0].partition(":")
-    found = {"username": unquote(user)} if user else {}
-    return {**found, "password": unquote(password)} if colon else found
-
-
-def _options(query: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        if name in _NUMBERS:
-            try:
-                options[name] = int(text) if name == "max_connections" else float(text)
-            except ValueError:
-                raise ValueError(f"{name} must be a number, not '{text}'") from None
-        elif name in _TEXTS:
-            options[name] = text != "false" if name == "ssl_check_hostname" else text
-        else:
-            raise ValueError(f"unknown option '{name}': {', '.join((*_NUMBERS, *_TEXTS))}")
-    return options
-
-
-def _database(path: Sequence[str]) -> int:
-    if not path:
-        return 0
-    if len(path) > 1 or not (path[0].isascii() and path[0].isdecimal()):
-        raise ValueError(f"'{'/'.join(path)}' is no number of a database")
-    return int(path[0])
-
-
-def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Sentinels are asked without the master's own credentials."""
-    return {name: each for name, each in options.items() if name not in ("username", "password")}
-
-
-def _shown(url: str) -> str:
-    """Return a URL without its password, for messages."""
-    scheme, separator, rest = url.partition("://")
-    before, at, after = rest.rpartition("@")
-    return f"{scheme}{separator}{before.partition(':')[0]}{at}{after}" if at else url
+def _with_grace(
+    expiry_s: npt.NDArray[Any], event_time_ms: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.int64]:
+    """A row outlives its expiry (ms) by a tenth of its time, so that it is seen to have expired."""
+    expiry = expiry_s.astype(np.int64)
+    ttl_s = expiry - (event_time_ms // np.uint64(1000)).astype(np.int64)
+    found: npt.NDArray[np.int64] = (expiry + np.maximum(ttl_s // 10, MIN_GRACE_S)) * 1000
+    return found

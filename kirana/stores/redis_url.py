@@ -1,0 +1,122 @@
+"""Clients of Redis by URL.
+
+    redis://host:port/0                          one server; rediss:// with TLS
+    redis+sentinel://host:port,host:port/name/0  the master that Sentinels know as `name`
+    redis+cluster://host:port,host:port          a cluster
+
+Options of redis-py go into the query, `?socket_timeout=0.2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+DEFAULT_PORT = 6379
+DEFAULT_TIMEOUT_S = 0.5
+
+_NUMBERS = ("socket_timeout", "socket_connect_timeout", "max_connections")
+_TEXTS = (
+    *("username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"),
+    "ssl_check_hostname",
+)
+
+
+def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis]]:
+    """Return a client, and those of the Sentinels that it asks.
+
+    Raises `ValueError` for what is no URL of Redis.
+    """
+    parts = urlsplit(url)
+    hosts = _hosts(parts.netloc.rpartition("@")[2])
+    options: dict[str, Any] = {
+        "socket_timeout": DEFAULT_TIMEOUT_S,
+        "socket_connect_timeout": DEFAULT_TIMEOUT_S,
+        **_options(parts.query),
+        **_credentials(parts.netloc),
+    }
+    path = [unquote(each) for each in parts.path.split("/") if each]
+    # one more attempt, for a connection that the server has closed meanwhile
+    retry = Retry(NoBackoff(), 1)
+    match parts.scheme:
+        case "redis" | "rediss":
+            if len(hosts) > 1:
+                raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
+            host, port = hosts[0]
+            tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
+            database = _database(path)
+            return Redis(host=host, port=port, db=database, retry=retry, **tls, **options), ()
+        case "redis+sentinel":
+            if not path:
+                raise ValueError("the name of the master is missing: redis+sentinel://host/name")
+            sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+                hosts, sentinel_kwargs=_sentinel_options(options), **options
+            )
+            client: Redis = sentinel.master_for(path[0], db=_database(path[1:]), retry=retry)
+            return client, sentinel.sentinels
+        case "redis+cluster":
+            if path:
+                raise ValueError("a cluster has no numbered databases")
+            nodes = [ClusterNode(host, port) for host, port in hosts]
+            return RedisCluster(startup_nodes=nodes, **options), ()
+    raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
+
+
+def _hosts(text: str) -> list[tuple[str, int]]:
+    hosts = []
+    for each in text.split(","):
+        host, colon, port = each.rpartition(":")
+        if not colon:
+            host, port = each, str(DEFAULT_PORT)
+        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError(f"'{each}' is not host:port")
+        hosts.append((host.strip("[]"), int(port)))
+    return hosts
+
+
+def _credentials(netloc: str) -> dict[str, str]:
+    user, colon, password = netloc.rpartition("@")[0].partition(":")
+    found = {"username": unquote(user)} if user else {}
+    return {**found, "password": unquote(password)} if colon else found
+
+
+def _options(query: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in _NUMBERS:
+            try:
+                options[name] = int(text) if name == "max_connections" else float(text)
+            except ValueError:
+                raise ValueError(f"{name} must be a number, not '{text}'") from None
+        elif name in _TEXTS:
+            options[name] = text != "false" if name == "ssl_check_hostname" else text
+        else:
+            raise ValueError(f"unknown option '{name}': {', '.join((*_NUMBERS, *_TEXTS))}")
+    return options
+
+
+def _database(path: Sequence[str]) -> int:
+    if not path:
+        return 0
+    if len(path) > 1 or not (path[0].isascii() and path[0].isdecimal()):
+        raise ValueError(f"'{'/'.join(path)}' is no number of a database")
+    return int(path[0])
+
+
+def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Sentinels are asked without the master's own credentials."""
+    return {name: each for name, each in options.items() if name not in ("username", "password")}
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its password, for messages."""
+    scheme, separator, rest = url.partition("://")
+    before, at, after = rest.rpartition("@")
+    return f"{scheme}{separator}{before.partition(':')[0]}{at}{after}" if at else url

@@ -1,0 +1,158 @@
+"""Bulk loads: the same law of event time, the same bytes, without an object a row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from kirana.codecs import CODECS, Column
+from kirana.codecs.packed import Packed
+from kirana.errors import Unavailable
+from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores.base import RowBlock
+from tests.contract.test_feature_store import BACKENDS
+from tests.redis_servers import RedisServers
+
+NOW_MS = 1_900_000_000_000
+HOUR_MS = 3_600_000
+FEATURES = (Feature("a", "float32"), Feature("b", "int32"))
+PACKED = Packed()
+READER = CODECS["packed"]
+
+
+def group_of(ttl_ms: int) -> FeatureGroup:
+    version = SchemaVersion("product.g", 1, FEATURES)
+    return FeatureGroup("product.g", Entity("product", (Key("id"),)), ttl_ms, "packed", (version,))
+
+
+def block_of(
+    keys: Sequence[str], times: Sequence[int], seed: int = 0, ttl_ms: int = HOUR_MS
+) -> RowBlock:
+    group = group_of(ttl_ms)
+    rng = np.random.default_rng(seed)
+    columns = {
+        "a": Column(rng.random(len(keys), dtype=np.float32)),
+        "b": Column(rng.integers(0, 99, len(keys), dtype=np.int32)),
+    }
+    event_times = np.array(times, dtype=np.uint64)
+    table = PACKED.encode_table(group, group.current, columns, event_times)
+    assert table is not None
+    joined = [f"f:product.g:{key}".encode() for key in keys]
+    return RowBlock(
+        np.frombuffer(b"".join(joined), dtype=np.uint8),
+        np.cumsum([len(each) for each in joined], dtype=np.int64),
+        table,
+        group.expiry_s(event_times),
+        event_times,
+    )
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
+    if request.param in own:
+        return own[request.param]
+    servers: RedisServers = request.getfixturevalue("servers")
+    return servers.empty(request.param)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[FeatureStore]:
+    opened = open_feature_store(url)
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("ttl_ms", [HOUR_MS, 0])
+async def test_rows_are_the_bytes_of_any_other_write(
+    store: FeatureStore, guarded: bool, ttl_ms: int
+) -> None:
+    keys = [str(at) for at in range(0, 3_000, 7)] + ["ünïcode", "with space", "x" * 300]
+    block = block_of(keys, [NOW_MS + at for at in range(len(keys))], ttl_ms=ttl_ms)
+    assert await store.load(block, READER, guarded=guarded) == len(keys)
+    assert await store.get(block.key_list()) == block.value_list()
+    rows = READER.decode(block.value_list(), group_of(ttl_ms), NOW_MS / 1000)
+    assert set(rows.status.tolist()) == {0}
+
+
+async def test_a_guarded_load_leaves_newer_rows_alone(store: FeatureStore) -> None:
+    keys = [str(at) for at in range(1_000)]
+    first = block_of(keys, [NOW_MS] * len(keys), seed=1)
+    await store.load(first, READER)
+    times = [NOW_MS + (1 if at % 3 == 0 else -1) for at in range(len(keys))]
+    second = block_of(keys, times, seed=2)
+    newer = [time > NOW_MS for time in times]
+    assert await store.load(second, READER) == sum(newer)
+    expected = [
+        new if wins else old
+        for new, old, wins in zip(second.value_list(), first.value_list(), newer, strict=True)
+    ]
+    assert await store.get(first.key_list()) == expected
+
+
+async def test_an_unguarded_load_may_replace_them_and_no_others(store: FeatureStore) -> None:
+    keys = [str(at) for at in range(10)]
+    first, second = block_of(keys, [NOW_MS] * 10, 1), block_of(keys[:5], [NOW_MS - 1] * 5, 2)
+    await store.load(first, READER)
+    await store.load(second, READER, guarded=False)
+    found = await store.get(first.key_list())
+    for at, value in enumerate(found):
+        assert value in (first.value_list()[at], [*second.value_list(), *[None] * 5][at])
+    assert found[5:] == first.value_list()[5:]
+
+
+async def test_a_load_of_nothing_is_fine(store: FeatureStore) -> None:
+    assert await store.load(block_of([], []), READER) == 0
+
+
+async def test_of_one_key_twice_in_a_load_the_newest_stays(store: FeatureStore) -> None:
+    block = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
+    assert await store.load(block, READER) == 2
+    assert await store.get(block.key_list()[:1]) == block.value_list()[1:2]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_redis_forgets_a_row_a_grace_after_its_expiry(
+    servers: RedisServers, guarded: bool
+) -> None:
+    url = servers.empty("redis 7")
+    store = open_feature_store(url)
+    await store.load(block_of(["1"], [NOW_MS]), READER, guarded=guarded)
+    await store.close()
+    with redis.Redis.from_url(url) as client:
+        assert client.pexpiretime("f:product.g:1") == NOW_MS + HOUR_MS + HOUR_MS // 10
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_redis_that_is_full_says_so_and_is_used_again_afterwards(
+    servers: RedisServers, guarded: bool
+) -> None:
+    port = servers.start("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
+    store = open_feature_store(f"redis://127.0.0.1:{port}")
+    block = block_of([str(at) for at in range(50_000)], [NOW_MS] * 50_000)
+    with pytest.raises(Unavailable, match="maxmemory"):
+        await store.load(block, READER, guarded=guarded)
+    with redis.Redis(port=port) as client:
+        client.flushall()
+    small = block_of(["1", "2"], [NOW_MS] * 2)
+    assert await store.load(small, READER, guarded=guarded) == 2
+    assert await store.get(small.key_list()) == small.value_list()
+    await store.close()
+    servers.kill(port)
+
+
+async def test_a_redis_that_dies_in_a_load_is_an_error(servers: RedisServers) -> None:
+    port = servers.start()
+    store = open_feature_store(f"redis://127.0.0.1:{port}")
+    block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
+    assert await store.load(block, READER) == 1_000
+    servers.kill(port)
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+        await store.load(block, READER, guarded=False)
+    await store.close()
