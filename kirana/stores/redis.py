@@ -5,7 +5,10 @@ Needs Redis 6.2, or what speaks as it.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from hashlib import sha1
 from itertools import chain
 from typing import Any, TypeVar
@@ -14,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.crc import key_slot
 from redis.exceptions import NoScriptError, RedisError
 
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import load_block
+from kirana.stores.redis_lane import Lane, get_commands, mget_command, values_of
 from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT
 from kirana.stores.redis_url import client_of, shown_url
 
@@ -39,6 +44,7 @@ class RedisFeatureStore:
         self._client: Any = client
         self._sentinels = sentinels
         self._clustered = isinstance(client, RedisCluster)
+        self._lanes: dict[str, Lane] = {}
         self._what = shown_url(url)
         self._breaker = Breaker(self._what)
 
@@ -58,16 +64,48 @@ class RedisFeatureStore:
         return await self._guarded(lambda: self._read(keys))
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: list[bytes | None]
-        if not self._clustered:
-            found = await self._client.mget(keys)
-            return found
+        if self._clustered:
+            return await self._read_cluster(keys)
+        lane = self._lanes.get("")
+        if lane is None:
+            lane = self._lanes[""] = Lane(self._client.connection_pool.make_connection)
+        (found,) = values_of(await lane.ask(mget_command(keys), 1))
+        return found  # type: ignore[return-value]
+
+    async def _read_cluster(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Ask all nodes at once, each for its keys in one go."""
         await self._client.initialize()
-        # of each node's keys one pipeline
+        places: dict[str, list[int]] = defaultdict(list)
+        slots = self._client.nodes_manager.slots_cache
+        for at, key in enumerate(keys):
+            places[slots[key_slot(key)][0].name].append(at)
+        found: list[bytes | None] = [None] * len(keys)
+        try:
+            answers = await asyncio.gather(
+                *(self._ask_node(name, [keys[at] for at in each]) for name, each in places.items())
+            )
+        except (RedisError, OSError, TimeoutError, LookupError):
+            # slots have moved, or a node is gone: redis-py finds out where they are now
+            return await self._read_slowly(keys)
+        for each, values in zip(places.values(), answers, strict=True):
+            for at, value in zip(each, values, strict=True):
+                found[at] = value
+        return found
+
+    async def _ask_node(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        lane = self._lanes.get(name)
+        if lane is None:
+            node = self._client.get_node(node_name=name)
+            lane = self._lanes[name] = Lane(
+                partial(node.connection_class, **node.connection_kwargs)
+            )
+        return values_of(await lane.ask(get_commands(keys), len(keys)))
+
+    async def _read_slowly(self, keys: Sequence[bytes]) -> list[bytes | None]:
         pipeline = self._client.pipeline()
         for key in keys:
             pipeline.get(key)
-        found = await pipeline.execute()
+        found: list[bytes | None] = await pipeline.execute()
         return found
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
@@ -127,6 +165,8 @@ class RedisFeatureStore:
         return {"store": self._what, "breaker": self._breaker.health()}
 
     async def close(self) -> None:
+        for lane in self._lanes.values():
+            await lane.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()
 
