@@ -13,12 +13,13 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from bench.features import NAMES, ROWS
+from bench.feature_data import NAMES, ROWS
 from bench.figures import Report
 from bench.floors.http_clients import aiohttp_bytes, httpx_bytes, httpx_json
 from bench.load import CONNECTIONS, Generator
 from bench.paired import compare_rates
-from bench.rank import REPLICAS, endpoints, make_fixture, ray_cluster
+from bench.rank import make_fixture
+from bench.serving import REPLICAS, endpoints, ray_cluster
 from kirana.client import AsyncClient
 from kirana.client.wire import features_get
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.features import COLUMNS, NAMES, ROWS, catalog_text, copy_of, write_rows
+from bench.feature_data import COLUMNS, NAMES, ROWS, catalog_text, copy_of, write_rows
 from bench.figures import Report
 from bench.floors.lmdb_loop import LmdbLoop, session
 from bench.paired import compare

@@ -16,14 +16,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from bench.features import COLUMNS, NAMES, ROWS, catalog_text, write_rows
+from bench.feature_data import COLUMNS, NAMES, PRODUCTS, ROWS, catalog_text, write_rows
 from bench.figures import Breakdown, Figure, Report
 from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
 from bench.paired import compare_rates, seconds_a_call
+from bench.serving import REPLICAS, application, endpoints, ray_cluster
 from kirana.assembly import Assembly, catalog_place, open_catalog
-from kirana.cli.cluster import cluster
 from kirana.cli.locations import local_settings
 from kirana.edge.http import HttpRequest
 from kirana.edge.messages import Infer
@@ -33,9 +33,7 @@ from kirana.inferflow import InferRequest
 from kirana.serve_environment import REQUIRED, UNTUNED, free_ports
 from kirana.settings import Settings
 
-PRODUCTS = 20_000
 BODIES = 64
-REPLICAS = 2
 MEMORIES = ("memory_a", "memory_b")
 """Two applications of one replica each: `memory://` is refused where two would share it."""
 ROUNDS = 5
@@ -193,29 +191,6 @@ async def make_fixture(folder: Path) -> Fixture:
     return Fixture(folder, settings, bodies, values)
 
 
-@contextmanager
-def ray_cluster() -> Iterator[str]:
-    """Start Ray and Serve as `kirana up` does; yield where HTTP will be."""
-    # replicas must find this package
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    port, metrics_port = free_ports(2)
-    short = Path(tempfile.mkdtemp(prefix="kb-"))
-    with cluster("127.0.0.1", port, metrics_port, short, lambda: None):
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def application(base: str, name: str, graph: object) -> Iterator[str]:
-    """Serve a graph under the path of its name, as long as the block lasts; yields its URL."""
-    from ray import serve
-
-    serve.run(graph, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
-    try:
-        yield f"{base}/{name}"
-    finally:
-        serve.delete(name)
-
-
 def put_all(url: str, fixture: Fixture) -> None:
     """Write every row over HTTP, into the one replica that keeps them in memory."""
     for at in range(0, PRODUCTS, ROWS):
@@ -224,10 +199,6 @@ def put_all(url: str, fixture: Fixture) -> None:
         keys = {"product_id": [str(each) for each in range(at, at + len(block))]}
         body = {"group": "product.stats", "keys": keys, "columns": columns}
         httpx.post(f"{url}/v1/features/put", json=body, timeout=30).raise_for_status()
-
-
-def endpoints(url: str) -> list[str]:
-    return [each["url"] for each in httpx.get(f"{url}/v1/endpoints").json()["endpoints"]]
 
 
 @contextmanager

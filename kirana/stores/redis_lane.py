@@ -139,7 +139,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._received += nbytes
         parser = self._parser
         try:
-            parser.feed(self._buffer, 0, nbytes)
+            parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]
             while (answer := parser.gets()) is not False:
                 self._take(answer)
         except (hiredis.ProtocolError, IndexError) as error:

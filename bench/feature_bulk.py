@@ -1,0 +1,81 @@
+"""Bulk loads into Redis beside redis-benchmark, and what a row takes there."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.figures import Figure
+from bench.floors.raw_redis import guard_rate, set_rate
+from bench.servers import flush, used_memory
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.codecs import CODECS
+from kirana.features.push import Push
+from kirana.stores import open_feature_store
+
+ENTITIES = 200_000
+BENCHMARKED = 200_000
+ROUNDS = 5
+ROW_BYTES = 272
+COLUMNS = 60
+
+
+async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figure], float]:
+    """Return the figures, and the bytes that an entity takes of Redis' memory."""
+    with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
+        folder = Path(temporary)
+        (folder / "catalog.yaml").write_text(catalog_text)
+        source = DirectoryCatalog(folder)
+        catalog = source.load(source.publish().revision)
+        file = folder / "product.stats.parquet"
+        _write_rows(file)
+        store = open_feature_store(f"redis://{address}")
+
+        async def push(*, guarded: bool) -> float:
+            flush(address)
+            job = Push([file], catalog)
+            began = time.perf_counter()
+            await job.write(store, lambda rows: None, guarded=guarded)
+            return ENTITIES / (time.perf_counter() - began)
+
+        flush(address)
+        empty = used_memory(address)
+        await push(guarded=False)
+        entity_bytes = (used_memory(address) - empty) / ENTITIES
+        (value,) = await store.get([b"f:product.stats:7"])
+        assert value is not None
+        assert CODECS["packed"].expiry_s(value)
+        size = len(value)
+        rounds_plain, rounds_guarded = [], []
+        for _ in range(ROUNDS):
+            ours = await push(guarded=False)
+            flush(address)
+            rounds_plain.append((ours, set_rate(address, size, BENCHMARKED)))
+            ours = await push(guarded=True)
+            flush(address)
+            rounds_guarded.append((ours, guard_rate(address, _printable(size), BENCHMARKED)))
+        await store.close()
+        flush(address)
+    figures = {
+        "bulk_redis_vs_redis_benchmark": Figure.of_rates(rounds_plain),
+        "guarded_redis_vs_redis_benchmark": Figure.of_rates(rounds_guarded),
+    }
+    return figures, entity_bytes
+
+
+def _printable(size: int) -> bytes:
+    """A value of that size that can be an argument of a command line; the guard reads its head."""
+    return (b"\x01" + b"!" * 23).ljust(size, b"x")
+
+
+def _write_rows(file: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns: dict[str, object] = {"product_id": [str(at) for at in range(ENTITIES)]}
+    for at in range(COLUMNS):
+        columns[f"f{at}"] = rng.random(ENTITIES, dtype=np.float32)
+    pq.write_table(pa.table(columns), file)

@@ -1,0 +1,73 @@
+"""What Redis itself gives: MGET by redis.asyncio with hiredis, and redis-benchmark's writes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.asyncio import Redis
+
+from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT
+
+RANDOM_KEYS = 1_000_000
+FORGOTTEN_MS = 1_895_000_000_000
+
+
+class RawMget:
+    """One pool, values undecoded."""
+
+    def __init__(self, address: str, keys: Sequence[bytes]) -> None:
+        self._client = Redis.from_url(f"redis://{address}")
+        self._keys = list(keys)
+
+    async def read(self) -> list[Any]:
+        found: list[Any] = await self._client.mget(self._keys)
+        return found
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class SynchronousMget:
+    """The same by the synchronous client, whose figure stands beside."""
+
+    def __init__(self, address: str, keys: Sequence[bytes]) -> None:
+        self._client = redis.Redis.from_url(f"redis://{address}")
+        self._keys = list(keys)
+
+    async def read(self) -> list[Any]:
+        found: list[Any] = self._client.mget(self._keys)
+        return found
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def set_rate(address: str, value_bytes: int, requests: int) -> float:
+    """Rows a second of `redis-benchmark`: SET with an expiry, values of this size."""
+    key = "f:product.stats:__rand_int__"
+    return _benchmark(address, requests, ["SET", key, "x" * value_bytes, "PXAT", str(FORGOTTEN_MS)])
+
+
+def guard_rate(address: str, value: bytes, rows: int) -> float:
+    """Rows a second of `redis-benchmark` of the guard script, as many keys a run as Kirana's."""
+    host, _, port = address.rpartition(":")
+    with redis.Redis(host, int(port)) as client:
+        sha = client.script_load(GUARDED_PUT)
+    keys = ["f:product.stats:__rand_int__"] * GUARDED_AT_ONCE
+    text = value.decode("latin-1")
+    arguments = [text, str(FORGOTTEN_MS)] * GUARDED_AT_ONCE
+    words = ["EVALSHA", str(sha), str(GUARDED_AT_ONCE), *keys, "packed", *arguments]
+    return GUARDED_AT_ONCE * _benchmark(address, rows // GUARDED_AT_ONCE, words, pipeline=4)
+
+
+def _benchmark(address: str, requests: int, words: Sequence[str], *, pipeline: int = 32) -> float:
+    host, _, port = address.rpartition(":")
+    command = ["redis-benchmark", "-h", host, "-p", port, "-P", str(pipeline), "-q"]
+    command += ["-r", str(RANDOM_KEYS), "-n", str(requests), *words]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rates = re.findall(r"([0-9.]+) requests per second", said)
+    return float(rates[-1])
