@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +32,7 @@ def main(
         return
     if name not in NAMES:
         raise typer.BadParameter(f"there is no benchmark '{name}': {', '.join(NAMES)}")
-    report: Report = asyncio.run(importlib.import_module(f"bench.{name}").measure())
+    report: Report = uvloop.run(importlib.import_module(f"bench.{name}").measure())
     console = Console(width=110)
     console.print(_table(name, report))
     for breakdown in report.breakdowns:

@@ -13,6 +13,8 @@ from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 ROWS = 200_000
 COLUMNS = 60
+CACHE_BYTES = 100 << 20
+"""Room for all of the rows, and for few more."""
 
 
 def main() -> None:
@@ -22,7 +24,7 @@ def main() -> None:
     group = FeatureGroup("product.stats", Entity("product", (Key("id"),)), 0, "packed", (version,))
     columns = {each.name: Column(np.zeros(1_000, dtype=np.float32)) for each in features}
     values = Packed().encode(group, version, columns, np.zeros(1_000, dtype=np.uint64))
-    cache = FeatureCache(1 << 30, 3_600)
+    cache = FeatureCache(CACHE_BYTES, 3_600)
     cache.fill(group, ["first"], values[:1])
     raw = 0
     before = _resident()

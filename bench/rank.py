@@ -22,6 +22,7 @@ from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
 from bench.paired import compare_rates, seconds_a_call
+from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
 from kirana.assembly import Assembly, catalog_place, open_catalog
 from kirana.cli.locations import local_settings
@@ -34,8 +35,6 @@ from kirana.serve_environment import REQUIRED, UNTUNED, free_ports
 from kirana.settings import Settings
 
 BODIES = 64
-MEMORIES = ("memory_a", "memory_b")
-"""Two applications of one replica each: `memory://` is refused where two would share it."""
 ROUNDS = 5
 SECONDS = 3
 INFER = "/v1/infer/ranker"
@@ -52,6 +51,16 @@ class Fixture:
 
     def variant(self, **changes: object) -> Settings:
         return self.settings.model_copy(update=changes)
+
+    async def write_to(self, features: str) -> None:
+        """Write every row to a store."""
+        settings = self.variant(features=features)
+        source = open_catalog(settings)
+        service = Assembly(settings, source).features
+        assert isinstance(service, FeatureService)
+        ids = [str(at) for at in range(PRODUCTS)]
+        await write_rows(service, source.current(), ids, NAMES, self.values)
+        await service.close()
 
 
 async def measure() -> Report:
@@ -82,17 +91,11 @@ def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
         with application(base, "noop", no_op):
             noop = rates.of("no-op", f"{base}/noop")
             figures["lmdb_vs_noop"] = compare_rates(lmdb, noop, ROUNDS)
+            figures |= compare_redis(fixture, base, rates, noop)
         with rank_loops(fixture) as loops:
             figures["direct_vs_in_process"] = compare_rates(
                 lmdb_direct, lambda: loop_rate(loops, rates.last("lmdb, direct").cpu_share), ROUNDS
             )
-        with ExitStack() as memories:
-            for name in MEMORIES:
-                memory_graph = graph(fixture.variant(features="memory://"))
-                put_all(memories.enter_context(application(base, name, memory_graph)), fixture)
-            urls = [f"{base}/{name}" for name in MEMORIES]
-            direct = rates.of("memory, direct", *(endpoints(url)[0] for url in urls))
-            figures["direct_vs_haproxy"] = compare_rates(direct, rates.of("memory", *urls), ROUNDS)
         ranker = HopRanker.bind(HopFeatures.bind(), HopModel.bind())  # type: ignore[attr-defined]
         hops_graph = HopIngress.bind(reply.content, ranker)  # type: ignore[attr-defined]
         with application(base, "spread", graph(fixture.variant(placement="spread"))):
@@ -104,7 +107,7 @@ def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
         with ray_defaults(fixture) as url:
             defaults = rates.of("ray defaults", url)
             figures["tuned_vs_ray_defaults"] = compare_rates(lmdb, defaults, ROUNDS)
-    for name in ("lmdb", "memory"):
+    for name in ("lmdb", "cache"):
         rows = [ROWS * each.per_s for each in rates.loads[f"{name}, direct"][1:]]
         figures[f"rows_per_s_direct_{name}"] = Figure.reported(rows)
     cores = os.cpu_count() or 1
@@ -115,6 +118,29 @@ def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
     parts["through HAProxy and Serve instead, in addition"] = through - direct_us
     breakdown = Breakdown("where the time of one rank goes (lmdb)", "us of CPU", parts)
     return Report(figures, [breakdown], rates.notes())
+
+
+def compare_redis(
+    fixture: Fixture, base: str, rates: Rates, noop: Callable[[], float]
+) -> dict[str, Figure]:
+    """From Redis without a cache, and from the cache alone, once every row is in it."""
+    from graphs.serving import graph
+
+    figures = {}
+    with redis_server() as address:
+        asyncio.run(fixture.write_to(f"redis://{address}"))
+        redis = fixture.variant(replicas=REPLICAS, features=f"redis://{address}", cache_bytes=0)
+        with application(base, "redis", graph(redis)):
+            figures["redis_vs_noop"] = compare_rates(
+                rates.of("redis", f"{base}/redis"), noop, ROUNDS
+            )
+        cached = redis.model_copy(update={"cache_bytes": 64 << 20, "cache_fresh_ms": 3_600_000})
+        with application(base, "cache", graph(cached)):
+            cache = rates.of("cache", f"{base}/cache")
+            direct = rates.of("cache, direct", *endpoints(f"{base}/cache"))
+            figures["cache_vs_noop"] = compare_rates(cache, noop, ROUNDS)
+            figures["direct_vs_haproxy"] = compare_rates(direct, cache, ROUNDS)
+    return figures
 
 
 class Rates:
@@ -169,12 +195,6 @@ async def make_fixture(folder: Path) -> Fixture:
     catalog_place(settings).publish()
     rng = np.random.default_rng(0)
     values = rng.random((PRODUCTS, COLUMNS), dtype=np.float32)
-    source = open_catalog(settings)
-    features = Assembly(settings, source).features
-    assert isinstance(features, FeatureService)
-    ids = [str(at) for at in range(PRODUCTS)]
-    await write_rows(features, source.current(), ids, NAMES, values)
-    await features.close()
     bodies = [
         json.dumps(
             {
@@ -188,17 +208,9 @@ async def make_fixture(folder: Path) -> Fixture:
     ]
     (folder / "bodies.txt").write_bytes(b"\n".join(bodies))
     (folder / "settings.json").write_text(settings.model_dump_json())
-    return Fixture(folder, settings, bodies, values)
-
-
-def put_all(url: str, fixture: Fixture) -> None:
-    """Write every row over HTTP, into the one replica that keeps them in memory."""
-    for at in range(0, PRODUCTS, ROWS):
-        block = fixture.values[at : at + ROWS]
-        columns = {name: block[:, place].tolist() for place, name in enumerate(NAMES)}
-        keys = {"product_id": [str(each) for each in range(at, at + len(block))]}
-        body = {"group": "product.stats", "keys": keys, "columns": columns}
-        httpx.post(f"{url}/v1/features/put", json=body, timeout=30).raise_for_status()
+    fixture = Fixture(folder, settings, bodies, values)
+    await fixture.write_to(settings.features)
+    return fixture
 
 
 @contextmanager

@@ -168,6 +168,15 @@ class Layout:
             return names
         return tuple(self._stored_name(reader.feature(name)) for name in names)
 
+    @cache  # noqa: B019
+    def block(self, reader: SchemaVersion, names: tuple[str, ...]) -> slice | None:
+        """Return where float32 features of a newer version stand side by side, in its order."""
+        sizes = layout_of(reader).columns(names).sizes
+        runs = self.runs(self.stored_names(reader, names), sizes)
+        if len(runs) != 1 or runs[0].width != sum(sizes) or runs[0].dtype != np.float32:
+            return None
+        return slice(runs[0].start, runs[0].stop)
+
     def _stored_name(self, feature: Feature) -> str:
         known = self.version.index
         return next((name for name in (feature.name, *feature.aliases) if name in known), "")

@@ -198,14 +198,14 @@ class Packed:
     def decode_pieces(
         self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
     ) -> PackedRows:
+        if len(pieces) == 1 and len(pieces[0].values) == count:
+            return self._decode_piece(pieces[0].values, group, now_s)
         status = np.full(count, Status.MISSING, dtype=np.uint8)
         event_time = np.zeros(count, dtype=np.uint64)
         parts: list[Part] = []
         unknown: frozenset[int] = frozenset()
         for piece in pieces:
             rows = self._decode_piece(piece.values, group, now_s)
-            if len(piece.places) == count:
-                return rows
             status[piece.places] = rows.status
             event_time[piece.places] = rows.event_time_ms
             parts += [Part(piece.places[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
@@ -218,8 +218,10 @@ class Packed:
         group: FeatureGroup,
         now_s: float,
     ) -> PackedRows:
-        if not isinstance(values, np.ndarray) or not len(values):
-            return self.decode([*values], group, now_s)
+        if not isinstance(values, np.ndarray):
+            return self.decode(values, group, now_s)
+        if not len(values):
+            return self.decode((), group, now_s)
         batch = Batch((), values, group, now_s)
         times = batch.header["event_time"]
         return PackedRows(group, batch.status, times, batch.parts, batch.unknown_versions)

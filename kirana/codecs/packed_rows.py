@@ -131,13 +131,10 @@ class PackedRows:
         if len(self.parts) != 1 or not isinstance(self.parts[0].rows, slice):
             return None
         part = self.parts[0]
-        sizes = layout_of(self.group.current).columns(names).sizes
-        runs = self._runs(part, names, sizes)
-        if len(runs) != 1 or runs[0].width != sum(sizes) or part.any_nulls():
+        block = part.layout.block(self.group.current, names)
+        if block is None or part.any_nulls():
             return None
-        if runs[0].dtype != np.float32:
-            return None
-        return part.fixed[:, runs[0].start : runs[0].stop].view(np.float32)
+        return part.fixed[:, block].view(np.float32)
 
     def _runs(self, part: Part, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
         return part.layout.runs(part.layout.stored_names(self.group.current, names), sizes)

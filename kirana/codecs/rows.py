@@ -58,7 +58,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows of a batch: their places in it, and their values, or a table of packed rows."""
+    """Some rows of a batch: their places in it, and their values, or a table of packed rows.
+
+    Of a piece that is the whole batch the places are those of a range.
+    """
 
     places: npt.NDArray[np.intp]
     values: Sequence[bytes | None] | npt.NDArray[np.uint8]

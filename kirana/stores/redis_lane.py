@@ -80,6 +80,7 @@ class Lane:
             self._connecting.cancel()
         if self._connection is not None:
             self._connection.abort(ConnectionError("the store is closed"))
+            await self._connection.lost.wait()
 
 
 class _Request:
@@ -105,6 +106,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._waiting: deque[_Request] = deque()
         self._received = 0
         self.closed = False
+        self.lost = asyncio.Event()
         self._transport.set_protocol(self)
         self._transport.resume_reading()
 
@@ -161,6 +163,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort(ConnectionError(str(exc) if exc else "the connection was lost"))
+        self.lost.set()
 
 
 def values_of(answers: Sequence[Any]) -> list[bytes | None]:

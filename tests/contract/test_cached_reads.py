@@ -1,0 +1,216 @@
+"""Reads over a real Redis with the in-process cache: what is hot, written elsewhere, or away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from kirana.codecs import Column, Status
+from kirana.codecs.rows import Tier
+from kirana.errors import Unavailable
+from kirana.features import EntityRows, FeatureQuery
+from kirana.features.cache import FeatureCache
+from kirana.features.service import FeatureService
+from kirana.features.source import FeatureWrite
+from kirana.stores import open_feature_store
+from kirana.stores.breaker import FAILURES
+from tests.redis_servers import RedisServers
+from tests.support import Shop, open_shop, publish, write_shop
+
+FRESH_S = 0.2
+PRODUCTS = 20_000
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    folder = write_shop(tmp_path / "shop")
+    publish(folder)
+    opened = open_shop(folder)
+    yield opened
+    await opened.close()
+
+
+def replica(
+    shop: Shop, url: str, *, fresh_s: float = FRESH_S, max_bytes: int = 1 << 20, fails: bool = False
+) -> FeatureService:
+    """A process of its own would share no more with another one than these do."""
+    return FeatureService(
+        open_feature_store(f"{url}?socket_timeout=0.1"),
+        shop.source,
+        cache=FeatureCache(max_bytes, fresh_s),
+        fail_when_unavailable=fails,
+    )
+
+
+async def write(
+    service: FeatureService, shop: Shop, keys: Sequence[str], clicks: int, after_ms: int = 0
+) -> None:
+    columns = {
+        "clicks": Column(np.full(len(keys), clicks, dtype=np.int32)),
+        "ctr": Column(np.full(len(keys), 0.25, dtype=np.float32)),
+    }
+    times = np.full(len(keys), int(time.time() * 1000) + after_ms, dtype=np.uint64)
+    await service.write(FeatureWrite("product.stats", keys, columns, times), shop.revision)
+
+
+async def read(service: FeatureService, shop: Shop, *keys: str) -> EntityRows:
+    query = FeatureQuery("product", keys, columns=("stats.clicks",), provenance=True)
+    (rows,) = await service.read([query], shop.revision)
+    return rows
+
+
+def clicks(rows: EntityRows) -> list[int]:
+    return list(rows.columns["stats.clicks"].values.tolist())
+
+
+def asked_of(url: str) -> int:
+    """How many keys Redis was asked for so far."""
+    with redis.Redis.from_url(url) as client:
+        stats = client.info("stats")
+    return int(stats["keyspace_hits"]) + int(stats["keyspace_misses"])
+
+
+async def test_what_is_hot_does_not_reach_redis(servers: RedisServers, shop: Shop) -> None:
+    """As popular as products are: a tenth of them fits into the cache."""
+    url = servers.empty("redis 7")
+    room = (PRODUCTS // 10) * 300
+    service = replica(shop, url, fresh_s=3_600, max_bytes=room)
+    keys = [str(at) for at in range(PRODUCTS)]
+    for at in range(0, PRODUCTS, 1_000):
+        await write(service, shop, keys[at : at + 1_000], 7)
+    rng = np.random.default_rng(0)
+    draws = (rng.zipf(1.2, size=400_000) - 1) % PRODUCTS
+    batches = [
+        np.unique(draws[at : at + 200]).astype(str).tolist() for at in range(0, 400_000, 200)
+    ]
+    warm, measured = batches[:1_000], batches[1_000:]
+    for batch in warm:
+        await read(service, shop, *batch)
+    before = asked_of(url)
+    for batch in measured:
+        assert set(clicks(await read(service, shop, *batch))) == {7}
+    asked, wanted = asked_of(url) - before, sum(map(len, measured))
+    assert asked < 0.45 * wanted
+    # nobody asks Redis for the hottest any more
+    before = asked_of(url)
+    for _ in range(50):
+        rows = await read(service, shop, *[str(at) for at in range(50)])
+        assert set(rows.tier["stats"].tolist()) == {Tier.CACHE}
+    assert asked_of(url) == before
+    cache = (await service.health())["cache"]
+    assert cache["bytes"] <= 1.2 * room
+    assert cache["refused"] > 0
+    await service.close()
+
+
+async def test_one_off_keys_do_not_push_out_what_is_hot(servers: RedisServers, shop: Shop) -> None:
+    url = servers.empty("redis 7")
+    service = replica(shop, url, fresh_s=3_600, max_bytes=300 * 300)
+    hot = [str(at) for at in range(100)]
+    await write(service, shop, hot, 1)
+    for _ in range(20):
+        await read(service, shop, *hot)
+    for at in range(0, 20_000, 500):
+        flood = [f"once{each}" for each in range(at, at + 500)]
+        await write(service, shop, flood, 2)
+        await read(service, shop, *flood)
+        await read(service, shop, *hot)
+    before = asked_of(url)
+    rows = await read(service, shop, *hot)
+    assert clicks(rows) == [1] * 100
+    assert asked_of(url) - before <= 5
+    await service.close()
+
+
+async def test_a_write_is_seen_at_once_here_and_within_the_bound_elsewhere(
+    servers: RedisServers, shop: Shop
+) -> None:
+    url = servers.empty("redis 7")
+    here, there = replica(shop, url), replica(shop, url)
+    await write(here, shop, ["1"], 1)
+    assert clicks(await read(there, shop, "1", "2")) == [1, 0]
+    await write(here, shop, ["1", "2"], 2, after_ms=1)
+    assert clicks(await read(here, shop, "1", "2")) == [2, 2]
+    # the row and the want of one are both remembered for as long
+    assert clicks(await read(there, shop, "1", "2")) == [1, 0]
+    await asyncio.sleep(FRESH_S)
+    assert clicks(await read(there, shop, "1", "2")) == [2, 2]
+    times = np.full(1, int(time.time() * 1000) + 10, dtype=np.uint64)
+    await here.delete("product.stats", ["1"], times, shop.revision)
+    assert (await read(here, shop, "1")).status["stats"].tolist() == [Status.MISSING]
+    await asyncio.sleep(FRESH_S)
+    assert (await read(there, shop, "1")).status["stats"].tolist() == [Status.MISSING]
+    for service in (here, there):
+        await service.close()
+
+
+async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
+    servers: RedisServers, shop: Shop
+) -> None:
+    port = servers.start()
+    url = f"redis://127.0.0.1:{port}"
+    service = replica(shop, url, fresh_s=3_600)
+    await write(service, shop, ["1", "2"], 5)
+    await read(service, shop, "1")
+    servers.process(port).send_signal(signal.SIGSTOP)
+    for _ in range(FAILURES + 3):
+        rows = await read(service, shop, "1", "2", "nobody")
+        assert rows.status["stats"].tolist() == [Status.OK, Status.UNAVAILABLE, Status.UNAVAILABLE]
+        assert clicks(rows) == [5, 0, 0]
+        assert rows.tier["stats"].tolist() == [Tier.CACHE, Tier.NONE, Tier.NONE]
+    breaker = (await service.health())["breaker"]
+    assert breaker["state"] == "open"
+    # the others did not wait for it
+    assert breaker["refused"] >= 3
+    servers.process(port).send_signal(signal.SIGCONT)
+    await until_status(service, shop, "2", Status.OK)
+    breaker = (await service.health())["breaker"]
+    assert (breaker["state"], breaker["opened"]) == ("closed", 1)
+    await service.close()
+
+
+async def test_a_redis_that_comes_back_empty_has_no_rows(servers: RedisServers, shop: Shop) -> None:
+    port = servers.start()
+    service = replica(shop, f"redis://127.0.0.1:{port}")
+    await write(service, shop, ["1"], 5)
+    assert clicks(await read(service, shop, "1")) == [5]
+    servers.kill(port)
+    await asyncio.sleep(FRESH_S)
+    assert (await read(service, shop, "1")).status["stats"].tolist() == [Status.UNAVAILABLE]
+    with pytest.raises(Unavailable):
+        await write(service, shop, ["1"], 6)
+    servers.start(port=port)
+    await until_status(service, shop, "1", Status.MISSING)
+    await write(service, shop, ["1"], 7)
+    assert clicks(await read(service, shop, "1")) == [7]
+    await service.close()
+
+
+async def test_by_policy_a_redis_that_is_away_is_an_error(
+    servers: RedisServers, shop: Shop
+) -> None:
+    port = servers.start()
+    service = replica(shop, f"redis://127.0.0.1:{port}", fresh_s=3_600, fails=True)
+    await write(service, shop, ["1"], 5)
+    await read(service, shop, "1")
+    servers.kill(port)
+    with pytest.raises(Unavailable, match="does not answer"):
+        await read(service, shop, "1", "2")
+    assert clicks(await read(service, shop, "1")) == [5]
+    await service.close()
+
+
+async def until_status(service: FeatureService, shop: Shop, key: str, wanted: Status) -> None:
+    for _ in range(100):
+        rows = await read(service, shop, key)
+        if rows.status["stats"].tolist() == [wanted]:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{key} never was {wanted.name}")
