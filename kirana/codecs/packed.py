@@ -7,6 +7,7 @@ version; nothing here loops over cells, and over rows only where strings are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from zlib import crc32
 
 import numpy as np
@@ -22,7 +23,7 @@ from kirana.codecs.layout import (
     Layout,
     layout_of,
 )
-from kirana.codecs.packed_batch import SEPARATOR, Batch, table_of
+from kirana.codecs.packed_batch import Batch, table_of
 from kirana.codecs.packed_rows import PackedRows, Part
 from kirana.codecs.rows import Column, Piece, Status
 from kirana.errors import TooLarge
@@ -158,59 +159,32 @@ class Packed:
     def decode(
         self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
     ) -> PackedRows:
-        try:
-            joined = SEPARATOR.join(values)  # type: ignore[arg-type]
-        except TypeError:
-            return self._decode_found(values, group, now_s)
         if not values:
             nothing = np.zeros(0, dtype=np.uint8)
             return PackedRows(group, nothing, nothing.astype(np.uint64), (), frozenset())
-        table = table_of(values, joined)  # type: ignore[arg-type]
+        try:
+            table = table_of(values)  # type: ignore[arg-type]
+        except TypeError:
+            # put what is there among the rows that are missing
+            found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
+            there = [values[at] for at in found.tolist()]
+            return _merge(group, len(values), [(found, self.decode(there, group, now_s))])
         if table is None:
             lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
-            distinct = np.unique(lengths)
-            if 1 < len(distinct) <= _MAX_LENGTHS:
-                # rows without strings are of one length a schema version
-                return self._decode_each(
-                    [np.flatnonzero(lengths == length) for length in distinct], values, group, now_s
-                )
-        batch = Batch(values, table, group, now_s)  # type: ignore[arg-type]
-        times = batch.header["event_time"]
-        return PackedRows(group, batch.status, times, batch.parts, batch.unknown_versions)
-
-    def _decode_found(
-        self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
-    ) -> PackedRows:
-        """Decode what is there, and put it among the rows that are missing."""
-        found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
-        return self._decode_each([found], values, group, now_s)
-
-    def _decode_each(
-        self,
-        places: Sequence[npt.NDArray[np.intp]],
-        values: Sequence[bytes | None],
-        group: FeatureGroup,
-        now_s: float,
-    ) -> PackedRows:
-        pieces = [Piece(each, [values[at] for at in each.tolist()]) for each in places]
-        return self.decode_pieces(len(values), pieces, group, now_s)
+            order = np.argsort(lengths, kind="stable")
+            sizes = lengths[order]
+            starts = np.flatnonzero(np.append(True, sizes[1:] != sizes[:-1]))
+            if 1 < len(starts) <= _MAX_LENGTHS and sizes[0] >= HEADER_BYTES:
+                return _decode_by_length(values, order, starts.tolist(), group, now_s)  # type: ignore[arg-type]
+        return Batch(values, table, group, now_s).decoded(group)  # type: ignore[arg-type]
 
     def decode_pieces(
         self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
     ) -> PackedRows:
-        if len(pieces) == 1 and len(pieces[0].values) == count:
-            return self._decode_piece(pieces[0].values, group, now_s)
-        status = np.full(count, Status.MISSING, dtype=np.uint8)
-        event_time = np.zeros(count, dtype=np.uint64)
-        parts: list[Part] = []
-        unknown: frozenset[int] = frozenset()
-        for piece in pieces:
-            rows = self._decode_piece(piece.values, group, now_s)
-            status[piece.places] = rows.status
-            event_time[piece.places] = rows.event_time_ms
-            parts += [Part(piece.places[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
-            unknown |= rows.unknown_versions
-        return PackedRows(group, status, event_time, parts, unknown)
+        decoded = [(each.places, self._decode_piece(each.values, group, now_s)) for each in pieces]
+        if len(decoded) == 1 and len(decoded[0][1].status) == count:
+            return decoded[0][1]
+        return _merge(group, count, decoded)
 
     def _decode_piece(
         self,
@@ -218,13 +192,51 @@ class Packed:
         group: FeatureGroup,
         now_s: float,
     ) -> PackedRows:
-        if not isinstance(values, np.ndarray):
-            return self.decode(values, group, now_s)
-        if not len(values):
-            return self.decode((), group, now_s)
-        batch = Batch((), values, group, now_s)
-        times = batch.header["event_time"]
-        return PackedRows(group, batch.status, times, batch.parts, batch.unknown_versions)
+        if isinstance(values, np.ndarray):
+            return Batch((), values, group, now_s).decoded(group)
+        return self.decode(values, group, now_s)
+
+
+def _decode_by_length(
+    values: Sequence[bytes],
+    order: npt.NDArray[np.intp],
+    starts: Sequence[int],
+    group: FeatureGroup,
+    now_s: float,
+) -> PackedRows:
+    """Decode rows of several schema versions, which are of one length each, as a table each.
+
+    `order` sorts them by length; each length's rows begin at one of `starts` in it.
+    """
+    chosen: tuple[bytes, ...] = itemgetter(*order.tolist())(values)
+    joined = b"".join(chosen)
+    decoded = []
+    offset = 0
+    for start, stop in zip(starts, [*starts[1:], len(values)], strict=True):
+        size = len(chosen[start])
+        table = np.ndarray((stop - start, size), np.uint8, joined, offset)
+        rows = Batch(chosen[start:stop], table, group, now_s).decoded(group)
+        decoded.append((order[start:stop], rows))
+        offset += size * (stop - start)
+    return _merge(group, len(values), decoded)
+
+
+def _merge(
+    group: FeatureGroup,
+    count: int,
+    decoded: Sequence[tuple[npt.NDArray[np.intp], PackedRows]],
+) -> PackedRows:
+    """Put rows to their places; a place that none has is missing."""
+    status = np.full(count, Status.MISSING, dtype=np.uint8)
+    event_time = np.zeros(count, dtype=np.uint64)
+    parts: list[Part] = []
+    unknown: frozenset[int] = frozenset()
+    for places, rows in decoded:
+        status[places] = rows.status
+        event_time[places] = rows.event_time_ms
+        parts += [Part(places[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
+        unknown |= rows.unknown_versions
+    return PackedRows(group, status, event_time, parts, unknown)
 
 
 def _summed(value: bytes) -> bytes:

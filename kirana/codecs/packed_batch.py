@@ -21,25 +21,27 @@ from kirana.codecs.layout import (
     Layout,
     layout_of,
 )
-from kirana.codecs.packed_rows import Part
+from kirana.codecs.packed_rows import PackedRows, Part
 from kirana.codecs.rows import Status
 from kirana.schema import FeatureGroup
 
-SEPARATOR = os.urandom(8)
-_SEPARATOR_WORD = np.uint64(int.from_bytes(SEPARATOR, "little"))
+_SEPARATOR = os.urandom(8)
+_SEPARATOR_WORD = np.uint64(int.from_bytes(_SEPARATOR, "little"))
 
 _NO_ROW = bytes(HEADER_BYTES)
 """Stands for what is too short to have a header; its layout version 0 makes it corrupt."""
 
 
-def table_of(values: Sequence[bytes], joined: bytes) -> npt.NDArray[np.uint8] | None:
+def table_of(values: Sequence[bytes]) -> npt.NDArray[np.uint8] | None:
     """Return the values as the rows of one table, or None if their lengths differ.
 
-    Told without a look at each: the separators, which nobody could guess, stand at equal steps.
+    Told without a look at each: separators, which nobody could guess, stand at equal steps. Raises
+    `TypeError` if a value is None.
     """
+    joined = _SEPARATOR.join(values)
     count, size = len(values), len(values[0])
-    step = size + len(SEPARATOR)
-    if size < HEADER_BYTES or len(joined) != count * step - len(SEPARATOR):
+    step = size + len(_SEPARATOR)
+    if size < HEADER_BYTES or len(joined) != count * step - len(_SEPARATOR):
         return None
     between = np.ndarray((count - 1,), "<u8", joined, size, (step,))
     if (between != _SEPARATOR_WORD).any():
@@ -83,6 +85,10 @@ class Batch:
         else:
             self.status = self._check(now_s)
             self.parts = self._sort(group)
+
+    def decoded(self, group: FeatureGroup) -> PackedRows:
+        times = self.header["event_time"]
+        return PackedRows(group, self.status, times, self.parts, self.unknown_versions)
 
     def _plain(self, group: FeatureGroup, now_s: float) -> Part | None:
         """The usual batch, told by few looks: one version, all alive, and nothing special."""
@@ -191,7 +197,8 @@ class Batch:
             fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
         elif not self.uniform:
             # of one version and without strings, so all of one length
-            table = np.frombuffer(b"".join(chosen), dtype=np.uint8).reshape(len(chosen), -1)
+            width = len(chosen[0]) if len(chosen) else stop
+            table = np.frombuffer(b"".join(chosen), dtype=np.uint8).reshape(len(chosen), width)
             fixed = table[:, HEADER_BYTES:stop]
         return Part(rows, layout, fixed, bodies)
 

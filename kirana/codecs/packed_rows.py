@@ -116,12 +116,15 @@ class PackedRows:
 
     def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
         columns = layout_of(self.group.current).columns(names)
-        whole = len(self.parts) == 1 and isinstance(self.parts[0].rows, slice)
-        runs = self._runs(self.parts[0], names, columns.sizes) if whole else ()
-        if not whole or sum(run.width for run in runs) < out.shape[1]:
+        runs = [self._runs(part, names, columns.sizes) for part in self.parts]
+        filled = sum(
+            len(part.fixed) * sum(run.width for run in each)
+            for part, each in zip(self.parts, runs, strict=True)
+        )
+        if filled < out.size:
             out[...] = columns.defaults
-        for part in self.parts:
-            for run in self._runs(part, names, columns.sizes):
+        for part, each in zip(self.parts, runs, strict=True):
+            for run in each:
                 cells = part.fixed[:, run.start : run.stop].view(run.dtype)
                 out[part.rows, run.column : run.column + run.width] = cells
             if part.layout.booleans or part.any_nulls():
