@@ -179,7 +179,10 @@ class Layout:
 
     def _stored_name(self, feature: Feature) -> str:
         known = self.version.index
-        return next((name for name in (feature.name, *feature.aliases) if name in known), "")
+        found = next((name for name in (feature.name, *feature.aliases) if name in known), "")
+        at = self.version.aliases.get(feature.name)
+        # a reader that is older than the row knows the feature by an old name
+        return self.version.features[at].name if not found and at is not None else found
 
     @cached_property
     def leading_word(self) -> int:

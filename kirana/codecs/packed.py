@@ -181,9 +181,12 @@ class Packed:
     def decode_pieces(
         self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
     ) -> PackedRows:
-        decoded = [(each.places, self._decode_piece(each.values, group, now_s)) for each in pieces]
-        if len(decoded) == 1 and len(decoded[0][1].status) == count:
-            return decoded[0][1]
+        decoded = []
+        for piece in pieces:
+            rows = self._decode_piece(piece.values, group, now_s)
+            if piece.places is None:
+                return rows
+            decoded.append((piece.places, rows))
         return _merge(group, count, decoded)
 
     def _decode_piece(
@@ -193,6 +196,8 @@ class Packed:
         now_s: float,
     ) -> PackedRows:
         if isinstance(values, np.ndarray):
+            if not len(values) or values.shape[1] < HEADER_BYTES:
+                return self.decode([row.tobytes() for row in values], group, now_s)
             return Batch((), values, group, now_s).decoded(group)
         return self.decode(values, group, now_s)
 

@@ -125,7 +125,7 @@ class Batch:
         bad = (
             (header["layout"] != LAYOUT_VERSION)
             | (flags & ~np.uint8(KNOWN_FLAGS) != 0)
-            | (header["length"] + HEADER_BYTES + self._checksum_bytes() != self.lengths)
+            | (header["length"] + (HEADER_BYTES + self._checksum_bytes()) != self.lengths)
         )
         if bad.any():
             status[bad] = Status.CORRUPT
@@ -187,6 +187,9 @@ class Batch:
             fixed = self.joined[rows, HEADER_BYTES:stop]
             if not layout.strings:
                 return Part(rows, layout, fixed, None)
+        if not len(self.values):
+            # of a table alone: rows of a version that still had strings
+            self.values = [row.tobytes() for row in self.joined]
         chosen = (
             self.values if isinstance(rows, slice) else [self.values[at] for at in rows.tolist()]
         )
@@ -196,10 +199,9 @@ class Batch:
             together = b"".join([body[: layout.stride] for body in bodies])
             fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
         elif not self.uniform:
-            # of one version and without strings, so all of one length
-            width = len(chosen[0]) if len(chosen) else stop
-            table = np.frombuffer(b"".join(chosen), dtype=np.uint8).reshape(len(chosen), width)
-            fixed = table[:, HEADER_BYTES:stop]
+            # of one version and without strings: but for checksums all of one length
+            together = b"".join([value[HEADER_BYTES:stop] for value in chosen])
+            fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
         return Part(rows, layout, fixed, bodies)
 
     @staticmethod

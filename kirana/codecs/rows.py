@@ -60,10 +60,10 @@ class Column:
 class Piece:
     """Some rows of a batch: their places in it, and their values, or a table of packed rows.
 
-    Of a piece that is the whole batch the places are those of a range.
+    Without places it is the whole batch, in its order.
     """
 
-    places: npt.NDArray[np.intp]
+    places: npt.NDArray[np.intp] | None
     values: Sequence[bytes | None] | npt.NDArray[np.uint8]
 
 

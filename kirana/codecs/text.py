@@ -115,8 +115,9 @@ class Text:
     ) -> Rows:
         values: list[bytes | None] = [None] * count
         for piece in pieces:
-            for at, value in zip(piece.places.tolist(), piece.values, strict=True):
-                values[at] = value
+            places = range(count) if piece.places is None else piece.places.tolist()
+            for at, value in zip(places, piece.values, strict=True):
+                values[at] = value.tobytes() if isinstance(value, np.ndarray) else value
         return self.decode(values, group, now_s)
 
 

@@ -27,8 +27,8 @@ Table = npt.NDArray[np.uint8]
 SLOT_BYTES = 200
 """What a row takes beside its own bytes: the key's text, its place, times and counts."""
 
-MAX_ABSENT = 1 << 16
-"""Keys of a group that are remembered to have no row."""
+ABSENT_SHARE = 8
+"""One part in so many of a group's bytes is for keys that are remembered to have no row."""
 
 _AGE_AFTER = 10
 """So many uses a slot, and all counts are halved: what was hot last week is not."""
@@ -112,7 +112,10 @@ class FeatureCache:
 
     def _rows(self, group: FeatureGroup) -> _GroupRows:
         rows = self._groups.get(group.name)
-        if rows is not None and rows.versions >= len(group.versions):
+        if rows is not None and (
+            rows.versions > len(group.versions)
+            or (rows.versions, rows.row_bytes) == (len(group.versions), row_bytes(group))
+        ):
             return rows
         new = rows is None
         others = [each for each in self._groups.values() if each is not rows]
@@ -129,6 +132,7 @@ class _GroupRows:
         self.versions = len(group.versions)
         self._size = row_bytes(group)
         self._max_bytes = max_bytes
+        self._max_absent = max_bytes // ABSENT_SHARE // SLOT_BYTES
         self._capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
         self._index: dict[str, int] = {}
         self._keys: list[str] = []
@@ -145,9 +149,18 @@ class _GroupRows:
         self._random = np.random.default_rng()
 
     @property
+    def row_bytes(self) -> int:
+        """The size of a row of the table."""
+        return self._size
+
+    @property
     def nbytes(self) -> int:
-        slots = len(self._keys) * (self._size + SLOT_BYTES)
-        return slots + self._loose_bytes + len(self._absent) * SLOT_BYTES + self._sketch.nbytes
+        return self._used + len(self._absent) * SLOT_BYTES + self._sketch.nbytes
+
+    @property
+    def _used(self) -> int:
+        """The bytes of all rows that are kept."""
+        return len(self._index) * (self._size + SLOT_BYTES) + self._loose_bytes
 
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
         count = len(keys)
@@ -189,11 +202,11 @@ class _GroupRows:
 
     def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
         self.forget(keys)
-        if len(self._absent) + len(keys) > MAX_ABSENT:
+        if len(self._absent) + len(keys) > self._max_absent:
             self._absent = {key: end for key, end in self._absent.items() if end > now}
-            if len(self._absent) + len(keys) > MAX_ABSENT:
+            if len(self._absent) + len(keys) > self._max_absent:
                 self._absent.clear()
-        if len(keys) <= MAX_ABSENT:
+        if len(keys) <= self._max_absent:
             self._absent.update(dict.fromkeys(keys, until))
 
     def forget(self, keys: Sequence[str]) -> None:
@@ -223,8 +236,9 @@ class _GroupRows:
         self._loaded[chosen] = now
         self._uses[chosen] = np.maximum(self._uses[chosen], frequency[kept])
         rows = [values[at] for at in kept.tolist()]
-        fits = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) == self._size
-        if self._size and fits.any():
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        fits = (lengths == self._size) & (self._size > 0)
+        if fits.any():
             together = b"".join(rows) if fits.all() else b"".join(_at(rows, np.flatnonzero(fits)))
             block = np.frombuffer(together, dtype=np.uint8).reshape(-1, self._size)
             self._table[chosen[fits]] = block
@@ -236,6 +250,21 @@ class _GroupRows:
             self._drop_loose(slot)
             self._loose[slot] = rows[at]
             self._loose_bytes += len(rows[at])
+        self._trim(counts)
+
+    def _trim(self, counts: CacheCounts) -> None:
+        """Let the least used go of rows that are not in the table, if they take too much."""
+        over = self._used - self._max_bytes
+        if over <= 0:
+            return
+        for slot in sorted(self._loose, key=self._uses.__getitem__):
+            over -= len(self._loose[slot]) + self._size + SLOT_BYTES
+            self._drop_loose(slot)
+            del self._index[self._keys[slot]]
+            self._free.append(slot)
+            counts.evicted += 1
+            if over <= 0:
+                return
 
     def _slots_for(
         self,
@@ -247,7 +276,7 @@ class _GroupRows:
         """Return a slot a key, its own, a free one or that of one less used; -1 for none."""
         slots = np.full(len(keys), -1, dtype=np.intp)
         waiting: list[int] = []
-        room = self._max_bytes - self._loose_bytes
+        room = self._max_bytes - self._used
         for at, key in enumerate(keys):
             if self._absent:
                 self._absent.pop(key, None)
@@ -256,9 +285,8 @@ class _GroupRows:
             if own is not None:
                 slots[at] = own
                 continue
-            if size != self._size:
-                room -= size + SLOT_BYTES
-            if room <= 0 and size != self._size:
+            room -= self._size + SLOT_BYTES + (size if size != self._size else 0)
+            if room < 0:
                 waiting.append(at)
             elif self._free:
                 slots[at] = self._take(key, self._free.pop())
@@ -323,7 +351,7 @@ class _GroupRows:
         }
         self._loose, self._loose_bytes = {}, 0
         for at, value in loose.items():
-            if self._loose_bytes + len(value) + SLOT_BYTES > max_bytes:
+            if self._used + len(value) > max_bytes:
                 self._free.append(at)
                 del self._index[self._keys[at]]
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -17,8 +17,9 @@ from kirana.features.cache import CacheRead, FeatureCache
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore
 
-Values = list[bytes | None]
+Flight = asyncio.Task[dict[bytes, bytes | None]]
 Places = npt.NDArray[np.intp]
+_EVERYWHERE = slice(None)
 
 
 def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
@@ -37,8 +38,8 @@ class Fetched:
 
     count: int
     pieces: list[Piece] = field(default_factory=list)
-    unavailable: Places | None = None
-    cached: Places | None = None
+    unavailable: Places | slice | None = None
+    cached: Places | slice | None = None
 
     def decode(self, group: FeatureGroup, now_s: float) -> Rows:
         rows = CODECS[group.codec].decode_pieces(self.count, self.pieces, group, now_s)
@@ -53,7 +54,7 @@ class Fetcher:
     def __init__(self, store: FeatureStore, cache: FeatureCache | None) -> None:
         self._store = store
         self._cache = cache
-        self._flights: dict[bytes, asyncio.Task[dict[bytes, bytes | None]]] = {}
+        self._flights: dict[bytes, Flight] = {}
 
     async def fetch(self, groups: Sequence[FeatureGroup], keys: Sequence[str]) -> list[Fetched]:
         """Return what is stored. Of a store that does not answer, no value is there."""
@@ -64,15 +65,12 @@ class Fetcher:
         reads = [self._cache.look_up(group, keys) for group in groups]
         missing = [[keys[at] for at in read.missing] for read in reads]
         wanted = [store_keys(g.name, each) for g, each in zip(groups, missing, strict=True)]
-        values: list[Values] | None = [[] for _ in groups]
+        found: dict[bytes, bytes | None] = {}
         if any(missing):
-            try:
-                values = await self._load(groups, missing, wanted)
-            except Unavailable:
-                values = None
+            found = await self._load(groups, missing, wanted)
         return [
-            _put_together(len(keys), read, None if values is None else values[at])
-            for at, read in enumerate(reads)
+            _put_together(len(keys), read, stored, found)
+            for read, stored in zip(reads, wanted, strict=True)
         ]
 
     async def _fetch_all(
@@ -80,23 +78,22 @@ class Fetcher:
     ) -> list[Fetched]:
         wanted = [store_keys(group.name, keys) for group in groups]
         count = len(keys)
-        everywhere = np.arange(count)
         alone = len(wanted) == 1
         try:
             values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
         except Unavailable:
-            return [Fetched(count, unavailable=everywhere) for _ in groups]
+            return [Fetched(count, unavailable=_EVERYWHERE) for _ in groups]
         starts = range(0, count * len(groups), count)
         each = [values] if alone else [values[at : at + count] for at in starts]
-        return [Fetched(count, [Piece(everywhere, found)]) for found in each]
+        return [Fetched(count, [Piece(None, found)]) for found in each]
 
     async def _load(
         self,
         groups: Sequence[FeatureGroup],
         missing: Sequence[Sequence[str]],
         wanted: Sequence[Sequence[bytes]],
-    ) -> list[Values]:
-        """Fetch what nobody is fetching yet, in one batch, and wait for all of it."""
+    ) -> dict[bytes, bytes | None]:
+        """Fetch what nobody is fetching yet, in one batch; return all that could be fetched."""
         flights = self._flights
         mine = [[at for at, key in enumerate(stored) if key not in flights] for stored in wanted]
         if any(mine):
@@ -105,10 +102,17 @@ class Fetcher:
             task.add_done_callback(_look_at_error)
             for stored, places in zip(wanted, mine, strict=True):
                 flights.update(dict.fromkeys([stored[at] for at in places], task))
-        found: dict[bytes, bytes | None] = {}
-        for flight in {flights[key] for stored in wanted for key in stored}:
-            found.update(await asyncio.shield(flight))
-        return [[found[key] for key in stored] for stored in wanted]
+        # a write may take a key out of its flight while this waits: each is its own flight's
+        of_keys = {key: flights[key] for stored in wanted for key in stored}
+        landed: dict[Flight, Mapping[bytes, bytes | None]] = {}
+        for flight in set(of_keys.values()):
+            try:
+                landed[flight] = await asyncio.shield(flight)
+            except Unavailable:
+                landed[flight] = {}
+        return {
+            key: landed[flight][key] for key, flight in of_keys.items() if key in landed[flight]
+        }
 
     async def _fly(
         self,
@@ -144,23 +148,29 @@ class Fetcher:
                 self._flights.pop(key, None)
 
 
-def _put_together(count: int, read: CacheRead, fetched: Values | None) -> Fetched:
-    everywhere = count == len(read.in_table)
-    if everywhere:
-        return Fetched(count, [Piece(read.in_table, read.table)], cached=read.in_table)
+def _put_together(
+    count: int,
+    read: CacheRead,
+    stored: Sequence[bytes],
+    found: Mapping[bytes, bytes | None],
+) -> Fetched:
+    """Join what was cached with what was fetched; `stored` are the keys of `read.missing`."""
+    if count == len(read.in_table):
+        return Fetched(count, [Piece(None, read.table)], cached=_EVERYWHERE)
     known = np.fromiter(read.values, dtype=np.intp, count=len(read.values))
-    cached = np.concatenate([read.in_table, known])
-    missing = np.array(read.missing, dtype=np.intp)
     pieces = [Piece(known, list(read.values.values()))] if len(known) else []
     if len(read.in_table):
         pieces.append(Piece(read.in_table, read.table))
-    if fetched is None:
-        return Fetched(count, pieces, missing, cached)
-    if len(missing):
-        pieces.append(Piece(missing, fetched))
-    return Fetched(count, pieces, None, cached)
+    there = [at for at, key in enumerate(stored) if key in found]
+    missing = np.array(read.missing, dtype=np.intp)
+    if there:
+        pieces.append(Piece(missing[there], [found[stored[at]] for at in there]))
+    away = None
+    if len(there) < len(stored):
+        away = np.setdiff1d(missing, missing[there])
+    return Fetched(count, pieces, away, np.concatenate([read.in_table, known]))
 
 
-def _look_at_error(task: asyncio.Task[dict[bytes, bytes | None]]) -> None:
+def _look_at_error(task: Flight) -> None:
     if not task.cancelled():
         task.exception()

@@ -18,7 +18,7 @@ class FrequencySketch:
     """Counts up to 255; a count is never too low, except that all are halved from time to time."""
 
     def __init__(self, keys: int) -> None:
-        bits = max((keys - 1).bit_length(), 8)
+        bits = max((4 * keys - 1).bit_length(), 8)
         self._shift = np.uint64(64 - bits)
         self._counts = np.zeros((len(_MULTIPLIERS), 1 << bits), dtype=np.uint8)
 

@@ -73,6 +73,9 @@ class Schemas:
         self.catalog = catalog
         self._plans: dict[tuple[str, tuple[str, ...], tuple[str, ...]], _Plan] = {}
 
+    def group(self, name: str) -> FeatureGroup | None:
+        return self.catalog.groups.get(name)
+
     def plan(self, query: FeatureQuery) -> _Plan:
         shape = (query.entity, query.matrix, query.columns)
         found = self._plans.get(shape)
@@ -135,6 +138,7 @@ class FeatureService:
         self._schemas = Revisions(source, Schemas)
         self._clock = clock
         self._nowhere: set[tuple[str, int]] = set()
+        self._newest = 0
 
     async def prepare(self, revision: int) -> None:
         await self._schemas.at(revision)
@@ -166,8 +170,10 @@ class FeatureService:
         unknown = {(group.name, number) for number in rows.unknown_versions}
         if unknown <= self._nowhere:
             return rows
-        newest = await self._schemas.at(await asyncio.to_thread(self._source.current))
-        fresh = newest.catalog.groups.get(group.name)
+        fresh = (await self._schemas.at(self._newest)).group(group.name) if self._newest else None
+        if fresh is None or len(fresh.versions) < max(rows.unknown_versions):
+            self._newest = await asyncio.to_thread(self._source.current)
+            fresh = (await self._schemas.at(self._newest)).group(group.name)
         known = 0 if fresh is None else len(fresh.versions)
         self._nowhere |= {each for each in unknown if each[1] > known}
         if fresh is None or known <= len(group.versions):

@@ -1,0 +1,161 @@
+"""One feature group whose schema changes, as its writers and its readers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.codecs.rows import PROVENANCE_NAMES, STATUS_NAMES
+from kirana.features import EntityRows, FeatureQuery
+from kirana.features.cache import FeatureCache
+from kirana.features.service import FeatureService
+from kirana.features.source import FeatureWrite
+from kirana.features.values import columns_of
+from kirana.stores.memory import MemoryFeatureStore
+
+NOW_MS = 1_700_000_000_000
+GROUP = "product.stats"
+
+Cell = tuple[Any, str]
+"""A value, and where it comes from."""
+
+
+def stored(value: Any) -> Cell:
+    return (value, "stored")
+
+
+def null(default: Any) -> Cell:
+    return (default, "null")
+
+
+def lacking(default: Any) -> Cell:
+    return (default, "not_in_version")
+
+
+def no_row(default: Any) -> Cell:
+    return (default, "no_row")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Cells by feature, one a key."""
+
+    status: list[str]
+    cells: dict[str, list[Cell]]
+    age_ms: list[int]
+
+
+class CountedCatalog(DirectoryCatalog):
+    """A catalog that counts how often it was asked which revision is live."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked = 0
+
+    def current(self) -> int:
+        self.asked += 1
+        return super().current()
+
+
+class World:
+    """A catalog, a store, and three readers: without a cache, with a cold and a warm one."""
+
+    def __init__(self, folder: Path, codec: str) -> None:
+        folder.mkdir(parents=True)
+        self.codec = codec
+        self.catalog = CountedCatalog(folder)
+        self.store = MemoryFeatureStore()
+        self.now_ms = NOW_MS
+        self.plain = self.service()
+        self.cached = self.service(FeatureCache(1 << 20, 3_600.0))
+
+    def clock(self) -> float:
+        return self.now_ms / 1000
+
+    def service(self, cache: FeatureCache | None = None) -> FeatureService:
+        return FeatureService(self.store, self.catalog, cache=cache, clock=self.clock)
+
+    def publish(self, *features: str, ttl: str = "7d", group: str = GROUP) -> int:
+        """Publish the group with these features; return the revision."""
+        lines = "".join(f"  - {{{feature}}}\n" for feature in features)
+        (self.catalog.folder / "product.yaml").write_text(
+            "kind: entity\nname: product\nkeys: [{name: product_id}]\n"
+        )
+        (self.catalog.folder / f"{group}.yaml").write_text(
+            f"kind: feature_group\nname: {group}\nttl: {ttl}\ncodec: {self.codec}\n"
+            f"features:\n{lines}"
+        )
+        return self.catalog.publish().revision
+
+    async def write(
+        self,
+        rows: Mapping[str, Mapping[str, Any]],
+        *,
+        revision: int,
+        version: int = 0,
+        at_ms: int | None = None,
+        group: str = GROUP,
+    ) -> int:
+        """Write rows by key through the replica with the cache; return how many were not stale."""
+        found = self.catalog.load(revision).groups[group]
+        schema = found.version(version) if version else found.current
+        names = list(next(iter(rows.values())))
+        lists = {name: [row[name] for row in rows.values()] for name in names}
+        known = {name: each for name, each in lists.items() if name in schema.index}
+        columns: dict[str, Any] = {**lists}
+        if known:
+            columns |= columns_of(schema, known, len(rows))
+        times = np.full(len(rows), self.now_ms if at_ms is None else at_ms, dtype=np.uint64)
+        write = FeatureWrite(group, [*rows], columns, times, version)
+        return await self.cached.write(write, revision)
+
+    async def read(self, keys: Sequence[str], *names: str, revision: int) -> Answer:
+        """Read as columns and, numbers, as a matrix; whatever is cached, the answer is one."""
+        answers = [
+            await self._read(service, keys, names, revision)
+            for service in (self.plain, self.cached, self.cached)
+        ]
+        assert answers[0] == answers[1] == answers[2]
+        return answers[0]
+
+    async def _read(
+        self, service: FeatureService, keys: Sequence[str], names: tuple[str, ...], revision: int
+    ) -> Answer:
+        catalog = self.catalog.load(revision)
+        numeric = tuple(
+            name for name in names if catalog.feature(f"product.{name}")[1].dtype != "string"
+        )
+        asked = FeatureQuery("product", keys, numeric, names, provenance=True, nulls=True)
+        (rows,) = await service.read([asked], revision)
+        assert_matrix_agrees(rows, numeric)
+        cells = {name: cells_of(rows, name) for name in names}
+        short = names[0].partition(".")[0]
+        status = [STATUS_NAMES[each] for each in rows.status[short].tolist()]
+        return Answer(status, cells, rows.age_ms[short].tolist())
+
+
+def cells_of(rows: EntityRows, name: str) -> list[Cell]:
+    values = rows.columns[name].values.tolist()
+    codes = [PROVENANCE_NAMES[code] for code in rows.provenance[name].tolist()]
+    return list(zip(values, codes, strict=True))
+
+
+def assert_matrix_agrees(rows: EntityRows, names: Sequence[str]) -> None:
+    at = 0
+    for position, name in enumerate(names):
+        block = rows.columns[name].values
+        block = block.reshape(len(block), -1).astype(np.float32)
+        np.testing.assert_array_equal(rows.matrix[:, at : at + block.shape[1]], block)
+        at += block.shape[1]
+        codes = [PROVENANCE_NAMES[code] for code in rows.provenance[name].tolist()]
+        nulls = [code == "null" for code in codes]
+        told = [False] * len(nulls)
+        if rows.matrix_nulls is not None:
+            told = rows.matrix_nulls[:, position].tolist()
+        assert told == nulls
+    assert rows.matrix.shape[1] == at

@@ -1,0 +1,146 @@
+"""The three 'Common Real-World Scenarios' of the posts: where every cell comes from, every status.
+
+A schema goes live before the data is ready, and ingestion is never stopped for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kirana.features import FeatureQuery
+from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
+
+CLICKS = "name: clicks, dtype: int64, default: 0"
+CTR = "name: ctr, dtype: float32, default: 0.5"
+ORDERS = "name: orders, dtype: int64, default: 9"
+PRICE = "name: price, dtype: float64, default: 1.5"
+OLD = ("stats.clicks", "stats.ctr")
+ALL = ("stats.clicks", "stats.ctr", "stats.orders")
+TTL_MS = 7 * 86_400_000
+
+
+@pytest.fixture(params=["packed", "text"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return World(tmp_path / "catalog", request.param)
+
+
+async def test_a_new_feature_is_added_but_ingestion_jobs_still_use_the_older_schema_version(
+    world: World,
+) -> None:
+    world.publish(CLICKS, CTR)
+    before: dict[str, dict[str, Any]] = {
+        "1": {"clicks": 1, "ctr": 0.25},
+        "2": {"clicks": 2, "ctr": None},
+    }
+    assert await world.write(before, revision=1) == 2
+    live = world.publish(ORDERS, CLICKS, CTR)
+    # the jobs go on as they were, whether or not they have heard of the new revision
+    assert await world.write({"3": {"clicks": 3, "ctr": 0.75}}, revision=live, version=1) == 1
+    assert await world.write({"4": {"clicks": None, "ctr": 0.125}}, revision=1) == 1
+    keys = ["1", "2", "3", "4", "nobody"]
+    found = await world.read(keys, *ALL, revision=live)
+    assert found.status == ["ok", "ok", "ok", "ok", "missing"]
+    assert found.cells == {
+        "stats.clicks": [stored(1), stored(2), stored(3), null(0), no_row(0)],
+        "stats.ctr": [stored(0.25), null(0.5), stored(0.75), stored(0.125), no_row(0.5)],
+        "stats.orders": [*[lacking(9)] * 4, no_row(9)],
+    }
+    assert found.age_ms == [0, 0, 0, 0, -1]
+    # nobody has to wait for the new feature: requests of the older revision are as before
+    old = await world.read(keys, *OLD, revision=1)
+    assert old.status == found.status
+    assert old.cells == {name: found.cells[name] for name in OLD}
+
+
+async def test_ongoing_writes_do_not_include_the_new_feature_and_the_existing_ones_stay_fresh(
+    world: World,
+) -> None:
+    world.publish(CLICKS, CTR)
+    rows = {"1": {"clicks": 1, "ctr": 0.25}, "2": {"clicks": 2, "ctr": 0.25}}
+    await world.write(rows, revision=1)
+    live = world.publish(CLICKS, CTR, ORDERS)
+    # a first load of the new feature covers product 2 only
+    world.now_ms = NOW_MS + 1_000
+    await world.write({"2": {"clicks": 3, "ctr": 0.5, "orders": 4}}, revision=live)
+    found = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert found.status == ["ok", "ok", "missing"]
+    assert found.age_ms == [1_000, 0, -1]
+    assert found.cells == {
+        "stats.clicks": [stored(1), stored(3), no_row(0)],
+        "stats.ctr": [stored(0.25), stored(0.5), no_row(0.5)],
+        "stats.orders": [lacking(9), stored(4), no_row(9)],
+    }
+    # a week later the job of the older version has refreshed product 1, and nobody product 2
+    world.now_ms = NOW_MS + TTL_MS - 1_000
+    fresh = {"1": {"clicks": 7, "ctr": 0.75}}
+    assert await world.write(fresh, revision=live, version=1) == 1
+    world.now_ms = NOW_MS + TTL_MS + 1_000
+    found = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert found.status == ["ok", "expired", "missing"]
+    assert found.age_ms == [2_000, TTL_MS, -1]
+    assert found.cells == {
+        "stats.clicks": [stored(7), no_row(0), no_row(0)],
+        "stats.ctr": [stored(0.75), no_row(0.5), no_row(0.5)],
+        "stats.orders": [lacking(9), no_row(9), no_row(9)],
+    }
+    # the job moves on to the new version, a row at a time; the other still writes the old one
+    await world.write({"1": {"clicks": 8, "ctr": 0.5, "orders": 5}}, revision=live)
+    await world.write({"2": {"clicks": 6, "ctr": 0.25}}, revision=live, version=1)
+    found = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert found.status == ["ok", "ok", "missing"]
+    assert found.cells == {
+        "stats.clicks": [stored(8), stored(6), no_row(0)],
+        "stats.ctr": [stored(0.5), stored(0.25), no_row(0.5)],
+        "stats.orders": [stored(5), lacking(9), no_row(9)],
+    }
+
+
+async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout_stages(
+    world: World,
+) -> None:
+    world.publish(PRICE, group="product.offer")
+    first = world.publish(CLICKS, CTR)
+    second = world.publish(ORDERS, CTR, CLICKS)
+    await world.write({"old": {"clicks": 1, "ctr": 0.25}}, revision=second, version=1)
+    await world.write({"new": {"orders": 3, "ctr": 0.75, "clicks": 2}}, revision=second)
+    await world.write({"old": {"price": 2.5}}, revision=second, group="product.offer")
+    await world.write({"gone": {"clicks": 5, "ctr": 0.5}}, revision=first)
+    await world.cached.delete("product.stats", ["gone"], np.array([NOW_MS], dtype=np.uint64), first)
+    keys = ["new", "none", "old", "gone"]
+
+    # the model of before the rollout, on both revisions
+    for revision in (first, second):
+        found = await world.read(keys, "stats.ctr", "stats.clicks", revision=revision)
+        assert found.status == ["ok", "missing", "ok", "missing"]
+        assert found.cells == {
+            "stats.ctr": [stored(0.75), no_row(0.5), stored(0.25), no_row(0.5)],
+            "stats.clicks": [stored(2), no_row(0), stored(1), no_row(0)],
+        }
+
+    # the model that is rolled out: old and new features, of two groups
+    names = ("stats.clicks", "offer.price", "stats.orders")
+    found = await world.read(keys, *names, revision=second)
+    assert found.status == ["ok", "missing", "ok", "missing"]
+    assert found.cells == {
+        "stats.clicks": [stored(2), no_row(0), stored(1), no_row(0)],
+        "offer.price": [no_row(1.5), no_row(1.5), stored(2.5), no_row(1.5)],
+        "stats.orders": [stored(3), no_row(9), lacking(9), no_row(9)],
+    }
+    offers = await world.read(keys, "offer.price", revision=second)
+    assert offers.status == ["missing", "missing", "ok", "missing"]
+
+    # both at once, in one call: neither changes what the other gets
+    queries = [FeatureQuery("product", keys, matrix) for matrix in (OLD, names)]
+    for service in (world.plain, world.cached):
+        old, mixed = await service.read(queries, second)
+        assert old.matrix.tolist() == [[2.0, 0.75], [0.0, 0.5], [1.0, 0.25], [0.0, 0.5]]
+        assert mixed.matrix.tolist() == [
+            [2.0, 1.5, 3.0],
+            [0.0, 1.5, 9.0],
+            [1.0, 2.5, 9.0],
+            [0.0, 1.5, 9.0],
+        ]
