@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from kirana.cli.cluster import cluster
 from kirana.serve_environment import free_ports
 
 REPLICAS = 2
+WAITED = 100
 
 
 @contextmanager
@@ -39,5 +41,11 @@ def application(base: str, name: str, graph: object) -> Iterator[str]:
         serve.delete(name)
 
 
-def endpoints(url: str) -> list[str]:
-    return [each["url"] for each in httpx.get(f"{url}/v1/endpoints").json()["endpoints"]]
+def endpoints(url: str, count: int = REPLICAS) -> list[str]:
+    """Return the direct ports of so many replicas, once all of them are announced."""
+    for _ in range(WAITED):
+        found = httpx.get(f"{url}/v1/endpoints").json()["endpoints"]
+        if len(found) >= count:
+            return [each["url"] for each in found]
+        time.sleep(0.1)
+    raise RuntimeError(f"{len(found)} of {count} replicas have announced a port")
