@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +53,6 @@ from kirana.errors import (
     CatalogError,
     ConfigurationError,
     Conflict,
-    KiranaError,
     Problem,
     Unavailable,
     Unknown,
@@ -63,6 +63,7 @@ from kirana.stores.url import option_of, split
 T = TypeVar("T")
 
 DEFAULT_SESSION_S = 10.0
+_HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
 ANSWER_S = 5.0
 """How long an answer of ZooKeeper is waited for."""
 
@@ -94,7 +95,12 @@ class ZookeeperCatalog:
         self._source = source
         self._signatures = signatures
         self._client: KazooClient | None = None
+        if not all(_HOST.fullmatch(each) for each in parts.netloc.split(",")):
+            raise ConfigurationError(
+                f"catalog: '{parts.netloc}' is no list of host:port", field="catalog"
+            )
         self._starting = threading.Lock()
+        self._publishing = threading.Lock()
         self._live: int | None = None
         self._objects: dict[str, Placed] = {}
         self._versions: dict[tuple[str, int], SchemaVersion] = {}
@@ -104,13 +110,15 @@ class ZookeeperCatalog:
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         placed = self._read_source()
-        live, stat = self._expect(expected_revision)
-        return self._make_live(live, stat, *self._validate(placed))
+        with self._publishing:
+            live, stat = self._expect(expected_revision)
+            return self._make_live(live, stat, *self._validate(placed))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> int:
-        live, stat = self._expect(expected_revision)
-        placed, _ = apply_change(self.load(live) if live else None, change)
-        return self._make_live(live, stat, *self._validate(placed)).revision
+        with self._publishing:
+            live, stat = self._expect(expected_revision)
+            placed, _ = apply_change(self.load(live) if live else None, change)
+            return self._make_live(live, stat, *self._validate(placed)).revision
 
     def history(self, limit: int) -> list[RevisionRecord]:
         newest = range(self.current(), max(self.current() - limit, 0), -1)
@@ -217,11 +225,12 @@ class ZookeeperCatalog:
             transaction.set_data(self._path("current"), number, version=stat.version)
         try:
             results = self._ask(lambda _: transaction.commit_async())
-        except Unavailable:
-            # it may have been done all the same: the token tells whose revision it is
-            (found,) = self._read_all([self._revision_path(revision)])
-            if found is None or _parsed(found).get("token") != token:
-                raise
+        except Unavailable as error:
+            if not self._has_token(revision, token):
+                raise Unavailable(
+                    f"{error.message}; whether revision {revision} was published, or still will "
+                    "be, is not known: look before you publish again"
+                ) from error
             return
         for result in results:
             if isinstance(result, BadVersionError | NodeExistsError):
@@ -234,23 +243,34 @@ class ZookeeperCatalog:
         if failed:
             raise Unavailable(f"{self._where} refused revision {revision}: {failed[0]!r}")
 
+    def _has_token(self, revision: int, token: str) -> bool:
+        """Whether a revision is there whose publishing was not answered, and by whom."""
+        try:
+            (found,) = self._read_all([self._revision_path(revision)])
+        except Unavailable:
+            return False
+        return found is not None and _parsed(found).get("token") == token
+
     def _load_or_none(self, revision: int) -> Catalog | None:
+        """Return the live revision; None where there is none, or one that nobody can read."""
         try:
             return self.load(revision) if revision else None
-        except KiranaError:
+        except (CatalogError, Unknown):
             return None
 
     def _load_objects(self, names: Sequence[str]) -> list[Placed]:
-        unread = [name for name in names if name not in self._objects]
+        known = self._objects
+        unread = [name for name in names if name not in known]
         contents = self._read_all([self._path(f"objects/{name}") for name in unread])
+        read: dict[str, Placed] = {}
         for name, content in zip(unread, contents, strict=True):
             if content is None:
                 raise ValueError(f"its object {name} is missing")
-            self._objects[name] = read_object(_parsed(content), self._path(f"objects/{name}"))
-        found = [self._objects[name] for name in names]
-        # the live revision's are kept, for the next one shares most of them
-        self._objects = dict(zip(names, found, strict=True))
-        return found
+            read[name] = read_object(_parsed(content), self._path(f"objects/{name}"))
+        # those of the last revision are kept, for the next one shares most of them
+        found = {name: read[name] if name in read else known[name] for name in names}
+        self._objects = found
+        return list(found.values())
 
     def _load_versions(self, counts: Mapping[str, int]) -> dict[str, list[SchemaVersion]]:
         wanted = [(group, n) for group, count in counts.items() for n in range(1, count + 1)]
@@ -280,10 +300,9 @@ class ZookeeperCatalog:
         self._check_size(content, f"{each.kind} '{each.name}'")
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         name = f"{each.kind}/{each.name}/{digest}"
-        if name not in self._objects:
-            path = self._path(f"objects/{name}")
-            with suppress(NodeExistsError):
-                self._ask(lambda client: client.create_async(path, content, makepath=True))
+        path = self._path(f"objects/{name}")
+        with suppress(NodeExistsError):
+            self._ask(lambda client: client.create_async(path, content, makepath=True))
         return name
 
     @staticmethod
@@ -338,11 +357,14 @@ class ZookeeperCatalog:
             client = KazooClient(hosts=self._hosts, timeout=self._session_s)
             try:
                 client.start(timeout=ANSWER_S)
+                # a watch would wait for a first answer without end
+                with suppress(NoNodeError):
+                    client.get_async(self._path("current")).get(timeout=ANSWER_S)
+                client.DataWatch(self._path("current"), self._hear)
             except (KazooTimeoutError, KazooException) as error:
                 client.stop()
                 client.close()
                 raise Unavailable(f"{self._where} does not answer: {error}") from error
-            client.DataWatch(self._path("current"), self._hear)
             self._client = client
             return client
 

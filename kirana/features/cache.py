@@ -82,6 +82,10 @@ class FeatureCache:
         """About how much memory all rows take."""
         return sum(rows.nbytes for rows in self._groups.values())
 
+    def now(self) -> float:
+        """Return the time that freshness is counted by, in seconds."""
+        return self._clock()
+
     def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
         now = self._clock()
         read = self._rows(group).look_up(keys, now - self._fresh_s, now)
@@ -91,10 +95,18 @@ class FeatureCache:
         return read
 
     def fill(
-        self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes | None]
+        self,
+        group: FeatureGroup,
+        keys: Sequence[str],
+        values: Sequence[bytes | None],
+        *,
+        since: float | None = None,
     ) -> None:
-        """Keep what was fetched, as far as there is room or it is asked for more than others."""
-        now = self._clock()
+        """Keep what was fetched, as far as there is room or it is asked for more than others.
+
+        It is as fresh as at `since`, when the store was asked (now, if it is not given).
+        """
+        now = self._clock() if since is None else since
         absent = [key for key, value in zip(keys, values, strict=True) if value is None]
         rows = self._rows(group)
         if absent:
@@ -337,6 +349,9 @@ class _GroupRows:
         capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
         kept = slots[np.argsort(self._uses[slots], kind="stable")[::-1][:capacity]]
         self._max_bytes, self._capacity = max_bytes, capacity
+        self._max_absent = max_bytes // ABSENT_SHARE // SLOT_BYTES
+        if len(self._absent) > self._max_absent:
+            self._absent.clear()
         counts.evicted += len(slots) - len(kept)
         table: Table = np.empty((capacity, self._size), dtype=np.uint8)
         table[: len(kept)] = self._table[kept]

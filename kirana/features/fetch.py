@@ -124,16 +124,19 @@ class Fetcher:
         task = asyncio.current_task()
         flights = self._flights
         stored = [[each[at] for at in places] for each, places in zip(wanted, mine, strict=True)]
-        asked = [*chain.from_iterable(stored)]
+        asked = [*dict.fromkeys(chain.from_iterable(stored))]
+        assert self._cache is not None
+        began = self._cache.now()
         try:
             values = dict(zip(asked, await self._store.get(asked), strict=True))
-            assert self._cache is not None
             for group, names, places, keys in zip(groups, missing, mine, stored, strict=True):
                 # what was written meanwhile is not of this flight any more
                 current = [at for at, key in enumerate(keys) if flights.get(key) is task]
                 if current:
                     texts = [names[places[at]] for at in current]
-                    self._cache.fill(group, texts, [values[keys[at]] for at in current])
+                    self._cache.fill(
+                        group, texts, [values[keys[at]] for at in current], since=began
+                    )
             return values
         finally:
             for key in asked:

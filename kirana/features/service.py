@@ -16,7 +16,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
 from kirana.codecs.rows import Provenance, Tier
-from kirana.errors import InvalidInput, Unavailable
+from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
@@ -26,6 +26,9 @@ from kirana.stores import FeatureStore
 
 MAX_PLANS = 4_096
 """Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
+
+PROBE = b"f:kirana.probe:"
+"""A key that nobody writes."""
 
 TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
@@ -167,18 +170,27 @@ class FeatureService:
 
     async def _look_once(self, group: FeatureGroup, rows: Rows, fetched: Fetched) -> Rows:
         """Rows may follow a schema version that is newer than the request's revision."""
-        unknown = {(group.name, number) for number in rows.unknown_versions}
-        if unknown <= self._nowhere:
+        unknown = {(group.name, number) for number in rows.unknown_versions} - self._nowhere
+        if not unknown:
             return rows
-        fresh = (await self._schemas.at(self._newest)).group(group.name) if self._newest else None
-        if fresh is None or len(fresh.versions) < max(rows.unknown_versions):
-            self._newest = await asyncio.to_thread(self._source.current)
-            fresh = (await self._schemas.at(self._newest)).group(group.name)
+        try:
+            fresh = await self._newest_group(group.name, max(number for _, number in unknown))
+        except (KiranaError, OSError):
+            # no newer revision can be had now: the rows are what they are to this one
+            return rows
         known = 0 if fresh is None else len(fresh.versions)
         self._nowhere |= {each for each in unknown if each[1] > known}
         if fresh is None or known <= len(group.versions):
             return rows
         return fetched.decode(_as_of(fresh, group), self._clock())
+
+    async def _newest_group(self, name: str, version: int) -> FeatureGroup | None:
+        """Return the group as of the newest revision; asked for again if it lacks the version."""
+        fresh = (await self._schemas.at(self._newest)).group(name) if self._newest else None
+        if fresh is None or len(fresh.versions) < version:
+            self._newest = await asyncio.to_thread(self._source.current)
+            fresh = (await self._schemas.at(self._newest)).group(name)
+        return fresh
 
     def _assemble(
         self,
@@ -271,7 +283,13 @@ class FeatureService:
             )
 
     async def health(self) -> dict[str, Any]:
-        found = dict(self._store.health())
+        try:
+            # past the cache, which may know that there is no such row
+            await self._store.get([PROBE])
+            answers = True
+        except Unavailable:
+            answers = False
+        found = {**self._store.health(), "answers": answers}
         if self._cache is not None:
             found["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
         return found

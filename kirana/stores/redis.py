@@ -18,7 +18,12 @@ import numpy.typing as npt
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.stores.base import RowBlock, ValueReader
@@ -32,6 +37,11 @@ T = TypeVar("T")
 
 MIN_GRACE_S = 60
 
+MIN_LIMIT_S = 1.0
+
+_NOT_YET = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+"""What a server says that can't answer anybody now."""
+
 _SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -39,8 +49,14 @@ class RedisFeatureStore:
     """See `kirana.stores.base.FeatureStore`. A call is not atomic over more than some keys."""
 
     def __init__(
-        self, client: Redis | RedisCluster, url: str, sentinels: Sequence[Redis] = ()
+        self,
+        client: Redis | RedisCluster,
+        url: str,
+        timeout_s: float,
+        sentinels: Sequence[Redis] = (),
     ) -> None:
+        """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
+        self._limit_s = max(4 * timeout_s, MIN_LIMIT_S)
         self._client: Any = client
         self._sentinels = sentinels
         self._clustered = isinstance(client, RedisCluster)
@@ -51,12 +67,12 @@ class RedisFeatureStore:
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisFeatureStore:
         try:
-            client, sentinels = client_of(url)
+            client, sentinels, timeout_s = client_of(url)
         except (ValueError, RedisError) as error:
             raise ConfigurationError(
                 f"{setting}: '{shown_url(url)}' can't be used: {error}", field=setting
             ) from None
-        return cls(client, url, sentinels)
+        return cls(client, url, timeout_s, sentinels)
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
@@ -77,10 +93,10 @@ class RedisFeatureStore:
         await self._client.initialize()
         places: dict[str, list[int]] = defaultdict(list)
         slots = self._client.nodes_manager.slots_cache
-        for at, key in enumerate(keys):
-            places[slots[key_slot(key)][0].name].append(at)
         found: list[bytes | None] = [None] * len(keys)
         try:
+            for at, key in enumerate(keys):
+                places[slots[key_slot(key)][0].name].append(at)
             answers = await asyncio.gather(
                 *(self._ask_node(name, [keys[at] for at in each]) for name, each in places.items())
             )
@@ -96,6 +112,8 @@ class RedisFeatureStore:
         lane = self._lanes.get(name)
         if lane is None:
             node = self._client.get_node(node_name=name)
+            if node is None:
+                raise LookupError(f"{name} is no node of the cluster any more")
             lane = self._lanes[name] = Lane(
                 partial(node.connection_class, **node.connection_kwargs)
             )
@@ -147,16 +165,21 @@ class RedisFeatureStore:
         script = _SHA.encode() if guarded else None
         pool = self._client.connection_pool
         return await self._guarded(
-            lambda: load_block(pool, block, forget, script, reader.name.encode())
+            lambda: load_block(pool, block, forget, script, reader.name.encode()), bounded=False
         )
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _guarded(self, call: Callable[[], Awaitable[T]], *, bounded: bool = True) -> T:
         self._breaker.check()
         try:
-            found = await call()
-        except (RedisError, OSError, TimeoutError, EOFError) as error:
-            self._breaker.failed()
+            async with asyncio.timeout(self._limit_s if bounded else None):
+                found = await call()
+        except (RedisError, RedisClusterException, OSError, LookupError, EOFError) as error:
             reason = str(error) or type(error).__name__
+            if isinstance(error, ResponseError) and not reason.startswith(_NOT_YET):
+                # it is there, and has a reason of its own: other calls may well succeed
+                self._breaker.succeeded()
+                raise Unavailable(f"{self._what} refuses: {reason}") from error
+            self._breaker.failed()
             raise Unavailable(f"{self._what} does not answer: {reason}") from error
         self._breaker.succeeded()
         return found

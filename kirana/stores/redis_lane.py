@@ -14,9 +14,10 @@ from itertools import chain
 from typing import Any, cast
 
 import hiredis
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 BUFFER_BYTES = 256 << 10
+MAX_WAITING = 10_000
 _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
@@ -42,6 +43,7 @@ class Lane:
         self._make = make
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
+        self._closed = False
 
     async def ask(self, request: bytes, replies: int) -> list[Any]:
         """Send `request` and return so many answers.
@@ -55,13 +57,16 @@ class Lane:
                 return await connection.ask(request, replies)
             except ConnectionError:
                 # it may have been closed for being idle: once more, over a new one
-                pass
+                if self._closed:
+                    raise
         connection = await self._connected()
         return await connection.ask(request, replies)
 
     async def _connected(self) -> _Connection:
         if self._connection is not None and not self._connection.closed:
             return self._connection
+        if self._closed:
+            raise ConnectionError("the store is closed")
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
         return await asyncio.shield(self._connecting)
@@ -76,8 +81,11 @@ class Lane:
             self._connecting = None
 
     async def close(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._closed = True
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
         if self._connection is not None:
             self._connection.abort(ConnectionError("the store is closed"))
             await self._connection.lost.wait()
@@ -111,6 +119,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.resume_reading()
 
     async def ask(self, request: bytes, replies: int) -> list[Any]:
+        if len(self._waiting) >= MAX_WAITING:
+            # those who asked have gone, and nothing was heard since
+            self.abort(ConnectionError("the server does not answer"))
+            raise ConnectionError("the server does not answer")
         waiting = _Request(replies)
         self._waiting.append(waiting)
         before = self._received
@@ -121,8 +133,8 @@ class _Connection(asyncio.BufferedProtocol):
         except TimeoutError:
             reason = f"no answer in {self._timeout_s} s"
             if self._received == before:
-                # it says nothing to anybody: the next caller tries a new connection
-                self.abort(TimeoutError(reason))
+                # it says nothing to anybody: the others try once more, over a new connection
+                self.abort(ConnectionError(reason))
             raise TimeoutError(reason) from None
 
     def abort(self, error: Exception) -> None:
@@ -167,8 +179,14 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 def values_of(answers: Sequence[Any]) -> list[bytes | None]:
-    """Return the values that were asked for. Raises `RedisError` if an answer is an error."""
-    for answer in answers:
+    """Return the values that were asked for, None for what is no string, as `MGET` does.
+
+    Raises `ResponseError` if an answer is an error.
+    """
+    found = list(answers)
+    for at, answer in enumerate(found):
         if isinstance(answer, hiredis.ReplyError):
-            raise RedisError(str(answer))
-    return cast("list[bytes | None]", list(answers))
+            if not str(answer).startswith("WRONGTYPE"):
+                raise ResponseError(str(answer))
+            found[at] = None
+    return cast("list[bytes | None]", found)

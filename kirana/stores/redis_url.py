@@ -29,8 +29,8 @@ _TEXTS = (
 )
 
 
-def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis]]:
-    """Return a client, and those of the Sentinels that it asks.
+def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis], float]:
+    """Return a client, those of the Sentinels that it asks, and seconds that an answer may take.
 
     Raises `ValueError` for what is no URL of Redis.
     """
@@ -42,6 +42,9 @@ def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis]]:
         **_options(parts.query),
         **_credentials(parts.netloc),
     }
+    timeout_s = float(options["socket_timeout"])
+    if parts.scheme != "rediss" and any(name.startswith("ssl_") for name in options):
+        raise ValueError("TLS is for rediss://")
     path = [unquote(each) for each in parts.path.split("/") if each]
     # one more attempt, for a connection that the server has closed meanwhile
     retry = Retry(NoBackoff(), 1)
@@ -52,20 +55,21 @@ def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis]]:
             host, port = hosts[0]
             tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
             database = _database(path)
-            return Redis(host=host, port=port, db=database, retry=retry, **tls, **options), ()
+            client = Redis(host=host, port=port, db=database, retry=retry, **tls, **options)
+            return client, (), timeout_s
         case "redis+sentinel":
             if not path:
                 raise ValueError("the name of the master is missing: redis+sentinel://host/name")
             sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
                 hosts, sentinel_kwargs=_sentinel_options(options), **options
             )
-            client: Redis = sentinel.master_for(path[0], db=_database(path[1:]), retry=retry)
-            return client, sentinel.sentinels
+            client = sentinel.master_for(path[0], db=_database(path[1:]), retry=retry)
+            return client, sentinel.sentinels, timeout_s
         case "redis+cluster":
             if path:
                 raise ValueError("a cluster has no numbered databases")
             nodes = [ClusterNode(host, port) for host, port in hosts]
-            return RedisCluster(startup_nodes=nodes, **options), ()
+            return RedisCluster(startup_nodes=nodes, retry=retry, **options), (), timeout_s
     raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
 
 
@@ -93,8 +97,10 @@ def _options(query: str) -> dict[str, Any]:
         if name in _NUMBERS:
             try:
                 options[name] = int(text) if name == "max_connections" else float(text)
+                if not 0 < options[name] < float("inf"):
+                    raise ValueError
             except ValueError:
-                raise ValueError(f"{name} must be a number, not '{text}'") from None
+                raise ValueError(f"{name} must be a number above 0, not '{text}'") from None
         elif name in _TEXTS:
             options[name] = text != "false" if name == "ssl_check_hostname" else text
         else:
@@ -112,7 +118,9 @@ def _database(path: Sequence[str]) -> int:
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     """Sentinels are asked without the master's own credentials."""
-    return {name: each for name, each in options.items() if name not in ("username", "password")}
+    found = {name: each for name, each in options.items() if name not in ("username", "password")}
+    # the next Sentinel is asked at once
+    return {**found, "retry": Retry(NoBackoff(), 0)}
 
 
 def shown_url(url: str) -> str:

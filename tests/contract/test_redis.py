@@ -186,3 +186,61 @@ def test_a_url_that_is_wrong_says_why(url: str, message: str) -> None:
         open_feature_store(url)
     assert caught.value.field == "features"
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["redis+cluster", "redis+sentinel"])
+async def test_servers_that_never_were_are_unavailable_in_bounded_time(kind: str) -> None:
+    path = "/shop/0" if kind == "redis+sentinel" else ""
+    url = f"{kind}://127.0.0.1:1,127.0.0.1:2{path}?socket_timeout=0.1&socket_connect_timeout=0.1"
+    async with opened(url) as store:
+        for _ in range(FAILURES + 1):
+            async with asyncio.timeout(3):
+                with pytest.raises(Unavailable):
+                    await store.get([b"a"])
+        assert store.health()["breaker"]["state"] == "open"
+
+
+async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers) -> None:
+    codec = CODECS["packed"]
+    port = servers.start("--maxmemory", "2mb", "--maxmemory-policy", "noeviction")
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        rows = [row(codec, "x" * 1_000) for _ in range(200)]
+        batches = [[b"f:%d:%d" % (at, n) for n in range(200)] for at in range(100)]
+        full = False
+        for batch in batches:
+            try:
+                await store.put(batch, rows, codec)
+            except Unavailable:
+                full = True
+                break
+        assert full
+        for batch in batches[50 : 50 + FAILURES + 1]:
+            with pytest.raises(Unavailable, match=r"refuses: .*maxmemory"):
+                await store.put(batch, rows, codec)
+            assert await store.get([b"f:0:0"]) == [rows[0]]
+        assert store.health()["breaker"]["state"] == "closed"
+    servers.kill(port)
+
+
+@pytest.mark.parametrize("kind", ["redis 7", "redis cluster"])
+async def test_a_key_of_another_type_is_no_row_and_harms_no_other(
+    servers: RedisServers, kind: str
+) -> None:
+    url, codec = servers.empty(kind), CODECS["packed"]
+    async with opened(url) as store:
+        await store.put([b"a", b"b"], [row(codec, "x")] * 2, codec)
+        if kind == "redis cluster":
+            with redis.RedisCluster(host="127.0.0.1", port=servers.cluster[0]) as client:
+                client.rpush("list", "1")
+        else:
+            with redis.Redis.from_url(url) as single:
+                single.rpush("list", "1")
+        assert await store.get([b"a", b"list", b"b"]) == [row(codec, "x"), None, row(codec, "x")]
+
+
+async def test_a_closed_store_stays_closed(servers: RedisServers) -> None:
+    store = open_feature_store(servers.empty("redis 7"))
+    assert await store.get([b"a"]) == [None]
+    await store.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await store.get([b"a"])

@@ -203,7 +203,10 @@ def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> 
 
 @pytest.mark.parametrize(
     "wrong",
-    ["zk://", "zk://host:2181", "zk://host:2181/", "zk:///root", "zk://h/root?session_timeout=x"],
+    [
+        *("zk://", "zk://host:2181", "zk://host:2181/", "zk:///root"),
+        *("zk://host:abc/root", "zk://host/root", "zk://h:1/root?session_timeout=x"),
+    ],
 )
 def test_a_url_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

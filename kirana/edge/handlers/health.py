@@ -7,12 +7,10 @@ from collections.abc import Awaitable
 
 from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs import Status
 from kirana.edge.errors import HttpError
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.parts import Parts
-from kirana.errors import KiranaError, Unavailable
-from kirana.features import FeatureQuery
+from kirana.errors import KiranaError
 from kirana.interactions import InteractionQuery
 
 _PROBE = "healthz"
@@ -27,10 +25,7 @@ class HealthHandlers:
 
     async def get(self, request: HttpRequest) -> bytes:
         states = {
-            "features": {
-                **await _state(self._probe_features(request.revision)),
-                **await self._told(),
-            },
+            "features": await self._features(request.revision),
             "interactions": await _state(self._probe_interactions(request.revision)),
             "flows": await _state(self._parts.flows.prepare(request.revision)),
             "inferflow": await _state(self._parts.inferer.prepare(request.revision)),
@@ -46,21 +41,17 @@ class HealthHandlers:
             raise Unhealthy(body)
         return body
 
-    async def _told(self) -> dict[str, object]:
+    async def _features(self, revision: int) -> dict[str, object]:
+        """What the store and the cache tell of themselves, and whether the store answers."""
+        told: dict[str, object] = {}
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                return await self._parts.features.health()
+                told = await self._parts.features.health()
         except (TimeoutError, KiranaError):
-            return {}
-
-    async def _probe_features(self, revision: int) -> None:
-        catalog = await self._catalogs.at(revision)
-        for group in list(catalog.groups.values())[:1]:
-            feature = f"{group.short_name}.{group.current.features[0].name}"
-            query = FeatureQuery(group.entity.name, [_PROBE], columns=(feature,))
-            (rows,) = await self._parts.features.read([query], revision)
-            if rows.status[group.short_name][0] == Status.UNAVAILABLE:
-                raise Unavailable("the feature store does not answer")
+            told = {"answers": False}
+        if not told.pop("answers"):
+            return {"state": "unavailable", "reason": "the feature store does not answer", **told}
+        return {**await _state(self._parts.features.prepare(revision)), **told}
 
     async def _probe_interactions(self, revision: int) -> None:
         catalog = await self._catalogs.at(revision)
