@@ -77,7 +77,7 @@ class RedisFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
             return []
-        return await self._guarded(lambda: self._read(keys))
+        return await self._guarded(lambda: self._read(keys), limit_s=self._limit_s)
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if self._clustered:
@@ -165,13 +165,15 @@ class RedisFeatureStore:
         script = _SHA.encode() if guarded else None
         pool = self._client.connection_pool
         return await self._guarded(
-            lambda: load_block(pool, block, forget, script, reader.name.encode()), bounded=False
+            lambda: load_block(pool, block, forget, script, reader.name.encode())
         )
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]], *, bounded: bool = True) -> T:
+    async def _guarded(
+        self, call: Callable[[], Awaitable[T]], *, limit_s: float | None = None
+    ) -> T:
         self._breaker.check()
         try:
-            async with asyncio.timeout(self._limit_s if bounded else None):
+            async with asyncio.timeout(limit_s):
                 found = await call()
         except (RedisError, RedisClusterException, OSError, LookupError, EOFError) as error:
             reason = str(error) or type(error).__name__
