@@ -35,6 +35,7 @@ from bench.floors.raw_redis import RawMget, SynchronousMget
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator
 from bench.paired import compare
+from bench.processes import child, line_of
 from bench.servers import redis_server, used_memory
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
 from kirana.catalog.directory import DirectoryCatalog
@@ -201,8 +202,6 @@ async def measure_feast(
     np.savez(rows, ids=np.array(fixture.ids), values=fixture.values)
     before = used_memory(fixture.address)
     with feast_process(fixture.address, folder, rows) as feast:
-        assert feast.stdin is not None
-        assert feast.stdout is not None
         feast_bytes = (used_memory(fixture.address) - before) / PRODUCTS
         figures = {
             "redis_bytes_vs_feast": Figure(
@@ -219,7 +218,7 @@ async def measure_feast(
             for _ in range(FEAST_ROUNDS + 1):
                 ours = await _rows_per_s(fixture, count)
                 print(count, FEAST_SECONDS, file=feast.stdin, flush=True)
-                rounds.append((ours, float(feast.stdout.readline())))
+                rounds.append((ours, float(line_of(feast))))
             figures[key] = Figure.of_rates(rounds[1:])
     return figures
 
@@ -229,16 +228,9 @@ def feast_process(address: str, folder: Path, rows: Path) -> Iterator[subprocess
     """Feast with the rows in Redis' second database, under its own Python."""
     side = Path(__file__).with_name("floors") / "feast_side.py"
     command = [str(feast_python()), str(side), address, "1", str(folder), str(rows)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-    ) as feast:
-        assert feast.stdin is not None
-        assert feast.stdout is not None
-        if feast.stdout.readline().strip() != "ready":
-            raise RuntimeError("Feast did not start")
+    with child(command) as feast:
+        assert line_of(feast) == "ready"
         yield feast
-        feast.stdin.close()
 
 
 async def _rows_per_s(fixture: RedisFixture, count: int) -> float:

@@ -22,6 +22,7 @@ from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
 from bench.paired import compare_rates, seconds_a_call
+from bench.processes import child, line_of
 from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
 from kirana.assembly import Assembly, catalog_place, open_catalog
@@ -175,7 +176,7 @@ def loop_rate(loops: list[subprocess.Popen[str]], idle_share: float) -> float:
         assert process.stdin is not None
         process.stdin.write(f"{SECONDS} {idle_share}\n")
         process.stdin.flush()
-    return sum(float(_line(process)) for process in loops)
+    return sum(float(line_of(process)) for process in loops)
 
 
 def _cpu_us(loads: list[Load], cores: int) -> float:
@@ -220,49 +221,27 @@ def ray_defaults(fixture: Fixture) -> Iterator[str]:
     settings = fixture.folder / "defaults.json"
     settings.write_text(fixture.variant(replicas=REPLICAS, direct_ports="off").model_dump_json())
     (port,) = free_ports(1)
-    with _process(["bench.ray_defaults", str(settings), str(port)], environment) as process:
-        yield _line(process)
+    command = [sys.executable, "-m", "bench.ray_defaults", str(settings), str(port)]
+    with child(command, environment) as process:
+        yield line_of(process)
 
 
 @contextmanager
 def rank_loops(fixture: Fixture) -> Iterator[list[subprocess.Popen[str]]]:
     folder = fixture.folder
     command = [
+        sys.executable,
+        "-m",
         "bench.floors.rank_loop",
         str(folder / "settings.json"),
         "ranker",
         str(folder / "bodies.txt"),
     ]
     with ExitStack() as stack:
-        loops = [stack.enter_context(_process(command, None)) for _ in range(REPLICAS)]
+        loops = [stack.enter_context(child(command)) for _ in range(REPLICAS)]
         for each in loops:
-            assert _line(each) == "ready"
+            assert line_of(each) == "ready"
         yield loops
-
-
-@contextmanager
-def _process(
-    module: list[str], environment: dict[str, str] | None
-) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", *module]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(60)
-
-
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if not line:
-        raise RuntimeError(f"a process of the benchmark ended: {process.args!r}")
-    return line
 
 
 async def in_process_parts(fixture: Fixture) -> dict[str, float]:

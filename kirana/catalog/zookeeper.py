@@ -130,8 +130,7 @@ class ZookeeperCatalog:
 
         Raises `Unavailable` if it was away from the beginning.
         """
-        if self._client is None:
-            self._start()
+        self._started()
         return self._live or 0
 
     def load(self, revision: int) -> Catalog:

@@ -56,11 +56,7 @@ class Packed:
         if layout.strings:
             length = rows["header"]["length"]
             length += np.fromiter(map(len, tails), dtype=np.uint32, count=count)
-            longest = int(length.max(initial=0))
-            if longest > MAX_BODY_BYTES:
-                raise TooLarge(
-                    f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
-                )
+            _require_fits(group, int(length.max(initial=0)))
         size = rows.itemsize
         joined = rows.tobytes()
         values = [joined[at : at + size] for at in range(0, size * count, size)]
@@ -75,10 +71,7 @@ class Packed:
         columns: Mapping[str, Column],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> npt.NDArray[np.uint8] | None:
-        """Return what `encode` does as the rows of one table, made without an object a row.
-
-        None where rows are not of one size, because of strings, or have checksums.
-        """
+        """None for strings, whose sizes differ, and for checksums, which are made row by row."""
         if layout_of(version).strings or group.checksum:
             return None
         rows = self._fixed_parts(group, version, columns, event_time_ms)
@@ -94,11 +87,7 @@ class Packed:
         """Return headers and all that is not a string, as one structured array."""
         layout = layout_of(version)
         count = len(event_time_ms)
-        if layout.stride > MAX_BODY_BYTES:
-            raise TooLarge(
-                f"a row of '{group.name}' takes {layout.stride} bytes, "
-                f"the limit is {MAX_BODY_BYTES}"
-            )
+        _require_fits(group, layout.stride)
         rows = np.zeros(count, dtype=layout.row_dtype)
         nulls = np.zeros((count, len(version.features)), dtype=np.bool_)
         for at, feature in enumerate(version.features):
@@ -242,6 +231,13 @@ def _merge(
         parts += [Part(places[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
         unknown |= rows.unknown_versions
     return PackedRows(group, status, event_time, parts, unknown)
+
+
+def _require_fits(group: FeatureGroup, body_bytes: int) -> None:
+    if body_bytes > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"a row of '{group.name}' takes {body_bytes} bytes, the limit is {MAX_BODY_BYTES}"
+        )
 
 
 def _summed(value: bytes) -> bytes:

@@ -103,6 +103,18 @@ class Codec(Protocol):
     ) -> list[bytes]:
         """Return one value a row; every feature of `version` must be in `columns`."""
 
+    def encode_table(
+        self,
+        group: FeatureGroup,
+        version: SchemaVersion,
+        columns: Mapping[str, Column],
+        event_time_ms: npt.NDArray[np.uint64],
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return what `encode` does as the rows of one table, made without an object a row.
+
+        None where rows are not all of one size.
+        """
+
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
         """Return the values that stand for rows deleted at these times, until `expiry_s`."""
 

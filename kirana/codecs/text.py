@@ -80,6 +80,15 @@ class Text:
             )
         return values
 
+    def encode_table(
+        self,
+        group: FeatureGroup,
+        version: SchemaVersion,
+        columns: Mapping[str, Column],
+        event_time_ms: npt.NDArray[np.uint64],
+    ) -> None:
+        """Texts are of any length."""
+
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
         return [f";{expiry_s};0;{time}".encode() for time in event_time_ms.tolist()]
 

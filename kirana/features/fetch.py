@@ -22,9 +22,14 @@ Places = npt.NDArray[np.intp]
 _EVERYWHERE = slice(None)
 
 
+def key_prefix(group: str) -> str:
+    """Return what stands before the key text: `f:<entity>.<group>:`, the same in every store."""
+    return f"f:{group}:"
+
+
 def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
-    """`f:<entity>.<group>:<key text>`, the same in every store."""
-    prefix = f"f:{group}:"
+    """Return the keys of rows as stores have them."""
+    prefix = key_prefix(group)
     together = (prefix + f"\0{prefix}".join(keys)).encode()
     found = together.split(b"\0")
     if len(found) == len(keys):

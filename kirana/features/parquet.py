@@ -15,12 +15,10 @@ import pyarrow.parquet as pq
 
 from kirana.codecs import CODECS, Column
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
-from kirana.codecs.packed import Packed
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
+from kirana.features.fetch import key_prefix
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 from kirana.stores.base import RowBlock
-
-PACKED = Packed()
 
 EVENT_TIME = "event_time"
 """A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
@@ -104,12 +102,11 @@ class ParquetFeatures:
 
     def block(self, batch: FeatureBatch) -> RowBlock | None:
         """Return the rows without an object a row; None where they are not of one size."""
-        if self._group.codec != "packed":
-            return None
-        table = PACKED.encode_table(self._group, self._version, batch.columns, batch.event_time_ms)
+        codec = CODECS[self._group.codec]
+        table = codec.encode_table(self._group, self._version, batch.columns, batch.event_time_ms)
         if table is None:
             return None
-        joined = pc.binary_join_element_wise(f"f:{self._group.name}", batch.keys, ":")
+        joined = pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, "")
         _, ends, data = joined.buffers()
         ends = np.frombuffer(ends, dtype=np.int32)[joined.offset : joined.offset + len(joined) + 1]
         keys = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]

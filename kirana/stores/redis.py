@@ -82,9 +82,7 @@ class RedisFeatureStore:
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if self._clustered:
             return await self._read_cluster(keys)
-        lane = self._lanes.get("")
-        if lane is None:
-            lane = self._lanes[""] = Lane(self._client.connection_pool.make_connection)
+        lane = self._lane("", lambda: self._client.connection_pool.make_connection)
         (found,) = values_of(await lane.ask(mget_command(keys), 1))
         return found  # type: ignore[return-value]
 
@@ -109,15 +107,22 @@ class RedisFeatureStore:
         return found
 
     async def _ask_node(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        lane = self._lane(name, lambda: self._maker_of(name))
+        return values_of(await lane.ask(get_commands(keys), len(keys)))
+
+    def _maker_of(self, name: str) -> Callable[[], Any]:
+        """Return what makes connections to a node of the cluster."""
+        node = self._client.get_node(node_name=name)
+        if node is None:
+            raise LookupError(f"{name} is no node of the cluster any more")
+        return partial(node.connection_class, **node.connection_kwargs)
+
+    def _lane(self, name: str, maker: Callable[[], Callable[[], Any]]) -> Lane:
+        """Return the one lane to a server, by its name ("" for the only one)."""
         lane = self._lanes.get(name)
         if lane is None:
-            node = self._client.get_node(node_name=name)
-            if node is None:
-                raise LookupError(f"{name} is no node of the cluster any more")
-            lane = self._lanes[name] = Lane(
-                partial(node.connection_class, **node.connection_kwargs)
-            )
-        return values_of(await lane.ask(get_commands(keys), len(keys)))
+            lane = self._lanes[name] = Lane(maker())
+        return lane
 
     async def _read_slowly(self, keys: Sequence[bytes]) -> list[bytes | None]:
         pipeline = self._client.pipeline()

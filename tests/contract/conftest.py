@@ -1,22 +1,38 @@
-"""Real servers, started once a run."""
+"""Every feature store by its URL, and the catalog's source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from kirana.stores import FeatureStore, open_feature_store
+from tests.contract.backends import BACKENDS
+from tests.contract.catalog_source import CLICKS, write
 from tests.redis_servers import RedisServers
-from tests.zookeeper_server import ZooKeeperServer
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServers]:
-    with RedisServers(tmp_path_factory.mktemp("redis")) as started:
-        yield started
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
+    if request.param in own:
+        return own[request.param]
+    servers: RedisServers = request.getfixturevalue("servers")
+    return servers.empty(request.param)
 
 
-@pytest.fixture(scope="session")
-def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
-    with ZooKeeperServer(tmp_path_factory.mktemp("zookeeper")) as started:
-        yield started
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[FeatureStore]:
+    opened = open_feature_store(url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with a group of one feature."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write(folder, CLICKS)
+    return folder

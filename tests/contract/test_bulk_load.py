@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from kirana.errors import Unavailable
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
 from kirana.stores.base import RowBlock
-from tests.contract.test_feature_store import BACKENDS
 from tests.redis_servers import RedisServers
 
 NOW_MS = 1_900_000_000_000
@@ -50,22 +48,6 @@ def block_of(
         group.expiry_s(event_times),
         event_times,
     )
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
-    if request.param in own:
-        return own[request.param]
-    servers: RedisServers = request.getfixturevalue("servers")
-    return servers.empty(request.param)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[FeatureStore]:
-    opened = open_feature_store(url)
-    yield opened
-    await opened.close()
 
 
 @pytest.mark.parametrize("guarded", [True, False])

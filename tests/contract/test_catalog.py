@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,31 +14,10 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.publishing import CatalogPlace
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
+from tests.contract.catalog_source import CLICKS, CTR, ENTITY, GROUP, seen, write
 from tests.zookeeper_server import ZooKeeperServer
 
-GROUP = """
-kind: entity
-name: product
-keys: [{{name: product_id}}]
----
-kind: feature_group
-name: product.stats
-ttl: 7d
-features: [{features}]
-"""
-CLICKS = "{name: clicks, dtype: int32}"
-CTR = "{name: ctr, dtype: float32, default: 0.5}"
-ENTITY = {"kind": "entity", "name": "user", "keys": [{"name": "user_id"}]}
-
 Open = Callable[[], CatalogPlace]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    write(folder, CLICKS)
-    return folder
 
 
 @pytest.fixture(params=["dir", "zk"])
@@ -60,18 +38,6 @@ def opened(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
     yield make
     for place in places:
         place.close()
-
-
-def write(folder: Path, *features: str) -> None:
-    (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
-
-
-def seen(place: CatalogPlace, revision: int) -> None:
-    """Wait until a place has heard of a revision."""
-    deadline = time.monotonic() + 5
-    while place.current() != revision:
-        assert time.monotonic() < deadline, f"{place.current()} is not {revision}"
-        time.sleep(0.01)
 
 
 def test_before_the_first_revision_there_is_none(opened: Open) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,31 +16,14 @@ from kirana.codecs.layout import HEADER, LAYOUT_VERSION
 from kirana.codecs.packed import TOMBSTONE, Packed
 from kirana.errors import ConfigurationError
 from kirana.stores import FeatureStore, open_feature_store
-from tests.redis_servers import RedisServers
+from tests.contract.backends import BACKENDS
 
-BACKENDS = ("lmdb", "memory", "redis 6.2", "redis 7", "redis tls", "redis cluster", "sentinel")
 ON_DISK = tuple(each for each in BACKENDS if each != "memory")
 """Others that open the same URL, in this process or another, see what was written."""
 EXAMPLES = count()
 
 
 READER = CODECS["packed"]
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
-    if request.param in own:
-        return own[request.param]
-    servers: RedisServers = request.getfixturevalue("servers")
-    return servers.empty(request.param)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[FeatureStore]:
-    opened = open_feature_store(url)
-    yield opened
-    await opened.close()
 
 
 def value(time: int, text: str = "", *, dead: bool = False) -> bytes:

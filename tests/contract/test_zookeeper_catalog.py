@@ -20,7 +20,7 @@ from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable
 from kirana.schema import SchemaVersion
 from kirana.serve_environment import free_ports
-from tests.contract.test_catalog import CLICKS, CTR, ENTITY, seen, write
+from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
 from tests.zookeeper_server import ZooKeeperServer
 
 SESSION_S = 1.0
@@ -34,14 +34,6 @@ class Part:
 
     async def prepare(self, revision: int) -> None:
         await asyncio.to_thread(self._place.load, revision)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    write(folder, CLICKS)
-    return folder
 
 
 @pytest.fixture

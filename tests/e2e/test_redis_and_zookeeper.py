@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,6 @@ from tests.zookeeper_server import ZooKeeperServer
 
 CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
 GET = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "provenance": True}
-
-
-@pytest.fixture(scope="module")
-def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
-    with ZooKeeperServer(tmp_path_factory.mktemp("zookeeper")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServers]:
-    with RedisServers(tmp_path_factory.mktemp("redis")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

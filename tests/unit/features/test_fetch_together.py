@@ -18,6 +18,7 @@ from tests.unit.features.counted_store import (
     TWO,
     Clock,
     CountedStore,
+    Read,
     encode,
     key_of,
     ok,
@@ -37,6 +38,13 @@ def store() -> CountedStore:
     made.set(TWO, k1=11)
     made.paused = True
     return made
+
+
+async def started(fetcher: Fetcher, keys: Sequence[str]) -> asyncio.Task[list[Read]]:
+    """Begin a read, and let it come as far as it can."""
+    reader = asyncio.create_task(read(fetcher, keys))
+    await settle()
+    return reader
 
 
 @pytest.fixture
@@ -59,12 +67,9 @@ async def test_a_key_that_several_miss_at_once_is_fetched_once(
 async def test_where_some_keys_are_on_their_way_only_the_others_are_fetched(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    first = asyncio.create_task(read(fetcher, ["1", "2"]))
-    await settle()
-    second = asyncio.create_task(read(fetcher, ["3", "2", "9"]))
-    await settle()
-    third = asyncio.create_task(read(fetcher, ["9", "1", "3"]))
-    await settle()
+    first = await started(fetcher, ["1", "2"])
+    second = await started(fetcher, ["3", "2", "9"])
+    third = await started(fetcher, ["9", "1", "3"])
     assert store.batches == [
         [key_of(ONE, "1"), key_of(ONE, "2")],
         [key_of(ONE, "3"), key_of(ONE, "9")],
@@ -93,10 +98,8 @@ async def test_one_key_in_two_groups_is_two_rows(store: CountedStore, fetcher: F
 async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    first = asyncio.create_task(read(fetcher, ["1", "2"]))
-    await settle()
-    second = asyncio.create_task(read(fetcher, ["2", "1"]))
-    await settle()
+    first = await started(fetcher, ["1", "2"])
+    second = await started(fetcher, ["2", "1"])
     first.cancel()
     await settle()
     assert first.cancelled()
@@ -109,10 +112,8 @@ async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
 async def test_a_second_caller_who_is_cancelled_takes_nothing_from_the_first(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    first = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
-    second = asyncio.create_task(read(fetcher, ["1", "2"]))
-    await settle()
+    first = await started(fetcher, ["1"])
+    second = await started(fetcher, ["1", "2"])
     second.cancel()
     await settle()
     store.resume()
@@ -128,8 +129,7 @@ async def test_when_all_callers_are_cancelled_the_next_one_is_answered(
     for each in readers:
         each.cancel()
     await settle()
-    late = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    late = await started(fetcher, ["1"])
     store.resume()
     assert await soon(late) == [ok(1)]
 
@@ -140,8 +140,7 @@ async def test_when_all_callers_are_cancelled_the_next_one_is_answered(
 async def test_an_old_value_that_was_on_its_way_does_not_enter_the_cache(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    early = asyncio.create_task(read(fetcher, ["1", "2"]))
-    await settle()
+    early = await started(fetcher, ["1", "2"])
     write(store, fetcher, ONE, "1", 100)
     store.resume()
     assert (await soon(early))[1] == ok(2)
@@ -153,11 +152,9 @@ async def test_an_old_value_that_was_on_its_way_does_not_enter_the_cache(
 async def test_who_comes_after_a_write_does_not_wait_for_the_old_value(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    early = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    early = await started(fetcher, ["1"])
     write(store, fetcher, ONE, "1", 100)
-    late = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    late = await started(fetcher, ["1"])
     store.answer(1)
     assert await soon(late) == [ok(100)]
     store.answer(0)
@@ -190,15 +187,12 @@ async def test_a_batch_takes_no_old_value_from_the_fetch_of_its_other_keys(
 async def test_an_old_fetch_that_ends_does_not_end_the_new_one(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    early = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    early = await started(fetcher, ["1"])
     write(store, fetcher, ONE, "1", 100)
-    late = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    late = await started(fetcher, ["1"])
     store.answer(0)
     await soon(early)
-    last = asyncio.create_task(read(fetcher, ["1"]))
-    await settle()
+    last = await started(fetcher, ["1"])
     assert len(store.calls) == 2
     store.answer(1)
     assert await soon(late) == [ok(100)]
@@ -210,8 +204,7 @@ async def test_an_old_fetch_that_ends_does_not_end_the_new_one(
 async def test_a_row_that_came_while_its_absence_was_on_its_way_is_read(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
-    early = asyncio.create_task(read(fetcher, ["9"]))
-    await settle()
+    early = await started(fetcher, ["9"])
     write(store, fetcher, ONE, "9", 9)
     store.resume()
     assert await soon(early) == [MISSING]

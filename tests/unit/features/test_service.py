@@ -21,6 +21,7 @@ from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, ByOrder, Shop, publish, write_shop
+from tests.unit.features.evolving import CountedCatalog
 
 NOW_MS = 1_700_000_000_000
 TTL_MS = 7 * 86_400_000
@@ -37,18 +38,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_ms / 1000
-
-
-class CountedCatalog(DirectoryCatalog):
-    """A catalog that counts how often it was asked which revision is live."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.asked = 0
-
-    def current(self) -> int:
-        self.asked += 1
-        return super().current()
 
 
 @pytest.fixture

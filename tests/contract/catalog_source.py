@@ -1,0 +1,34 @@
+"""A small catalog as its source, and waiting until a place has heard of a revision."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from kirana.catalog.publishing import CatalogPlace
+
+GROUP = """
+kind: entity
+name: product
+keys: [{{name: product_id}}]
+---
+kind: feature_group
+name: product.stats
+ttl: 7d
+features: [{features}]
+"""
+CLICKS = "{name: clicks, dtype: int32}"
+CTR = "{name: ctr, dtype: float32, default: 0.5}"
+ENTITY = {"kind": "entity", "name": "user", "keys": [{"name": "user_id"}]}
+
+
+def write(folder: Path, *features: str) -> None:
+    (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
+
+
+def seen(place: CatalogPlace, revision: int) -> None:
+    """Wait until a place has heard of a revision."""
+    deadline = time.monotonic() + 5
+    while place.current() != revision:
+        assert time.monotonic() < deadline, f"{place.current()} is not {revision}"
+        time.sleep(0.01)
