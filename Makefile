@@ -30,7 +30,7 @@ test-setup: $(DEVELOPMENT) $(ZOOKEEPER) ## Install what the tests need
 
 # What the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers.
 # Each is a command; its package follows where that has another name.
-APT := curl wrk redis-server openssl java:default-jre-headless mvn:maven
+APT := curl wrk redis-server openssl gcc java:default-jre-headless mvn:maven
 
 apt:
 	@lacking=; for each in $(APT); do \
@@ -63,9 +63,9 @@ lock: $(DEVELOPMENT) ## Resolve the lock files anew
 	  --generate-hashes --no-annotate --no-header -o requirements/development.lock
 
 clean: ## Remove what was made here, the virtual environment too
-	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis kirana/native/*.so
 
-$(BIN)/uv:
+$(BIN)/uv: requirements/tools.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "error: Kirana needs Python 3.11 ($(PYTHON) is another): apt-get install python3.11, or make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -73,11 +73,14 @@ $(BIN)/uv:
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.lock
+	@touch $@
 
-$(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml
+$(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml hatch_build.py $(wildcard kirana/native/*.pyx)
 	@echo "installing what runs"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/runtime.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import sys; from kirana import native; sys.exit(not native.COMPILED)' || \
+	  echo "note: there is no C compiler here, so reads are slower: apt-get install gcc python3-dev, then make clean"
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) requirements/development.lock

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from kirana.catalog.objects import FeatureObject
 from kirana.catalog.validation import feature_of
-from kirana.schema import SchemaVersion, spelled
+from kirana.schema import Feature, SchemaVersion, spelled
 
 
 def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
@@ -29,7 +30,15 @@ def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
 def parse_version(group: str, number: int, features: Sequence[Mapping[str, Any]]) -> SchemaVersion:
     """Read what `features_record` made. Raises `ValueError` for what it can't have made."""
     parsed = tuple(feature_of(FeatureObject.model_validate(dict(each))) for each in features)
-    return SchemaVersion(group, number, parsed)
+    return _shared_version(group, number, parsed)
+
+
+@lru_cache(maxsize=4_096)
+def _shared_version(group: str, number: int, features: tuple[Feature, ...]) -> SchemaVersion:
+    """One object a version in all revisions: what is looked up by it is found by identity, and
+    not by comparing all of its features on every read.
+    """
+    return SchemaVersion(group, number, features)
 
 
 def parse_versions(record: Mapping[str, Any]) -> dict[str, list[SchemaVersion]]:

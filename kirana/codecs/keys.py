@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
+from kirana import native
 from kirana.errors import InvalidInput, TooLarge
 from kirana.schema import Entity, Key
 
@@ -30,6 +32,8 @@ _RANGES = {
 def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
     """Return the canonical text of each id; `field` names them in an error."""
     if key.dtype == "string" and isinstance(ids, list):
+        if _plain(ids):
+            return ids
         joined = _join_strings(ids)
         if joined is not None:
             if not joined.isascii():
@@ -53,6 +57,13 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
         _check_unicode(texts, field)
     _check_empty(texts, field)
     return texts
+
+
+def _plain(texts: Sequence[str | int]) -> TypeGuard[list[str]]:
+    """Whether it is known, by one look, that all are ids that need no closer one: short ASCII
+    without a character that is escaped.
+    """
+    return native.COMPILED and isinstance(texts, list) and native.keys.plain(texts, MAX_KEY_BYTES)
 
 
 def _join_strings(ids: list[str | int]) -> str | None:
@@ -109,6 +120,8 @@ def join_ids(columns: Sequence[list[str]]) -> list[str]:
 
 
 def _escape_all(texts: list[str]) -> list[str]:
+    if _plain(texts):
+        return texts
     together = "".join(texts)
     if "|" not in together and "\\" not in together:
         return texts
@@ -176,7 +189,7 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
 
 def check_lengths(texts: Sequence[str], *, field: str) -> None:
     """Refuse a key text of more than `MAX_KEY_BYTES`."""
-    if not texts:
+    if not texts or _plain(texts):
         return
     longest = max(map(len, texts))
     # no character takes more than four bytes: short ones need no closer look

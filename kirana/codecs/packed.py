@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs.layout import (
     CHECKSUM,
     CHECKSUM_BYTES,
@@ -24,6 +25,7 @@ from kirana.codecs.layout import (
     layout_of,
 )
 from kirana.codecs.packed_batch import Batch, table_of
+from kirana.codecs.packed_plain import sort_plain
 from kirana.codecs.packed_rows import PackedRows, Part
 from kirana.codecs.rows import Column, Piece, Status
 from kirana.errors import TooLarge
@@ -146,49 +148,63 @@ class Packed:
         return int.from_bytes(value[8:12], "little") if len(value) >= HEADER_BYTES else 0
 
     def decode(
-        self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float
+        self,
+        values: Sequence[bytes | None] | npt.NDArray[np.uint8],
+        group: FeatureGroup,
+        now_s: float,
     ) -> PackedRows:
-        if not values:
-            nothing = np.zeros(0, dtype=np.uint8)
-            return PackedRows(group, nothing, nothing.astype(np.uint64), (), frozenset())
-        try:
-            table = table_of(values)  # type: ignore[arg-type]
-        except TypeError:
-            # put what is there among the rows that are missing
-            found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
-            there = [values[at] for at in found.tolist()]
-            return _merge(group, len(values), [(found, self.decode(there, group, now_s))])
-        if table is None:
-            lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
-            order = np.argsort(lengths, kind="stable")
-            sizes = lengths[order]
-            starts = np.flatnonzero(np.append(True, sizes[1:] != sizes[:-1]))
-            if 1 < len(starts) <= _MAX_LENGTHS and sizes[0] >= HEADER_BYTES:
-                return _decode_by_length(values, order, starts.tolist(), group, now_s)  # type: ignore[arg-type]
-        return Batch(values, table, group, now_s).decoded(group)  # type: ignore[arg-type]
+        """Read a batch, which may also be a table with a row a value."""
+        if not native.COMPILED or not len(values) or layout_of(group.current).strings:
+            return _decode_any(values, group, now_s)
+        rows, odd = sort_plain(values, group, now_s)
+        if not odd:
+            return rows
+        if len(odd) == len(values):
+            return _decode_any(values, group, now_s)
+        if isinstance(values, np.ndarray):
+            others = _decode_any(values[odd], group, now_s)
+        else:
+            others = _decode_any([values[at] for at in odd], group, now_s)
+        return _laid_over(rows, np.array(odd, dtype=np.intp), others)
 
     def decode_pieces(
         self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
     ) -> PackedRows:
         decoded = []
         for piece in pieces:
-            rows = self._decode_piece(piece.values, group, now_s)
+            rows = self.decode(piece.values, group, now_s)
             if piece.places is None:
                 return rows
             decoded.append((piece.places, rows))
         return _merge(group, count, decoded)
 
-    def _decode_piece(
-        self,
-        values: Sequence[bytes | None] | npt.NDArray[np.uint8],
-        group: FeatureGroup,
-        now_s: float,
-    ) -> PackedRows:
-        if isinstance(values, np.ndarray):
-            if not len(values) or values.shape[1] < HEADER_BYTES:
-                return self.decode([row.tobytes() for row in values], group, now_s)
+
+def _decode_any(
+    values: Sequence[bytes | None] | npt.NDArray[np.uint8], group: FeatureGroup, now_s: float
+) -> PackedRows:
+    """Decode whatever rows there are, by arrays."""
+    if not len(values):
+        nothing = np.zeros(0, dtype=np.uint8)
+        return PackedRows(group, nothing, nothing.astype(np.uint64), (), frozenset())
+    if isinstance(values, np.ndarray):
+        if values.shape[1] >= HEADER_BYTES:
             return Batch((), values, group, now_s).decoded(group)
-        return self.decode(values, group, now_s)
+        values = [row.tobytes() for row in values]
+    try:
+        table = table_of(values)  # type: ignore[arg-type]
+    except TypeError:
+        # put what is there among the rows that are missing
+        found = np.array([at for at, v in enumerate(values) if v is not None], dtype=np.intp)
+        there = [values[at] for at in found.tolist()]
+        return _merge(group, len(values), [(found, _decode_any(there, group, now_s))])
+    if table is None:
+        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+        order = np.argsort(lengths, kind="stable")
+        sizes = lengths[order]
+        starts = np.flatnonzero(np.append(True, sizes[1:] != sizes[:-1]))
+        if 1 < len(starts) <= _MAX_LENGTHS and sizes[0] >= HEADER_BYTES:
+            return _decode_by_length(values, order, starts.tolist(), group, now_s)  # type: ignore[arg-type]
+    return Batch(values, table, group, now_s).decoded(group)  # type: ignore[arg-type]
 
 
 def _decode_by_length(
@@ -228,9 +244,22 @@ def _merge(
     for places, rows in decoded:
         status[places] = rows.status
         event_time[places] = rows.event_time_ms
-        parts += [Part(places[p.rows], p.layout, p.fixed, p.bodies) for p in rows.parts]
+        parts += _moved(rows.parts, places)
         unknown |= rows.unknown_versions
     return PackedRows(group, status, event_time, parts, unknown)
+
+
+def _laid_over(rows: PackedRows, places: npt.NDArray[np.intp], others: PackedRows) -> PackedRows:
+    """Put other rows to places where `rows` has none."""
+    status, event_time = rows.status, rows.event_time_ms
+    status[places] = others.status
+    event_time[places] = others.event_time_ms
+    parts = [*rows.parts, *_moved(others.parts, places)]
+    return PackedRows(rows.group, status, event_time, parts, others.unknown_versions)
+
+
+def _moved(parts: Sequence[Part], places: npt.NDArray[np.intp]) -> list[Part]:
+    return [Part(places[p.rows], p.layout, p.fixed, p.bodies, p.has_nulls) for p in parts]
 
 
 def _require_fits(group: FeatureGroup, body_bytes: int) -> None:

@@ -21,7 +21,7 @@ from kirana.codecs.layout import (
     Layout,
     layout_of,
 )
-from kirana.codecs.packed_rows import PackedRows, Part
+from kirana.codecs.packed_rows import PackedRows, Part, any_nulls
 from kirana.codecs.rows import Status
 from kirana.schema import FeatureGroup
 
@@ -110,7 +110,8 @@ class Batch:
             never = np.uint64(layout.stride << 32)
             if not (words[:, 1] == never).all():
                 return None
-        return Part(slice(None), layout, self.joined[:, HEADER_BYTES:], None)
+        fixed = self.joined[:, HEADER_BYTES:]
+        return Part(slice(None), layout, fixed, None, any_nulls(layout, fixed))
 
     def _check(self, now_s: float) -> npt.NDArray[np.uint8]:
         header = self.header
@@ -186,7 +187,7 @@ class Batch:
         if self.uniform:
             fixed = self.joined[rows, HEADER_BYTES:stop]
             if not layout.strings:
-                return Part(rows, layout, fixed, None)
+                return Part(rows, layout, fixed, None, any_nulls(layout, fixed))
         if not len(self.values):
             # of a table alone: rows of a version that still had strings
             self.values = [row.tobytes() for row in self.joined]
@@ -202,7 +203,7 @@ class Batch:
             # of one version and without strings: but for checksums all of one length
             together = b"".join([value[HEADER_BYTES:stop] for value in chosen])
             fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
-        return Part(rows, layout, fixed, bodies)
+        return Part(rows, layout, fixed, bodies, any_nulls(layout, fixed))
 
     @staticmethod
     def _broken_strings(part: Part) -> npt.NDArray[np.bool_]:

@@ -21,19 +21,14 @@ class Part:
     layout: Layout
     fixed: npt.NDArray[np.uint8]
     bodies: Sequence[bytes] | None
+    has_nulls: bool
+    """Whether any cell is null."""
 
     def nulls(self, name: str) -> npt.NDArray[np.bool_] | None:
         """Return (part rows,), True where null; None where no row is."""
         at = self.layout.version.index[name]
         bits = self.fixed[:, self.layout.null_start + at // 8] >> np.uint8(at % 8) & np.uint8(1)
         return bits.astype(np.bool_) if bits.any() else None
-
-    def any_nulls(self) -> bool:
-        start, size = self.layout.null_start, self.layout.null_bytes
-        bits = self.fixed[:, start : start + size]
-        if size in (2, 4, 8):
-            bits = bits.view(f"<u{size}")
-        return bool(bits.any())
 
     def booleans(self, name: str) -> npt.NDArray[np.bool_]:
         at = self.layout.booleans.index(name)
@@ -51,6 +46,15 @@ class Part:
                 bodies, spans["offset"].tolist(), spans["length"].tolist(), strict=True
             )
         ]
+
+
+def any_nulls(layout: Layout, fixed: npt.NDArray[np.uint8]) -> bool:
+    """Whether a bit of the bitmaps is set in fixed parts of a layout."""
+    start, size = layout.null_start, layout.null_bytes
+    bits = fixed[:, start : start + size]
+    if size in (2, 4, 8):
+        bits = bits.view(f"<u{size}")
+    return bool(bits.any())
 
 
 class PackedRows:
@@ -72,7 +76,7 @@ class PackedRows:
 
     @property
     def any_nulls(self) -> bool:
-        return any(part.any_nulls() for part in self.parts)
+        return any(part.has_nulls for part in self.parts)
 
     def column(self, name: str) -> Column:
         feature = self.group.current.feature(name)
@@ -127,7 +131,7 @@ class PackedRows:
             for run in each:
                 cells = part.fixed[:, run.start : run.stop].view(run.dtype)
                 out[part.rows, run.column : run.column + run.width] = cells
-            if part.layout.booleans or part.any_nulls():
+            if part.layout.booleans or part.has_nulls:
                 self._fill_bits(out, part, names, columns.sizes)
 
     def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
@@ -135,7 +139,7 @@ class PackedRows:
             return None
         part = self.parts[0]
         block = part.layout.block(self.group.current, names)
-        if block is None or part.any_nulls():
+        if block is None or part.has_nulls:
             return None
         return part.fixed[:, block].view(np.float32)
 

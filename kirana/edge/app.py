@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,12 +38,16 @@ from kirana.edge.limits import Limits
 from kirana.edge.openapi import openapi_document
 from kirana.edge.parts import Parts
 from kirana.edge.routes import ROUTES
+from kirana.edge.selection import Selections
 from kirana.errors import DeadlineExceeded, KiranaError
 from kirana.metrics import Metrics, NoMetrics
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[HttpRequest], Awaitable[bytes]]
+
+FIXED_SEGMENTS = 2
+"""Of every route, so many segments at its start are not open, or all that it has."""
 
 FRONT_DOOR = "serve"
 NO_ROUTE = "none"
@@ -82,7 +87,7 @@ class Edge:
         self._live = live
         self._limits = limits
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
-        features = FeatureHandlers(parts.features, self._catalogs, limits)
+        features = FeatureHandlers(parts.features, Revisions(source, Selections), limits)
         interactions = InteractionHandlers(parts.interactions, limits)
         ranking = RankingHandlers(parts.flows, parts.inferer)
         catalog = CatalogHandlers(self._catalogs, publisher)
@@ -106,10 +111,10 @@ class Edge:
             "healthz": health.get,
             "openapi": self._openapi,
         }
-        self._routes = [
-            _Route(each.name, each.method, each.segments, handlers[each.name], each.binary)
-            for each in ROUTES
-        ]
+        self._routes: dict[tuple[str | None, ...], list[_Route]] = defaultdict(list)
+        for each in ROUTES:
+            route = _Route(each.name, each.method, each.segments, handlers[each.name], each.binary)
+            self._routes[route.segments[:FIXED_SEGMENTS]].append(route)
 
     async def _openapi(self, request: HttpRequest) -> bytes:
         return openapi_document()
@@ -190,7 +195,7 @@ class Edge:
     def _find(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
         segments = path_segments(scope)
         allowed: list[str] = []
-        for route in self._routes:
+        for route in self._routes.get(segments[:FIXED_SEGMENTS], ()):
             if route.matches(segments):
                 if route.method == scope["method"]:
                     pairs = zip(route.segments, segments, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -13,13 +14,14 @@ from google.protobuf.message import DecodeError, Message
 from kirana.codecs import Column
 from kirana.edge import messages
 from kirana.edge.errors import HttpError
+from kirana.edge.selection import MAX_SELECTIONS, Selection
 from kirana.errors import InvalidInput
 from kirana.features import EntityRows
 from kirana.inferflow import InferResult
 from kirana.interactions import Interactions
 from kirana.schema import Array, Feature
 from kirana.wire import messages_pb2 as pb
-from kirana.wire.blocks import from_block, stacked_nulls, to_block
+from kirana.wire.blocks import fill_block, from_block, stacked_nulls, to_block
 
 CONTENT_TYPE = b"application/x-protobuf"
 
@@ -154,20 +156,20 @@ _REQUESTS: dict[type[msgspec.Struct], tuple[type[Message], Callable[[Any], msgsp
 """The routes that take them: what has no body here has none in JSON either."""
 
 
-def features_reply(
-    named: Sequence[tuple[str, Feature]], dtypes: Sequence[str], rows: EntityRows, revision: int
-) -> bytes:
+def features_reply(selected: Selection, rows: EntityRows, revision: int) -> bytes:
     """Encode a read; what `rows` has as a matrix, and not as columns, is one block of it."""
-    status = {group: codes.tobytes() for group, codes in rows.status.items()}
-    reply = pb.FeaturesReply(
-        features=[name for name, _ in named], dtypes=dtypes, status=status, revision=revision
-    )
+    reply = pb.FeaturesReply()
+    # names, again and again the same, are parsed faster than they are set one by one
+    reply.MergeFromString(_head(selected.asked, selected.dtypes))
+    reply.revision = revision
+    for group, codes in rows.status.items():
+        reply.status[group] = codes.tobytes()
     if not rows.columns:
-        names = list(dict.fromkeys(name for name, _ in named))
-        reply.blocks.append(
-            pb.FeatureBlock(features=names, block=to_block(rows.matrix, rows.matrix_nulls))
-        )
-    reply.blocks.extend(_feature_blocks(dict(named), rows.columns))
+        block = reply.blocks.add()
+        block.MergeFromString(_block_head(selected.names))
+        fill_block(block.block, rows.matrix, rows.matrix_nulls)
+    features = dict(zip(selected.asked, selected.features, strict=True)) if rows.columns else {}
+    reply.blocks.extend(_feature_blocks(features, rows.columns))
     for name, codes in rows.provenance.items():
         reply.provenance[name] = codes.astype(np.uint8).tobytes()
     for group, ages in rows.age_ms.items():
@@ -175,6 +177,16 @@ def features_reply(
     for group, tiers in rows.tier.items():
         reply.tier[group] = tiers.tobytes()
     return reply.SerializeToString()
+
+
+@lru_cache(maxsize=MAX_SELECTIONS)
+def _head(names: tuple[str, ...], dtypes: tuple[str, ...]) -> bytes:
+    return pb.FeaturesReply(features=names, dtypes=dtypes).SerializeToString()
+
+
+@lru_cache(maxsize=MAX_SELECTIONS)
+def _block_head(names: tuple[str, ...]) -> bytes:
+    return pb.FeatureBlock(features=names).SerializeToString()
 
 
 def _feature_blocks(

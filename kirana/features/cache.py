@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs.layout import row_bytes
 from kirana.features.frequency import FrequencySketch
 from kirana.schema import FeatureGroup
@@ -175,26 +176,22 @@ class _GroupRows:
         return len(self._index) * (self._size + SLOT_BYTES) + self._loose_bytes
 
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
-        count = len(keys)
-        slots = np.fromiter(map(self._index.get, keys, repeat(-1)), dtype=np.intp, count=count)
-        hit = self._loaded[slots] > oldest
-        if count and slots.min() >= 0 and hit.all() and not self._loose:
-            self._count(slots)
-            return CacheRead(np.arange(count), self._table[slots], {}, [])
-        hit &= slots >= 0
+        slots, table = self._take_fresh(keys, oldest)
+        self._age(len(table))
+        if len(table) == len(keys) and not self._loose:
+            return CacheRead(np.arange(len(keys)), table, {}, [])
+        hit = slots >= 0
         places = np.flatnonzero(hit)
-        found = slots[places]
-        self._count(found)
         values: dict[int, bytes | None] = {}
         if self._loose:
-            loose = [self._loose.get(slot) for slot in found.tolist()]
+            loose = [self._loose.get(slot) for slot in slots[places].tolist()]
             values = {
                 at: value
                 for at, value in zip(places.tolist(), loose, strict=True)
                 if value is not None
             }
             tabled = np.array([value is None for value in loose], dtype=np.bool_)
-            places, found = places[tabled], found[tabled]
+            places, table = places[tabled], table[tabled]
         missing = np.flatnonzero(~hit).tolist()
         if self._absent:
             until = self._absent.get
@@ -202,11 +199,24 @@ class _GroupRows:
             if absent:
                 values.update(dict.fromkeys(absent))
                 missing = [at for at in missing if at not in values]
-        return CacheRead(places, self._table[found], values, missing)
+        return CacheRead(places, table, values, missing)
 
-    def _count(self, slots: Places) -> None:
-        self._uses[slots] += 1
-        self._counted += len(slots)
+    def _take_fresh(self, keys: Sequence[str], oldest: float) -> tuple[Places, Table]:
+        """Return a slot a key, -1 where none is fresh, and the rows of the others; count them."""
+        if native.COMPILED:
+            wanted = keys if isinstance(keys, list) else list(keys)
+            return native.slots.take(
+                self._index, wanted, self._loaded, oldest, self._uses, self._table
+            )
+        slots = np.fromiter(map(self._index.get, keys, repeat(-1)), dtype=np.intp, count=len(keys))
+        fresh = (self._loaded[slots] > oldest) & (slots >= 0)
+        slots[~fresh] = -1
+        found = slots[fresh]
+        self._uses[found] += 1
+        return slots, self._table[found]
+
+    def _age(self, uses: int) -> None:
+        self._counted += uses
         if self._counted > _AGE_AFTER * self._capacity:
             self._counted = 0
             self._uses >>= 1

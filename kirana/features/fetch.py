@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece
 from kirana.errors import Unavailable
@@ -30,6 +31,8 @@ def key_prefix(group: str) -> str:
 def store_keys(group: str, keys: Sequence[str]) -> list[bytes]:
     """Return the keys of rows as stores have them."""
     prefix = key_prefix(group)
+    if native.COMPILED:
+        return native.keys.store_keys(prefix, keys if isinstance(keys, list) else list(keys))
     together = (prefix + f"\0{prefix}".join(keys)).encode()
     found = together.split(b"\0")
     if len(found) == len(keys):

@@ -86,10 +86,12 @@ class InferflowService:
         defaults: dict[str, int] = {}
         if rows:
             for stage in plan.stages:
-                await self._run_stage(stage, ids, matrix, defaults, rows, revision)
+                matrix = await self._run_stage(stage, ids, matrix, defaults, rows, revision)
         outputs = await self._score_models(plan, matrix, revision)
         scores = plan.score({**inputs, **outputs})
-        scores = np.broadcast_to(np.asarray(scores, dtype=np.float32), (rows,))
+        scores = np.asarray(scores, dtype=np.float32)
+        if scores.shape != (rows,):
+            scores = np.broadcast_to(scores, (rows,))
         texts = ids[plan.rows].texts
         if request.top_k is None:
             kept = matrix if request.keep_matrix else None
@@ -143,7 +145,8 @@ class InferflowService:
         defaults: dict[str, int],
         rows: int,
         revision: int,
-    ) -> None:
+    ) -> Floats:
+        """Read what a stage needs; return the matrix with its columns."""
         stays = rows <= 2 * INLINE_ROWS
         keys = [
             await bounded(stays, _distinct_keys, read.entity, [ids[name] for name in read.ids])
@@ -162,8 +165,13 @@ class InferflowService:
         answers = await self._features.read(queries, revision)
         for read, found, answer in zip(stage, keys, answers, strict=True):
             if read.matrix:
-                places = read.side_by_side
-                matrix[:, read.places if places is None else places] = found.spread(answer.matrix)
+                columns = found.spread(answer.matrix)
+                if columns.shape == matrix.shape:
+                    # it is all of the matrix
+                    matrix = columns
+                else:
+                    places = read.side_by_side
+                    matrix[:, read.places if places is None else places] = columns
             for name, feature in read.resolves:
                 ids[name] = _resolved_ids(answer, feature, found)
             for group, status in answer.status.items():
@@ -171,6 +179,7 @@ class InferflowService:
                 if bad:
                     full_name = f"{read.entity.name}.{group}"
                     defaults[full_name] = bad if found.per_row else rows
+        return matrix
 
     async def _score_models(self, plan: Plan, matrix: Floats, revision: int) -> dict[str, Floats]:
         if len(matrix) == 0:

@@ -6,6 +6,7 @@ features of the first are read next, and so on. Nothing here reads or computes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +32,10 @@ class EntityRead:
     ids: tuple[str, ...]
     matrix: tuple[str, ...]
     places: npt.NDArray[np.intp]
+    side_by_side: slice | None
+    """The places as a slice, where they are one run of columns."""
     resolves: tuple[tuple[str, str], ...]
     """Pairs of a resolved id and the `group.feature` that holds it."""
-
-    @property
-    def side_by_side(self) -> slice | None:
-        """Return the places as a slice where they are one run of columns."""
-        if len(self.places) and np.array_equal(
-            self.places, np.arange(self.places[0], self.places[0] + len(self.places))
-        ):
-            return slice(int(self.places[0]), int(self.places[-1]) + 1)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +252,19 @@ class _Compiler:
                 for resolved, source in self.inferflow.resolve.items()
                 if source.split(".")[0] == name
             )
-            read = EntityRead(entity, ids, tuple(names), np.array(places, dtype=np.intp), resolves)
+            read = EntityRead(
+                entity,
+                ids,
+                tuple(names),
+                np.array(places, dtype=np.intp),
+                _side_by_side(places),
+                resolves,
+            )
             stages.setdefault(stage, []).append(read)
         return tuple(tuple(stages[each]) for each in sorted(stages))
+
+
+def _side_by_side(places: Sequence[int]) -> slice | None:
+    if places and list(places) == list(range(places[0], places[-1] + 1)):
+        return slice(places[0], places[-1] + 1)
+    return None

@@ -16,6 +16,8 @@ from typing import Any, cast
 import hiredis
 from redis.exceptions import ResponseError
 
+from kirana import native
+
 BUFFER_BYTES = 256 << 10
 MAX_WAITING = 10_000
 _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
@@ -23,6 +25,8 @@ _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 def mget_command(keys: Sequence[bytes]) -> bytes:
     """Return `MGET` of keys of less than 1,024 bytes each."""
+    if native.COMPILED:
+        return native.keys.mget_command(keys if isinstance(keys, list) else list(keys))
     heads = map(_HEADS.__getitem__, map(len, keys))
     words = b"".join(chain.from_iterable(zip(heads, keys, strict=True)))
     return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, words)

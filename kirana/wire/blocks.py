@@ -17,13 +17,22 @@ BOOL = "bool"
 STRING = "string"
 MAX_ELEMENTS = 1 << 48
 
+_NAMES = {dtype: name for name, dtype in NUMERIC.items()}
+
 
 def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block:
-    """Return an array as a block; one of objects holds strings.
+    """Return an array as a block; see `fill_block`."""
+    block = Block()
+    fill_block(block, values, nulls)
+    return block
+
+
+def fill_block(block: Block, values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> None:
+    """Write an array into an empty block; one of objects holds strings.
 
     Raises `InvalidInput` for an array that is of none of the dtypes.
     """
-    block = Block(shape=values.shape)
+    block.shape.extend(values.shape)
     if values.dtype == object or values.dtype.kind == "U":
         strings = values.ravel().tolist()
         if set(map(type, strings)) - {str}:
@@ -36,13 +45,13 @@ def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block
         block.dtype = BOOL
         block.data = values.astype(np.uint8).tobytes()
     else:
-        if values.dtype.name not in NUMERIC:
+        name = _NAMES.get(values.dtype.newbyteorder("<"))
+        if name is None:
             raise InvalidInput(f"an array of {values.dtype} can't be sent")
-        block.dtype = values.dtype.name
+        block.dtype = name
         block.data = values.astype(NUMERIC[block.dtype], copy=False).tobytes()
     if nulls is not None:
         block.nulls = nulls.astype(np.uint8).tobytes()
-    return block
 
 
 def from_block(block: Block, *, field: str) -> Column:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from kirana.catalog.revisions import Revisions
-from kirana.catalog.snapshot import Catalog
 from kirana.codecs import STATUS_NAMES, key_texts
 from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
 from kirana.edge.http import HttpRequest, json_bytes
@@ -17,52 +16,46 @@ from kirana.edge.json_values import rows_of
 from kirana.edge.limits import Limits
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
 from kirana.edge.protobuf import delete_reply, features_reply, put_reply
+from kirana.edge.selection import Selection, Selections
 from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.loop import INLINE_CELLS, INLINE_ROWS, bounded
-from kirana.schema import Entity, Feature
+from kirana.schema import Entity
 
 
 class FeatureHandlers:
     def __init__(
-        self, features: FeatureSource, catalogs: Revisions[Catalog], limits: Limits
+        self, features: FeatureSource, selections: Revisions[Selections], limits: Limits
     ) -> None:
         self._features = features
-        self._catalogs = catalogs
+        self._selections = selections
         self._limits = limits
 
     async def get(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesGet)
-        catalog = await self._catalogs.at(request.revision)
-        entity = catalog.entity(message.entity, field="entity")
-        if not message.features:
-            raise InvalidInput("name at least one feature", field="features")
-        found = [
-            catalog.feature(f"{entity.name}.{name}", field=f"features[{at}]")[1]
-            for at, name in enumerate(message.features)
-        ]
-        keys = self._keys(entity, message.keys, cells=sum(feature.size for feature in found))
-        names = tuple(dict.fromkeys(message.features))
-        query = FeatureQuery(entity.name, keys, columns=names, provenance=message.provenance)
-        alike = all(each.dtype == "float32" and not each.shape for each in found)
-        if request.binary_reply and alike and not message.provenance:
-            # one block, and no column by itself
-            query = FeatureQuery(entity.name, keys, matrix=names, nulls=True)
+        selections = await self._selections.at(request.revision)
+        selected = selections.of(message.entity, message.features)
+        keys = self._keys(selected.entity, message.keys, cells=selected.width)
+        if request.binary_reply and selected.plain and not message.provenance:
+            query = FeatureQuery(message.entity, keys, matrix=selected.names, nulls=True)
+        else:
+            query = FeatureQuery(
+                message.entity, keys, columns=selected.names, provenance=message.provenance
+            )
         (rows,) = await self._features.read([query], request.revision)
-        cells = len(keys) * len(found)
+        cells = len(keys) * len(selected.asked)
         if request.binary_reply:
-            named = list(zip(message.features, found, strict=True))
-            dtypes = list(map(_dtype_text, found))
             stays = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
-            return await bounded(stays, features_reply, named, dtypes, rows, request.revision)
-        stays = cells <= INLINE_ROWS
-        return await bounded(stays, _reply, message, found, rows, request.revision)
+            return await bounded(stays, features_reply, selected, rows, request.revision)
+        return await bounded(
+            cells <= INLINE_ROWS, _reply, message, selected, rows, request.revision
+        )
 
     async def put(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesPut)
-        catalog = await self._catalogs.at(request.revision)
+        catalog = (await self._selections.at(request.revision)).catalog
         group = catalog.group(message.group, field="group")
         number = message.schema_version
         version = group.current if number is None else group.version(number)
@@ -82,7 +75,7 @@ class FeatureHandlers:
 
     async def delete(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesDelete)
-        catalog = await self._catalogs.at(request.revision)
+        catalog = (await self._selections.at(request.revision)).catalog
         group = catalog.group(message.group, field="group")
         keys = self._keys(group.entity, message.keys, cells=1)
         times = _event_times(message.event_time, len(keys))
@@ -110,14 +103,12 @@ class FeatureHandlers:
         return texts
 
 
-def _reply(
-    message: FeaturesGet, features: Sequence[Feature], rows: EntityRows, revision: int
-) -> bytes:
+def _reply(message: FeaturesGet, selected: Selection, rows: EntityRows, revision: int) -> bytes:
     count = len(next(iter(rows.status.values())))
     reply = {
-        "features": message.features,
-        "dtypes": [_dtype_text(feature) for feature in features],
-        "values": rows_of([rows.columns[name] for name in message.features], count),
+        "features": selected.asked,
+        "dtypes": selected.dtypes,
+        "values": rows_of([rows.columns[name] for name in selected.asked], count),
         "status": {
             group: [STATUS_NAMES[code] for code in codes.tolist()]
             for group, codes in rows.status.items()
@@ -145,11 +136,6 @@ def _without_place(error: InvalidInput, given: int | list[int] | None) -> Invali
     if error.field and error.field.startswith("event_time[") and not isinstance(given, list):
         error.field = "event_time"
     return error
-
-
-def _dtype_text(feature: Feature) -> str:
-    shape = ",".join(map(str, feature.shape))
-    return f"{feature.dtype}[{shape}]" if shape else feature.dtype
 
 
 def _event_times(given: int | list[int] | None, rows: int) -> npt.NDArray[np.uint64]:

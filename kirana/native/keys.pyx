@@ -1,0 +1,97 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Keys of a batch as bytes, and the command that asks Redis for them."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_SET_ITEM
+from cpython.ref cimport Py_INCREF
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy
+
+
+cdef extern from "Python.h":
+    list PyList_New(Py_ssize_t size)
+    bint PyUnicode_CheckExact(object text)
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    void* PyUnicode_DATA(object text)
+    const char* PyUnicode_AsUTF8AndSize(str text, Py_ssize_t* size) except NULL
+
+
+def store_keys(str prefix, list keys not None):
+    """Return `prefix` and each key, in UTF-8."""
+    cdef Py_ssize_t at, size, before
+    cdef Py_ssize_t count = len(keys)
+    cdef const char* head = PyUnicode_AsUTF8AndSize(prefix, &before)
+    cdef const char* text
+    cdef char* to
+    cdef list found = PyList_New(count)
+    for at in range(count):
+        text = PyUnicode_AsUTF8AndSize(<str?>keys[at], &size)
+        key = PyBytes_FromStringAndSize(NULL, before + size)
+        to = PyBytes_AS_STRING(key)
+        memcpy(to, head, before)
+        memcpy(to + before, text, size)
+        Py_INCREF(key)
+        PyList_SET_ITEM(found, at, key)
+    return found
+
+
+def mget_command(list keys not None):
+    """Return `MGET` of the keys."""
+    cdef Py_ssize_t at, size, used
+    cdef Py_ssize_t count = len(keys)
+    cdef Py_ssize_t room = 64
+    cdef char* to
+    cdef bytes key
+    for at in range(count):
+        # "$", a length of up to 20 digits, and twice the end of a line
+        room += PyBytes_GET_SIZE(<bytes?>keys[at]) + 25
+    command = PyBytes_FromStringAndSize(NULL, room)
+    to = PyBytes_AS_STRING(command)
+    used = snprintf(to, 64, b"*%zd\r\n$4\r\nMGET\r\n", count + 1)
+    for at in range(count):
+        key = <bytes>keys[at]
+        size = PyBytes_GET_SIZE(key)
+        used += write_length(to + used, size)
+        memcpy(to + used, PyBytes_AS_STRING(key), size)
+        used += size
+        to[used] = b"\r"
+        to[used + 1] = b"\n"
+        used += 2
+    return command[:used]
+
+
+def plain(list texts not None, Py_ssize_t longest):
+    """Whether all are `str` of 1 to `longest` ASCII characters, none of them NUL, `|` or `\\`."""
+    cdef Py_ssize_t at, size
+    cdef const char* text
+    for each in texts:
+        if not PyUnicode_CheckExact(each) or not PyUnicode_IS_COMPACT_ASCII(each):
+            return False
+        size = PyUnicode_GET_LENGTH(each)
+        if size < 1 or size > longest:
+            return False
+        text = <const char*>PyUnicode_DATA(each)
+        for at in range(size):
+            if text[at] == b"|" or text[at] == b"\\" or text[at] == 0:
+                return False
+    return True
+
+
+cdef inline Py_ssize_t write_length(char* to, Py_ssize_t size) noexcept:
+    """Write `$<size>` and the end of the line; return how much that is."""
+    cdef char digits[20]
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t at
+    while True:
+        digits[count] = <char>(48 + size % 10)
+        count += 1
+        size //= 10
+        if size == 0:
+            break
+    to[0] = b"$"
+    for at in range(count):
+        to[1 + at] = digits[count - 1 - at]
+    to[1 + count] = b"\r"
+    to[2 + count] = b"\n"
+    return count + 3

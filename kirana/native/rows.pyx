@@ -1,0 +1,234 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Plain packed rows, told apart and put together: one look at each header, one copy of each body.
+
+A row is plain if it is whole, of a schema version that is known and has no string, and carries
+no flag. All others are left to Python.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+import numpy as np
+
+cdef enum:
+    HEADER = 24
+
+cdef enum:
+    OK = 0
+    MISSING = 1
+    EXPIRED = 2
+
+
+cdef const char* NOTHING = b""
+
+
+cdef inline uint64_t word(const char* at) noexcept:
+    cdef uint64_t found
+    memcpy(&found, at, 8)
+    return found
+
+
+cdef class Plain:
+    """What `sort_rows` found: status and event time a row, the bodies by schema version.
+
+    `parts` are tuples of a version's number, the places of its rows (None where they are all
+    rows of the batch, in order), their bodies as a table, and whether any cell is null. `odd`
+    are the places of rows that are not plain.
+    """
+
+    cdef readonly object status
+    cdef readonly object event_time_ms
+    cdef readonly list parts
+    cdef readonly list odd
+
+
+def sort_rows(
+    values,
+    const uint64_t[::1] leading,
+    const uint32_t[::1] strides,
+    const uint32_t[::1] null_starts,
+    const uint32_t[::1] null_bytes,
+    uint64_t now_s,
+):
+    """Sort a list of values (None is missing), or a table with a row a value.
+
+    The arrays have an entry a schema version: the first 8 bytes of a plain row's header, the
+    size of its body (0 for versions with strings), and where the bitmap of nulls is in it.
+    """
+    cdef Py_ssize_t count = len(values)
+    cdef const char** rows = <const char**>malloc(max(count, 1) * sizeof(char*))
+    cdef Py_ssize_t* sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
+    cdef uint16_t* numbers = <uint16_t*>malloc(max(count, 1) * sizeof(uint16_t))
+    if rows == NULL or sizes == NULL or numbers == NULL:
+        free(rows)
+        free(sizes)
+        free(numbers)
+        raise MemoryError
+    try:
+        if isinstance(values, list):
+            point_to_list(values, count, rows, sizes)
+            return sort(
+                None, count, rows, sizes, numbers, leading, strides, null_starts, null_bytes, now_s
+            )
+        point_to_table(values, count, rows, sizes)
+        return sort(
+            values, count, rows, sizes, numbers, leading, strides, null_starts, null_bytes, now_s
+        )
+    finally:
+        free(rows)
+        free(sizes)
+        free(numbers)
+
+
+cdef void point_to_list(
+    list values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
+):
+    cdef Py_ssize_t at
+    for at in range(count):
+        value = values[at]
+        if value is None:
+            rows[at] = NULL
+            sizes[at] = 0
+        elif PyBytes_CheckExact(value):
+            rows[at] = PyBytes_AS_STRING(value)
+            sizes[at] = PyBytes_GET_SIZE(value)
+        else:
+            rows[at] = b""
+            sizes[at] = 0
+
+
+cdef int point_to_table(
+    const uint8_t[:, :] table, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
+) except -1:
+    cdef Py_ssize_t at
+    cdef const char* first
+    if count == 0:
+        return 0
+    if table.shape[1] > 1 and table.strides[1] != 1:
+        raise ValueError("the bytes of a row must lie side by side")
+    # of rows without bytes, none is looked at
+    first = NOTHING
+    if table.shape[1]:
+        first = <const char*>&table[0, 0]
+    for at in range(count):
+        rows[at] = first + at * table.strides[0]
+        sizes[at] = table.shape[1]
+    return 0
+
+
+cdef Plain sort(
+    table,
+    Py_ssize_t count,
+    const char** rows,
+    Py_ssize_t* sizes,
+    uint16_t* numbers,
+    const uint64_t[::1] leading,
+    const uint32_t[::1] strides,
+    const uint32_t[::1] null_starts,
+    const uint32_t[::1] null_bytes,
+    uint64_t now_s,
+):
+    cdef Py_ssize_t at
+    cdef Py_ssize_t versions = leading.shape[0]
+    cdef Py_ssize_t version
+    cdef uint32_t expiry, length
+    cdef uint64_t first
+    cdef Plain found = Plain.__new__(Plain)
+    found.status = np.empty(count, np.uint8)
+    found.event_time_ms = np.empty(count, np.uint64)
+    found.parts = []
+    found.odd = []
+    cdef uint8_t[::1] status = found.status
+    cdef uint64_t[::1] times = found.event_time_ms
+    cdef Py_ssize_t known = 0
+    # how many rows the versions have, and the last one that has any
+    counts = [0] * (versions + 1)
+    cdef uint16_t last = 0
+    cdef Py_ssize_t of_last = 0
+    for at in range(count):
+        numbers[at] = 0
+        times[at] = 0
+        status[at] = MISSING
+        if rows[at] == NULL:
+            continue
+        if sizes[at] < HEADER:
+            found.odd.append(at)
+            continue
+        first = word(rows[at])
+        version = (first >> 16) & 0xFFFF
+        memcpy(&expiry, rows[at] + 8, 4)
+        memcpy(&length, rows[at] + 12, 4)
+        if (
+            version < 1
+            or version > versions
+            or first != leading[version - 1]
+            or length != strides[version - 1]
+            or sizes[at] != HEADER + <Py_ssize_t>length
+            or length == 0
+        ):
+            found.odd.append(at)
+            continue
+        times[at] = word(rows[at] + 16)
+        if expiry != 0 and expiry <= now_s:
+            status[at] = EXPIRED
+            continue
+        status[at] = OK
+        numbers[at] = <uint16_t>version
+        if version != last:
+            if last:
+                counts[last] += of_last
+            last = <uint16_t>version
+            of_last = 0
+        of_last += 1
+    if last:
+        counts[last] += of_last
+    for version in range(1, versions + 1):
+        if counts[version]:
+            found.parts.append(
+                part(
+                    table, count, counts[version], rows, numbers, <uint16_t>version,
+                    strides[version - 1], null_starts[version - 1], null_bytes[version - 1],
+                )
+            )
+    return found
+
+
+cdef tuple part(
+    table,
+    Py_ssize_t count,
+    Py_ssize_t of_version,
+    const char** rows,
+    uint16_t* numbers,
+    uint16_t version,
+    Py_ssize_t stride,
+    Py_ssize_t null_start,
+    Py_ssize_t null_bytes,
+):
+    cdef Py_ssize_t at, each
+    cdef Py_ssize_t to = 0
+    cdef uint8_t nulls = 0
+    cdef const char* body
+    cdef uint8_t[:, ::1] bodies
+    cdef Py_ssize_t[::1] places
+    whole = of_version == count
+    copied = table is None or not whole
+    fixed = np.empty((of_version, stride), np.uint8) if copied else table[:, HEADER:]
+    found = None if whole else np.empty(of_version, np.intp)
+    if copied:
+        bodies = fixed
+    if not whole:
+        places = found
+    for at in range(count):
+        if numbers[at] != version:
+            continue
+        body = rows[at] + HEADER
+        for each in range(null_start, null_start + null_bytes):
+            nulls |= <uint8_t>body[each]
+        if copied:
+            memcpy(&bodies[to, 0], body, stride)
+        if not whole:
+            places[to] = at
+        to += 1
+    return version, found, fixed, nulls != 0
