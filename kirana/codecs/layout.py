@@ -7,8 +7,8 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kirana.codecs.rows import MatrixPlan
 from kirana.schema import NUMERIC, Feature, FeatureGroup, SchemaVersion
 
 HEADER = np.dtype(
@@ -60,11 +60,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """What features take in a matrix: how many columns each, and the defaults of all."""
+class Placement:
+    """Where the features of a `MatrixPlan` stand in rows of one layout.
 
-    sizes: tuple[int, ...]
-    defaults: npt.NDArray[np.float32]
+    `stored` are their names in it, "" for what it lacks; `runs` the copies of the numeric ones,
+    `width` columns in all; `block` is where they are one run of float32 that is all of the matrix.
+    """
+
+    stored: tuple[str, ...]
+    runs: tuple[Run, ...]
+    width: int
+    block: slice | None
 
 
 def _width(feature: Feature) -> int:
@@ -128,17 +134,19 @@ class Layout:
             }
         )
 
-    @cache  # noqa: B019 - a layout lives as long as its schema version
-    def columns(self, names: tuple[str, ...]) -> Columns:
-        """Return what `names` of this version take in a matrix."""
-        features = [self.version.feature(name) for name in names]
-        defaults = [np.ravel(feature.default_array()) for feature in features]
-        return Columns(
-            tuple(feature.size for feature in features),
-            np.concatenate(defaults).astype(np.float32),
-        )
+    def place(self, plan: MatrixPlan) -> Placement:
+        found: Placement | None = plan.placements.get(self)
+        if found is None:
+            stored = tuple(self.stored_name(plan.version, name) for name in plan.names)
+            runs = self.runs(stored, plan.sizes)
+            whole = len(runs) == 1 and runs[0].width == sum(plan.sizes)
+            block = slice(runs[0].start, runs[0].stop) if whole else None
+            if whole and runs[0].dtype != np.float32:
+                block = None
+            found = Placement(stored, runs, sum(run.width for run in runs), block)
+            plan.placements[self] = found
+        return found
 
-    @cache  # noqa: B019
     def runs(self, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
         """Plan the copies of numeric features into columns side by side; booleans are not here.
 
@@ -161,21 +169,10 @@ class Layout:
             column += size
         return tuple(runs)
 
-    @cache  # noqa: B019
-    def stored_names(self, reader: SchemaVersion, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return what this version calls features of a newer one: "" for what it lacks."""
-        if self.version is reader:
-            return names
-        return tuple(self._stored_name(reader.feature(name)) for name in names)
-
-    @cache  # noqa: B019
-    def block(self, reader: SchemaVersion, names: tuple[str, ...]) -> slice | None:
-        """Return where float32 features of a newer version stand side by side, in its order."""
-        sizes = layout_of(reader).columns(names).sizes
-        runs = self.runs(self.stored_names(reader, names), sizes)
-        if len(runs) != 1 or runs[0].width != sum(sizes) or runs[0].dtype != np.float32:
-            return None
-        return slice(runs[0].start, runs[0].stop)
+    @cache  # noqa: B019 - a layout lives as long as its schema version
+    def stored_name(self, reader: SchemaVersion, name: str) -> str:
+        """Return what this version calls a feature of a newer one, "" for what it lacks."""
+        return name if self.version is reader else self._stored_name(reader.feature(name))
 
     def _stored_name(self, feature: Feature) -> str:
         known = self.version.index

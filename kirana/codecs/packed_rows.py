@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana.codecs.layout import STRING, Layout, Run, layout_of
-from kirana.codecs.rows import Column, Provenance
+from kirana.codecs.layout import STRING, Layout
+from kirana.codecs.rows import Column, MatrixPlan, Provenance
 from kirana.schema import NUMERIC, Array, FeatureGroup
 
 
@@ -86,7 +86,7 @@ class PackedRows:
         values[...] = default
         nulls: npt.NDArray[np.bool_] | None = None
         for part in self.parts:
-            (stored,) = part.layout.stored_names(self.group.current, (name,))
+            stored = part.layout.stored_name(self.group.current, name)
             if not stored:
                 continue
             if feature.dtype == "string":
@@ -110,7 +110,7 @@ class PackedRows:
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
         codes = np.full(len(self.status), Provenance.NO_ROW, dtype=np.uint8)
         for part in self.parts:
-            (stored,) = part.layout.stored_names(self.group.current, (name,))
+            stored = part.layout.stored_name(self.group.current, name)
             if not stored:
                 codes[part.rows] = Provenance.NOT_IN_VERSION
                 continue
@@ -118,50 +118,41 @@ class PackedRows:
             codes[part.rows] = Provenance.STORED if nulls is None else nulls.astype(np.uint8)
         return codes
 
-    def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
-        columns = layout_of(self.group.current).columns(names)
-        runs = [self._runs(part, names, columns.sizes) for part in self.parts]
-        filled = sum(
-            len(part.fixed) * sum(run.width for run in each)
-            for part, each in zip(self.parts, runs, strict=True)
-        )
-        if filled < out.size:
-            out[...] = columns.defaults
-        for part, each in zip(self.parts, runs, strict=True):
-            for run in each:
+    def fill(self, out: npt.NDArray[np.float32], plan: MatrixPlan) -> None:
+        placed = [(part, part.layout.place(plan)) for part in self.parts]
+        if sum(len(part.fixed) * where.width for part, where in placed) < out.size:
+            out[...] = plan.defaults
+        for part, where in placed:
+            for run in where.runs:
                 cells = part.fixed[:, run.start : run.stop].view(run.dtype)
                 out[part.rows, run.column : run.column + run.width] = cells
             if part.layout.booleans or part.has_nulls:
-                self._fill_bits(out, part, names, columns.sizes)
+                self._fill_bits(out, part, plan, where.stored)
 
-    def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
-        if len(self.parts) != 1 or not isinstance(self.parts[0].rows, slice):
+    def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
+        if len(self.parts) != 1:
             return None
         part = self.parts[0]
-        block = part.layout.block(self.group.current, names)
-        if block is None or part.has_nulls:
+        block = part.layout.place(plan).block
+        if block is None or part.has_nulls or not isinstance(part.rows, slice):
             return None
         return part.fixed[:, block].view(np.float32)
-
-    def _runs(self, part: Part, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
-        return part.layout.runs(part.layout.stored_names(self.group.current, names), sizes)
 
     def _fill_bits(
         self,
         out: npt.NDArray[np.float32],
         part: Part,
-        names: tuple[str, ...],
-        sizes: Sequence[int],
+        plan: MatrixPlan,
+        stored_names: Sequence[str],
     ) -> None:
         rows = np.arange(len(self.status))[part.rows]
         column = 0
-        stored_names = part.layout.stored_names(self.group.current, names)
-        for name, stored, size in zip(names, stored_names, sizes, strict=True):
+        for name, stored, size in zip(plan.names, stored_names, plan.sizes, strict=True):
             if stored:
                 if stored in part.layout.booleans:
                     out[rows, column] = part.booleans(stored)
                 nulls = part.nulls(stored)
                 if nulls is not None:
-                    default = self.group.current.feature(name).default_array()
+                    default = plan.version.feature(name).default_array()
                     out[rows[nulls], column : column + size] = np.ravel(default)
             column += size

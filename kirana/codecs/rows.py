@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,25 @@ class Piece:
     values: Sequence[bytes | None] | npt.NDArray[np.uint8]
 
 
+class MatrixPlan:
+    """Features of a schema version that are wanted as float32, side by side.
+
+    Made once a query and not on every read: what codecs work out of it stays in `placements`, by
+    the layout of the rows that they met.
+    """
+
+    __slots__ = ("defaults", "names", "placements", "sizes", "version")
+
+    def __init__(self, version: SchemaVersion, names: tuple[str, ...]) -> None:
+        self.version = version
+        self.names = names
+        features = [version.feature(name) for name in names]
+        self.sizes = tuple(feature.size for feature in features)
+        defaults = [np.ravel(feature.default_array()) for feature in features]
+        self.defaults = np.concatenate(defaults).astype(np.float32)
+        self.placements: dict[Any, Any] = {}
+
+
 class Rows(Protocol):
     """A decoded batch. Rows that are not OK hold the defaults of the schema that is read."""
 
@@ -84,10 +103,10 @@ class Rows(Protocol):
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
         """Return a `Provenance` a row for one feature."""
 
-    def fill(self, out: npt.NDArray[np.float32], names: tuple[str, ...]) -> None:
+    def fill(self, out: npt.NDArray[np.float32], plan: MatrixPlan) -> None:
         """Write features side by side into `out` of shape (rows, sum of their sizes)."""
 
-    def view(self, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+    def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
         """Return what `fill` would write as a read-only view, where no cell has to be changed."""
 
 

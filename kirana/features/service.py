@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
-from kirana.codecs.rows import Provenance, Tier
+from kirana.codecs.rows import MatrixPlan, Provenance, Tier
 from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
@@ -34,39 +35,30 @@ TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class _GroupRead:
-    """What a query wants of one group, with the columns of its matrix that go there.
+    """What a query wants of one group, by the newest names of its features.
 
-    Features by their newest names; `asked` are the names of the columns in the query.
+    `places` are where the features of its matrix go in the query's, `positions` which ones of
+    the query they are; `asked` are the names of the columns in the query.
     """
 
     group: FeatureGroup
-    matrix: tuple[str, ...]
-    places: tuple[slice, ...]
-    positions: tuple[int, ...]
-    columns: tuple[str, ...]
-    asked: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Wanted:
-    matrix: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     places: list[slice] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+
+    @cached_property
+    def matrix(self) -> MatrixPlan | None:
+        return MatrixPlan(self.group.current, tuple(self.names)) if self.names else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     groups: tuple[_GroupRead, ...]
     width: int
-
-    @property
-    def one_block(self) -> bool:
-        """Whether the matrix comes from one group as it is stored, if all of its rows are there."""
-        return self.width > 0 and len(self.groups) == 1
 
 
 class Schemas:
@@ -90,32 +82,21 @@ class Schemas:
 
     def _make_plan(self, entity: str, matrix: Sequence[str], columns: Sequence[str]) -> _Plan:
         self.catalog.entity(entity)
-        found: dict[str, _Wanted] = {}
+        found: dict[str, _GroupRead] = {}
         width = 0
         for position, name in enumerate(matrix):
             group, feature = self.catalog.feature(f"{entity}.{name}")
-            wanted = found.setdefault(group.name, _Wanted())
-            wanted.matrix.append(feature.name)
+            wanted = found.setdefault(group.name, _GroupRead(group))
+            wanted.names.append(feature.name)
             wanted.places.append(slice(width, width + feature.size))
             wanted.positions.append(position)
             width += feature.size
         for name in columns:
             group, feature = self.catalog.feature(f"{entity}.{name}")
-            wanted = found.setdefault(group.name, _Wanted())
+            wanted = found.setdefault(group.name, _GroupRead(group))
             wanted.columns.append(feature.name)
             wanted.asked.append(name)
-        reads = tuple(
-            _GroupRead(
-                self.catalog.groups[name],
-                tuple(each.matrix),
-                tuple(each.places),
-                tuple(each.positions),
-                tuple(each.columns),
-                tuple(each.asked),
-            )
-            for name, each in found.items()
-        )
-        return _Plan(reads, width)
+        return _Plan(tuple(found.values()), width)
 
 
 class FeatureService:
@@ -148,7 +129,11 @@ class FeatureService:
 
     async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
         schemas = await self._schemas.at(revision)
-        return [await self._read(query, schemas.plan(query)) for query in queries]
+        plans = [schemas.plan(query) for query in queries]
+        if len(plans) == 1:
+            return [await self._read(queries[0], plans[0])]
+        # all at once: of a database over the network, one round trip
+        return [*await asyncio.gather(*map(self._read, queries, plans))]
 
     async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:
         keys = query.keys
@@ -200,7 +185,10 @@ class FeatureService:
         fetched: Sequence[Fetched],
     ) -> EntityRows:
         count = len(query.keys)
-        matrix = decoded[0].view(plan.groups[0].matrix) if plan.one_block else None
+        matrix = None
+        if len(plan.groups) == 1 and plan.groups[0].matrix is not None:
+            # as it is stored, if all of its rows are there
+            matrix = decoded[0].view(plan.groups[0].matrix)
         in_place = matrix is None
         if matrix is None:
             matrix = np.empty((count, plan.width), dtype=np.float32)
@@ -213,8 +201,8 @@ class FeatureService:
         for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
             short = read.group.short_name
             status[short] = rows.status
-            if read.matrix and in_place:
-                _fill(matrix, read, rows)
+            if read.matrix is not None and in_place:
+                _fill(matrix, read.matrix, read.places, rows)
             for name, asked in zip(read.columns, read.asked, strict=True):
                 columns[asked] = rows.column(name)
                 if query.provenance:
@@ -298,18 +286,17 @@ class FeatureService:
         await self._store.close()
 
 
-def _fill(matrix: Array, read: _GroupRead, rows: Rows) -> None:
+def _fill(matrix: Array, plan: MatrixPlan, places: Sequence[slice], rows: Rows) -> None:
     """Write a group's features to their places, in one go where they stand side by side."""
-    first, last = read.places[0], read.places[-1]
-    width = sum(place.stop - place.start for place in read.places)
+    first, last = places[0], places[-1]
+    width = sum(plan.sizes)
     if last.stop - first.start == width:
-        rows.fill(matrix[:, first.start : last.stop], read.matrix)
+        rows.fill(matrix[:, first.start : last.stop], plan)
         return
     block = np.empty((len(matrix), width), dtype=np.float32)
-    rows.fill(block, read.matrix)
+    rows.fill(block, plan)
     at = 0
-    for place in read.places:
-        size = place.stop - place.start
+    for place, size in zip(places, plan.sizes, strict=True):
         matrix[:, place] = block[:, at : at + size]
         at += size
 
@@ -321,7 +308,7 @@ def _matrix_nulls(
         return None
     nulls = np.zeros((len(query.keys), len(query.matrix)), dtype=np.bool_)
     for read, rows in zip(plan.groups, decoded, strict=True):
-        for name, position in zip(read.matrix, read.positions, strict=True):
+        for name, position in zip(read.names, read.positions, strict=True):
             nulls[:, position] = rows.provenance(name) == Provenance.NULL
     return nulls
 

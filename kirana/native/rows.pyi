@@ -1,6 +1,9 @@
 import numpy as np
 import numpy.typing as npt
 
+class Versions:
+    def __init__(self, versions: list[tuple[int, int, int, int]]) -> None: ...
+
 class Plain:
     status: npt.NDArray[np.uint8]
     event_time_ms: npt.NDArray[np.uint64]
@@ -8,10 +11,5 @@ class Plain:
     odd: list[int]
 
 def sort_rows(
-    values: list[bytes | None] | npt.NDArray[np.uint8],
-    leading: npt.NDArray[np.uint64],
-    strides: npt.NDArray[np.uint32],
-    null_starts: npt.NDArray[np.uint32],
-    null_bytes: npt.NDArray[np.uint32],
-    now_s: int,
+    values: list[bytes | None] | npt.NDArray[np.uint8], versions: Versions, now_s: int
 ) -> Plain: ...

@@ -44,38 +44,53 @@ cdef class Plain:
     cdef readonly list odd
 
 
-def sort_rows(
-    values,
-    const uint64_t[::1] leading,
-    const uint32_t[::1] strides,
-    const uint32_t[::1] null_starts,
-    const uint32_t[::1] null_bytes,
-    uint64_t now_s,
-):
-    """Sort a list of values (None is missing), or a table with a row a value.
+cdef class Versions:
+    """What tells a plain row of each schema version."""
 
-    The arrays have an entry a schema version: the first 8 bytes of a plain row's header, the
-    size of its body (0 for versions with strings), and where the bitmap of nulls is in it.
-    """
+    cdef Py_ssize_t count
+    cdef uint64_t* leading
+    cdef uint32_t* strides
+    cdef uint32_t* null_starts
+    cdef uint32_t* null_bytes
+
+    def __cinit__(self, list versions not None):
+        """Of each version: the first 8 bytes of a plain row's header, the size of its body (0
+        where it has strings), where the bitmap of nulls is in it, and the bitmap's size.
+        """
+        cdef Py_ssize_t at
+        self.count = len(versions)
+        self.leading = <uint64_t*>malloc(max(self.count, 1) * sizeof(uint64_t))
+        self.strides = <uint32_t*>malloc(max(self.count, 1) * 3 * sizeof(uint32_t))
+        if self.leading == NULL or self.strides == NULL:
+            raise MemoryError
+        self.null_starts = self.strides + self.count
+        self.null_bytes = self.null_starts + self.count
+        for at in range(self.count):
+            leading, stride, start, size = versions[at]
+            self.leading[at] = leading
+            self.strides[at] = stride
+            self.null_starts[at] = start
+            self.null_bytes[at] = size
+
+    def __dealloc__(self):
+        free(self.leading)
+        free(self.strides)
+
+
+def sort_rows(values, Versions versions not None, uint64_t now_s):
+    """Sort a list of values (None is missing), or a table with a row a value."""
     cdef Py_ssize_t count = len(values)
     cdef const char** rows = <const char**>malloc(max(count, 1) * sizeof(char*))
     cdef Py_ssize_t* sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
     cdef uint16_t* numbers = <uint16_t*>malloc(max(count, 1) * sizeof(uint16_t))
-    if rows == NULL or sizes == NULL or numbers == NULL:
-        free(rows)
-        free(sizes)
-        free(numbers)
-        raise MemoryError
     try:
+        if rows == NULL or sizes == NULL or numbers == NULL:
+            raise MemoryError
         if isinstance(values, list):
             point_to_list(values, count, rows, sizes)
-            return sort(
-                None, count, rows, sizes, numbers, leading, strides, null_starts, null_bytes, now_s
-            )
+            return sort(None, count, rows, sizes, numbers, versions, now_s)
         point_to_table(values, count, rows, sizes)
-        return sort(
-            values, count, rows, sizes, numbers, leading, strides, null_starts, null_bytes, now_s
-        )
+        return sort(values, count, rows, sizes, numbers, versions, now_s)
     finally:
         free(rows)
         free(sizes)
@@ -124,14 +139,11 @@ cdef Plain sort(
     const char** rows,
     Py_ssize_t* sizes,
     uint16_t* numbers,
-    const uint64_t[::1] leading,
-    const uint32_t[::1] strides,
-    const uint32_t[::1] null_starts,
-    const uint32_t[::1] null_bytes,
+    Versions known,
     uint64_t now_s,
 ):
     cdef Py_ssize_t at
-    cdef Py_ssize_t versions = leading.shape[0]
+    cdef Py_ssize_t versions = known.count
     cdef Py_ssize_t version
     cdef uint32_t expiry, length
     cdef uint64_t first
@@ -142,7 +154,6 @@ cdef Plain sort(
     found.odd = []
     cdef uint8_t[::1] status = found.status
     cdef uint64_t[::1] times = found.event_time_ms
-    cdef Py_ssize_t known = 0
     # how many rows the versions have, and the last one that has any
     counts = [0] * (versions + 1)
     cdef uint16_t last = 0
@@ -163,8 +174,8 @@ cdef Plain sort(
         if (
             version < 1
             or version > versions
-            or first != leading[version - 1]
-            or length != strides[version - 1]
+            or first != known.leading[version - 1]
+            or length != known.strides[version - 1]
             or sizes[at] != HEADER + <Py_ssize_t>length
             or length == 0
         ):
@@ -187,10 +198,7 @@ cdef Plain sort(
     for version in range(1, versions + 1):
         if counts[version]:
             found.parts.append(
-                part(
-                    table, count, counts[version], rows, numbers, <uint16_t>version,
-                    strides[version - 1], null_starts[version - 1], null_bytes[version - 1],
-                )
+                part(table, count, counts[version], rows, numbers, <uint16_t>version, known)
             )
     return found
 
@@ -202,10 +210,11 @@ cdef tuple part(
     const char** rows,
     uint16_t* numbers,
     uint16_t version,
-    Py_ssize_t stride,
-    Py_ssize_t null_start,
-    Py_ssize_t null_bytes,
+    Versions known,
 ):
+    cdef Py_ssize_t stride = known.strides[version - 1]
+    cdef Py_ssize_t null_start = known.null_starts[version - 1]
+    cdef Py_ssize_t null_bytes = known.null_bytes[version - 1]
     cdef Py_ssize_t at, each
     cdef Py_ssize_t to = 0
     cdef uint8_t nulls = 0

@@ -77,7 +77,7 @@ class RedisFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
             return []
-        return await self._guarded(lambda: self._read(keys), limit_s=self._limit_s)
+        return await self._guarded(lambda: self._read(keys))
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if self._clustered:
@@ -88,7 +88,8 @@ class RedisFeatureStore:
 
     async def _read_cluster(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Ask all nodes at once, each for its keys in one go."""
-        await self._client.initialize()
+        async with asyncio.timeout(self._limit_s):
+            await self._client.initialize()
         places: dict[str, list[int]] = defaultdict(list)
         slots = self._client.nodes_manager.slots_cache
         found: list[bytes | None] = [None] * len(keys)
@@ -121,14 +122,15 @@ class RedisFeatureStore:
         """Return the one lane to a server, by its name ("" for the only one)."""
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(maker())
+            lane = self._lanes[name] = Lane(maker(), self._limit_s)
         return lane
 
     async def _read_slowly(self, keys: Sequence[bytes]) -> list[bytes | None]:
         pipeline = self._client.pipeline()
         for key in keys:
             pipeline.get(key)
-        found: list[bytes | None] = await pipeline.execute()
+        async with asyncio.timeout(self._limit_s):
+            found: list[bytes | None] = await pipeline.execute()
         return found
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
@@ -173,13 +175,10 @@ class RedisFeatureStore:
             lambda: load_block(pool, block, forget, script, reader.name.encode())
         )
 
-    async def _guarded(
-        self, call: Callable[[], Awaitable[T]], *, limit_s: float | None = None
-    ) -> T:
+    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         self._breaker.check()
         try:
-            async with asyncio.timeout(limit_s):
-                found = await call()
+            found = await call()
         except (RedisError, RedisClusterException, OSError, LookupError, EOFError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, ResponseError) and not reason.startswith(_NOT_YET):

@@ -40,11 +40,13 @@ def get_commands(keys: Sequence[bytes]) -> bytes:
 class Lane:
     """One connection to one server, made when it is first asked for and again when it was lost.
 
-    `make` returns an unconnected connection of redis-py.
+    `make` returns an unconnected connection of redis-py; to find a server, and then to be answered
+    by it, may take `limit_s`.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], limit_s: float) -> None:
         self._make = make
+        self._limit_s = limit_s
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._closed = False
@@ -63,8 +65,9 @@ class Lane:
                 # it may have been closed for being idle: once more, over a new one
                 if self._closed:
                     raise
-        connection = await self._connected()
-        return await connection.ask(request, replies)
+        async with asyncio.timeout(self._limit_s):
+            connection = await self._connected()
+            return await connection.ask(request, replies)
 
     async def _connected(self) -> _Connection:
         if self._connection is not None and not self._connection.closed:
@@ -96,22 +99,30 @@ class Lane:
 
 
 class _Request:
-    __slots__ = ("answers", "done", "wanted")
+    __slots__ = ("answers", "asked_at", "done", "received", "wanted")
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int, asked_at: float, received: int) -> None:
+        """`received` is what the connection had received when this was asked, in bytes."""
         self.wanted = wanted
+        self.asked_at = asked_at
+        self.received = received
         self.answers: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """Answers come in the order of the requests: each is the oldest one's that waits."""
+    """Answers come in the order of the requests: each is the oldest one's that waits.
+
+    One timer looks for requests that are overdue: a timer a request would cost more than to ask.
+    """
 
     def __init__(self, made: Any) -> None:
         # redis-py has no name for this: after its handshake the socket is taken over
         self._writer, made._writer, made._reader = made._writer, None, None
         self._transport: Any = self._writer.transport
-        self._timeout_s: float | None = made.socket_timeout
+        self._timeout_s: float = made.socket_timeout
+        self._loop = asyncio.get_running_loop()
+        self._watch: asyncio.TimerHandle | None = None
         self._parser = hiredis.Reader()
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -127,23 +138,37 @@ class _Connection(asyncio.BufferedProtocol):
             # those who asked have gone, and nothing was heard since
             self.abort(ConnectionError("the server does not answer"))
             raise ConnectionError("the server does not answer")
-        waiting = _Request(replies)
+        waiting = _Request(replies, self._loop.time(), self._received)
         self._waiting.append(waiting)
-        before = self._received
         self._transport.write(request)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await waiting.done
-        except TimeoutError:
+        if self._watch is None:
+            self._look_after(waiting)
+        return await waiting.done
+
+    def _look_after(self, request: _Request) -> None:
+        self._watch = self._loop.call_at(request.asked_at + self._timeout_s, self._look)
+
+    def _look(self) -> None:
+        """Give up what is overdue, and the connection if nothing came since that was asked."""
+        self._watch = None
+        now = self._loop.time()
+        for request in self._waiting:
+            if request.asked_at + self._timeout_s > now:
+                self._look_after(request)
+                return
             reason = f"no answer in {self._timeout_s} s"
-            if self._received == before:
+            if not request.done.done():
+                request.done.set_exception(TimeoutError(reason))
+            if request.received == self._received:
                 # it says nothing to anybody: the others try once more, over a new connection
                 self.abort(ConnectionError(reason))
-            raise TimeoutError(reason) from None
+                return
 
     def abort(self, error: Exception) -> None:
         """Give all who wait the error, and close."""
         self.closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         waiting, self._waiting = self._waiting, deque()
         for request in waiting:
             if not request.done.done():

@@ -54,7 +54,7 @@ def assert_holds(rows: Rows, group: FeatureGroup, wanted: Sequence[Row]) -> None
     for feature in group.current.features:
         found = [listed(row[feature.name], feature.shape) for row in wanted]
         assert same(cells(rows, feature.name), found)
-    assert_fill_agrees(rows, [f for f in group.current.features if f.dtype != "string"])
+    assert_fill_agrees(rows, [f for f in group.current.features if f.dtype != "string"], group)
 
 
 # the format
@@ -247,4 +247,4 @@ def test_any_bytes_behind_a_header_give_a_status(
     rows = assert_neighbours_are_right(group, [first, value, third], 1)
     for feature in schema:
         assert len(cells(rows, feature.name)) == 3
-    assert_fill_agrees(rows, [feature for feature in schema if feature.dtype != "string"])
+    assert_fill_agrees(rows, [feature for feature in schema if feature.dtype != "string"], group)

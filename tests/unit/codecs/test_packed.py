@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kirana.codecs import CODECS, Column, Rows, Status
 from kirana.codecs.packed import MAX_BODY_BYTES
-from kirana.codecs.rows import Provenance
+from kirana.codecs.rows import MatrixPlan, Provenance
 from kirana.errors import TooLarge, Unknown
 from kirana.schema import DTYPES, NUMERIC, Array, Entity, Feature, FeatureGroup, Key, SchemaVersion
 from tests.unit.codecs.packed_reader import read_row
@@ -193,16 +193,16 @@ def test_fill_agrees_with_the_columns(
     values: list[bytes | None] = [*encode(group, rows)]
     for at in data.draw(st.sets(st.integers(0, len(values)), max_size=2)):
         values.insert(at, None)
-    assert_fill_agrees(PACKED.decode(values, group, NOW), wanted)
+    assert_fill_agrees(PACKED.decode(values, group, NOW), wanted, group)
 
 
-def assert_fill_agrees(rows: Rows, wanted: Sequence[Feature]) -> None:
+def assert_fill_agrees(rows: Rows, wanted: Sequence[Feature], group: FeatureGroup) -> None:
     count = len(rows.status)
     out = np.full((count, sum(feature.size for feature in wanted)), 12345.0, dtype=np.float32)
     blocks = [np.empty((count, 0), dtype=np.float32)]
     with np.errstate(over="ignore"):
         if wanted:
-            rows.fill(out, tuple(feature.name for feature in wanted))
+            rows.fill(out, MatrixPlan(group.current, tuple(each.name for each in wanted)))
         for each in wanted:
             block = rows.column(each.name).values.reshape(count, each.size)
             blocks.append(block.astype(np.float32))
@@ -214,7 +214,8 @@ def test_fill_writes_only_its_part_of_a_wider_matrix() -> None:
     row = {"clicks": 3, "vector": [1.0, 2.0, 3.0], "stock": None, "price": 2.5}
     decoded = PACKED.decode([*encode(group, [row]), None], group, NOW)
     matrix = np.full((2, 8), 99.0, dtype=np.float32)
-    decoded.fill(matrix[:, 1:7], ("price", "stock", "vector", "clicks"))
+    plan = MatrixPlan(group.current, ("price", "stock", "vector", "clicks"))
+    decoded.fill(matrix[:, 1:7], plan)
     assert matrix.tolist() == [
         [99.0, 2.5, 1.0, 1.0, 2.0, 3.0, 3.0, 99.0],
         [99.0, 0.0, 1.0, 0.5, 0.5, 0.5, -1.0, 99.0],
@@ -368,7 +369,7 @@ def test_a_row_of_an_older_version_has_defaults_for_what_it_lacks() -> None:
     lacks, stored, none = Provenance.NOT_IN_VERSION, Provenance.STORED, Provenance.NO_ROW
     assert rows.provenance("c").tolist() == [lacks, stored, lacks, none]
     assert rows.provenance("b").tolist() == [stored, stored, Provenance.NULL, none]
-    assert_fill_agrees(rows, [new[1], new[2], new[3]])
+    assert_fill_agrees(rows, [new[1], new[2], new[3]], group)
     with pytest.raises(Unknown):
         rows.column("a")
 
@@ -443,7 +444,7 @@ def test_a_batch_of_everything_gives_each_row_its_own(
             assert codes[at] == code
             assert found.nulls is None or found.nulls[at] == (code == Provenance.NULL)
             assert same(found.values[at : at + 1].tolist(), [wanted])
-    assert_fill_agrees(decoded, [f for f in group.current.features if f.dtype != "string"])
+    assert_fill_agrees(decoded, [f for f in group.current.features if f.dtype != "string"], group)
 
 
 @pytest.mark.parametrize("number", [0, 2, 255, 65535])
@@ -579,4 +580,4 @@ def test_any_bytes_give_a_status(schema: Sequence[Feature], data: st.DataObject)
     for feature in schema:
         assert len(cells(decoded, feature.name)) == len(values)
         assert len(decoded.provenance(feature.name)) == len(values)
-    assert_fill_agrees(decoded, [feature for feature in schema if feature.dtype != "string"])
+    assert_fill_agrees(decoded, [feature for feature in schema if feature.dtype != "string"], group)

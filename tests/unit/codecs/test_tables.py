@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.codecs import CODECS, Rows, Status
-from kirana.codecs.rows import Piece
+from kirana.codecs.rows import MatrixPlan, Piece
 from kirana.schema import Feature, FeatureGroup
 from tests.unit.codecs.test_packed import (
     KINDS,
@@ -76,15 +76,15 @@ def assert_same_rows(one: Rows, other: Rows, group: FeatureGroup) -> None:
         assert codes == other.provenance(feature.name).tolist()
     numeric = [each for each in group.current.features if each.dtype != "string"]
     if numeric:
-        names = tuple(each.name for each in numeric)
+        plan = MatrixPlan(group.current, tuple(each.name for each in numeric))
         width = sum(each.size for each in numeric)
         matrices = []
         for rows in (one, other):
             out = np.full((len(one.status), width), 12345.0, dtype=np.float32)
             with np.errstate(over="ignore"):
-                rows.fill(out, names)
+                rows.fill(out, plan)
             matrices.append(out)
-            view = rows.view(names)
+            view = rows.view(plan)
             if view is not None:
                 np.testing.assert_array_equal(view, out)
         np.testing.assert_array_equal(matrices[0], matrices[1])
