@@ -1,0 +1,3 @@
+from tests.unit.inmost_loops import inmost_loops
+
+__all__ = ["inmost_loops"]

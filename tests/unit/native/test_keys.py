@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirana import native
+from kirana.features.fetch import store_keys
+from kirana.native import keys
+from kirana.stores.redis_lane import mget_command
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=20)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), TEXTS)
+def test_keys_are_the_prefix_and_the_text_in_utf8(prefix: str, texts: list[str]) -> None:
+    assert keys.store_keys(prefix, texts) == [(prefix + each).encode() for each in texts]
+
+
+@given(TEXTS)
+def test_python_makes_the_same_keys(texts: list[str]) -> None:
+    compiled = store_keys("a.b", texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "COMPILED", False)
+        assert store_keys("a.b", texts) == compiled
+
+
+@given(st.lists(st.binary(min_size=1, max_size=1023), min_size=1, max_size=20))
+def test_python_makes_the_same_command(asked: list[bytes]) -> None:
+    compiled = mget_command(asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "COMPILED", False)
+        assert mget_command(asked) == compiled
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        keys.store_keys("f:", ["a", "\ud800"])
+    with pytest.raises(TypeError):
+        keys.store_keys("f:", ["a", None])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        keys.mget_command([b"a", "b"])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        keys.mget_command((b"a",))  # type: ignore[arg-type]
+
+
+def test_an_error_half_way_leaves_no_reference_behind() -> None:
+    text = "x" * 50
+    before = sys.getrefcount(text)
+    for _ in range(100):
+        with pytest.raises(TypeError):
+            keys.store_keys("f:", [text, None])  # type: ignore[list-item]
+    assert sys.getrefcount(text) == before
+
+
+@given(st.lists(st.text(max_size=6) | st.integers() | st.sampled_from(["a|b", "\\", "", "\0"])))
+def test_plain_is_short_ascii_that_needs_no_escape(texts: list[object]) -> None:
+    def is_plain(text: object) -> bool:
+        if not isinstance(text, str) or not 1 <= len(text) <= 5 or not text.isascii():
+            return False
+        return not set(text) & {"|", "\\", "\0"}
+
+    assert keys.plain(texts, 5) == all(map(is_plain, texts))

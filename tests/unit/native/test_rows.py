@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from kirana.native import rows
+
+STRIDE = 16
+NOW = 1_000
+
+
+def versions() -> rows.Versions:
+    """One version, whose first word says number 1; 16 bytes, the last of them the bitmap."""
+    return rows.Versions([(1 << 16 | 1, STRIDE, 15, 1)])
+
+
+def row(body: bytes, *, number: int = 1, expiry: int = 0, time: int = 7) -> bytes:
+    head = (number << 16 | 1).to_bytes(8, "little")
+    sizes = expiry.to_bytes(4, "little") + len(body).to_bytes(4, "little")
+    return head + sizes + time.to_bytes(8, "little") + body
+
+
+BODY = bytes(range(15)) + b"\0"
+
+
+def test_a_batch_of_one_version_is_all_of_its_part() -> None:
+    found = rows.sort_rows([row(BODY), row(b"\1" * 16)], versions(), NOW)
+    assert (found.status.tolist(), found.event_time_ms.tolist()) == ([0, 0], [7, 7])
+    ((number, places, fixed, has_nulls),) = found.parts
+    assert (number, places, has_nulls, found.odd) == (1, None, True, [])
+    assert fixed.tobytes() == BODY + b"\1" * 16
+
+
+def test_missing_and_expired_rows_are_in_no_part() -> None:
+    values = [None, row(BODY, expiry=NOW), row(BODY, expiry=NOW + 1), None]
+    found = rows.sort_rows(values, versions(), NOW)
+    assert found.status.tolist() == [1, 2, 0, 1]
+    assert found.event_time_ms.tolist() == [0, 7, 7, 0]
+    ((_, places, fixed, has_nulls),) = found.parts
+    assert places is not None
+    assert (places.tolist(), fixed.tobytes(), has_nulls) == ([2], BODY, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"short",
+        row(BODY)[:-1],
+        row(BODY) + b"x",
+        row(BODY[:-1]),
+        row(BODY, number=0),
+        row(BODY, number=2),
+        row(BODY, number=65_535),
+        b"\x02" + row(BODY)[1:],
+        row(BODY)[:1] + b"\x01" + row(BODY)[2:],
+        bytearray(row(BODY)),
+        "text",
+    ],
+    ids=str,
+)
+def test_what_is_not_plain_is_left_to_python(value: object) -> None:
+    found = rows.sort_rows([row(BODY), value], versions(), NOW)  # type: ignore[list-item]
+    assert found.odd == [1]
+    assert [part[1].tolist() for part in found.parts if part[1] is not None] == [[0]]
+
+
+def test_a_version_with_strings_has_no_plain_rows() -> None:
+    found = rows.sort_rows([row(b"")], rows.Versions([(1 << 16 | 1, 0, 0, 1)]), NOW)
+    assert found.odd == [0]
+
+
+def test_a_table_is_not_copied_where_all_of_it_is_wanted() -> None:
+    table = np.frombuffer(row(BODY) * 3, dtype=np.uint8).reshape(3, -1)
+    found = rows.sort_rows(table, versions(), NOW)
+    ((_, places, fixed, _),) = found.parts
+    assert places is None
+    assert np.shares_memory(fixed, table)
+    strided = np.frombuffer((row(BODY) + b"--") * 3, dtype=np.uint8).reshape(3, -1)[:, :-2]
+    assert rows.sort_rows(strided, versions(), NOW).status.tolist() == [0, 0, 0]
+
+
+def test_tables_of_other_shapes_are_told() -> None:
+    assert rows.sort_rows(np.zeros((0, 40), np.uint8), versions(), NOW).odd == []
+    assert rows.sort_rows(np.zeros((2, 0), np.uint8), versions(), NOW).odd == [0, 1]
+    with pytest.raises(ValueError, match="side by side"):
+        rows.sort_rows(np.zeros((40, 2), np.uint8).T, versions(), NOW)
+    with pytest.raises(ValueError, match="Buffer"):
+        rows.sort_rows(np.zeros((2, 40), np.uint16), versions(), NOW)  # type: ignore[arg-type]
+
+
+def test_no_reference_is_kept() -> None:
+    value = row(BODY)
+    before = sys.getrefcount(value)
+    for _ in range(100):
+        rows.sort_rows([value, None, value], versions(), NOW)
+    assert sys.getrefcount(value) == before
