@@ -11,15 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kirana import native
 from kirana.codecs.layout import row_bytes
 from kirana.features.frequency import FrequencySketch
+from kirana.features.slot_index import slot_index
 from kirana.schema import FeatureGroup
 
 Places = npt.NDArray[np.intp]
@@ -147,8 +146,8 @@ class _GroupRows:
         self._max_bytes = max_bytes
         self._max_absent = max_bytes // ABSENT_SHARE // SLOT_BYTES
         self._capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
-        self._index: dict[str, int] = {}
-        self._keys: list[str] = []
+        self._index = slot_index()
+        self._opened = 0
         self._free: list[int] = []
         # memory that nobody has touched yet costs nothing
         self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
@@ -176,7 +175,8 @@ class _GroupRows:
         return len(self._index) * (self._size + SLOT_BYTES) + self._loose_bytes
 
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
-        slots, table = self._take_fresh(keys, oldest)
+        wanted = keys if isinstance(keys, list) else list(keys)
+        slots, table = self._index.take(wanted, self._loaded, oldest, self._uses, self._table)
         self._age(len(table))
         if len(table) == len(keys) and not self._loose:
             return CacheRead(np.arange(len(keys)), table, {}, [])
@@ -201,20 +201,6 @@ class _GroupRows:
                 missing = [at for at in missing if at not in values]
         return CacheRead(places, table, values, missing)
 
-    def _take_fresh(self, keys: Sequence[str], oldest: float) -> tuple[Places, Table]:
-        """Return a slot a key, -1 where none is fresh, and the rows of the others; count them."""
-        if native.COMPILED:
-            wanted = keys if isinstance(keys, list) else list(keys)
-            return native.slots.take(
-                self._index, wanted, self._loaded, oldest, self._uses, self._table
-            )
-        slots = np.fromiter(map(self._index.get, keys, repeat(-1)), dtype=np.intp, count=len(keys))
-        fresh = (self._loaded[slots] > oldest) & (slots >= 0)
-        slots[~fresh] = -1
-        found = slots[fresh]
-        self._uses[found] += 1
-        return slots, self._table[found]
-
     def _age(self, uses: int) -> None:
         self._counted += uses
         if self._counted > _AGE_AFTER * self._capacity:
@@ -234,8 +220,8 @@ class _GroupRows:
     def forget(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._absent.pop(key, None)
-            slot = self._index.pop(key, None)
-            if slot is not None:
+            slot = self._index.pop(key)
+            if slot >= 0:
                 self._free.append(slot)
                 self._drop_loose(slot)
 
@@ -282,7 +268,7 @@ class _GroupRows:
         for slot in sorted(self._loose, key=self._uses.__getitem__):
             over -= len(self._loose[slot]) + self._size + SLOT_BYTES
             self._drop_loose(slot)
-            del self._index[self._keys[slot]]
+            self._index.pop(self._key_of(slot))
             self._free.append(slot)
             counts.evicted += 1
             if over <= 0:
@@ -304,7 +290,7 @@ class _GroupRows:
                 self._absent.pop(key, None)
             own = self._index.get(key)
             size = len(values[at])
-            if own is not None:
+            if own >= 0:
                 slots[at] = own
                 continue
             room -= self._size + SLOT_BYTES + (size if size != self._size else 0)
@@ -312,21 +298,24 @@ class _GroupRows:
                 waiting.append(at)
             elif self._free:
                 slots[at] = self._take(key, self._free.pop())
-            elif len(self._keys) < self._capacity:
-                self._keys.append(key)
-                slots[at] = self._index[key] = len(self._keys) - 1
-                self._uses[slots[at]] = 0
+            elif self._opened < self._capacity:
+                self._opened += 1
+                slots[at] = self._take(key, self._opened - 1)
             else:
                 waiting.append(at)
-        if waiting and self._keys:
+        if waiting and self._opened:
             self._replace(keys, np.array(waiting), slots, frequency, counts)
         return slots
 
     def _take(self, key: str, slot: int) -> int:
-        self._keys[slot] = key
-        self._index[key] = slot
+        self._index.put(key, slot)
         self._uses[slot] = 0
         return slot
+
+    def _key_of(self, slot: int) -> str:
+        key = self._index.key_of(slot)
+        assert key is not None
+        return key
 
     def _replace(
         self,
@@ -337,25 +326,25 @@ class _GroupRows:
         counts: CacheCounts,
     ) -> None:
         """Give each that waits the least used of some slots, if it is used less than itself."""
-        sampled = self._random.integers(0, len(self._keys), size=(len(waiting), _SAMPLED))
+        sampled = self._random.integers(0, self._opened, size=(len(waiting), _SAMPLED))
         least = sampled[np.arange(len(waiting)), self._uses[sampled].argmin(axis=1)]
         better = frequency[waiting] > self._uses[least]
         # nobody's, or what this batch has just filled, is nobody's to give
         taken = set(slots.tolist())
         for at, slot, wins in zip(waiting.tolist(), least.tolist(), better.tolist(), strict=True):
-            old = self._keys[slot]
-            if not wins or slot in taken or self._index.get(old) != slot:
+            old = self._index.key_of(slot)
+            if not wins or slot in taken or old is None:
                 counts.refused += 1
                 continue
             taken.add(slot)
-            del self._index[old]
+            self._index.pop(old)
             self._drop_loose(slot)
             slots[at] = self._take(keys[at], slot)
             counts.evicted += 1
 
     def shrink(self, max_bytes: int, counts: CacheCounts) -> None:
         """Keep the most used rows that fit into fewer bytes."""
-        slots = np.fromiter(self._index.values(), dtype=np.intp, count=len(self._index))
+        slots = np.array(self._index.slots(), dtype=np.intp)
         capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
         kept = slots[np.argsort(self._uses[slots], kind="stable")[::-1][:capacity]]
         self._max_bytes, self._capacity = max_bytes, capacity
@@ -368,9 +357,10 @@ class _GroupRows:
         self._table = table
         self._loaded = _moved(self._loaded, kept, capacity)
         self._uses = _moved(self._uses, kept, capacity)
-        self._keys = [self._keys[slot] for slot in kept.tolist()]
-        self._index = {key: at for at, key in enumerate(self._keys)}
-        self._free = []
+        index = slot_index()
+        for at, slot in enumerate(kept.tolist()):
+            index.put(self._key_of(slot), at)
+        self._index, self._opened, self._free = index, len(kept), []
         loose = {
             at: self._loose[slot] for at, slot in enumerate(kept.tolist()) if slot in self._loose
         }
@@ -378,7 +368,7 @@ class _GroupRows:
         for at, value in loose.items():
             if self._used + len(value) > max_bytes:
                 self._free.append(at)
-                del self._index[self._keys[at]]
+                self._index.pop(self._key_of(at))
                 continue
             self._loose[at] = value
             self._loose_bytes += len(value)

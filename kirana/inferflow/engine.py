@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_text, id_texts, join_ids
@@ -222,7 +223,7 @@ def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
     checked = len(ids) == 1 and not ids[0].as_stored and texts is ids[0].texts
     if not checked and max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
         texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
-    if len(set(texts)) == len(texts):
+    if (native.COMPILED and native.keys.distinct(texts)) or len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
     places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
     index = np.fromiter(map(places.__getitem__, texts), dtype=np.intp, count=len(texts))

@@ -4,11 +4,14 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint64_t
 from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 
 cdef extern from "Python.h":
+    Py_ssize_t PyObject_Hash(object of) except? -1
     list PyList_New(Py_ssize_t size)
     bint PyUnicode_CheckExact(object text)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
@@ -75,6 +78,33 @@ def plain(list texts not None, Py_ssize_t longest):
         for at in range(size):
             if text[at] == b"|" or text[at] == b"\\" or text[at] == 0:
                 return False
+    return True
+
+
+def distinct(list texts not None):
+    """Whether it is sure that no two texts are the same; two of one hash may be."""
+    cdef Py_ssize_t count = len(texts)
+    cdef Py_ssize_t mask = 63
+    cdef Py_ssize_t at
+    cdef uint64_t hashed
+    cdef uint64_t* seen
+    while mask < 2 * count:
+        mask = 2 * mask + 1
+    seen = <uint64_t*>calloc(mask + 1, sizeof(uint64_t))
+    if seen == NULL:
+        raise MemoryError
+    try:
+        for text in texts:
+            # 0 is for what is free
+            hashed = <uint64_t>PyObject_Hash(text) | 1
+            at = (hashed >> 1) & mask
+            while seen[at]:
+                if seen[at] == hashed:
+                    return False
+                at = (at + 1) & mask
+            seen[at] = hashed
+    finally:
+        free(seen)
     return True
 
 

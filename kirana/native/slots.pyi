@@ -1,11 +1,18 @@
 import numpy as np
 import numpy.typing as npt
 
-def take(
-    index: dict[str, int],
-    keys: list[str],
-    loaded: npt.NDArray[np.float64],
-    oldest: float,
-    uses: npt.NDArray[np.uint32],
-    table: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]: ...
+class SlotIndex:
+    def __len__(self) -> int: ...
+    def get(self, key: str) -> int: ...
+    def key_of(self, slot: int) -> str | None: ...
+    def put(self, key: str, slot: int) -> None: ...
+    def pop(self, key: str) -> int: ...
+    def slots(self) -> list[int]: ...
+    def take(
+        self,
+        keys: list[str],
+        loaded: npt.NDArray[np.float64],
+        oldest: float,
+        uses: npt.NDArray[np.uint32],
+        table: npt.NDArray[np.uint8],
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]: ...

@@ -1,49 +1,212 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Rows of the cache by their keys: found, found fresh, counted and copied in one pass."""
+"""An index of the cache's slots by key, which looks up a batch with the memory ahead of it.
 
-from cpython.long cimport PyLong_AsSsize_t
+A batch of keys misses the CPU's caches at every step: the index, the slot's times, the key, the
+row. So each step is taken for all keys before the next one, and fetches what that will need.
+"""
+
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
 
 import numpy as np
 
 
 cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(dict of, object key) except? NULL
+    Py_ssize_t PyObject_Hash(object of) except? -1
+    # by pointers: a reference to what is in a list would touch it before it was fetched
+    PyObject* PyList_GET_ITEM(list of, Py_ssize_t at)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* text)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
+    void* PyUnicode_DATA(PyObject* text)
 
-
-def take(
-    dict index not None,
-    list keys not None,
-    const double[::1] loaded,
-    double oldest,
-    uint32_t[::1] uses,
-    const uint8_t[:, ::1] table,
-):
-    """Return for each key its slot, -1 where it has none or its row is stale, and the rows
-    that were found side by side, as a table of their own.
+cdef extern from *:
     """
-    cdef Py_ssize_t count = len(keys)
-    cdef Py_ssize_t size = table.shape[1]
-    cdef Py_ssize_t at, slot
-    cdef Py_ssize_t hits = 0
-    cdef PyObject* value
-    slots = np.empty(count, np.intp)
-    rows = np.empty((count, size), np.uint8)
-    cdef Py_ssize_t[::1] slot_of = slots
-    cdef uint8_t[:, ::1] found = rows
-    for at in range(count):
-        slot_of[at] = -1
-        value = PyDict_GetItemWithError(index, keys[at])
-        if value == NULL:
-            continue
-        slot = PyLong_AsSsize_t(<object>value)
-        if loaded[slot] <= oldest:
-            continue
-        slot_of[at] = slot
-        uses[slot] += 1
-        if size:
-            memcpy(&found[hits, 0], &table[slot, 0], size)
-        hits += 1
-    return slots, rows if hits == count else rows[:hits]
+    #define kirana_prefetch(at) __builtin_prefetch(at)
+    """
+    void prefetch "kirana_prefetch" (const void* at) noexcept
+
+cdef enum:
+    SMALLEST = 64
+
+
+cdef struct Entry:
+    # of the key, and what is left of it is where the search begins; `slot` is one more than the
+    # slot, 0 where nothing is
+    uint64_t hash
+    Py_ssize_t slot
+
+
+cdef inline bint same(PyObject* one, PyObject* other):
+    """Whether two `str` are equal."""
+    if one == other:
+        return True
+    if PyUnicode_IS_COMPACT_ASCII(one) and PyUnicode_IS_COMPACT_ASCII(other):
+        return PyUnicode_GET_LENGTH(one) == PyUnicode_GET_LENGTH(other) and not memcmp(
+            PyUnicode_DATA(one), PyUnicode_DATA(other), PyUnicode_GET_LENGTH(one)
+        )
+    return <str>one == <str>other
+
+
+cdef class SlotIndex:
+    """Where each key's row is. Keys have numbered slots; a slot has one key, or none."""
+
+    cdef Entry* entries
+    cdef Py_ssize_t mask
+    cdef Py_ssize_t count
+    cdef list keys
+
+    def __cinit__(self):
+        self.mask = SMALLEST - 1
+        self.entries = <Entry*>calloc(SMALLEST, sizeof(Entry))
+        if self.entries == NULL:
+            raise MemoryError
+        self.count = 0
+        self.keys = []
+
+    def __dealloc__(self):
+        free(self.entries)
+
+    def __len__(self):
+        return self.count
+
+    def get(self, str key not None):
+        """Return the slot of a key, -1 if it has none."""
+        return self.entries[self.find(key, PyObject_Hash(key))].slot - 1
+
+    def key_of(self, Py_ssize_t slot):
+        """Return the key that a slot has, None if it has none."""
+        return self.keys[slot] if slot < len(self.keys) else None
+
+    def put(self, str key not None, Py_ssize_t slot):
+        """Give a slot that no key has to a key that has none."""
+        cdef uint64_t hashed = PyObject_Hash(key)
+        if 2 * (self.count + 1) > self.mask:
+            self.grow()
+        while len(self.keys) <= slot:
+            self.keys.append(None)
+        cdef Py_ssize_t at = self.find(key, hashed)
+        if self.entries[at].slot or self.keys[slot] is not None:
+            raise ValueError("the key has a slot, or the slot a key")
+        self.entries[at].hash = hashed
+        self.entries[at].slot = slot + 1
+        self.keys[slot] = key
+        self.count += 1
+
+    def pop(self, str key not None):
+        """Take its slot from a key; return it, -1 if it had none."""
+        cdef Py_ssize_t at = self.find(key, PyObject_Hash(key))
+        cdef Py_ssize_t slot = self.entries[at].slot - 1
+        cdef Py_ssize_t after, home
+        if slot < 0:
+            return -1
+        self.keys[slot] = None
+        self.count -= 1
+        # those behind it close up, so that a search need not pass over what is gone
+        after = at
+        while True:
+            after = (after + 1) & self.mask
+            if not self.entries[after].slot:
+                break
+            home = self.entries[after].hash & self.mask
+            if ((after - home) & self.mask) >= ((after - at) & self.mask):
+                self.entries[at] = self.entries[after]
+                at = after
+        self.entries[at].slot = 0
+        return slot
+
+    def slots(self):
+        """Return the slots that have a key, in their order."""
+        return [slot for slot, key in enumerate(self.keys) if key is not None]
+
+    cdef Py_ssize_t find(self, str key, uint64_t hashed):
+        """Return where the key is, or would be."""
+        cdef Py_ssize_t at = hashed & self.mask
+        while self.entries[at].slot:
+            if self.entries[at].hash == hashed and same(
+                PyList_GET_ITEM(self.keys, self.entries[at].slot - 1), <PyObject*>key
+            ):
+                break
+            at = (at + 1) & self.mask
+        return at
+
+    cdef int grow(self) except -1:
+        cdef Py_ssize_t mask = 2 * self.mask + 1
+        cdef Py_ssize_t at, to
+        cdef Entry* entries = <Entry*>calloc(mask + 1, sizeof(Entry))
+        if entries == NULL:
+            raise MemoryError
+        for at in range(self.mask + 1):
+            if self.entries[at].slot:
+                to = self.entries[at].hash & mask
+                while entries[to].slot:
+                    to = (to + 1) & mask
+                entries[to] = self.entries[at]
+        free(self.entries)
+        self.entries, self.mask = entries, mask
+        return 0
+
+    def take(
+        self,
+        list keys not None,
+        const double[::1] loaded,
+        double oldest,
+        uint32_t[::1] uses,
+        const uint8_t[:, ::1] table,
+    ):
+        """Return for each key its slot, -1 where it has none or its row is stale, and the rows
+        that were found side by side, as a table of their own. Their uses are counted.
+        """
+        cdef Py_ssize_t count = len(keys)
+        cdef Py_ssize_t size = table.shape[1]
+        cdef Py_ssize_t at, slot, line
+        cdef Py_ssize_t hits = 0
+        slots = np.empty(count, np.intp)
+        rows = np.empty((count, size), np.uint8)
+        cdef Py_ssize_t[::1] slot_of = slots
+        cdef uint8_t[:, ::1] found = rows
+        cdef PyObject** of_slots
+        cdef uint64_t* hashes = <uint64_t*>malloc(max(count, 1) * sizeof(uint64_t))
+        if hashes == NULL:
+            raise MemoryError
+        try:
+            for at in range(count):
+                hashes[at] = PyObject_Hash(<str?>keys[at])
+                prefetch(&self.entries[hashes[at] & self.mask])
+            for at in range(count):
+                slot = self.by_hash(hashes[at])
+                slot_of[at] = slot
+                if slot >= 0:
+                    prefetch(&loaded[slot])
+                    prefetch(&uses[slot])
+                    prefetch(PyList_GET_ITEM(self.keys, slot))
+                    for line in range(0, size, 64):
+                        prefetch(&table[slot, line])
+            for at in range(count):
+                slot = slot_of[at]
+                if slot < 0:
+                    continue
+                if not same(PyList_GET_ITEM(self.keys, slot), PyList_GET_ITEM(keys, at)):
+                    # of another key with its hash
+                    slot = self.entries[self.find(<str>keys[at], hashes[at])].slot - 1
+                if slot < 0 or loaded[slot] <= oldest:
+                    slot_of[at] = -1
+                    continue
+                slot_of[at] = slot
+                uses[slot] += 1
+                if size:
+                    memcpy(&found[hits, 0], &table[slot, 0], size)
+                hits += 1
+        finally:
+            free(hashes)
+        return slots, rows if hits == count else rows[:hits]
+
+    cdef Py_ssize_t by_hash(self, uint64_t hashed) noexcept:
+        """Return the first slot with a hash, -1 if there is none."""
+        cdef Py_ssize_t at = hashed & self.mask
+        while self.entries[at].slot:
+            if self.entries[at].hash == hashed:
+                return self.entries[at].slot - 1
+            at = (at + 1) & self.mask
+        return -1

@@ -63,3 +63,8 @@ def test_plain_is_short_ascii_that_needs_no_escape(texts: list[object]) -> None:
         return not set(text) & {"|", "\\", "\0"}
 
     assert keys.plain(texts, 5) == all(map(is_plain, texts))
+
+
+@given(st.lists(st.text(max_size=2), max_size=200))
+def test_distinct_texts_are_told(texts: list[str]) -> None:
+    assert keys.distinct(texts) == (len(set(texts)) == len(texts))
