@@ -227,7 +227,9 @@ class _Validation:
             for number, alias in enumerate(each.aliases):
                 if alias in taken:
                     path = f"features[{at}].aliases[{number}]"
-                    self.refuse(document, f"'{alias}' is the name of another feature", path)
+                    again = alias == each.name or alias in each.aliases[:number]
+                    what = "stands here twice" if again else "is the name of another feature"
+                    self.refuse(document, f"'{alias}' {what}", path)
                 taken.add(alias)
 
     def _history(
@@ -255,9 +257,39 @@ class _Validation:
                             "dtype or shape needs another name",
                             f"features[{at}]",
                         )
+        self._check_renamed(history, features, document)
         if len(history) >= MAX_VERSIONS:
             self.refuse(document, f"'{group}' has used all {MAX_VERSIONS} schema versions")
         return [*history, SchemaVersion(group, len(history) + 1, features)]
+
+    def _check_renamed(
+        self, history: Sequence[SchemaVersion], features: tuple[Feature, ...], document: Document
+    ) -> None:
+        """Rows of the old name are still there: it is neither forgotten, nor given to another."""
+        refused: set[int] = set()
+        for version in history:
+            for renamed in (each for each in version.features if each.aliases):
+                for at, feature in enumerate(features):
+                    names = (feature.name, *feature.aliases)
+                    lost = [alias for alias in renamed.aliases if alias not in names]
+                    if renamed.name in names and lost and at not in refused:
+                        refused.add(at)
+                        self.refuse(
+                            document,
+                            f"'{feature.name}' was called '{lost[0]}' before schema version "
+                            f"{version.number}: keep that among its aliases, or its old rows are "
+                            "read as defaults",
+                            f"features[{at}].aliases",
+                        )
+                    taken = [alias for alias in renamed.aliases if alias in names]
+                    if renamed.name not in names and taken and at not in refused:
+                        refused.add(at)
+                        self.refuse(
+                            document,
+                            f"'{taken[0]}' was renamed to '{renamed.name}' in schema version "
+                            f"{version.number}: another feature needs another name",
+                            f"features[{at}].name",
+                        )
 
     def _check_generators(self, catalog: Catalog) -> None:
         for each, document in self.of(CandidateGeneratorObject):

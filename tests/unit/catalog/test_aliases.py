@@ -154,3 +154,45 @@ def test_a_checksum_that_can_not_be_is_refused(tmp_path: Path, options: str, rea
     ((path, message),) = refused(write(tmp_path / "shop", [A], options=options))
     assert path == "checksum"
     assert reason in message
+
+
+RENAMED = "{name: b, dtype: int32, aliases: [a]}"
+
+
+@pytest.mark.parametrize(
+    ("features", "path", "message"),
+    [
+        ([B], "features[0].aliases", "'b' was called 'a' before schema version 2"),
+        (
+            ["{name: c, dtype: int32, aliases: [b]}"],
+            "features[0].aliases",
+            "'c' was called 'a' before schema version 2",
+        ),
+        ([A, "{name: c, dtype: int32}"], "features[0].name", "another feature"),
+        ([A], "features[0].name", "'a' was renamed to 'b' in schema version 2"),
+        (
+            [B[:-1] + ", default: 1}", "{name: c, dtype: int32, aliases: [a]}"],
+            "features[0].aliases",
+            "'b' was called 'a'",
+        ),
+    ],
+    ids=["forgotten", "renamed again", "a new feature", "in its place", "given to another"],
+)
+def test_a_name_that_was_left_is_neither_forgotten_nor_used_again(
+    tmp_path: Path, features: list[str], path: str, message: str
+) -> None:
+    write(tmp_path / "shop", [A]).publish()
+    write(tmp_path / "shop", [RENAMED]).publish()
+    found = refused(write(tmp_path / "shop", features))
+    assert found[0][0] == path
+    assert message in found[0][1]
+
+
+def test_a_feature_can_get_its_old_name_back_or_be_removed(tmp_path: Path) -> None:
+    for features in (
+        [A],
+        [RENAMED],
+        ["{name: a, dtype: int32, aliases: [b]}"],
+        ["{name: x, dtype: int32}"],
+    ):
+        write(tmp_path / "shop", features).publish()
