@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana import native
+from kirana.codecs.checksum import crc32_rows
 from kirana.codecs.layout import (
     CHECKSUM,
     CHECKSUM_BYTES,
@@ -73,11 +74,15 @@ class Packed:
         columns: Mapping[str, Column],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> npt.NDArray[np.uint8] | None:
-        """None for strings, whose sizes differ, and for checksums, which are made row by row."""
-        if layout_of(version).strings or group.checksum:
+        """None for strings, whose sizes differ."""
+        if layout_of(version).strings:
             return None
         rows = self._fixed_parts(group, version, columns, event_time_ms)
-        return rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+        table = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+        if not group.checksum:
+            return table
+        sums = crc32_rows(table[:, HEADER_BYTES:]).astype("<u4")
+        return np.concatenate([table, sums.view(np.uint8).reshape(-1, CHECKSUM_BYTES)], axis=1)
 
     def _fixed_parts(
         self,

@@ -39,6 +39,20 @@ class RowBlock:
     def __len__(self) -> int:
         return len(self.values)
 
+    def take(self, rows: npt.NDArray[np.intp]) -> RowBlock:
+        """Return some of the rows, in the order in which they are named."""
+        lengths = np.diff(self.key_ends, prepend=0)[rows]
+        ends = np.cumsum(lengths)
+        # from where each byte of the keys comes: its place in its key, and where that starts
+        shift = np.repeat((self.key_ends[rows] - lengths) - (ends - lengths), lengths)
+        return RowBlock(
+            self.keys[shift + np.arange(len(shift))],
+            ends,
+            self.values[rows],
+            self.expiry_s[rows],
+            self.event_time_ms[rows],
+        )
+
     def key_list(self) -> list[bytes]:
         joined, ends = self.keys.tobytes(), self.key_ends.tolist()
         return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -28,7 +28,7 @@ from redis.exceptions import (
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
-from kirana.stores.redis_bulk import load_block
+from kirana.stores.redis_bulk import Way, load_block
 from kirana.stores.redis_lane import Lane, get_commands, mget_command, values_of
 from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT
 from kirana.stores.redis_url import client_of, shown_url
@@ -169,11 +169,20 @@ class RedisFeatureStore:
         forget = np.where(block.expiry_s == 0, 0, _with_grace(block.expiry_s, block.event_time_ms))
         if guarded:
             await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
-        script = _SHA.encode() if guarded else None
+        way = Way.GUARDED if guarded else Way.PLAIN
+        return await self._guarded(lambda: self._load(block, forget, way, reader.name))
+
+    async def _load(
+        self, block: RowBlock, forget_ms: npt.NDArray[np.int64], way: Way, codec: str
+    ) -> int:
         pool = self._client.connection_pool
-        return await self._guarded(
-            lambda: load_block(pool, block, forget, script, reader.name.encode())
-        )
+        connection = await pool.get_connection()
+        try:
+            return await load_block(
+                connection, block, forget_ms, way, _SHA.encode(), codec.encode()
+            )
+        finally:
+            await pool.release(connection)
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         self._breaker.check()

@@ -1,4 +1,4 @@
-"""Bulk writes to one Redis: commands for many rows are made as blocks of bytes, by numpy.
+"""Bulk writes to a Redis: commands for many rows are made as blocks of bytes, by numpy.
 
 Rows of one size whose keys are of one length have commands of one length: a table of bytes, of
 which only the columns of the key, of the value and of the time differ from row to row. So no
@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
@@ -33,62 +34,72 @@ _DIGITS = 13
 """Of a time in ms from 2001 to 2286; what is to be forgotten before that is forgotten at once."""
 
 _OK = b"+OK\r\n"
+_ONE = b":1\r\n"
+_ZERO = b":0\r\n"
+
+
+class Way(Enum):
+    """How rows are written; the guard leaves alone what is newer than they are."""
+
+    PLAIN = auto()
+    GUARDED = auto()
+    GUARDED_EACH = auto()
+    """A run of the guard for each row: the keys of one run must be of one slot of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Bytes to send; `rows` answers to them are `+OK`, or one is a number."""
+    """Bytes to send, of so many rows."""
 
     data: bytes
     rows: int
 
 
 async def load_block(
-    pool: Any, block: RowBlock, forget_ms: Times, script: bytes | None, codec: bytes
+    connection: Any, block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
 ) -> int:
     """Write all rows through one connection; return how many were not older than what was there.
 
-    `script` is the SHA-1 of the guard; without it, rows replace whatever is there. Raises
-    `RedisError` if the server refuses one, and leaves the rest unwritten.
+    `script` is the SHA-1 of the guard, which the server knows. Raises `RedisError` if the server
+    refuses one, and leaves the rest unwritten; the connection is closed then.
     """
-    connection = await pool.get_connection()
     waiting: deque[Request] = deque()
     written = 0
     try:
-        for request in _requests(block, forget_ms, script, codec):
+        for request in _requests(block, forget_ms, way, script, codec):
             await connection.send_packed_command(request.data)
             waiting.append(request)
             if len(waiting) >= UNDER_WAY:
-                written += await _answer(connection, waiting.popleft(), script is not None)
+                written += await _answer(connection, waiting.popleft(), way)
         while waiting:
-            written += await _answer(connection, waiting.popleft(), script is not None)
+            written += await _answer(connection, waiting.popleft(), way)
     except BaseException:
         # answers may still be on their way, to nobody
         await connection.disconnect()
         raise
-    finally:
-        await pool.release(connection)
     return written
 
 
-async def _answer(connection: Any, request: Request, counted: bool) -> int:
-    if counted:
+async def _answer(connection: Any, request: Request, way: Way) -> int:
+    """Return how many rows were written. redis-py would make an object of each answer."""
+    if way is Way.GUARDED:
         return int(await connection.read_response(timeout=ANSWER_S))
-    wanted = _OK * request.rows
+    size = len(_OK if way is Way.PLAIN else _ONE) * request.rows
     async with asyncio.timeout(ANSWER_S):
-        # redis-py would make an object of each
-        said: bytes = await connection._reader.readexactly(len(wanted))
-    if said != wanted:
-        refused = next(line for line in said.split(b"\r\n") if line != b"+OK")
+        said: bytes = await connection._reader.readexactly(size)
+    good = said.count(_OK) if way is Way.PLAIN else said.count(_ONE)
+    if good * len(_OK) != size and good * len(_ONE) + said.count(_ZERO) * len(_ZERO) != size:
+        lines = said.split(b"\r\n")
+        refused = next(line for line in lines if line not in (b"+OK", b":0", b":1"))
         raise ResponseError(refused[1:].decode(errors="replace"))
-    return request.rows
+    return good
 
 
 def _requests(
-    block: RowBlock, forget_ms: Times, script: bytes | None, codec: bytes
+    block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
 ) -> Iterator[Request]:
     lengths = np.diff(block.key_ends, prepend=0)
-    at_once = PLAIN_AT_ONCE if script is None else GUARDED_AT_ONCE
+    at_once = GUARDED_AT_ONCE if way is Way.GUARDED else PLAIN_AT_ONCE
     for length in np.unique(lengths).tolist():
         for ending in (True, False):
             alike = np.flatnonzero((lengths == length) & ((forget_ms != 0) == ending))
@@ -98,10 +109,13 @@ def _requests(
                 keys = block.keys[starts[:, None] + np.arange(length)]
                 values = block.values[rows]
                 times = _digits(forget_ms[rows]) if ending else None
-                if script is None:
-                    yield Request(_set_commands(keys, values, times), len(rows))
+                if way is Way.PLAIN:
+                    data = _set_commands(keys, values, times)
+                elif way is Way.GUARDED:
+                    data = _script_command(keys, values, times, script, codec)
                 else:
-                    yield Request(_script_command(keys, values, times, script, codec), len(rows))
+                    data = _script_commands(keys, values, times, script, codec)
+                yield Request(data, len(rows))
 
 
 def _set_commands(keys: Bytes, values: Bytes, times: Bytes | None) -> bytes:
@@ -116,19 +130,34 @@ def _script_command(
     keys: Bytes, values: Bytes, times: Bytes | None, script: bytes, codec: bytes
 ) -> bytes:
     count = len(keys)
-    number = b"%d" % count
-    head = b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + 3 * count)
-    for word in (script, number):
-        head += b"$%d\r\n%s\r\n" % (len(word), word)
-    arguments = [*_bulk(values), *(_bulk(times) if times is not None else [b"$1\r\n0\r\n"])]
     return b"".join(
         (
-            head,
+            _script_head(script, count),
             _side_by_side(_bulk(keys), count),
-            b"$%d\r\n%s\r\n" % (len(codec), codec),
-            _side_by_side(arguments, count),
+            _word(codec),
+            _side_by_side(_arguments(values, times), count),
         )
     )
+
+
+def _script_commands(
+    keys: Bytes, values: Bytes, times: Bytes | None, script: bytes, codec: bytes
+) -> bytes:
+    parts = [_script_head(script, 1), *_bulk(keys), _word(codec), *_arguments(values, times)]
+    return _side_by_side(parts, len(keys))
+
+
+def _script_head(script: bytes, rows: int) -> bytes:
+    head = b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + 3 * rows)
+    return head + _word(script) + _word(b"%d" % rows)
+
+
+def _word(text: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(text), text)
+
+
+def _arguments(values: Bytes, times: Bytes | None) -> list[bytes | Bytes]:
+    return [*_bulk(values), *(_bulk(times) if times is not None else [_word(b"0")])]
 
 
 def _bulk(column: Bytes) -> list[bytes | Bytes]:

@@ -6,7 +6,8 @@ GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
 
 # ARGV: the codec; then for each key its value, and when Redis may forget it (ms, 0 is never).
-# Orders are compared as 32-bit halves: a number of Lua has 53 bits.
+# Orders are compared as 32-bit halves: a number of Lua has 53 bits. What is no string under our
+# key is nobody's row: it is replaced, and does not fail the others.
 GUARDED_PUT = """
 local function order_of(codec, value)
   if codec == 'packed' then
@@ -22,9 +23,9 @@ end
 local codec, written = ARGV[1], 0
 for at, key in ipairs(KEYS) do
   local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
-  local old = redis.call('GET', key)
+  local old = redis.pcall('GET', key)
   local newer = true
-  if old then
+  if type(old) == 'string' then
     local high, low, dead = order_of(codec, value)
     local old_high, old_low, old_dead = order_of(codec, old)
     if high ~= old_high then newer = high > old_high

@@ -1,0 +1,33 @@
+"""Slots of a Redis Cluster, of many keys at once: CRC-16 of the key, or of the tag in it."""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+
+import numpy as np
+import numpy.typing as npt
+from redis.crc import key_slot
+
+from kirana.stores.base import RowBlock
+
+SLOTS = 16_384
+_EIGHT = np.uint16(8)
+
+_STEPS = np.array([crc_hqx(bytes([each]), 0) for each in range(256)], dtype=np.uint16)
+
+
+def slots_of(block: RowBlock) -> npt.NDArray[np.intp]:
+    """Return the slot of each row's key."""
+    if (block.keys == ord("{")).any():
+        return np.array([key_slot(key) for key in block.key_list()], dtype=np.intp)
+    slots = np.empty(len(block), dtype=np.intp)
+    lengths = np.diff(block.key_ends, prepend=0)
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        starts = block.key_ends[rows] - length
+        sums = np.zeros(len(rows), dtype=np.uint16)
+        for at in range(length):
+            byte = block.keys[starts + at]
+            sums = _STEPS[(sums >> _EIGHT) ^ byte] ^ (sums << _EIGHT)
+        slots[rows] = sums % SLOTS
+    return slots
