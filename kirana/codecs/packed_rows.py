@@ -13,7 +13,7 @@ from kirana.codecs.rows import Column, MatrixPlan, Provenance
 from kirana.schema import NUMERIC, Array, FeatureGroup
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """The rows of a batch that follow one schema version."""
 

@@ -56,7 +56,7 @@ class Column:
     nulls: npt.NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """Some rows of a batch: their places in it, and their values, or a table of packed rows.
 

@@ -47,7 +47,7 @@ class CacheCounts:
     evicted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CacheRead:
     """What the cache has of a batch of keys, by their places in it.
 

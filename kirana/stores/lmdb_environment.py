@@ -47,7 +47,9 @@ class Environment:
         self.folder = folder
         self.users = 1
         self._readers = 0
-        self._no_reader = threading.Condition()
+        self._waiting = 0
+        self._counting = threading.Lock()
+        self._no_reader = threading.Condition(self._counting)
         self._writing = threading.Lock()
         self._submitting = threading.Lock()
         self._closed = False
@@ -113,7 +115,7 @@ class Environment:
         return await asyncio.to_thread(self.read, work, database)
 
     def _read(self, work: Callable[[Any], T], database: Any) -> T:
-        with self._no_reader:
+        with self._counting:
             self._readers += 1
         try:
             with self._env.begin(db=database) as txn:
@@ -123,16 +125,18 @@ class Environment:
         except lmdb.Error as error:
             raise Unavailable(f"LMDB in {self.folder}: {error}") from error
         finally:
-            with self._no_reader:
+            with self._counting:
                 self._readers -= 1
-                if not self._readers:
+                if self._waiting and not self._readers:
                     self._no_reader.notify_all()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep readers out, once those that are in have left."""
         with self._no_reader:
+            self._waiting += 1
             self._no_reader.wait_for(lambda: not self._readers)
+            self._waiting -= 1
             yield
 
     async def write(self, work: Callable[[Any], T]) -> T:
