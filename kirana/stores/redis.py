@@ -15,14 +15,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from hiredis import ReplyError, pack_command
 from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoScriptError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from kirana.errors import ConfigurationError, Unavailable
@@ -39,8 +45,20 @@ MIN_GRACE_S = 60
 
 MIN_LIMIT_S = 1.0
 
-_NOT_YET = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+MAX_REDIRECTIONS = 5
+
+_NOT_YET = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK")
 """What a server says that can't answer anybody now."""
+
+_NOT_YET_ERRORS = (ClusterDownError, MasterDownError, TryAgainError, AskError)
+"""The same as redis-py raises it, without the word."""
+
+_ELSEWHERE = (RedisError, OSError, TimeoutError, LookupError)
+"""What says that slots have moved, or that a node is gone."""
+
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+
+_Command = tuple[Any, ...]
 
 _SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
 
@@ -91,19 +109,31 @@ class RedisFeatureStore:
         await self._client.initialize()
         places: dict[str, list[int]] = defaultdict(list)
         slots = self._client.nodes_manager.slots_cache
-        found: list[bytes | None] = [None] * len(keys)
         try:
             for at, key in enumerate(keys):
                 places[slots[key_slot(key)][0].name].append(at)
-            answers = await asyncio.gather(
-                *(self._ask_node(name, [keys[at] for at in each]) for name, each in places.items())
-            )
-        except (RedisError, OSError, TimeoutError, LookupError):
-            # slots have moved, or a node is gone: redis-py finds out where they are now
+        except LookupError:
             return await self._read_slowly(keys)
+        answers = await asyncio.gather(
+            *(self._ask_node(name, [keys[at] for at in each]) for name, each in places.items()),
+            return_exceptions=True,
+        )
+        found: list[bytes | None] = [None] * len(keys)
+        again: list[int] = []
         for each, values in zip(places.values(), answers, strict=True):
-            for at, value in zip(each, values, strict=True):
+            if isinstance(values, _ELSEWHERE):
+                again += each
+            elif isinstance(values, BaseException):
+                raise values
+            else:
+                for at, value in zip(each, values, strict=True):
+                    found[at] = value
+        if again:
+            values = await self._read_slowly([keys[at] for at in again])
+            for at, value in zip(again, values, strict=True):
                 found[at] = value
+            if not all(isinstance(each, ResponseError | list) for each in answers):
+                await self._close_lanes()
         return found
 
     async def _ask_node(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -114,7 +144,9 @@ class RedisFeatureStore:
         """Return what makes connections to a node of the cluster."""
         node = self._client.get_node(node_name=name)
         if node is None:
-            raise LookupError(f"{name} is no node of the cluster any more")
+            # one that has joined, and takes over its first slot
+            host, _, port = name.rpartition(":")
+            node = ClusterNode(host, int(port), **self._client.get_connection_kwargs())
         return partial(node.connection_class, **node.connection_kwargs)
 
     def _lane(self, name: str, maker: Callable[[], Callable[[], Any]]) -> Lane:
@@ -124,12 +156,86 @@ class RedisFeatureStore:
             lane = self._lanes[name] = Lane(maker())
         return lane
 
+    async def _close_lanes(self) -> None:
+        """Close those to nodes that have no slots any more."""
+        owners = {nodes[0].name for nodes in self._client.nodes_manager.slots_cache.values()}
+        for name in self._lanes.keys() - owners:
+            lane = self._lanes.get(name)
+            if lane is not None and not lane.busy:
+                del self._lanes[name]
+                await lane.close()
+
     async def _read_slowly(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Read what has moved, or whose node was away: redis-py finds out where it is now."""
+        return values_of(await self._run([("GET", key) for key in keys]))
+
+    async def _run(self, commands: Sequence[_Command]) -> list[Any]:
+        """Run commands of one key each, wherever it is now; errors are among the answers.
+
+        redis-py would send `ASKING` over one connection and the command over another, and knows
+        no node that has no slots yet.
+        """
+        await self._client.initialize()
+        answers: list[Any] = [None] * len(commands)
+        todo = list(range(len(commands)))
+        refreshed = False
+        for _ in range(MAX_REDIRECTIONS):
+            found = await self._run_once([commands[at] for at in todo])
+            asked: dict[str, list[int]] = defaultdict(list)
+            moved = False
+            again: list[int] = []
+            away: list[int] = []
+            for at, answer in zip(todo, found, strict=True):
+                answers[at] = answer
+                if isinstance(answer, MovedError):
+                    await self._client.nodes_manager.move_slot(answer)
+                    moved = True
+                    again.append(at)
+                elif isinstance(answer, RedisCluster.ERRORS_ALLOW_RETRY) and not refreshed:
+                    away.append(at)
+                elif isinstance(answer, AskError):
+                    asked[f"{answer.host}:{answer.port}"].append(at)
+            for name, places in asked.items():
+                there = await self._ask_importing(name, [commands[at] for at in places])
+                for at, answer in zip(places, there, strict=True):
+                    answers[at] = answer
+                    if isinstance(answer, ResponseError) and str(answer).startswith("MOVED"):
+                        again.append(at)
+            if away:
+                # another node may have taken over
+                await self._client.nodes_manager.initialize()
+                refreshed = True
+            if moved or away:
+                await self._close_lanes()
+            todo = [*again, *away]
+            if not todo:
+                break
+        return answers
+
+    async def _run_once(self, commands: Sequence[_Command]) -> list[Any]:
         pipeline = self._client.pipeline()
-        for key in keys:
-            pipeline.get(key)
-        found: list[bytes | None] = await pipeline.execute()
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            found: list[Any] = await pipeline.execute(
+                raise_on_error=False, allow_redirections=False
+            )
+        except AttributeError as error:
+            # redis-py closes what another caller is just opening
+            raise ConnectionError("the connection was closed meanwhile") from error
         return found
+
+    async def _ask_importing(self, name: str, commands: Sequence[_Command]) -> list[Any]:
+        """Ask a node for keys of a slot that is on its way to it."""
+        # it may not have the script
+        whole = (
+            ("EVAL", GUARDED_PUT, *rest) if word == "EVALSHA" else (word, first, *rest)
+            for word, first, *rest in commands
+        )
+        request = b"".join(_ASKING + pack_command(each) for each in whole)
+        lane = self._lane(name, lambda: self._maker_of(name))
+        answers = (await lane.ask(request, 2 * len(commands)))[1::2]
+        return [ResponseError(str(e)) if isinstance(e, ReplyError) else e for e in answers]
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         forget = _forget_ms(values, reader)
@@ -154,11 +260,13 @@ class RedisFeatureStore:
             arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
             return int(await self._client.evalsha(_SHA, len(keys), *keys, codec, *arguments))
         # keys of one script must be of one slot: a script a key, a pipeline a node
-        await self._client.initialize()
-        pipeline = self._client.pipeline()
-        for key, value, forget in rows:
-            pipeline.execute_command("EVALSHA", _SHA, 1, key, codec, value, forget)
-        return sum(map(int, await pipeline.execute()))
+        answers = await self._run(
+            [("EVALSHA", _SHA, 1, key, codec, value, forget) for key, value, forget in rows]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return sum(map(int, answers))
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         if self._clustered:
@@ -182,7 +290,7 @@ class RedisFeatureStore:
                 found = await call()
         except (RedisError, RedisClusterException, OSError, LookupError, EOFError) as error:
             reason = str(error) or type(error).__name__
-            if isinstance(error, ResponseError) and not reason.startswith(_NOT_YET):
+            if isinstance(error, ResponseError) and not _not_yet(error):
                 # it is there, and has a reason of its own: other calls may well succeed
                 self._breaker.succeeded()
                 raise Unavailable(f"{self._what} refuses: {reason}") from error
@@ -199,6 +307,10 @@ class RedisFeatureStore:
             await lane.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()
+
+
+def _not_yet(error: ResponseError) -> bool:
+    return isinstance(error, _NOT_YET_ERRORS) or str(error).startswith(_NOT_YET)
 
 
 def _forget_ms(values: Sequence[bytes], reader: ValueReader) -> list[int]:

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, cast
 
 import hiredis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 BUFFER_BYTES = 256 << 10
 MAX_WAITING = 10_000
@@ -44,6 +44,12 @@ class Lane:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._closed = False
+        self._callers = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._callers > 0
 
     async def ask(self, request: bytes, replies: int) -> list[Any]:
         """Send `request` and return so many answers.
@@ -51,16 +57,20 @@ class Lane:
         Raises `OSError` or `TimeoutError` if the server does not answer, `RedisError` if it
         refuses the connection. What it says of a request is an answer, be it an error.
         """
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            try:
-                return await connection.ask(request, replies)
-            except ConnectionError:
-                # it may have been closed for being idle: once more, over a new one
-                if self._closed:
-                    raise
-        connection = await self._connected()
-        return await connection.ask(request, replies)
+        self._callers += 1
+        try:
+            connection = self._connection
+            if connection is not None and not connection.closed:
+                try:
+                    return await connection.ask(request, replies)
+                except ConnectionError:
+                    # it may have been closed for being idle: once more, over a new one
+                    if self._closed:
+                        raise
+            connection = await self._connected()
+            return await connection.ask(request, replies)
+        finally:
+            self._callers -= 1
 
     async def _connected(self) -> _Connection:
         if self._connection is not None and not self._connection.closed:
@@ -181,12 +191,12 @@ class _Connection(asyncio.BufferedProtocol):
 def values_of(answers: Sequence[Any]) -> list[bytes | None]:
     """Return the values that were asked for, None for what is no string, as `MGET` does.
 
-    Raises `ResponseError` if an answer is an error.
+    Raises the `RedisError` that an answer is.
     """
     found = list(answers)
     for at, answer in enumerate(found):
-        if isinstance(answer, hiredis.ReplyError):
+        if isinstance(answer, Exception):
             if not str(answer).startswith("WRONGTYPE"):
-                raise ResponseError(str(answer))
+                raise answer if isinstance(answer, RedisError) else ResponseError(str(answer))
             found[at] = None
     return cast("list[bytes | None]", found)

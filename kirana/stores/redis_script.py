@@ -22,7 +22,9 @@ end
 local codec, written = ARGV[1], 0
 for at, key in ipairs(KEYS) do
   local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
-  local old = redis.call('GET', key)
+  local old = redis.pcall('GET', key)
+  -- a key of another type is no row, and is replaced
+  if type(old) == 'table' then old = false end
   local newer = true
   if old then
     local high, low, dead = order_of(codec, value)
