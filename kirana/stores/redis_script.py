@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
+
 GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
 
@@ -40,3 +42,5 @@ for at, key in ipairs(KEYS) do
 end
 return written
 """
+
+SCRIPT_SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()

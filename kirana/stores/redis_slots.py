@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from redis.crc import key_slot
 
+from kirana import native
 from kirana.stores.base import RowBlock
 
 SLOTS = 16_384
-_EIGHT = np.uint16(8)
 
+_EIGHT = np.uint16(8)
 _STEPS = np.array([crc_hqx(bytes([each]), 0) for each in range(256)], dtype=np.uint16)
 
 
-def slots_of(block: RowBlock) -> npt.NDArray[np.intp]:
+def key_slots(keys: Sequence[bytes]) -> list[int]:
+    """Return the slot of each key."""
+    if native.COMPILED:
+        return native.keys.slots(keys if isinstance(keys, list) else list(keys))
+    return list(map(key_slot, keys))
+
+
+def block_slots(block: RowBlock) -> npt.NDArray[np.intp]:
     """Return the slot of each row's key."""
     if (block.keys == ord("{")).any():
-        return np.array([key_slot(key) for key in block.key_list()], dtype=np.intp)
+        return np.array(key_slots(block.key_list()), dtype=np.intp)
     slots = np.empty(len(block), dtype=np.intp)
     lengths = np.diff(block.key_ends, prepend=0)
     for length in np.unique(lengths).tolist():

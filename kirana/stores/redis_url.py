@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -21,6 +21,10 @@ from redis.backoff import NoBackoff
 
 DEFAULT_PORT = 6379
 DEFAULT_TIMEOUT_S = 0.5
+MIN_LIMIT_S = 1.0
+
+# one more attempt, for a connection that the server has closed meanwhile
+_RETRY = Retry(NoBackoff(), 1)
 
 _NUMBERS = ("socket_timeout", "socket_connect_timeout", "max_connections")
 _TEXTS = (
@@ -29,11 +33,53 @@ _TEXTS = (
 )
 
 
-def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis], float]:
+def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
     """Return a client, those of the Sentinels that it asks, and seconds that an answer may take.
 
-    Raises `ValueError` for what is no URL of Redis.
+    Raises `ValueError` for what is no URL of a Redis.
     """
+    parts, hosts, options, timeout_s = _parsed(url)
+    path = _path(parts)
+    match parts.scheme:
+        case "redis" | "rediss":
+            if len(hosts) > 1:
+                raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
+            host, port = hosts[0]
+            tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
+            database = _database(path)
+            client = Redis(host=host, port=port, db=database, retry=_RETRY, **tls, **options)
+            return client, (), timeout_s
+        case "redis+sentinel":
+            if not path:
+                raise ValueError("the name of the master is missing: redis+sentinel://host/name")
+            sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+                hosts, sentinel_kwargs=_sentinel_options(options), **options
+            )
+            client = sentinel.master_for(path[0], db=_database(path[1:]), retry=_RETRY)
+            return client, sentinel.sentinels, timeout_s
+    raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
+
+
+def cluster_of(url: str) -> tuple[RedisCluster, float]:
+    """Return a client of a cluster, and seconds that an answer may take. Raises `ValueError`."""
+    parts, hosts, options, timeout_s = _parsed(url)
+    if _path(parts):
+        raise ValueError("a cluster has no numbered databases")
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    # of slots that nobody has, only the keys are unavailable
+    client = RedisCluster(startup_nodes=nodes, retry=_RETRY, require_full_coverage=False, **options)
+    return client, timeout_s
+
+
+def limit_of(timeout_s: float) -> float:
+    """Return the seconds that it may take to find a server and ask it."""
+    return max(4 * timeout_s, MIN_LIMIT_S)
+
+
+def _parsed(
+    url: str,
+) -> tuple[SplitResult, list[tuple[str, int]], dict[str, Any], float]:
+    """Return a URL's parts, its hosts, what its options are for redis-py, and the time limit."""
     parts = urlsplit(url)
     hosts = _hosts(parts.netloc.rpartition("@")[2])
     options: dict[str, Any] = {
@@ -45,32 +91,11 @@ def client_of(url: str) -> tuple[Redis | RedisCluster, Sequence[Redis], float]:
     timeout_s = float(options["socket_timeout"])
     if parts.scheme != "rediss" and any(name.startswith("ssl_") for name in options):
         raise ValueError("TLS is for rediss://")
-    path = [unquote(each) for each in parts.path.split("/") if each]
-    # one more attempt, for a connection that the server has closed meanwhile
-    retry = Retry(NoBackoff(), 1)
-    match parts.scheme:
-        case "redis" | "rediss":
-            if len(hosts) > 1:
-                raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
-            host, port = hosts[0]
-            tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
-            database = _database(path)
-            client = Redis(host=host, port=port, db=database, retry=retry, **tls, **options)
-            return client, (), timeout_s
-        case "redis+sentinel":
-            if not path:
-                raise ValueError("the name of the master is missing: redis+sentinel://host/name")
-            sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-                hosts, sentinel_kwargs=_sentinel_options(options), **options
-            )
-            client = sentinel.master_for(path[0], db=_database(path[1:]), retry=retry)
-            return client, sentinel.sentinels, timeout_s
-        case "redis+cluster":
-            if path:
-                raise ValueError("a cluster has no numbered databases")
-            nodes = [ClusterNode(host, port) for host, port in hosts]
-            return RedisCluster(startup_nodes=nodes, retry=retry, **options), (), timeout_s
-    raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
+    return parts, hosts, options, timeout_s
+
+
+def _path(parts: SplitResult) -> list[str]:
+    return [unquote(each) for each in parts.path.split("/") if each]
 
 
 def _hosts(text: str) -> list[tuple[str, int]]:

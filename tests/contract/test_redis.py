@@ -4,64 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
 
-from kirana.codecs import CODECS, Codec, Column
+from kirana.codecs import CODECS, Codec
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
-from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
-from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores import open_feature_store
 from kirana.stores.breaker import FAILURES, PAUSE_S, Breaker
-from kirana.stores.redis import MIN_GRACE_S
+from kirana.stores.redis_forget import MIN_GRACE_S
+from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until
 from tests.redis_servers import RedisServers
 from tests.support import open_shop, publish, write_shop
-
-NOW_MS = 1_900_000_000_000
-HOUR_MS = 3_600_000
-GROUP = FeatureGroup(
-    "product.g",
-    Entity("product", (Key("product_id"),)),
-    HOUR_MS,
-    "packed",
-    (SchemaVersion("product.g", 1, (Feature("title", "string"),)),),
-)
-
-
-def row(codec: Codec, text: str, event_time_ms: int = NOW_MS) -> bytes:
-    columns = {"title": Column(np.array([text], dtype=object))}
-    times = np.array([event_time_ms], dtype=np.uint64)
-    return codec.encode(GROUP, GROUP.current, columns, times)[0]
 
 
 def tombstone(codec: Codec, event_time_ms: int) -> bytes:
     times = np.array([event_time_ms], dtype=np.uint64)
     return codec.tombstones(times, NOW_MS // 1000 + 3600)[0]
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[FeatureStore]:
-    store = open_feature_store(url)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def until(asked: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await asked()  # type: ignore[misc]
-                return
-            except Unavailable:
-                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", CODECS)

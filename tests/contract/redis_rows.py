@@ -1,0 +1,49 @@
+"""Rows as codecs make them, stores that close themselves, and waiting for a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from kirana.codecs import Codec, Column
+from kirana.errors import Unavailable
+from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.stores import FeatureStore, open_feature_store
+
+NOW_MS = 1_900_000_000_000
+HOUR_MS = 3_600_000
+GROUP = FeatureGroup(
+    "product.g",
+    Entity("product", (Key("product_id"),)),
+    HOUR_MS,
+    "packed",
+    (SchemaVersion("product.g", 1, (Feature("title", "string"),)),),
+)
+
+
+def row(codec: Codec, text: str, event_time_ms: int = NOW_MS) -> bytes:
+    columns = {"title": Column(np.array([text], dtype=object))}
+    times = np.array([event_time_ms], dtype=np.uint64)
+    return codec.encode(GROUP, GROUP.current, columns, times)[0]
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[FeatureStore]:
+    store = open_feature_store(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(asked: Callable[[], object], what: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await asked()  # type: ignore[misc]
+                return
+            except Unavailable:
+                await asyncio.sleep(0.05)
