@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from kirana.errors import Unavailable
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
 from kirana.stores.base import RowBlock
-from tests.redis_servers import RedisServers
+from kirana.stores.redis_slots import block_slots
+from tests.redis_servers import RedisServers, ask
 
 NOW_MS = 1_900_000_000_000
 HOUR_MS = 3_600_000
@@ -138,3 +140,53 @@ async def test_a_redis_that_dies_in_a_load_is_an_error(servers: RedisServers) ->
     with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
         await store.load(block, READER, guarded=False)
     await store.close()
+
+
+@pytest.mark.parametrize(("guarded", "command"), [(True, "evalsha"), (False, "set")])
+async def test_each_node_of_a_cluster_gets_its_rows_at_once(
+    servers: RedisServers, guarded: bool, command: str
+) -> None:
+    url = servers.empty("redis cluster")
+    for node in servers.cluster:
+        ask(node, "CONFIG RESETSTAT")
+    store = open_feature_store(url)
+    block = block_of(
+        [f"{{{at % 7}}}{at}" if at % 2 else str(at) for at in range(3_000)], [NOW_MS] * 3_000
+    )
+    assert await store.load(block, READER, guarded=guarded) == 3_000
+    assert await store.get(block.key_list()) == block.value_list()
+    await store.close()
+    stats = [ask(node, "INFO", "commandstats")[f"cmdstat_{command}"] for node in servers.cluster]
+    assert sum(each["calls"] for each in stats) == 3_000
+    assert all(each["rejected_calls"] == each["failed_calls"] == 0 for each in stats)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_rows_of_a_slot_that_has_moved_are_written_where_it_is(
+    tmp_path: Path, guarded: bool
+) -> None:
+    with RedisServers(tmp_path) as own:
+        nodes = own.start_cluster()
+        store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
+        block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
+        assert await store.load(block, READER, guarded=guarded) == 1_000
+        slot = block_slots(block)[0]
+        source = next(node for node in nodes if slot in slots_on(node))
+        target = next(node for node in nodes if node != source)
+        there = ask(target, "CLUSTER MYID")
+        ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
+        ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
+        keys = [block.key_list()[at] for at in np.flatnonzero(block_slots(block) == slot)]
+        ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
+        for node in (target, source, *nodes):
+            ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)
+        newer = block_of([str(at) for at in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
+        assert await store.load(newer, READER, guarded=guarded) == 1_000
+        assert await store.get(newer.key_list()) == newer.value_list()
+        await store.close()
+
+
+def slots_on(node: int) -> set[int]:
+    nodes = ask(node, "CLUSTER NODES").values()
+    ranges = next(each for each in nodes if "myself" in each["flags"])["slots"]
+    return {slot for low, high in ranges for slot in range(int(low), int(high) + 1)}
