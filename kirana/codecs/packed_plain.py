@@ -14,6 +14,7 @@ from kirana.codecs.packed_rows import PackedRows, Part
 from kirana.schema import FeatureGroup, SchemaVersion
 
 _EVERYWHERE = slice(None)
+_AS_THEY_ARE = (list, np.ndarray, *((native.replies.Values,) if native.COMPILED else ()))
 
 
 @lru_cache(maxsize=1_024)
@@ -34,7 +35,7 @@ def sort_plain(
     """Decode the plain rows of a batch; return them, and the places of those that are not."""
     layouts, versions = _versions(group.versions)
     found = native.rows.sort_rows(
-        values if isinstance(values, list | np.ndarray) else list(values), versions, int(now_s)
+        values if isinstance(values, _AS_THEY_ARE) else list(values), versions, int(now_s)
     )
     parts = [
         Part(_EVERYWHERE if places is None else places, layouts[number - 1], fixed, None, nulls)

@@ -14,10 +14,10 @@ COMPILED = False
 
 if os.environ.get("KIRANA_NATIVE") != "0" and sys.byteorder == "little":
     try:
-        from kirana.native import keys, rows, slots
+        from kirana.native import keys, replies, rows, slots
 
         COMPILED = True
     except ImportError:
         pass
 
-__all__ = ["COMPILED", "keys", "rows", "slots"]
+__all__ = ["COMPILED", "keys", "replies", "rows", "slots"]

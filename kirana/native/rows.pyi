@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from kirana.native.replies import Values
+
 class Versions:
     def __init__(self, versions: list[tuple[int, int, int, int]]) -> None: ...
 
@@ -11,5 +13,5 @@ class Plain:
     odd: list[int]
 
 def sort_rows(
-    values: list[bytes | None] | npt.NDArray[np.uint8], versions: Versions, now_s: int
+    values: list[bytes | None] | Values | npt.NDArray[np.uint8], versions: Versions, now_s: int
 ) -> Plain: ...

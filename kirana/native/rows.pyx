@@ -10,6 +10,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from kirana.native.replies cimport Values
+
 import numpy as np
 
 cdef enum:
@@ -78,7 +80,7 @@ cdef class Versions:
 
 
 def sort_rows(values, Versions versions not None, uint64_t now_s):
-    """Sort a list of values (None is missing), or a table with a row a value."""
+    """Sort a list of values or `Values` (None is missing), or a table with a row a value."""
     cdef Py_ssize_t count = len(values)
     cdef const char** rows = <const char**>malloc(max(count, 1) * sizeof(char*))
     cdef Py_ssize_t* sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
@@ -88,6 +90,9 @@ def sort_rows(values, Versions versions not None, uint64_t now_s):
             raise MemoryError
         if isinstance(values, list):
             point_to_list(values, count, rows, sizes)
+            return sort(None, count, rows, sizes, numbers, versions, now_s)
+        if isinstance(values, Values):
+            point_to_values(values, count, rows, sizes)
             return sort(None, count, rows, sizes, numbers, versions, now_s)
         point_to_table(values, count, rows, sizes)
         return sort(values, count, rows, sizes, numbers, versions, now_s)
@@ -112,6 +117,15 @@ cdef void point_to_list(
         else:
             rows[at] = b""
             sizes[at] = 0
+
+
+cdef void point_to_values(
+    Values values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
+):
+    cdef Py_ssize_t at
+    for at in range(count):
+        rows[at] = values.at(at)
+        sizes[at] = max(values.sizes[at], 0)
 
 
 cdef int point_to_table(

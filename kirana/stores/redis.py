@@ -16,9 +16,10 @@ from kirana.errors import ConfigurationError
 from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
+from kirana.stores.redis_connection import ARRAY
 from kirana.stores.redis_errors import FAILURES, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
-from kirana.stores.redis_lane import Lane, mget_command, values_of
+from kirana.stores.redis_lane import Lane, mget_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, SCRIPT_SHA
 from kirana.stores.redis_url import client_of, limit_of, shown_url
 
@@ -48,14 +49,10 @@ class RedisFeatureStore:
             ) from None
         return cls(client, url, timeout_s, sentinels)
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         if not keys:
             return []
-        return await self._guarded(lambda: self._read(keys))
-
-    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        (found,) = values_of(await self._lane.ask(mget_command(keys), 1))
-        return found  # type: ignore[return-value]
+        return await self._guarded(lambda: self._lane.values(mget_command(keys), ARRAY))
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         forget = forget_ms(values, reader)

@@ -22,9 +22,10 @@ from kirana.errors import ConfigurationError, PartlyUnavailable, Unavailable
 from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
+from kirana.stores.redis_connection import values_of
 from kirana.stores.redis_errors import FAILURES, NOT_YET, unavailable
 from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
-from kirana.stores.redis_lane import Lane, get_command, values_of
+from kirana.stores.redis_lane import Lane, get_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, SCRIPT_SHA
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
 from kirana.stores.redis_url import cluster_of, limit_of, shown_url
@@ -88,7 +89,7 @@ class RedisClusterFeatureStore:
             ) from None
         return cls(client, url, timeout_s)
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         if not keys:
             return []
         said = await self._run(keys, list(map(get_command, keys)))
