@@ -28,8 +28,9 @@ from kirana.codecs.layout import (
 from kirana.codecs.packed_batch import Batch, table_of
 from kirana.codecs.packed_plain import sort_plain
 from kirana.codecs.packed_rows import PackedRows, Part
-from kirana.codecs.rows import Column, Piece, Status
+from kirana.codecs.rows import Column, Piece, Status, Texts
 from kirana.errors import TooLarge
+from kirana.ragged import Bytes, places_of, table_of_equal
 from kirana.schema import Array, FeatureGroup, SchemaVersion
 
 MAX_BODY_BYTES = 1 << 20
@@ -67,28 +68,48 @@ class Packed:
             values = [a + b for a, b in zip(values, tails, strict=True)]
         return [_summed(value) for value in values] if group.checksum else values
 
-    def encode_table(
+    def encode_block(
         self,
         group: FeatureGroup,
         version: SchemaVersion,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
-    ) -> npt.NDArray[np.uint8] | None:
-        """None for strings, whose sizes differ."""
-        if layout_of(version).strings:
-            return None
+    ) -> tuple[Bytes, npt.NDArray[np.int64]]:
+        layout = layout_of(version)
         rows = self._fixed_parts(group, version, columns, event_time_ms)
-        table = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
-        if not group.checksum:
-            return table
-        sums = crc32_rows(table[:, HEADER_BYTES:]).astype("<u4")
-        return np.concatenate([table, sums.view(np.uint8).reshape(-1, CHECKSUM_BYTES)], axis=1)
+        count, head = len(rows), rows.itemsize
+        texts = [columns[name] for name in layout.strings]
+        sizes = np.zeros((count, len(texts)), dtype=np.int64)
+        for at, (name, text) in enumerate(zip(layout.strings, texts, strict=True)):
+            assert isinstance(text, Texts)
+            sizes[:, at] = text.sizes if text.nulls is None else np.where(text.nulls, 0, text.sizes)
+            rows[f"f.{name}"]["offset"] = layout.stride + sizes[:, :at].sum(axis=1)
+            rows[f"f.{name}"]["length"] = sizes[:, at]
+        bodies = layout.stride + sizes.sum(axis=1)
+        _require_fits(group, int(bodies.max(initial=0)))
+        rows["header"]["length"] = bodies
+        fixed = rows.view(np.uint8).reshape(count, head)
+        sums = CHECKSUM_BYTES if group.checksum else 0
+        if not texts and not sums:
+            return fixed.reshape(-1), np.arange(1, count + 1) * head
+        whole = bodies + (HEADER_BYTES + sums)
+        ends = np.cumsum(whole)
+        starts = ends - whole
+        data = np.empty(int(ends[-1]) if count else 0, dtype=np.uint8)
+        data[places_of(starts, np.full(count, head))] = fixed.reshape(-1)
+        for at, text in enumerate(texts):
+            assert isinstance(text, Texts)
+            before = starts + head + sizes[:, :at].sum(axis=1)
+            data[places_of(before, sizes[:, at])] = text.data[places_of(text.starts, sizes[:, at])]
+        if sums:
+            _add_checksums(data, starts, whole)
+        return data, ends
 
     def _fixed_parts(
         self,
         group: FeatureGroup,
         version: SchemaVersion,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, Column] | Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> Array:
         """Return headers and all that is not a string, as one structured array."""
@@ -102,11 +123,13 @@ class Packed:
             if column.nulls is not None:
                 nulls[:, at] = column.nulls
             if feature.dtype not in ("bool", "string"):
+                assert isinstance(column, Column)
                 rows[f"f.{feature.name}"] = column.values
                 if column.nulls is not None:
                     rows[f"f.{feature.name}"][column.nulls] = 0
         if layout.booleans:
-            bits = np.stack([columns[name].values for name in layout.booleans], axis=1)
+            flags = [columns[name] for name in layout.booleans]
+            bits = np.stack([each.values for each in flags if isinstance(each, Column)], axis=1)
             rows["booleans"] = np.packbits(bits.astype(np.bool_), axis=1, bitorder="little")
         rows["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
         header = rows["header"]
@@ -265,6 +288,18 @@ def _laid_over(rows: PackedRows, places: npt.NDArray[np.intp], others: PackedRow
 
 def _moved(parts: Sequence[Part], places: npt.NDArray[np.intp]) -> list[Part]:
     return [Part(places[p.rows], p.layout, p.fixed, p.bodies, p.has_nulls) for p in parts]
+
+
+def _add_checksums(
+    data: Bytes, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> None:
+    """Write the checksum of each value's body behind it; values of one size at once."""
+    for size in np.unique(sizes).tolist():
+        of_size = starts[sizes == size]
+        values = table_of_equal(data, of_size, size - CHECKSUM_BYTES)
+        sums = crc32_rows(values[:, HEADER_BYTES:]).astype("<u4").view(np.uint8)
+        places = (of_size + size - CHECKSUM_BYTES)[:, None] + np.arange(CHECKSUM_BYTES)
+        data[places] = sums.reshape(-1, CHECKSUM_BYTES)
 
 
 def _require_fits(group: FeatureGroup, body_bytes: int) -> None:

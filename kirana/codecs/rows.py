@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.ragged import Bytes
 from kirana.schema import Array, FeatureGroup, SchemaVersion
 
 
@@ -54,6 +55,25 @@ class Column:
 
     values: Array
     nulls: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Strings of one feature in UTF-8, side by side in `data`: no object a string."""
+
+    data: Bytes
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    nulls: npt.NDArray[np.bool_] | None = None
+
+    def column(self) -> Column:
+        joined = self.data.tobytes()
+        texts: Array = np.empty(len(self.starts), dtype=object)
+        texts[:] = [
+            joined[start : start + size].decode()
+            for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True)
+        ]
+        return Column(texts, self.nulls)
 
 
 @dataclass(slots=True)
@@ -122,16 +142,15 @@ class Codec(Protocol):
     ) -> list[bytes]:
         """Return one value a row; every feature of `version` must be in `columns`."""
 
-    def encode_table(
+    def encode_block(
         self,
         group: FeatureGroup,
         version: SchemaVersion,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
-    ) -> npt.NDArray[np.uint8] | None:
-        """Return what `encode` does as the rows of one table, made without an object a row.
-
-        None where rows are not all of one size.
+    ) -> tuple[Bytes, npt.NDArray[np.int64]] | None:
+        """Return what `encode` does side by side, and where each value ends, made without an
+        object a row; None where that can't be. Strings come as `Texts`.
         """
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:

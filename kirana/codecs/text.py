@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kirana.codecs.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
 from kirana.codecs.packed import MAX_BODY_BYTES, Packed
-from kirana.codecs.rows import Column, Piece, Rows
+from kirana.codecs.rows import Column, Piece, Rows, Texts
 from kirana.errors import TooLarge
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 
@@ -80,14 +80,14 @@ class Text:
             )
         return values
 
-    def encode_table(
+    def encode_block(
         self,
         group: FeatureGroup,
         version: SchemaVersion,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> None:
-        """Texts are of any length."""
+        """Numbers are spelled one by one."""
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
         return [f";{expiry_s};0;{time}".encode() for time in event_time_ms.tolist()]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from kirana.codecs import CODECS, Column
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
+from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.features.fetch import key_prefix
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
@@ -34,7 +35,7 @@ class FeatureBatch:
     """Rows of a file, ready to be written; `keys` are key texts, an Arrow array of strings."""
 
     keys: pa.StringArray
-    columns: dict[str, Column]
+    columns: dict[str, Column | Texts]
     event_time_ms: npt.NDArray[np.uint64]
 
     @property
@@ -90,7 +91,8 @@ class ParquetFeatures:
                 raise self._refuse(EVENT_TIME, f"{found} is more than five minutes ahead")
             if self._has_strings:
                 try:
-                    self.encode(batch)
+                    if self.block(batch) is None:
+                        self.encode(batch)
                 except TooLarge as error:
                     raise InvalidInput(f"{self.path.name}: {error.message}") from None
             report(len(batch.keys))
@@ -98,22 +100,30 @@ class ParquetFeatures:
     def encode(self, batch: FeatureBatch) -> list[bytes]:
         """Return the stored value of each row. Raises `TooLarge` where one can't be."""
         codec = CODECS[self._group.codec]
-        return codec.encode(self._group, self._version, batch.columns, batch.event_time_ms)
+        columns = {
+            name: each.column() if isinstance(each, Texts) else each
+            for name, each in batch.columns.items()
+        }
+        return codec.encode(self._group, self._version, columns, batch.event_time_ms)
 
     def block(self, batch: FeatureBatch) -> RowBlock | None:
-        """Return the rows without an object a row; None where they are not of one size."""
+        """Return the rows without an object a row, None where the codec can't.
+
+        Raises as `encode`.
+        """
         codec = CODECS[self._group.codec]
-        table = codec.encode_table(self._group, self._version, batch.columns, batch.event_time_ms)
-        if table is None:
+        made = codec.encode_block(self._group, self._version, batch.columns, batch.event_time_ms)
+        if made is None:
             return None
-        joined = pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, "")
-        _, ends, data = joined.buffers()
-        ends = np.frombuffer(ends, dtype=np.int32)[joined.offset : joined.offset + len(joined) + 1]
-        keys = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
+        values, value_ends = made
+        keys = texts_of(pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, ""))
+        first = int(keys.starts[0]) if len(keys.starts) else 0
+        key_ends = keys.starts + keys.sizes - first
         return RowBlock(
-            keys,
-            (ends[1:] - ends[0]).astype(np.int64),
-            table,
+            keys.data[first : first + int(keys.sizes.sum())],
+            key_ends,
+            values,
+            value_ends,
             self._group.expiry_s(batch.event_time_ms),
             batch.event_time_ms,
         )
@@ -190,13 +200,17 @@ class ParquetFeatures:
             raise self._refuse(EVENT_TIME, f"{times.min()} is before 1970")
         return times.astype(np.uint64)
 
-    def _column(self, feature: Feature, column: Any) -> Column:
+    def _column(self, feature: Feature, column: Any) -> Column | Texts:
         nulls = None
         if column.null_count:
             nulls = column.is_null().to_numpy(zero_copy_only=False)
         if feature.dtype == "string":
             texts = self._cast(feature.name, column, pa.string())
-            return Column(np.array(pc.fill_null(texts, "").to_pylist(), dtype=object), nulls)
+            try:
+                texts.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise self._refuse(feature.name, f"this is no text: {error}") from None
+            return texts_of(pc.fill_null(texts, ""), nulls)
         if feature.dtype == "bool":
             flags = self._cast(feature.name, column, pa.bool_())
             return Column(pc.fill_null(flags, False).to_numpy(zero_copy_only=False), nulls)
@@ -244,6 +258,16 @@ class ParquetFeatures:
             return found
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(name, f"it does not fit {wanted}: {error}") from None
+
+
+def texts_of(strings: pa.StringArray, nulls: npt.NDArray[np.bool_] | None = None) -> Texts:
+    """Return an Arrow array of strings, none of them null, over its own bytes."""
+    _, places, data = strings.buffers()
+    count = len(strings)
+    ends = np.frombuffer(places, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
+    starts = ends[:-1].astype(np.int64)
+    joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
+    return Texts(joined, starts, np.diff(ends).astype(np.int64), nulls)
 
 
 def _full(column: Any) -> bool:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.ragged import Bytes, places_of
+
 
 class ValueReader(Protocol):
     """What a store must know of values: a codec. `name` is the codec's in a feature group."""
@@ -25,41 +27,51 @@ class ValueReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """Many rows of one size, as bytes side by side: no object a row.
+    """Many rows as bytes side by side: no object a row.
 
-    `keys` are joined, each up to its place in `key_ends`; `values` has the shape (rows, size).
+    `keys` are joined, each up to its place in `key_ends`, and so are `values`.
     """
 
-    keys: npt.NDArray[np.uint8]
+    keys: Bytes
     key_ends: npt.NDArray[np.int64]
-    values: npt.NDArray[np.uint8]
+    values: Bytes
+    value_ends: npt.NDArray[np.int64]
     expiry_s: npt.NDArray[np.uint32]
     event_time_ms: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.key_ends)
+
+    @property
+    def key_sizes(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.key_ends, prepend=0)
+
+    @property
+    def value_sizes(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.value_ends, prepend=0)
 
     def take(self, rows: npt.NDArray[np.intp]) -> RowBlock:
         """Return some of the rows, in the order in which they are named."""
-        lengths = np.diff(self.key_ends, prepend=0)[rows]
-        ends = np.cumsum(lengths)
-        # from where each byte of the keys comes: its place in its key, and where that starts
-        shift = np.repeat((self.key_ends[rows] - lengths) - (ends - lengths), lengths)
+        key_sizes, value_sizes = self.key_sizes[rows], self.value_sizes[rows]
         return RowBlock(
-            self.keys[shift + np.arange(len(shift))],
-            ends,
-            self.values[rows],
+            self.keys[places_of(self.key_ends[rows] - key_sizes, key_sizes)],
+            np.cumsum(key_sizes),
+            self.values[places_of(self.value_ends[rows] - value_sizes, value_sizes)],
+            np.cumsum(value_sizes),
             self.expiry_s[rows],
             self.event_time_ms[rows],
         )
 
     def key_list(self) -> list[bytes]:
-        joined, ends = self.keys.tobytes(), self.key_ends.tolist()
-        return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return _cut(self.keys, self.key_ends)
 
     def value_list(self) -> list[bytes]:
-        size, joined = self.values.shape[1], self.values.tobytes()
-        return [joined[at : at + size] for at in range(0, len(joined), size)]
+        return _cut(self.values, self.value_ends)
+
+
+def _cut(data: Bytes, ends: npt.NDArray[np.int64]) -> list[bytes]:
+    joined, places = data.tobytes(), ends.tolist()
+    return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
 
 
 class FeatureStore(Protocol):

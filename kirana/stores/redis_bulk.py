@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from redis.exceptions import ResponseError
 
+from kirana.ragged import Bytes, table_of_equal
 from kirana.stores.base import RowBlock
 from kirana.stores.redis_script import GUARDED_AT_ONCE
 
-Bytes = npt.NDArray[np.uint8]
 Times = npt.NDArray[np.int64]
 
 PLAIN_AT_ONCE = 1_000
@@ -98,24 +98,33 @@ async def _answer(connection: Any, request: Request, way: Way) -> int:
 def _requests(
     block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
 ) -> Iterator[Request]:
-    lengths = np.diff(block.key_ends, prepend=0)
     at_once = GUARDED_AT_ONCE if way is Way.GUARDED else PLAIN_AT_ONCE
-    for length in np.unique(lengths).tolist():
-        for ending in (True, False):
-            alike = np.flatnonzero((lengths == length) & ((forget_ms != 0) == ending))
-            for at in range(0, len(alike), at_once):
-                rows = alike[at : at + at_once]
-                starts = block.key_ends[rows] - length
-                keys = block.keys[starts[:, None] + np.arange(length)]
-                values = block.values[rows]
-                times = _digits(forget_ms[rows]) if ending else None
-                if way is Way.PLAIN:
-                    data = _set_commands(keys, values, times)
-                elif way is Way.GUARDED:
-                    data = _script_command(keys, values, times, script, codec)
-                else:
-                    data = _script_commands(keys, values, times, script, codec)
-                yield Request(data, len(rows))
+    key_sizes, value_sizes, endings = block.key_sizes, block.value_sizes, forget_ms != 0
+    # rows of one shape stand together, in their order
+    order = np.lexsort((endings, value_sizes, key_sizes))
+    changes = np.diff(key_sizes[order]) | np.diff(value_sizes[order]) | np.diff(endings[order])
+    equal = len(value_sizes) > 0 and bool((value_sizes == value_sizes[0]).all())
+    for group in np.split(order, np.flatnonzero(changes) + 1):
+        if not len(group):
+            continue
+        key_size, value_size = int(key_sizes[group[0]]), int(value_sizes[group[0]])
+        for at in range(0, len(group), at_once):
+            rows = group[at : at + at_once]
+            keys = table_of_equal(block.keys, block.key_ends[rows] - key_size, key_size)
+            if equal:
+                # of one size: whole rows are copied, and not byte by byte
+                values = block.values.reshape(-1, value_size)[rows]
+            else:
+                starts = block.value_ends[rows] - value_size
+                values = table_of_equal(block.values, starts, value_size)
+            times = _digits(forget_ms[rows]) if endings[group[0]] else None
+            if way is Way.PLAIN:
+                data = _set_commands(keys, values, times)
+            elif way is Way.GUARDED:
+                data = _script_command(keys, values, times, script, codec)
+            else:
+                data = _script_commands(keys, values, times, script, codec)
+            yield Request(data, len(rows))
 
 
 def _set_commands(keys: Bytes, values: Bytes, times: Bytes | None) -> bytes:

@@ -30,7 +30,7 @@ def block_slots(block: RowBlock) -> npt.NDArray[np.intp]:
     if (block.keys == ord("{")).any():
         return np.array(key_slots(block.key_list()), dtype=np.intp)
     slots = np.empty(len(block), dtype=np.intp)
-    lengths = np.diff(block.key_ends, prepend=0)
+    lengths = block.key_sizes
     for length in np.unique(lengths).tolist():
         rows = np.flatnonzero(lengths == length)
         starts = block.key_ends[rows] - length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import redis
 
 from kirana.codecs import CODECS, Column
 from kirana.codecs.packed import Packed
+from kirana.codecs.rows import Texts
 from kirana.errors import Unavailable
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
@@ -40,13 +42,13 @@ def block_of(
         "b": Column(rng.integers(0, 99, len(keys), dtype=np.int32)),
     }
     event_times = np.array(times, dtype=np.uint64)
-    table = PACKED.encode_table(group, group.current, columns, event_times)
-    assert table is not None
+    values, value_ends = PACKED.encode_block(group, group.current, columns, event_times)
     joined = [f"f:product.g:{key}".encode() for key in keys]
     return RowBlock(
         np.frombuffer(b"".join(joined), dtype=np.uint8),
         np.cumsum([len(each) for each in joined], dtype=np.int64),
-        table,
+        values,
+        value_ends,
         group.expiry_s(event_times),
         event_times,
     )
@@ -89,6 +91,21 @@ async def test_an_unguarded_load_may_replace_them_and_no_others(store: FeatureSt
     for at, value in enumerate(found):
         assert value in (first.value_list()[at], [*second.value_list(), *[None] * 5][at])
     assert found[5:] == first.value_list()[5:]
+
+
+async def test_rows_of_many_sizes_are_the_bytes_of_any_other_write(store: FeatureStore) -> None:
+    times = np.full(500, NOW_MS, dtype=np.uint64)
+    sizes = np.arange(500) * 7 % 40
+    texts = Texts(np.full(sizes.sum(), ord("x"), np.uint8), np.cumsum(sizes) - sizes, sizes)
+    version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
+    group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, "packed", (version,), True)
+    values, value_ends = PACKED.encode_block(group, version, {"a": texts}, times)
+    keys = block_of([str(at) for at in range(500)], [NOW_MS] * 500)
+    block = replace(keys, values=values, value_ends=value_ends)
+    for guarded in (True, False):
+        assert await store.load(block, READER, guarded=guarded) == 500
+        found = await store.get(block.key_list())
+        assert found == PACKED.encode(group, version, {"a": texts.column()}, times)
 
 
 async def test_a_load_of_nothing_is_fine(store: FeatureStore) -> None:

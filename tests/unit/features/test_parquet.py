@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kirana.codecs import Column
+from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
 from kirana.features.parquet import BATCH_ROWS, FeatureBatch, ParquetFeatures, files_of
 from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
@@ -42,7 +43,8 @@ def read(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> FeatureB
 
 def read_one(folder: Path, feature: Feature, values: Any) -> Column:
     columns = {"product_id": [str(at) for at in range(len(values))], feature.name: values}
-    return read(folder, columns, group_of(feature)).columns[feature.name]
+    found = read(folder, columns, group_of(feature)).columns[feature.name]
+    return found.column() if isinstance(found, Texts) else found
 
 
 def refusal(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> InvalidInput:
