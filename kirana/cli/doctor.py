@@ -14,6 +14,7 @@ import psutil
 import typer
 from rich.table import Table
 
+from kirana import native
 from kirana.cli.cluster import OBJECT_STORE_BYTES
 from kirana.cli.console import out
 from kirana.cli.instance import Instance
@@ -119,6 +120,7 @@ def examine(
     yield _check("stores", lambda: asyncio.run(check_stores(settings)), "can be opened")
     yield from _ports(directory, settings, host, port)
     yield _memory()
+    yield _native()
     yield from _running_rays()
 
 
@@ -155,6 +157,15 @@ def _memory() -> Finding:
             "memory", "warning", f"/dev/shm has {shared >> 20} MB free: Ray will use a slow disk"
         )
     return Finding("memory", "ok", f"{available >> 20} MB available, {shared >> 20} in /dev/shm")
+
+
+def _native() -> Finding:
+    if native.COMPILED:
+        return Finding("native", "ok", "the inmost loops are compiled")
+    if os.environ.get("KIRANA_NATIVE") == "0":
+        return Finding("native", "warning", "KIRANA_NATIVE=0: reads are slower than they can be")
+    message = "not compiled, so reads are slower: apt-get install gcc python3-dev, install again"
+    return Finding("native", "warning", message)
 
 
 def _running_rays() -> Iterator[Finding]:
