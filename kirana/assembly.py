@@ -14,6 +14,7 @@ from kirana.catalog.revisions import CatalogSource, Part
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.edge.parts import Parts
+from kirana.errors import ConfigurationError
 from kirana.features import FeatureSource
 from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
@@ -66,8 +67,15 @@ def catalog_place(
     Raises `ConfigurationError` if the URL names no place of a catalog.
     """
     signatures = ModelFiles(settings.models).signature if look_into_models else None
-    if scheme_of(settings.catalog) == "zk":
+    scheme = scheme_of(settings.catalog)
+    if scheme == "zk":
         return ZookeeperCatalog(settings.catalog, source, signatures)
+    if scheme != "dir":
+        raise ConfigurationError(
+            f"catalog: '{settings.catalog}' names no place that Kirana knows; use "
+            "dir:///absolute/folder or zk://host:port/root",
+            field="catalog",
+        )
     folder = folder_of(settings.catalog, "dir", setting="catalog")
     return DirectoryCatalog(folder, signatures)
 

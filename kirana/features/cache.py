@@ -30,6 +30,9 @@ SLOT_BYTES = 200
 ABSENT_SHARE = 8
 """One part in so many of a group's bytes is for keys that are remembered to have no row."""
 
+IDLE_S = 600.0
+"""A group that nobody has read for so long has no claim to its bytes, where others want them."""
+
 _AGE_AFTER = 10
 """So many uses a slot, and all counts are halved: what was hot last week is not."""
 
@@ -88,7 +91,9 @@ class FeatureCache:
 
     def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
         now = self._clock()
-        read = self._rows(group).look_up(keys, now - self._fresh_s, now)
+        rows = self._rows(group)
+        rows.read_at = now
+        read = rows.look_up(keys, now - self._fresh_s, now)
         missed = len(read.missing)
         self.counts.misses += missed
         self.counts.hits += len(keys) - missed
@@ -129,19 +134,27 @@ class FeatureCache:
             or (rows.versions, rows.row_bytes) == (len(group.versions), row_bytes(group))
         ):
             return rows
-        new = rows is None
+        if rows is None:
+            self._drop_idle()
         others = [each for each in self._groups.values() if each is not rows]
         share = self._max_bytes // (len(others) + 1)
-        if new:
-            for each in others:
-                each.shrink(share, self.counts)
-        made = self._groups[group.name] = _GroupRows(group, share)
+        for each in others:
+            if each.max_bytes != share:
+                each.resize(share, self.counts)
+        made = self._groups[group.name] = _GroupRows(group, share, self._clock())
         return made
+
+    def _drop_idle(self) -> None:
+        """Let go of groups that nobody reads any more: their share is the others'."""
+        since = self._clock() - IDLE_S
+        for name in [name for name, rows in self._groups.items() if rows.read_at < since]:
+            self.counts.evicted += len(self._groups.pop(name))
 
 
 class _GroupRows:
-    def __init__(self, group: FeatureGroup, max_bytes: int) -> None:
+    def __init__(self, group: FeatureGroup, max_bytes: int, now: float) -> None:
         self.versions = len(group.versions)
+        self.read_at = now
         self._size = row_bytes(group)
         self._max_bytes = max_bytes
         self._max_absent = max_bytes // ABSENT_SHARE // SLOT_BYTES
@@ -164,6 +177,13 @@ class _GroupRows:
     def row_bytes(self) -> int:
         """The size of a row of the table."""
         return self._size
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     @property
     def nbytes(self) -> int:
@@ -342,8 +362,8 @@ class _GroupRows:
             slots[at] = self._take(keys[at], slot)
             counts.evicted += 1
 
-    def shrink(self, max_bytes: int, counts: CacheCounts) -> None:
-        """Keep the most used rows that fit into fewer bytes."""
+    def resize(self, max_bytes: int, counts: CacheCounts) -> None:
+        """Keep the most used rows that fit into so many bytes."""
         slots = np.array(self._index.slots(), dtype=np.intp)
         capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
         kept = slots[np.argsort(self._uses[slots], kind="stable")[::-1][:capacity]]

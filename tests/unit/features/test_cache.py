@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.codecs.layout import row_bytes
-from kirana.features.cache import SLOT_BYTES, FeatureCache
+from kirana.features.cache import IDLE_S, SLOT_BYTES, FeatureCache
 from kirana.schema import Feature, FeatureGroup, SchemaVersion
 from tests.unit.features.cached import (
+    ATTRS,
     FRESH_S,
     GROUPS,
     GROWN,
@@ -22,6 +23,7 @@ from tests.unit.features.cached import (
     SMALLEST_SKETCH,
     STATS,
     SUMMED,
+    TEXT,
     TITLE,
     read,
 )
@@ -228,6 +230,24 @@ def test_a_group_that_comes_shrinks_the_others_to_their_most_used_rows(clock: Cl
     assert {*used} - {"7"} <= {*found}
     assert 49 <= len(found) <= 50
     assert read(cache, SUMMED, ["1"]) == {"1": b"x" * row_bytes(SUMMED)}
+
+
+def test_a_group_that_nobody_reads_any_more_gives_its_bytes_to_the_others(clock: Clock) -> None:
+    cache = FeatureCache(30 * (ROW + SLOT_BYTES), 2 * IDLE_S, clock=clock)
+    for group in (ATTRS, SUMMED, STATS):
+        cache.look_up(group, ["1"])
+    keys = [str(at) for at in range(20)]
+    cache.fill(STATS, keys, [b"a" * ROW] * 20)
+    assert len(read(cache, STATS, keys)) == 10
+    clock.now += IDLE_S + 1
+    kept = read(cache, STATS, keys)
+    # one comes, two are gone: there is more room than before
+    cache.fill(TEXT, ["1"], [b"x"])
+    assert read(cache, STATS, keys) == kept
+    cache.fill(STATS, keys, [b"b" * ROW] * 20)
+    assert read(cache, STATS, keys) == dict.fromkeys(list(read(cache, STATS, keys)), b"b" * ROW)
+    assert len(read(cache, STATS, keys)) == 15
+    assert cache.nbytes <= 30 * (ROW + SLOT_BYTES) + 3 * SMALLEST_SKETCH
 
 
 def test_a_version_that_comes_leaves_no_row_that_is_not_the_last(cache: FeatureCache) -> None:
