@@ -123,7 +123,13 @@ class ZookeeperCatalog:
     def history(self, limit: int) -> list[RevisionRecord]:
         newest = range(self.current(), max(self.current() - limit, 0), -1)
         manifests = self._read_all([self._revision_path(number) for number in newest])
-        return [RevisionRecord(**_parsed(each)["about"]) for each in manifests if each is not None]
+        found = []
+        for each in manifests:
+            # one that is damaged is of no use here, and hides none of the others
+            with suppress(ValueError, KeyError, TypeError):
+                if each is not None:
+                    found.append(RevisionRecord(**_parsed(each)["about"]))
+        return found
 
     def current(self) -> int:
         """Return the live revision, the last that was heard of where ZooKeeper is away.
@@ -175,6 +181,9 @@ class ZookeeperCatalog:
             data, stat = self._ask(lambda client: client.get_async(self._path("current")))
         except NoNodeError:
             data, stat = b"0", None
+        if not data.isdigit():
+            where = self._path("current")
+            raise CatalogError([Problem(f"{data[:20]!r} is no number of a revision", where)])
         live = int(data)
         if revision is not None and live != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")

@@ -14,7 +14,7 @@ from kirana import native
 
 MAX_WAITING = 10_000
 BUFFER_BYTES = 256 << 10
-LARGEST_KEPT = 1 << 20
+LARGEST_KEPT = 16 << 20
 """A buffer that has grown beyond this is not kept once it is empty."""
 
 ARRAY = -1

@@ -168,6 +168,26 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
     assert reader.current() == 2
 
 
+def test_damage_is_named_and_hides_no_other_revision(
+    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog, source: Path
+) -> None:
+    place.publish()
+    write(source, CTR)
+    seen(place, 1)
+    place.publish()
+    root = url.partition("?")[0].removeprefix(f"zk://{zookeeper.address}")
+    client = KazooClient(hosts=zookeeper.address)
+    client.start()
+    client.set(f"{root}/revisions/1", b"rubbish")
+    assert [each.revision for each in place.history(10)] == [2]
+    client.set(f"{root}/current", b"rubbish")
+    with pytest.raises(CatalogError, match="rubbish") as caught:
+        place.publish()
+    assert [problem.file for problem in caught.value.problems] == [f"{root}/current"]
+    client.stop()
+    client.close()
+
+
 def test_people_can_read_it(zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog) -> None:
     place.publish()
     root = "/" + url.partition("?")[0].rpartition("/")[2]
