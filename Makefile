@@ -11,6 +11,9 @@ ZOOKEEPER := .cache/zookeeper/.fetched
 # Ray starts twice as fast from compiled bytecode
 unexport PYTHONDONTWRITEBYTECODE
 
+INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+COMPILED := $(BIN)/python -c 'import sys; from kirana import native; sys.exit(not native.COMPILED)'
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-setup apt lint bench proto docs lock clean
 
@@ -26,7 +29,8 @@ ifndef TESTS
 endif
 	@$(BIN)/python -m pytest $(TESTS)
 
-test-setup: $(DEVELOPMENT) $(ZOOKEEPER) ## Install what the tests need
+test-setup: apt $(DEVELOPMENT) $(ZOOKEEPER) ## Install what the tests need
+	@$(COMPILED) || $(INSTALL)
 
 # What the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers.
 # Each is a command; its package follows where that has another name.
@@ -36,6 +40,8 @@ apt:
 	@lacking=; for each in $(APT); do \
 	  command -v $${each%:*} >/dev/null || lacking="$$lacking $${each#*:}"; \
 	done; \
+	$(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' \
+	  || lacking="$$lacking python3-dev"; \
 	test -z "$$lacking" && exit; \
 	test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install$$lacking"; exit 1; }; \
 	echo "installing$$lacking"; \
@@ -75,12 +81,12 @@ $(BIN)/uv: requirements/tools.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.lock
 	@touch $@
 
-$(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml hatch_build.py $(wildcard kirana/native/*.pyx)
+$(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml hatch_build.py $(wildcard kirana/native/*.p[yx][xd])
 	@echo "installing what runs"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/runtime.lock
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'import sys; from kirana import native; sys.exit(not native.COMPILED)' || \
-	  echo "note: there is no C compiler here, so reads are slower: apt-get install gcc python3-dev, then make clean"
+	@$(INSTALL)
+	@$(COMPILED) || \
+	  echo "note: kirana.native could not be compiled, so reads are slower: apt-get install gcc python3-dev, then make clean"
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) requirements/development.lock

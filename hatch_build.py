@@ -38,6 +38,9 @@ def compile_all(root: Path, temporary: Path) -> None:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
+    for old in (root / PACKAGE).glob("*.so"):
+        # it would be found, with sources that are newer
+        old.unlink()
     sources = sorted((root / PACKAGE).glob("*.pyx"))
     extensions = [
         Extension(".".join((*PACKAGE.parts, each.stem)), [str(each)], extra_compile_args=["-O3"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,3 +24,9 @@ async def bounded(stays: bool, work: Callable[P, T], *arguments: P.args, **named
     if stays:
         return work(*arguments, **named)
     return await asyncio.to_thread(work, *arguments, **named)
+
+
+def look_at_error(task: asyncio.Task[Any]) -> None:
+    """As a callback of a task: its error is no news to the log, also if nobody waits any more."""
+    if not task.cancelled():
+        task.exception()

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import KiranaError, Unavailable
+from kirana.loop import look_at_error
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Revisions(Generic[T]):
         task = self._building.get(revision)
         if task is None:
             task = self._building[revision] = asyncio.create_task(self._make(revision))
+            task.add_done_callback(look_at_error)
         return await asyncio.shield(task)
 
     async def _make(self, revision: int) -> T:

@@ -182,7 +182,9 @@ class Packed:
         now_s: float,
     ) -> PackedRows:
         """Read a batch, which may also be a table with a row a value."""
-        if not native.COMPILED or not len(values) or layout_of(group.current).strings:
+        # of these, no row is plain
+        special = group.checksum or layout_of(group.current).strings
+        if special or not native.COMPILED or not len(values):
             return _decode_any(values, group, now_s)
         rows, odd = sort_plain(values, group, now_s)
         if not odd:

@@ -155,6 +155,7 @@ class PartReport(Reply):
     revision: int | UnsetType = UNSET
     refused_revisions: int | UnsetType = UNSET
     store: str | UnsetType = UNSET
+    away: list[str] | UnsetType = UNSET
     breaker: BreakerReport | UnsetType = UNSET
     cache: CacheReport | UnsetType = UNSET
 

@@ -9,7 +9,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import InvalidInput
 from kirana.schema import Entity, Feature
 
-MAX_SELECTIONS = 1_024
+MAX_SELECTIONS = 256
 """Clients choose what they read; all are made anew if there are more."""
 
 

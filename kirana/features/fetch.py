@@ -15,6 +15,7 @@ from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece
 from kirana.errors import PartlyUnavailable, Unavailable
 from kirana.features.cache import CacheRead, FeatureCache
+from kirana.loop import look_at_error
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore
 
@@ -63,6 +64,8 @@ class Fetcher:
         self._store = store
         self._cache = cache
         self._flights: dict[bytes, Flight] = {}
+        self.why = ""
+        """Why the store did not answer the last time that it did not."""
 
     async def fetch(self, groups: Sequence[FeatureGroup], keys: Sequence[str]) -> list[Fetched]:
         """Return what is stored. Of a store that does not answer, no value is there."""
@@ -91,8 +94,9 @@ class Fetcher:
         try:
             values = await self._store.get(wanted[0] if alone else [*chain.from_iterable(wanted)])
         except PartlyUnavailable as error:
-            values, away = error.values, error.away
-        except Unavailable:
+            values, away, self.why = error.values, error.away, error.message
+        except Unavailable as error:
+            self.why = error.message
             return [Fetched(count, unavailable=_EVERYWHERE) for _ in groups]
         starts = range(0, count * len(groups), count)
         each = [values] if alone else [values[at : at + count] for at in starts]
@@ -116,7 +120,7 @@ class Fetcher:
         if any(mine):
             task = asyncio.create_task(self._fly(groups, missing, wanted, mine))
             # who asked may be gone before it ends
-            task.add_done_callback(_look_at_error)
+            task.add_done_callback(look_at_error)
             for stored, places in zip(wanted, mine, strict=True):
                 flights.update(dict.fromkeys([stored[at] for at in places], task))
         # a write may take a key out of its flight while this waits: each is its own flight's
@@ -125,7 +129,8 @@ class Fetcher:
         for flight in set(of_keys.values()):
             try:
                 landed[flight] = await asyncio.shield(flight)
-            except Unavailable:
+            except Unavailable as error:
+                self.why = error.message
                 landed[flight] = {}
         return {
             key: landed[flight][key] for key, flight in of_keys.items() if key in landed[flight]
@@ -167,6 +172,7 @@ class Fetcher:
         try:
             return dict(zip(keys, await self._store.get(keys), strict=True))
         except PartlyUnavailable as error:
+            self.why = error.message
             values = dict(zip(keys, error.values, strict=True))
             for at in error.away:
                 values.pop(keys[at], None)
@@ -201,8 +207,3 @@ def _put_together(
     if len(there) < len(stored):
         away = np.setdiff1d(missing, missing[there])
     return Fetched(count, pieces, away, np.concatenate([read.in_table, known]))
-
-
-def _look_at_error(task: Flight) -> None:
-    if not task.cancelled():
-        task.exception()

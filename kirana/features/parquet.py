@@ -25,7 +25,7 @@ EVENT_TIME = "event_time"
 """A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
 
 BATCH_ROWS = 8_192
-
+BATCH_BYTES = 4 << 20
 
 Report = Callable[[int], None]
 
@@ -141,9 +141,15 @@ class ParquetFeatures:
 
     def _batches(self) -> Iterator[Any]:
         try:
-            yield from self._file.iter_batches(batch_size=BATCH_ROWS)
+            yield from self._file.iter_batches(batch_size=self._batch_rows())
         except (OSError, pa.ArrowException) as error:
             raise InvalidInput(f"{self.path} is damaged: {error}") from None
+
+    def _batch_rows(self) -> int:
+        """Fewer where rows are large: what is made of a batch takes many times its bytes."""
+        metadata = self._file.metadata
+        size = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
+        return max(min(BATCH_ROWS, BATCH_BYTES * self.rows // max(int(size), 1)), 1)
 
     def _keys(self, batch: Any, start: int) -> pa.StringArray:
         found = self._plain_keys(batch)

@@ -25,11 +25,8 @@ from kirana.loop import INLINE_CELLS, bounded
 from kirana.schema import Array, FeatureGroup
 from kirana.stores import FeatureStore
 
-MAX_PLANS = 4_096
+MAX_PLANS = 512
 """Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
-
-PROBE = b"f:kirana.probe:"
-"""A key that nobody writes."""
 
 TOMBSTONE_S = 8 * 86_400
 """How long a delete is remembered: longer than a topic's usual retention of seven days."""
@@ -139,7 +136,7 @@ class FeatureService:
         keys = query.keys
         fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
         if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
-            raise Unavailable("the feature store does not answer")
+            raise Unavailable(self._fetcher.why or "the feature store does not answer")
         stays = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
         decoded = await bounded(stays, self._decode, plan, fetched)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
@@ -271,12 +268,8 @@ class FeatureService:
             )
 
     async def health(self) -> dict[str, Any]:
-        try:
-            # past the cache, which may know that there is no such row
-            await self._store.get([PROBE])
-            answers = True
-        except Unavailable:
-            answers = False
+        # past the cache, which may know that there is no such row
+        answers = await self._store.answers()
         found = {**self._store.health(), "answers": answers}
         if self._cache is not None:
             found["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}

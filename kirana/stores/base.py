@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kirana.ragged import Bytes, places_of
+from kirana.errors import Unavailable
+from kirana.ragged import Bytes, places_of, table_of_equal
 
 
 class ValueReader(Protocol):
@@ -62,6 +63,21 @@ class RowBlock:
             self.event_time_ms[rows],
         )
 
+    def may_be_reordered(self) -> bool:
+        """Whether it makes no difference in which order rows are written: each has another key.
+
+        Rows of one size keep their order when they are sorted by size, and are not looked at.
+        """
+        sizes = self.value_sizes
+        if not len(sizes) or (sizes == sizes[0]).all():
+            return True
+        for size in np.unique(self.key_sizes).tolist():
+            starts = (self.key_ends - self.key_sizes)[self.key_sizes == size]
+            keys = table_of_equal(self.keys, starts, size)
+            if len(np.unique(keys, axis=0)) < len(keys):
+                return False
+        return True
+
     def key_list(self) -> list[bytes]:
         return _cut(self.keys, self.key_ends)
 
@@ -72,6 +88,10 @@ class RowBlock:
 def _cut(data: Bytes, ends: npt.NDArray[np.int64]) -> list[bytes]:
     joined, places = data.tobytes(), ends.tolist()
     return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
+
+
+PROBE = b"f:kirana.probe:"
+"""A key that nobody writes."""
 
 
 class FeatureStore(Protocol):
@@ -96,8 +116,20 @@ class FeatureStore(Protocol):
         their event times with those of what is there.
         """
 
+    async def answers(self) -> bool:
+        """Whether the database does; of one of several nodes, whether any of them does."""
+
     def health(self) -> dict[str, Any]:
         """Return what people should know of its state: plain values."""
 
     async def close(self) -> None:
         """Let go of the database. No-op if closed."""
+
+
+async def answers_probe(store: FeatureStore) -> bool:
+    """Whether a store of one node answers."""
+    try:
+        await store.get([PROBE])
+    except Unavailable:
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import RowBlock, ValueReader
+from kirana.stores.base import RowBlock, ValueReader, answers_probe
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
 
@@ -53,6 +53,9 @@ class LmdbFeatureStore:
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         return await self.put(block.key_list(), block.value_list(), reader)
+
+    async def answers(self) -> bool:
+        return await answers_probe(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": "lmdb"}

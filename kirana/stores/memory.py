@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import Unavailable
-from kirana.stores.base import RowBlock, ValueReader
+from kirana.stores.base import RowBlock, ValueReader, answers_probe
 
 
 class MemoryFeatureStore:
@@ -33,6 +33,9 @@ class MemoryFeatureStore:
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         return await self.put(block.key_list(), block.value_list(), reader)
+
+    async def answers(self) -> bool:
+        return await answers_probe(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": "memory"}

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import RowBlock, ValueReader
+from kirana.stores.base import RowBlock, ValueReader, answers_probe
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
 from kirana.stores.redis_connection import ARRAY
@@ -35,9 +35,10 @@ class RedisFeatureStore:
         """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
         self._client: Any = client
         self._sentinels = sentinels
-        self._lane = Lane(client.connection_pool.make_connection, limit_of(timeout_s))
         self._what = shown_url(url)
         self._breaker = Breaker(self._what)
+        make = client.connection_pool.make_connection
+        self._lane = Lane(make, limit_of(timeout_s), self._breaker.failed)
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisFeatureStore:
@@ -77,9 +78,9 @@ class RedisFeatureStore:
         return int(await self._client.evalsha(SCRIPT_SHA, len(keys), *keys, codec, *arguments))
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
-        if guarded:
+        way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED
+        if way is Way.GUARDED:
             await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
-        way = Way.GUARDED if guarded else Way.PLAIN
         return await self._guarded(lambda: self._load(block, way, reader.name))
 
     async def _load(self, block: RowBlock, way: Way, codec: str) -> int:
@@ -98,6 +99,9 @@ class RedisFeatureStore:
             raise unavailable(self._what, error, self._breaker) from error
         self._breaker.succeeded()
         return found
+
+    async def answers(self) -> bool:
+        return await answers_probe(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": self._what, "breaker": self._breaker.health()}

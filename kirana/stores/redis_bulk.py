@@ -25,6 +25,7 @@ from kirana.stores.redis_script import GUARDED_AT_ONCE
 Times = npt.NDArray[np.int64]
 
 PLAIN_AT_ONCE = 1_000
+REQUEST_BYTES = 4 << 20
 UNDER_WAY = 4
 """Commands that are sent before the answer to the first is waited for."""
 
@@ -87,8 +88,9 @@ async def _answer(connection: Any, request: Request, way: Way) -> int:
     size = len(_OK if way is Way.PLAIN else _ONE) * request.rows
     async with asyncio.timeout(ANSWER_S):
         said: bytes = await connection._reader.readexactly(size)
-    good = said.count(_OK) if way is Way.PLAIN else said.count(_ONE)
-    if good * len(_OK) != size and good * len(_ONE) + said.count(_ZERO) * len(_ZERO) != size:
+    good = said.count(_OK if way is Way.PLAIN else _ONE)
+    known = good if way is Way.PLAIN else good + said.count(_ZERO)
+    if known != request.rows:
         lines = said.split(b"\r\n")
         refused = next(line for line in lines if line not in (b"+OK", b":0", b":1"))
         raise ResponseError(refused[1:].decode(errors="replace"))
@@ -98,7 +100,6 @@ async def _answer(connection: Any, request: Request, way: Way) -> int:
 def _requests(
     block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
 ) -> Iterator[Request]:
-    at_once = GUARDED_AT_ONCE if way is Way.GUARDED else PLAIN_AT_ONCE
     key_sizes, value_sizes, endings = block.key_sizes, block.value_sizes, forget_ms != 0
     # rows of one shape stand together, in their order
     order = np.lexsort((endings, value_sizes, key_sizes))
@@ -108,6 +109,8 @@ def _requests(
         if not len(group):
             continue
         key_size, value_size = int(key_sizes[group[0]]), int(value_sizes[group[0]])
+        at_once = GUARDED_AT_ONCE if way is Way.GUARDED else PLAIN_AT_ONCE
+        at_once = max(min(at_once, REQUEST_BYTES // (key_size + value_size + 1)), 1)
         for at in range(0, len(group), at_once):
             rows = group[at : at + at_once]
             keys = table_of_equal(block.keys, block.key_ends[rows] - key_size, key_size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.errors import ConfigurationError, PartlyUnavailable, Unavailable
+from kirana.loop import look_at_error
 from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
@@ -33,9 +35,16 @@ from kirana.stores.redis_url import cluster_of, limit_of, shown_url
 MAX_ROUNDS = 6
 """So often what has moved is followed in one call."""
 
+LOOK_PAUSE_S = 1.0
+"""So long a look at who has which slots is good enough, if nobody knows better."""
+
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
+_PING = b"*1\r\n$4\r\nPING\r\n"
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 _LOAD_SCRIPT = _pack(("SCRIPT", "LOAD", GUARDED_PUT))
+
+_AWAY = object()
+"""Stands for the answer of a node that gives none."""
 
 
 @dataclass(slots=True)
@@ -53,14 +62,26 @@ class _Lost:
 
 
 @dataclass(slots=True)
-class _Said:
-    """An answer a command; `away` are the places of those whose node gave none, and why."""
+class _Call:
+    """Commands of one key each on their way: an answer each, `_AWAY` until there is one.
 
+    `todo` are the places of those that are to be sent, by node, and whether with `ASKING`; `lost`
+    are those whose node has just not answered, with its name.
+    """
+
+    commands: Sequence[bytes]
+    slots: Sequence[int]
+    strings: bool
     answers: list[Any]
-    away: list[int] = field(default_factory=list)
-    reason: str = ""
+    todo: dict[tuple[str, bool], list[int]]
+    lost: list[tuple[int, str]] = field(default_factory=list)
+    reason: str = "slots move on and on"
     moved: bool = False
     """Whether a slot was elsewhere than it was known to be."""
+
+    @property
+    def away(self) -> list[int]:
+        return [at for at, answer in enumerate(self.answers) if answer is _AWAY]
 
 
 class RedisClusterFeatureStore:
@@ -78,6 +99,8 @@ class RedisClusterFeatureStore:
         self._finding: asyncio.Task[None] | None = None
         self._what = shown_url(url)
         self._breaker = Breaker(self._what)
+        self._looked_at = -LOOK_PAUSE_S
+        self._closed = False
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisClusterFeatureStore:
@@ -92,16 +115,27 @@ class RedisClusterFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         if not keys:
             return []
-        said = await self._run(keys, list(map(get_command, keys)))
+        await self._known()
+        call = self._call(keys, list(map(get_command, keys)), strings=True)
+        # what is not answered by then is away
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limit_s):
+                await self._run(call)
+        away = call.away
+        for at in away:
+            call.answers[at] = None
         try:
-            found = values_of(said.answers)
+            found = values_of(call.answers)
         except ResponseError as error:
             raise Unavailable(f"{self._what} refuses: {error}") from error
-        if said.away:
-            raise PartlyUnavailable(self._does_not_answer(said), found, said.away)
+        if len(away) == len(keys):
+            raise Unavailable(self._does_not_answer(call))
+        if away:
+            raise PartlyUnavailable(self._does_not_answer(call), found, away)
         return found
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+        await self._known()
         forget = forget_ms(values, reader)
         written = 0
         for at in range(0, len(keys), GUARDED_AT_ONCE):
@@ -111,19 +145,20 @@ class RedisClusterFeatureStore:
                 _pack(("EVALSHA", SCRIPT_SHA, 1, key, reader.name, value, ms))
                 for key, value, ms in zip(keys[at:to], values[at:to], forget[at:to], strict=True)
             ]
-            said = await self._run(keys[at:to], commands)
-            for answer in said.answers:
+            call = self._call(keys[at:to], commands)
+            await self._run(call)
+            for answer in call.answers:
                 if isinstance(answer, hiredis.ReplyError):
                     raise Unavailable(f"{self._what} refuses: {answer}")
-            if said.away:
-                raise Unavailable(self._does_not_answer(said))
-            written += sum(said.answers)
+            if call.away:
+                raise Unavailable(self._does_not_answer(call))
+            written += sum(call.answers)
         return written
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         await self._known()
         owners = np.array(self._owners, dtype=object)[block_slots(block)]
-        way = Way.GUARDED_EACH if guarded else Way.PLAIN
+        way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED_EACH
         forget = block_forget_ms(block)
         parts = [np.flatnonzero(owners == name) for name in sorted(set(owners.tolist()))]
         written = await asyncio.gather(
@@ -154,68 +189,45 @@ class RedisClusterFeatureStore:
             # slots have moved, or the node is away: row by row, wherever they are now
             return await self.put(block.key_list(), block.value_list(), reader)
 
-    async def _run(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> _Said:
-        """Send each command to the node that has its key, wherever that is by now."""
-        await self._known()
+    def _call(
+        self, keys: Sequence[bytes], commands: Sequence[bytes], *, strings: bool = False
+    ) -> _Call:
+        """Note which node each command is for; `strings` tells that these are what it answers."""
         slots = key_slots(keys)
-        owners = self._owners
-        said = _Said([None] * len(keys))
         todo: dict[tuple[str, bool], list[int]] = defaultdict(list)
         for at, slot in enumerate(slots):
-            todo[owners[slot], False].append(at)
-        looked = False
-        for _ in range(MAX_ROUNDS):
-            asked = [*todo.items()]
-            todo = defaultdict(list)
-            answers = await asyncio.gather(
-                *(
-                    self._ask(name, [commands[at] for at in places], asking)
-                    for (name, asking), places in asked
-                )
-            )
-            lost: list[int] = []
-            for ((name, asking), places), found in zip(asked, answers, strict=True):
-                if isinstance(found, _Lost):
-                    said.reason = found.reason
-                    (lost if found.tried else said.away).extend(places)
-                    continue
-                for at, answer in zip(places, found, strict=True):
-                    said.answers[at] = answer
-                    if isinstance(answer, hiredis.ReplyError):
-                        self._follow(str(answer), name, asking, at, todo, lost, said)
-            if lost and not looked:
-                # others may have taken over
-                looked = True
-                before = self._owners
-                await self._find()
-                for at in lost:
-                    now = self._owners[slots[at]]
-                    if now != before[slots[at]]:
-                        todo[now, False].append(at)
-                    else:
-                        said.away.append(at)
-            else:
-                said.away += lost
-            if not todo:
-                break
-        if said.moved:
-            await self._let_go(set(self._owners))
-        for places in todo.values():
-            said.away += places
-        for at in said.away:
-            said.answers[at] = None
-        return said
+            todo[self._owners[slot], False].append(at)
+        return _Call(commands, slots, strings, [_AWAY] * len(keys), todo)
 
-    def _follow(
-        self,
-        answer: str,
-        name: str,
-        asking: bool,
-        at: int,
-        todo: dict[tuple[str, bool], list[int]],
-        lost: list[int],
-        said: _Said,
-    ) -> None:
+    async def _run(self, call: _Call) -> None:
+        """Send each command to the node that has its key, wherever that is by now."""
+        for _ in range(MAX_ROUNDS):
+            asked, call.todo = [*call.todo.items()], defaultdict(list)
+            await asyncio.gather(
+                *(self._send(call, name, asking, places) for (name, asking), places in asked)
+            )
+            if call.lost:
+                await self._follow_lost(call)
+            if not call.todo:
+                break
+        for places in call.todo.values():
+            for at in places:
+                call.answers[at] = _AWAY
+        if call.moved:
+            await self._let_go(set(self._owners))
+
+    async def _send(self, call: _Call, name: str, asking: bool, places: list[int]) -> None:
+        found = await self._ask(name, [call.commands[at] for at in places], asking, call.strings)
+        if isinstance(found, _Lost):
+            call.reason = found.reason
+            call.lost += [(at, name) for at in places if found.tried]
+            return
+        for at, answer in zip(places, found, strict=True):
+            call.answers[at] = answer
+            if isinstance(answer, hiredis.ReplyError):
+                self._follow(call, str(answer), name, asking, at)
+
+    def _follow(self, call: _Call, answer: str, name: str, asking: bool, at: int) -> None:
         """Note where a command goes next that a node has not done; what is refused stays so."""
         word, _, rest = answer.partition(" ")
         if word in ("MOVED", "ASK"):
@@ -225,40 +237,69 @@ class RedisClusterFeatureStore:
             target = address if host else f"{name.rpartition(':')[0]}:{port}"
             if word == "MOVED":
                 self._owners[int(slot)] = target
-                said.moved = True
-            todo[target, word == "ASK"].append(at)
+                call.moved = True
+            call.todo[target, word == "ASK"].append(at)
         elif word == "NOSCRIPT":
-            todo[name, asking].append(at)
+            call.todo[name, asking].append(at)
         elif word in NOT_YET:
-            said.reason = answer
-            lost.append(at)
+            call.reason = f"{name}: {answer}"
+            call.answers[at] = _AWAY
+            call.lost.append((at, name))
+
+    async def _follow_lost(self, call: _Call) -> None:
+        """Send what a node did not answer to the one that has taken over, if one has."""
+        lost, call.lost = call.lost, []
+        if any(self._owners[call.slots[at]] == name for at, name in lost):
+            await self._find()
+        for at, name in lost:
+            now = self._owners[call.slots[at]]
+            if now != name:
+                call.todo[now, False].append(at)
 
     async def _ask(
-        self, name: str, commands: Sequence[bytes], asking: bool
+        self, name: str, commands: Sequence[bytes], asking: bool, strings: bool
     ) -> Sequence[Any] | _Lost:
         """Send commands to one node; `asking` for a slot that is on its way to it."""
+        if self._closed:
+            raise Unavailable(f"{self._what} is closed")
         if not name:
             return _Lost("no node has their slots", tried=True)
         node = self._nodes.get(name)
         if node is None:
-            lane = Lane(self._maker_of(name), self._limit_s)
-            node = self._nodes[name] = _Node(lane, Breaker(name))
+            breaker = Breaker(name)
+            lane = Lane(self._maker_of(name), self._limit_s, breaker.failed)
+            node = self._nodes[name] = _Node(lane, breaker)
         try:
             node.breaker.check()
         except Unavailable as error:
             return _Lost(error.message, tried=False)
         try:
-            if asking:
-                request = b"".join(_ASKING + each for each in commands)
-                answers = (await node.lane.ask(request, 2 * len(commands)))[1::2]
-            else:
-                answers = await node.lane.ask(b"".join(commands), len(commands))
-            if any(isinstance(a, hiredis.ReplyError) and "NOSCRIPT" in str(a) for a in answers):
-                await node.lane.ask(_LOAD_SCRIPT, 1)
+            answers = await self._answers(node.lane, commands, asking, strings)
         except FAILURES as error:
             node.breaker.failed()
             return _Lost(f"{name}: {error or type(error).__name__}", tried=True)
-        node.breaker.succeeded()
+        if all(isinstance(a, hiredis.ReplyError) and str(a).startswith(NOT_YET) for a in answers):
+            node.breaker.failed()
+        else:
+            node.breaker.succeeded()
+            self._breaker.succeeded()
+        return answers
+
+    @staticmethod
+    async def _answers(
+        lane: Lane, commands: Sequence[bytes], asking: bool, strings: bool
+    ) -> Sequence[Any]:
+        count = len(commands)
+        if asking:
+            request = b"".join(_ASKING + each for each in commands)
+            answers: Sequence[Any] = (await lane.ask(request, 2 * count))[1::2]
+        else:
+            answers = await lane.ask(b"".join(commands), count, count if strings else None)
+        lacking = [isinstance(a, hiredis.ReplyError) and "NOSCRIPT" in str(a) for a in answers]
+        if any(lacking):
+            (loaded,) = await lane.ask(_LOAD_SCRIPT, 1)
+            if isinstance(loaded, hiredis.ReplyError):
+                return [loaded if each else a for a, each in zip(answers, lacking, strict=True)]
         return answers
 
     def _maker_of(self, name: str) -> Callable[[], Any]:
@@ -271,14 +312,21 @@ class RedisClusterFeatureStore:
 
     async def _known(self) -> None:
         """Raise `Unavailable` if no node says which ones there are."""
+        if self._closed:
+            raise Unavailable(f"{self._what} is closed")
         if not self._owners:
             self._breaker.check()
             await self._find()
 
     async def _find(self) -> None:
-        """Ask who has which slots, once for all who want to know now."""
+        """Ask who has which slots, once for all who want to know now, and not again and again."""
         if self._finding is None:
+            loop = asyncio.get_running_loop()
+            if self._owners and loop.time() < self._looked_at + LOOK_PAUSE_S:
+                return
+            self._looked_at = loop.time()
             self._finding = asyncio.create_task(self._look())
+            self._finding.add_done_callback(look_at_error)
         await asyncio.shield(self._finding)
 
     async def _look(self) -> None:
@@ -286,14 +334,12 @@ class RedisClusterFeatureStore:
             async with asyncio.timeout(self._limit_s):
                 await self._client.nodes_manager.initialize()
         except FAILURES as error:
-            failure = unavailable(self._what, error, self._breaker)
             if not self._owners:
-                raise failure from error
+                raise unavailable(self._what, error, self._breaker) from error
             # what is known may still be right
             return
         finally:
             self._finding = None
-        self._breaker.succeeded()
         owners = [""] * SLOTS
         for slot, nodes in self._client.nodes_manager.slots_cache.items():
             owners[slot] = nodes[0].name
@@ -302,25 +348,43 @@ class RedisClusterFeatureStore:
 
     async def _let_go(self, owners: set[str]) -> None:
         """Close what leads to nodes that have no slots any more."""
-        for name in self._nodes.keys() - owners:
-            if not self._nodes[name].lane.busy:
-                await self._nodes.pop(name).lane.close()
+        idle = [name for name in self._nodes.keys() - owners if not self._nodes[name].lane.busy]
+        for node in [self._nodes.pop(name) for name in idle]:
+            await node.lane.close()
 
-    def _does_not_answer(self, said: _Said) -> str:
-        return f"{self._what} does not answer: {said.reason or 'slots move on and on'}"
+    async def answers(self) -> bool:
+        """Whether any node does."""
+        try:
+            await self._known()
+            found = await asyncio.gather(
+                *(self._ask(name, [_PING], False, False) for name in {*self._owners} - {""})
+            )
+        except Unavailable:
+            return False
+        return not all(isinstance(each, _Lost) for each in found)
+
+    def _does_not_answer(self, call: _Call) -> str:
+        return f"{self._what} does not answer: {call.reason}"
 
     def health(self) -> dict[str, Any]:
-        every = [self._breaker, *(node.breaker for node in self._nodes.values())]
-        reports = [each.health() for each in every]
-        state = "open" if any(each.open for each in every) else "closed"
+        every = {"": self._breaker, **{name: node.breaker for name, node in self._nodes.items()}}
+        reports = [each.health() for each in every.values()]
         counted = {
             name: sum(each[name] for each in reports) for name in ("failed", "opened", "refused")
         }
-        return {"store": self._what, "breaker": {"state": state, **counted}}
+        away = sorted(name for name, breaker in every.items() if name and breaker.open)
+        state = "open" if away or self._breaker.open else "closed"
+        found = {"store": self._what, "breaker": {"state": state, **counted}}
+        return {**found, "away": away} if away else found
 
     async def close(self) -> None:
-        for node in self._nodes.values():
+        self._closed = True
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait([self._finding])
+        nodes, self._nodes = [*self._nodes.values()], {}
+        for node in nodes:
             await node.lane.close()
         # those that redis-py has asked where the others are
-        for nodes in ("nodes_cache", "startup_nodes"):
-            await self._client.nodes_manager.aclose(nodes)
+        for each in ("nodes_cache", "startup_nodes"):
+            await self._client.nodes_manager.aclose(each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -50,8 +50,12 @@ class Connection(asyncio.BufferedProtocol):
     ask.
     """
 
-    def __init__(self, made: Any) -> None:
-        """Take over the socket of a connection of redis-py, after its handshake."""
+    def __init__(self, made: Any, silent: Callable[[], None]) -> None:
+        """Take over the socket of a connection of redis-py, after its handshake.
+
+        `silent` is called where nothing came since somebody has asked who is gone.
+        """
+        self._silent = silent
         # redis-py has no name for this
         self._writer, made._writer, made._reader = made._writer, None, None
         self._transport: Any = self._writer.transport
@@ -96,9 +100,12 @@ class Connection(asyncio.BufferedProtocol):
                 self._look_after(request)
                 return
             reason = f"no answer in {self._timeout_s} s"
-            if not request.done.done():
+            nobody = request.done.done()
+            if not nobody:
                 request.done.set_exception(TimeoutError(reason))
             if request.received == self._received:
+                if nobody:
+                    self._silent()
                 # it says nothing to anybody: the others try once more, over a new connection
                 self.abort(ConnectionError(reason))
                 return

@@ -1,4 +1,4 @@
-"""Reads of one Redis over one connection that all callers share: requests go out as they come.
+"""One connection to one Redis that all callers share: requests go out as they come.
 
 Ten times as many small reads a second as with a connection a call, and twice as many large ones:
 commands are joined here, not packed word by word, and answers are parsed where they arrive.
@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from kirana import native
+from kirana.loop import look_at_error
 from kirana.stores.redis_connection import Connection, values_of
 
 _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
@@ -36,12 +37,14 @@ class Lane:
     """One connection to one server, made when it is first asked for and again when it was lost.
 
     `make` returns an unconnected connection of redis-py; to find a server, and then to be answered
-    by it, may take `limit_s`.
+    by it, may take `limit_s`. `silent` is called where the server does not answer, and all who have
+    asked are gone: of the others, each hears of it.
     """
 
-    def __init__(self, make: Callable[[], Any], limit_s: float) -> None:
+    def __init__(self, make: Callable[[], Any], limit_s: float, silent: Callable[[], None]) -> None:
         self._make = make
         self._limit_s = limit_s
+        self._silent = silent
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
@@ -88,14 +91,19 @@ class Lane:
             raise ConnectionError("the store is closed")
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(look_at_error)
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> Connection:
         try:
             made = self._make()
             await made.connect()
-            self._connection = Connection(made)
+            self._connection = Connection(made, self._silent)
             return self._connection
+        except Exception:
+            if not self._callers:
+                self._silent()
+            raise
         finally:
             self._connecting = None
 

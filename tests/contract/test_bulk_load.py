@@ -119,6 +119,22 @@ async def test_of_one_key_twice_in_a_load_the_newest_stays(store: FeatureStore) 
 
 
 @pytest.mark.parametrize("guarded", [True, False])
+async def test_of_a_key_twice_with_rows_of_other_sizes_the_newest_stays(
+    store: FeatureStore, guarded: bool
+) -> None:
+    words = [b"a long one", b"short", b"between"]
+    sizes = np.array([len(word) for word in words], dtype=np.int64)
+    texts = Texts(np.frombuffer(b"".join(words), np.uint8), np.cumsum(sizes) - sizes, sizes)
+    version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
+    group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, "packed", (version,))
+    keys = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
+    values, value_ends = PACKED.encode_block(group, version, {"a": texts}, keys.event_time_ms)
+    block = replace(keys, values=values, value_ends=value_ends)
+    await store.load(block, READER, guarded=guarded)
+    assert await store.get(block.key_list()[:1]) == block.value_list()[1:2]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
 async def test_redis_forgets_a_row_a_grace_after_its_expiry(
     servers: RedisServers, guarded: bool
 ) -> None:
