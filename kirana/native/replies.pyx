@@ -1,11 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Answers of Redis that are strings, left as the bytes that came: no object a string."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr
 
+cdef enum:
+    # strings in an array; a longer one is left to hiredis
+    LARGEST = 1 << 24
 
+
+# the collector would clear `whole` of a part before that is gone, which then frees what is not its
+# own; and there are no cycles to find: a part is of what is whole
+@cython.no_gc
 cdef class Values:
     """A sequence of `bytes`, or None where there is none, over the bytes of an answer."""
 
@@ -91,7 +99,10 @@ cdef class ValueReader:
                 line = end_of_line(data, start, end)
                 if line < 0:
                     return None
-                if data[start] != b"*" or not number(data, start + 1, line, &size) or size < 0:
+                if data[start] != b"*" or not number(data, start + 1, line, &size):
+                    raise Unusual
+                # memory for all is taken now, on the word of a server
+                if size < 0 or size > LARGEST:
                     raise Unusual
                 self.expect(size)
                 self.offset = line + 2 - start
@@ -100,7 +111,7 @@ cdef class ValueReader:
             line = end_of_line(data, at, end)
             if line < 0:
                 return None
-            if data[at] == b"_":
+            if data[at] == b"_" and line == at + 1 and data[line] == b"\r":
                 size = -1
             elif data[at] != b"$" or not number(data, at + 1, line, &size):
                 self.wanted = -1
@@ -133,26 +144,30 @@ cdef class ValueReader:
 
 
 cdef inline Py_ssize_t end_of_line(const char* data, Py_ssize_t start, Py_ssize_t end) noexcept:
-    """Return where the line ends that starts at `start`, -1 if that is not here yet."""
+    """Return where the line ends that starts at `start`, -1 if that is not here yet.
+
+    What comes before the line feed need not be a carriage return: `number` looks at it.
+    """
     cdef const char* found
     if start >= end:
         return -1
     found = <const char*>memchr(data + start, b"\n", end - start)
-    if found == NULL or found == data + start:
-        return -1
-    return found - data - 1
+    # of an empty line, what is before it is never a number's
+    return -1 if found == NULL else max(found - data - 1, start)
 
 
 cdef inline bint number(
     const char* data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t* found
 ) noexcept:
-    """Whether there is a number between the two; -1 is the only negative one."""
+    """Whether a number, and then a line's end, is between the two; -1 is the only negative one."""
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t at
+    if data[end] != b"\r":
+        return False
     if end - start == 2 and data[start] == b"-" and data[start + 1] == b"1":
         found[0] = -1
         return True
-    if end <= start or end - start > 12:
+    if end <= start or end - start > 12 or (data[start] == b"0" and end - start > 1):
         return False
     for at in range(start, end):
         if data[at] < b"0" or data[at] > b"9":

@@ -6,6 +6,7 @@ no flag. All others are left to Python.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_CheckExact
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -81,6 +82,8 @@ cdef class Versions:
 
 def sort_rows(values, Versions versions not None, uint64_t now_s):
     """Sort a list of values or `Values` (None is missing), or a table with a row a value."""
+    if isinstance(values, list) and not PyList_CheckExact(values):
+        values = list(values)
     cdef Py_ssize_t count = len(values)
     cdef const char** rows = <const char**>malloc(max(count, 1) * sizeof(char*))
     cdef Py_ssize_t* sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))

@@ -77,11 +77,13 @@ cdef class SlotIndex:
 
     def key_of(self, Py_ssize_t slot):
         """Return the key that a slot has, None if it has none."""
-        return self.keys[slot] if slot < len(self.keys) else None
+        return self.keys[slot] if 0 <= slot < len(self.keys) else None
 
     def put(self, str key not None, Py_ssize_t slot):
         """Give a slot that no key has to a key that has none."""
         cdef uint64_t hashed = PyObject_Hash(key)
+        if slot < 0:
+            raise ValueError("slots are numbered from 0")
         if 2 * (self.count + 1) > self.mask:
             self.grow()
         while len(self.keys) <= slot:
@@ -162,6 +164,8 @@ cdef class SlotIndex:
         cdef Py_ssize_t size = table.shape[1]
         cdef Py_ssize_t at, slot, line
         cdef Py_ssize_t hits = 0
+        if len(self.keys) > min(loaded.shape[0], uses.shape[0], table.shape[0]):
+            raise ValueError("there are more slots than rows")
         slots = np.empty(count, np.intp)
         rows = np.empty((count, size), np.uint8)
         cdef Py_ssize_t[::1] slot_of = slots

@@ -77,6 +77,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def ask(self, request: bytes, wanted: int, strings: int | None = None) -> Sequence[Any]:
         """Return `wanted` answers, or `strings` (`ARRAY`: those of one array) as they are."""
+        if self.closed:
+            raise ConnectionError("the connection was lost")
         if len(self._waiting) >= MAX_WAITING:
             # those who asked have gone, and nothing was heard since
             self.abort(ConnectionError("the server does not answer"))
@@ -151,8 +153,7 @@ class Connection(asyncio.BufferedProtocol):
         """Read what is whole; return False where something else begins."""
         assert self._strings is not None
         while self._start < self._end:
-            request = self._waiting[0]
-            if request.strings is None:
+            if not self._waiting or (request := self._waiting[0]).strings is None:
                 return False
             try:
                 found = self._strings.read(self._buffer, self._start, self._end, request.strings)
@@ -165,13 +166,16 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _parse(self) -> None:
-        """Parse all that is there, and what comes until nobody waits: then no answer is begun."""
+        """Parse all that is there, and what comes until nobody waits and nothing is begun."""
         self._parsing = True
         self._parser.feed(self._buffer, self._start, self._end - self._start)  # type: ignore[arg-type]
         self._start = self._end
+        begun = True
         while (answer := self._parser.gets()) is not False:
+            # what is left can be the beginning of a push, which nobody waits for
+            begun = self._parser.has_data()
             self._take(answer)
-        self._parsing = self._strings is None or bool(self._waiting)
+        self._parsing = self._strings is None or begun or bool(self._waiting)
 
     def _take(self, answer: Any) -> None:
         if isinstance(answer, hiredis.PushNotification):

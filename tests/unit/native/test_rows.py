@@ -97,3 +97,51 @@ def test_no_reference_is_kept() -> None:
     for _ in range(100):
         rows.sort_rows([value, None, value], versions(), NOW)
     assert sys.getrefcount(value) == before
+
+
+class Longer(list[bytes | None]):
+    """Says that it is longer than it is."""
+
+    def __len__(self) -> int:
+        return 10_000
+
+
+def test_a_list_of_another_kind_is_read_as_a_list() -> None:
+    found = rows.sort_rows(Longer([row(BODY)]), versions(), NOW)
+    assert found.status.tolist() == [0]
+
+
+@pytest.mark.parametrize("order", ["backward", "one row", "every other"])
+def test_tables_of_any_step_are_read(order: str) -> None:
+    values = [row(bytes([at]) * 15 + b"\0", time=at) for at in range(6)]
+    table = np.frombuffer(b"".join(values), np.uint8).reshape(6, -1)
+    wanted, given_ = {
+        "backward": ([5, 4, 3, 2, 1, 0], table[::-1]),
+        "one row": ([0, 0, 0], np.broadcast_to(table[:1], (3, table.shape[1]))),
+        "every other": ([5, 3, 1], table[::-2]),
+    }[order]
+    found = rows.sort_rows(given_, versions(), NOW)
+    ((_, _, fixed, _),) = found.parts
+    assert found.event_time_ms.tolist() == fixed[:, 0].tolist() == wanted
+
+
+def test_the_highest_number_of_a_version_is_one_too() -> None:
+    known = rows.Versions([(at << 16 | 1, STRIDE, 15, 1) for at in range(1, 65_536)])
+    numbers = [65_535, 1, 256, 65_535, 65_534]
+    found = rows.sort_rows([row(BODY, number=each) for each in numbers], known, NOW)
+    places = {number: where.tolist() for number, where, _, _ in found.parts if where is not None}
+    assert places == {1: [1], 256: [2], 65_534: [4], 65_535: [0, 3]}
+
+
+def test_times_and_expiries_may_be_as_large_as_they_get() -> None:
+    last = (1 << 32) - 1
+    values: list[bytes | None] = [
+        row(BODY, expiry=last, time=(1 << 64) - 1),
+        row(BODY, expiry=last),
+    ]
+    for now, status in ((last - 1, 0), (last, 2), ((1 << 64) - 1, 2)):
+        found = rows.sort_rows(values, versions(), now)
+        assert found.status.tolist() == [status] * 2
+        assert found.event_time_ms.tolist() == [(1 << 64) - 1, 7]
+    with pytest.raises(OverflowError):
+        rows.sort_rows(values, versions(), -1)

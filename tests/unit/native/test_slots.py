@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from kirana.features.slot_index import DictIndex, SlotIndex
 from kirana.native import slots
 
-INDEXES = [slots.SlotIndex, DictIndex]
+INDEXES: list[Callable[[], SlotIndex]] = [slots.SlotIndex, DictIndex]
 TEXTS = st.sampled_from(
     [f"{prefix}{at}" for at in range(60) for prefix in ("", "\u00e9", "\u4e2d")]
 )
@@ -87,3 +89,72 @@ def test_what_is_no_text_is_refused() -> None:
             index.take([key], *columns)  # type: ignore[list-item]
         with pytest.raises(TypeError):
             index.get(key)  # type: ignore[arg-type]
+
+
+def columns(count: int) -> tuple[Any, ...]:
+    """Columns of so many slots, each row of which holds its number."""
+    table = np.arange(count, dtype="<u4").view(np.uint8).reshape(count, 4)
+    return np.ones(count), 0.0, np.zeros(count, np.uint32), table
+
+
+def test_slots_that_can_not_be_are_refused() -> None:
+    index = slots.SlotIndex()
+    for slot in (-1, -(1 << 62)):
+        with pytest.raises(ValueError, match="from 0"):
+            index.put("a", slot)
+        assert index.key_of(slot) is None
+    assert (len(index), index.get("a"), index.pop("a"), index.slots()) == (0, -1, -1, [])
+
+
+@pytest.mark.parametrize("short", [0, 2, 3])
+def test_columns_that_lack_a_slot_are_refused(short: int) -> None:
+    index = slots.SlotIndex()
+    index.put("a", 3)
+    given_, fewer = list(columns(4)), columns(3)
+    assert index.take(["a"], *given_)[0].tolist() == [3]
+    given_[short] = fewer[short]
+    with pytest.raises(ValueError, match="more slots"):
+        index.take(["a"], *given_)
+
+
+def test_keys_whose_searches_begin_at_one_place_are_told_apart() -> None:
+    # with a table of 64, and as it grows: what is left of the hash is the same for all
+    alike = [key for key in map(str, range(200_000)) if hash(key) & 1023 == 1020][:150]
+    index = slots.SlotIndex()
+    for round_ in range(3):
+        for slot, key in enumerate(alike):
+            index.put(key, slot)
+        gone = alike[round_::2]
+        for key in gone:
+            index.pop(key)
+        found, rows = index.take(alike, *columns(len(alike)))
+        kept = [slot for slot, key in enumerate(alike) if key not in gone]
+        assert [slot for slot in found.tolist() if slot >= 0] == kept
+        assert rows.view("<u4")[:, 0].tolist() == kept
+        for key in alike:
+            index.pop(key)
+        assert (len(index), index.slots()) == (0, [])
+
+
+def test_uses_wrap_round_in_both() -> None:
+    for make in INDEXES:
+        index = make()
+        index.put("a", 0)
+        loaded, oldest, _, table = columns(1)
+        uses = np.full(1, (1 << 32) - 1, np.uint32)
+        index.take(["a"], loaded, oldest, uses, table)
+        assert uses.tolist() == [0]
+
+
+def test_no_reference_is_kept() -> None:
+    index = slots.SlotIndex()
+    key = "k" * 40
+    before = sys.getrefcount(key)
+    for _ in range(50):
+        index.put(key, 5)
+        index.take([key, "x"], *columns(6))
+        index.get(key)
+        index.pop(key)
+        with pytest.raises(TypeError):
+            index.take([key, None], *columns(6))  # type: ignore[list-item]
+    assert sys.getrefcount(key) == before
