@@ -41,7 +41,8 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
             # two separators beside each other, or one at an end, may be an empty id
             if "\0\0" in joined or not joined or "\0" in (joined[0], joined[-1]):
                 _check_empty(ids, field)
-            return ids
+            # what is made of them takes text of no other type than `str`
+            return ids if set(map(type, ids)) <= {str} else [*map(str, ids)]
     kinds = set(map(type, ids))
     if not kinds <= {str, int}:
         at = next(i for i, each in enumerate(ids) if type(each) not in (str, int))

@@ -53,7 +53,14 @@ class RedisFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         if not keys:
             return []
-        return await self._guarded(lambda: self._lane.values(mget_command(keys), ARRAY))
+        return await self._guarded(lambda: self._read(keys))
+
+    async def _read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        found = await self._lane.values(mget_command(keys), ARRAY)
+        if len(found) != len(keys):
+            # each row would be another key's
+            raise ConnectionError(f"it answers with {len(found)} values for {len(keys)} keys")
+        return found
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         forget = forget_ms(values, reader)

@@ -302,6 +302,64 @@ async def test_a_node_that_comes_back_is_found_by_who_has_known_it(own: RedisSer
         await check(store, await write(store, keys, 2))
 
 
+async def test_a_cluster_that_serves_nobody_is_unavailable_until_it_serves_again(
+    own: RedisServers,
+) -> None:
+    """It wants all slots covered, which is its default: with one node all are down."""
+    nodes = own.start_cluster("--cluster-node-timeout", "1000", *ON_DISK)
+    keys = [key for node in nodes for key in keys_on(node, 2)]
+    async with opened(url_of(nodes)) as store:
+        rows = await write(store, keys, 0)
+        own.kill(nodes[1])
+        down = lambda: ask(nodes[0], "CLUSTER INFO")["cluster_state"] == "fail"  # noqa: E731
+        wait(down, "the others have noticed")
+        for _ in range(2 * FAILURES):
+            with pytest.raises(Unavailable):
+                await store.get(keys[:2])
+        assert store.health()["breaker"]["state"] == "open"
+        assert f"127.0.0.1:{nodes[0]}" in store.health()["away"]
+        own.revive(nodes[1])
+        await until(lambda: store.get(keys), "it answers again")
+        await check(store, rows)
+        assert store.health()["breaker"]["state"] == "closed"
+        assert "away" not in store.health()
+
+
+async def test_health_of_a_cluster_names_the_nodes_that_are_away(
+    own: RedisServers, shop: Shop
+) -> None:
+    nodes = own.start_cluster(*PARTIAL)
+    async with service_over(url_of(nodes), shop) as service:
+        assert (await service.health())["answers"]
+        own.kill(nodes[1])
+        for _ in range(FAILURES):
+            found = await service.health()
+        assert found["answers"]
+        assert found["away"] == [f"127.0.0.1:{nodes[1]}"]
+        for node in (nodes[0], nodes[2]):
+            own.kill(node)
+        assert not (await service.health())["answers"]
+
+
+async def test_a_closed_store_of_a_cluster_stays_closed(own: RedisServers) -> None:
+    nodes = own.start_cluster()
+    used, unused = (open_feature_store(url_of(nodes)) for _ in range(2))
+    await used.get(keys_on(nodes[0], 1))
+    for store in (used, unused):
+        await store.close()
+        with pytest.raises(Unavailable, match="closed"):
+            await store.get([b"1"])
+
+
+async def test_a_script_that_may_not_be_loaded_is_a_refusal(own: RedisServers) -> None:
+    nodes = own.start_cluster()
+    for node in nodes:
+        ask(node, "ACL SETUSER", "default", "-script")
+    async with opened(url_of(nodes)) as store:
+        with pytest.raises(Unavailable, match=r"refuses: .*(NOPERM|permission)"):
+            await store.put([b"1"], [row(CODEC, "a", NOW_MS)], CODEC)
+
+
 async def test_a_replica_takes_over(own: RedisServers) -> None:
     nodes = own.start_cluster(*PARTIAL, *SYNC_AT_ONCE)
     replica = own.join_cluster(nodes, *PARTIAL, *SYNC_AT_ONCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,3 +177,11 @@ def test_half_a_surrogate_pair_is_refused_by_the_name_of_its_key(name: str) -> N
 
 def test_lengths_of_no_keys_are_fine() -> None:
     check_lengths([], field="keys")
+
+
+def test_ids_that_are_text_of_another_type_become_text() -> None:
+    key = Key("id", "string")
+    for ids in (["a", "b"], ["a|", "b"], ["é", "b"]):
+        found = id_texts(key, list(np.array(ids)), field="keys.id")
+        assert found == ids
+        assert set(map(type, found)) == {str}

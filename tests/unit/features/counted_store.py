@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kirana.codecs import CODECS, Column, Status
-from kirana.errors import Unavailable
+from kirana.errors import PartlyUnavailable, Unavailable
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import ValueReader
@@ -111,6 +111,8 @@ class CountedStore:
         self.calls: list[Call] = []
         self.paused = False
         self.down = False
+        self.away: set[bytes] = set()
+        """Keys of nodes that do not answer."""
 
     @property
     def batches(self) -> list[list[bytes]]:
@@ -145,7 +147,15 @@ class CountedStore:
             await call.answered.wait()
         if call.fails or self.down:
             raise Unavailable("it is down")
+        away = [at for at, key in enumerate(keys) if key in self.away]
+        for at in away:
+            found[at] = None
+        if away:
+            raise PartlyUnavailable("a node is down", found, away)
         return found
+
+    async def answers(self) -> bool:
+        return not self.down
 
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         if self.down:

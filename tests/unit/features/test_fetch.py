@@ -211,3 +211,28 @@ async def test_what_another_has_fetched_is_there_though_ones_own_fetch_failed(
         await settle()
     assert await soon(other) == [ok(1)]
     assert dict(zip(keys, await soon(mine), strict=True)) == {"1": ok(1), "2": UNAVAILABLE}
+
+
+async def test_only_what_a_node_has_that_is_away_is_unavailable(
+    store: CountedStore, any_fetcher: Fetcher
+) -> None:
+    store.away = {key_of(ONE, "2"), key_of(TWO, "1")}
+    one, two = await any_fetcher.fetch([ONE, TWO], ["1", "2", "none"])
+    assert read_of(one, ONE) == [ok(1), UNAVAILABLE, MISSING]
+    assert read_of(two, TWO) == [UNAVAILABLE, ok(12), MISSING]
+    assert any_fetcher.why == "a node is down"
+    store.away = set()
+    one, two = await any_fetcher.fetch([ONE, TWO], ["1", "2", "none"])
+    assert read_of(one, ONE) == [ok(1), ok(2), MISSING]
+    assert read_of(two, TWO) == [ok(11), ok(12), MISSING]
+
+
+async def test_what_is_away_is_neither_kept_nor_remembered_as_absent(
+    store: CountedStore, fetcher: Fetcher
+) -> None:
+    store.away = {key_of(ONE, "2")}
+    waiting = [asyncio.create_task(read(fetcher, ["1", "2", "3"])) for _ in range(3)]
+    assert await asyncio.gather(*waiting) == [[ok(1), UNAVAILABLE, ok(3)]] * 3
+    assert len(store.calls) == 1
+    assert await read(fetcher, ["1", "2"]) == [ok(1), UNAVAILABLE]
+    assert store.batches[1:] == [[key_of(ONE, "2")]]

@@ -63,7 +63,7 @@ async def served(timeout_s: float = LONG_S) -> AsyncIterator[Server]:
     listening = await asyncio.start_server(accept, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
     made = SimpleNamespace(_writer=writer, _reader=reader, socket_timeout=timeout_s)
-    connection = Connection(made)
+    connection = Connection(made, lambda: None)
     server = Server(connection, await accepted.get())
     try:
         yield server
@@ -172,7 +172,10 @@ async def test_what_is_left_of_a_push_is_nobody_s_answer() -> None:
             assert list(await second) == [b"mine"]
 
 
-async def test_an_answer_that_is_larger_than_the_buffer_is_whole() -> None:
+async def test_an_answer_that_is_larger_than_the_buffer_is_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kirana.stores.redis_connection.LARGEST_KEPT", BUFFER_BYTES)
     large = random.Random(1).randbytes(3 * BUFFER_BYTES)
     async with served() as server:
         tasks = [await asked(server.connection) for _ in range(3)]
