@@ -128,7 +128,7 @@ async def breakdown_of_a_read(
     parts = {
         "key texts to stored keys": texts,
         "the command": command,
-        "Redis, the socket, hiredis": get - command,
+        "Redis, the socket, its answer": get - command,
         "decode: headers, expiry, schema version": decode,
         "the matrix, status": matrix,
         "the rest: plans, asyncio": whole - texts - get - decode - matrix,
