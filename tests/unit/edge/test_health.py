@@ -30,6 +30,9 @@ class NoFeatures:
     async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
         raise Unavailable("the features are down")
 
+    async def answers(self) -> bool:
+        return False
+
     def health(self) -> dict[str, Any]:
         return {"store": "nowhere"}
 
