@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
@@ -48,6 +49,10 @@ Handler = Callable[[HttpRequest], Awaitable[bytes]]
 
 FIXED_SEGMENTS = 2
 """Of every route, so many segments at its start are not open, or all that it has."""
+
+MAX_FOUND = 1_024
+LONGEST_KEPT = 256
+"""So many paths are known to lead to a route, of so many characters: clients choose them."""
 
 FRONT_DOOR = "serve"
 NO_ROUTE = "none"
@@ -112,6 +117,7 @@ class Edge:
             "openapi": self._openapi,
         }
         self._routes: dict[tuple[str | None, ...], list[_Route]] = defaultdict(list)
+        self._found: dict[tuple[Any, ...], tuple[_Route, tuple[str, ...]]] = {}
         for each in ROUTES:
             route = _Route(each.name, each.method, each.segments, handlers[each.name], each.binary)
             self._routes[route.segments[:FIXED_SEGMENTS]].append(route)
@@ -193,6 +199,18 @@ class Edge:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
 
     def _find(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
+        """Return the route of a request and its open segments: paths come again and again."""
+        if len(scope["path"]) > LONGEST_KEPT:
+            return self._match(scope)
+        asked = (scope["method"], scope.get("raw_path"), scope.get("root_path"), scope["path"])
+        found = self._found.get(asked)
+        if found is None:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            found = self._found[asked] = self._match(scope)
+        return found
+
+    def _match(self, scope: Scope) -> tuple[_Route, tuple[str, ...]]:
         segments = path_segments(scope)
         allowed: list[str] = []
         for route in self._routes.get(segments[:FIXED_SEGMENTS], ()):
