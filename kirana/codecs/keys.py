@@ -32,8 +32,6 @@ _RANGES = {
 def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
     """Return the canonical text of each id; `field` names them in an error."""
     if key.dtype == "string" and isinstance(ids, list):
-        if _plain(ids):
-            return ids
         joined = _join_strings(ids)
         if joined is not None:
             if not joined.isascii():
@@ -58,6 +56,17 @@ def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
         _check_unicode(texts, field)
     _check_empty(texts, field)
     return texts
+
+
+def measured_ids(key: Key, ids: Ids, *, field: str) -> tuple[list[str], bool]:
+    """Return the canonical text of each id, none of them too long, and whether it is known that
+    none has to be escaped.
+    """
+    if key.dtype == "string" and _plain(ids):
+        return ids, True
+    texts = id_texts(key, ids, field=field)
+    check_lengths(texts, field=field)
+    return texts, False
 
 
 def _plain(texts: Sequence[str | int]) -> TypeGuard[list[str]]:
@@ -178,8 +187,10 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
         ids = keys[key.name]
         path = f"{field}.{key.name}"
         if isinstance(ids, list):
-            columns.append(id_texts(key, ids, field=path))
-            check_lengths(columns[-1], field=path)
+            texts, plain = measured_ids(key, ids, field=path)
+            if plain and len(entity.keys) == 1:
+                return texts
+            columns.append(texts)
         else:
             columns.append([id_text(key, ids, field=path)] * rows)
     texts = join_ids(columns)
@@ -190,7 +201,7 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
 
 def check_lengths(texts: Sequence[str], *, field: str) -> None:
     """Refuse a key text of more than `MAX_KEY_BYTES`."""
-    if not texts or _plain(texts):
+    if not texts:
         return
     longest = max(map(len, texts))
     # no character takes more than four bytes: short ones need no closer look

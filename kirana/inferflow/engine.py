@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kirana import native
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_text, id_texts, join_ids
+from kirana.codecs.keys import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
@@ -32,12 +32,14 @@ Floats = npt.NDArray[np.float32]
 class _Ids:
     """Texts of one id: a value for each row, or one for all. "" is unknown.
 
-    `as_stored` texts come out of a string feature: anything, that may be no id of an entity.
+    `as_stored` texts come out of a string feature: anything, that may be no id of an entity. Of
+    `plain` ones it is known that they are short, and none has to be escaped.
     """
 
     texts: list[str]
     per_row: bool
     as_stored: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,8 @@ class InferflowService:
             given = value if isinstance(value, list) else list(value)
             if len(given) > self._max_rows:
                 raise TooLarge(f"{len(given)} rows, the limit is {self._max_rows}", field=field)
-            texts = id_texts(key, given, field=field)
-            check_lengths(texts, field=field)
-            ids[name] = _Ids(texts, per_row=True)
+            texts, plain = measured_ids(key, given, field=field)
+            ids[name] = _Ids(texts, per_row=True, plain=plain)
         return ids
 
     async def _run_stage(
@@ -211,18 +212,21 @@ def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
     An unknown id ("") makes a key that no row is ever stored under, and so does what is too long.
     """
     per_row = any(each.per_row for each in ids)
-    rows = max(len(each.texts) for each in ids)
-    columns = [
-        [_as_id(key, text) for text in each.texts] if each.as_stored else each.texts
-        for key, each in zip(entity.keys, ids, strict=True)
-    ]
-    texts = join_ids(
-        [c if each.per_row else c * rows for c, each in zip(columns, ids, strict=True)]
-    )
-    # the texts of a request were measured before they were joined
-    checked = len(ids) == 1 and not ids[0].as_stored and texts is ids[0].texts
-    if not checked and max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
-        texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
+    if len(ids) == 1 and ids[0].plain:
+        texts = ids[0].texts
+    else:
+        rows = max(len(each.texts) for each in ids)
+        columns = [
+            [_as_id(key, text) for text in each.texts] if each.as_stored else each.texts
+            for key, each in zip(entity.keys, ids, strict=True)
+        ]
+        texts = join_ids(
+            [c if each.per_row else c * rows for c, each in zip(columns, ids, strict=True)]
+        )
+        # the texts of a request were measured before they were joined
+        checked = len(ids) == 1 and not ids[0].as_stored and texts is ids[0].texts
+        if not checked and max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
+            texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
     if (native.COMPILED and native.keys.distinct(texts)) or len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
     places = {text: at for at, text in enumerate(dict.fromkeys(texts))}

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from kirana import native
 
 MAX_WAITING = 10_000
-BUFFER_BYTES = 256 << 10
+BUFFER_BYTES = 512 << 10
 LARGEST_KEPT = 16 << 20
 """A buffer that has grown beyond this is not kept once it is empty."""
 
