@@ -127,9 +127,9 @@ class FeatureService:
     async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
         schemas = await self._schemas.at(revision)
         plans = [schemas.plan(query) for query in queries]
-        if len(plans) == 1:
-            return [await self._read(queries[0], plans[0])]
-        # all at once: of a database over the network, one round trip
+        if len(plans) == 1 or self._store.embedded:
+            return [await self._read(*each) for each in zip(queries, plans, strict=True)]
+        # all at once: one round trip
         return [*await asyncio.gather(*map(self._read, queries, plans))]
 
     async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:

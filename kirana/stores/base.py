@@ -95,7 +95,12 @@ PROBE = b"f:kirana.probe:"
 
 
 class FeatureStore(Protocol):
-    """Bytes by key. Values are opaque: what they mean, and whether they expired, is the codec's."""
+    """Bytes by key. Values are opaque: what they mean, and whether they expired, is the codec's.
+
+    `embedded` is whether it answers in this process, and nothing is gained by asking all at once.
+    """
+
+    embedded: bool
 
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return one value a key, in order; None where there is none.

@@ -18,6 +18,8 @@ INLINE_KEYS = 5_000
 class LmdbFeatureStore:
     """See `kirana.stores.base.FeatureStore`."""
 
+    embedded = True
+
     def __init__(self, environment: Environment) -> None:
         self._environment: Environment | None = environment
         self._database = environment.database(b"features")

@@ -12,6 +12,8 @@ from kirana.stores.base import RowBlock, ValueReader, answers_probe
 class MemoryFeatureStore:
     """See `kirana.stores.base.FeatureStore`. Another store of this process shares nothing."""
 
+    embedded = True
+
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] | None = {}
 

@@ -29,6 +29,8 @@ T = TypeVar("T")
 class RedisFeatureStore:
     """See `kirana.stores.base.FeatureStore`. A call is not atomic over more than some keys."""
 
+    embedded = False
+
     def __init__(
         self, client: Redis, url: str, timeout_s: float, sentinels: Sequence[Redis] = ()
     ) -> None:

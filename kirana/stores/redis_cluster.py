@@ -90,6 +90,8 @@ class RedisClusterFeatureStore:
     Of nodes that do not answer, only their own keys are unavailable: each has its breaker.
     """
 
+    embedded = False
+
     def __init__(self, client: RedisCluster, url: str, timeout_s: float) -> None:
         """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
         self._limit_s = limit_of(timeout_s)

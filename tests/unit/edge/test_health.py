@@ -24,6 +24,8 @@ from tests.unit.edge.conftest import client_of
 class NoFeatures:
     """A feature store that does not answer."""
 
+    embedded = False
+
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         raise Unavailable("the features are down")
 

@@ -106,6 +106,8 @@ class Call:
 class CountedStore:
     """A dict. Paused, it gives what was there when it was asked, and when it is told to."""
 
+    embedded = False
+
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.calls: list[Call] = []

@@ -484,6 +484,8 @@ async def test_a_store_that_does_not_answer_makes_rows_unavailable(
 class AbsentStore:
     """A database that is down."""
 
+    embedded = False
+
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         raise Unavailable("it is down")
 

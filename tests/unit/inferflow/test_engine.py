@@ -537,6 +537,8 @@ class TestBest:
 
 async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop: Shop) -> None:
     class Down:
+        embedded = False
+
         async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
             raise Unavailable("down")
 
