@@ -159,6 +159,9 @@ class Expression:
             transformer = _ToNumpy(text)
             checked = ast.fix_missing_locations(transformer.visit(tree))
             self._code = compile(checked, "<expression>", "eval")
+            body = checked.body
+            # a model's output as it is: the usual score
+            self._alone = body.id if isinstance(body, ast.Name) else None
         except SyntaxError as error:
             raise InvalidInput(f"'{text}', column {error.offset}: {error.msg}") from None
         except (RecursionError, MemoryError, ValueError) as error:
@@ -174,6 +177,8 @@ class Expression:
     def __call__(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate. Raises `InvalidInput` where the values don't fit the expression."""
         try:
+            if self._alone is not None:
+                return _number(variables[self._alone])
             values = {name: _number(variables[name]) for name in self.names}
             with np.errstate(all="ignore"):
                 return eval(self._code, _GLOBALS, values)

@@ -185,12 +185,12 @@ class Packed:
         # of these, no row is plain
         special = group.checksum or layout_of(group.current).strings
         if special or not native.COMPILED or not len(values):
-            return _decode_any(values, group, now_s)
+            return _decode_any(_as_table(values), group, now_s)
         rows, odd = sort_plain(values, group, now_s)
         if not odd:
             return rows
         if len(odd) == len(values):
-            return _decode_any(values, group, now_s)
+            return _decode_any(_as_table(values), group, now_s)
         if isinstance(values, np.ndarray):
             others = _decode_any(values[odd], group, now_s)
         else:
@@ -207,6 +207,12 @@ class Packed:
                 return rows
             decoded.append((piece.places, rows))
         return _merge(group, count, decoded)
+
+
+def _as_table(values: Sequence[bytes | None] | Bytes) -> Sequence[bytes | None] | Bytes:
+    """Return a table of rows that are borrowed, anything else as it is."""
+    borrowed = native.COMPILED and isinstance(values, native.slots.Borrowed)
+    return values.rows() if borrowed else values  # type: ignore[union-attr]
 
 
 def _decode_any(

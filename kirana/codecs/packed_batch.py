@@ -213,7 +213,7 @@ class Batch:
         broken = np.zeros(len(bodies), dtype=np.bool_)
         for name in part.layout.strings:
             start = part.layout.offsets[name]
-            spans = part.fixed[:, start : start + STRING.itemsize].view(STRING)[:, 0]
+            spans = part.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
             offsets = spans["offset"].astype(np.int64)
             broken |= (offsets < part.layout.stride) | (offsets + spans["length"] > sizes)
             for at, body in enumerate(bodies):

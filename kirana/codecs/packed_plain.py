@@ -14,7 +14,11 @@ from kirana.codecs.packed_rows import PackedRows, Part
 from kirana.schema import FeatureGroup, SchemaVersion
 
 _EVERYWHERE = slice(None)
-_AS_THEY_ARE = (list, np.ndarray, *((native.replies.Values,) if native.COMPILED else ()))
+_AS_THEY_ARE = (
+    list,
+    np.ndarray,
+    *((native.replies.Values, native.slots.Borrowed) if native.COMPILED else ()),
+)
 
 
 @lru_cache(maxsize=1_024)
@@ -38,8 +42,8 @@ def sort_plain(
         values if isinstance(values, _AS_THEY_ARE) else list(values), versions, int(now_s)
     )
     parts = [
-        Part(_EVERYWHERE if places is None else places, layouts[number - 1], fixed, None, nulls)
-        for number, places, fixed, nulls in found.parts
+        Part(_EVERYWHERE if places is None else places, layouts[number - 1], bodies, None, nulls)
+        for number, places, bodies, nulls in found.parts
     ]
     rows = PackedRows(group, found.status, found.event_time_ms, parts, frozenset())
     return rows, found.odd

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs.layout import STRING, Layout
 from kirana.codecs.rows import Column, MatrixPlan, Provenance
 from kirana.schema import NUMERIC, Array, FeatureGroup
@@ -19,26 +20,41 @@ class Part:
 
     rows: npt.NDArray[np.intp] | slice
     layout: Layout
-    fixed: npt.NDArray[np.uint8]
+    fixed: npt.NDArray[np.uint8] | native.rows.Bodies
+    """The fixed part of each body; as `Bodies`, they lie where they came to."""
     bodies: Sequence[bytes] | None
     has_nulls: bool
     """Whether any cell is null."""
 
+    def cells(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return some bytes of each fixed part, (part rows, bytes)."""
+        if isinstance(self.fixed, np.ndarray):
+            return self.fixed[:, start:stop]
+        return self.fixed.cells(start, stop)
+
+    def table(self) -> npt.NDArray[np.uint8]:
+        """Return the fixed parts, (part rows, stride), for who reads many features in turn."""
+        if not isinstance(self.fixed, np.ndarray):
+            self.fixed = self.fixed.cells(0, self.layout.stride)
+        return self.fixed
+
     def nulls(self, name: str) -> npt.NDArray[np.bool_] | None:
         """Return (part rows,), True where null; None where no row is."""
+        if not self.has_nulls:
+            return None
         at = self.layout.version.index[name]
-        bits = self.fixed[:, self.layout.null_start + at // 8] >> np.uint8(at % 8) & np.uint8(1)
+        bits = self.table()[:, self.layout.null_start + at // 8] >> np.uint8(at % 8) & np.uint8(1)
         return bits.astype(np.bool_) if bits.any() else None
 
     def booleans(self, name: str) -> npt.NDArray[np.bool_]:
         at = self.layout.booleans.index(name)
-        bits = self.fixed[:, self.layout.boolean_start + at // 8] >> np.uint8(at % 8)
+        bits = self.table()[:, self.layout.boolean_start + at // 8] >> np.uint8(at % 8)
         return (bits & np.uint8(1)).astype(np.bool_)
 
     def texts(self, name: str) -> list[str]:
         """Return the strings of one feature; what points out of the row is caught at decode."""
         start = self.layout.offsets[name]
-        spans = self.fixed[:, start : start + STRING.itemsize].view(STRING)[:, 0]
+        spans = self.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
         bodies = self.bodies or ()
         return [
             body[offset : offset + length].decode()
@@ -96,7 +112,7 @@ class PackedRows:
             else:
                 start = part.layout.offsets[stored]
                 stop = start + NUMERIC[feature.dtype].itemsize * feature.size
-                cells = part.fixed[:, start:stop].view(NUMERIC[feature.dtype])
+                cells = part.table()[:, start:stop].view(NUMERIC[feature.dtype])
                 values[part.rows] = cells.reshape(len(cells), *feature.shape)
             part_nulls = part.nulls(stored)
             if part_nulls is not None:
@@ -124,7 +140,7 @@ class PackedRows:
             out[...] = plan.defaults
         for part, where in placed:
             for run in where.runs:
-                cells = part.fixed[:, run.start : run.stop].view(run.dtype)
+                cells = part.cells(run.start, run.stop).view(run.dtype)
                 out[part.rows, run.column : run.column + run.width] = cells
             if part.layout.booleans or part.has_nulls:
                 self._fill_bits(out, part, plan, where.stored)
@@ -136,7 +152,7 @@ class PackedRows:
         block = part.layout.place(plan).block
         if block is None or part.has_nulls or not isinstance(part.rows, slice):
             return None
-        return part.fixed[:, block].view(np.float32)
+        return part.cells(block.start, block.stop).view(np.float32)
 
     def _fill_bits(
         self,

@@ -78,7 +78,8 @@ class Texts:
 
 @dataclass(slots=True)
 class Piece:
-    """Some rows of a batch: their places in it, and their values, or a table of packed rows.
+    """Some rows of a batch: their places in it, and their values, or a table of packed rows (or
+    what a cache lends out of its own).
 
     Without places it is the whole batch, in its order.
     """
@@ -127,7 +128,9 @@ class Rows(Protocol):
         """Write features side by side into `out` of shape (rows, sum of their sizes)."""
 
     def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
-        """Return what `fill` would write as a read-only view, where no cell has to be changed."""
+        """Return what `fill` would write, where no cell has to be changed: to be read only, it
+        may lie in what was fetched.
+        """
 
 
 class Codec(Protocol):

@@ -1,7 +1,7 @@
 """Feature rows in this process's memory, so that what is hot is not fetched again.
 
-The rows of a group lie in one table, as the store has them: a batch of hits is one `take` out of
-it, and is decoded, and found to have expired, like a batch that was just read. What is one-off
+The rows of a group lie in one table, as the store has them: a batch of hits is decoded where it
+lies, and found to have expired, like a batch that was just read. What is one-off
 does not push out what is hot: where the table is full, a key gets in only if it was asked for
 more often than the row that it would replace (as in TinyLFU, Einziger et al., 2017).
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs.layout import row_bytes
 from kirana.features.frequency import FrequencySketch
 from kirana.features.slot_index import slot_index
@@ -39,6 +40,9 @@ _AGE_AFTER = 10
 _SAMPLED = 8
 """Slots that are looked at for the least used one."""
 
+_MARKS = np.dtype([("loaded", np.float64), ("uses", np.uint32)], align=True)
+"""When a slot's row was fetched, and how often it was used: side by side, a look-up needs both."""
+
 
 @dataclass(slots=True)
 class CacheCounts:
@@ -54,12 +58,12 @@ class CacheCounts:
 class CacheRead:
     """What the cache has of a batch of keys, by their places in it.
 
-    `table` holds the rows of `in_table`; `values` are rows of other lengths, and None for keys
-    that have no row; `missing` must be fetched.
+    `table` holds the rows of `in_table`, and goes on to, whatever is kept later; `values` are
+    rows of other lengths, and None for keys that have no row; `missing` must be fetched.
     """
 
     in_table: Places
-    table: Table
+    table: Table | native.slots.Borrowed
     values: dict[int, bytes | None]
     missing: list[int]
 
@@ -164,14 +168,22 @@ class _GroupRows:
         self._free: list[int] = []
         # memory that nobody has touched yet costs nothing
         self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
-        self._loaded = np.zeros(self._capacity, dtype=np.float64)
-        self._uses = np.zeros(self._capacity, dtype=np.uint32)
+        self._lent: WeakSet[native.slots.Borrowed] = WeakSet()
+        self._marks = np.zeros(self._capacity, dtype=_MARKS)
         self._loose: dict[int, bytes] = {}
         self._loose_bytes = 0
         self._absent: dict[str, float] = {}
         self._sketch = FrequencySketch(self._capacity)
         self._counted = 0
         self._random = np.random.default_rng()
+
+    @property
+    def _loaded(self) -> npt.NDArray[np.float64]:
+        return self._marks["loaded"]
+
+    @property
+    def _uses(self) -> npt.NDArray[np.uint32]:
+        return self._marks["uses"]
 
     @property
     def row_bytes(self) -> int:
@@ -196,12 +208,13 @@ class _GroupRows:
 
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
         wanted = keys if isinstance(keys, list) else list(keys)
-        slots, table = self._index.take(wanted, self._loaded, oldest, self._uses, self._table)
-        self._age(len(table))
-        if len(table) == len(keys) and not self._loose:
-            return CacheRead(np.arange(len(keys)), table, {}, [])
+        slots, hits = self._index.find_all(wanted, self._loaded, oldest, self._uses, self._table)
+        self._age(hits)
+        if hits == len(keys) and not self._loose:
+            return CacheRead(np.arange(hits), self._lend(slots), {}, [])
         hit = slots >= 0
         places = np.flatnonzero(hit)
+        table = self._table[slots[places]]
         values: dict[int, bytes | None] = {}
         if self._loose:
             loose = [self._loose.get(slot) for slot in slots[places].tolist()]
@@ -221,11 +234,18 @@ class _GroupRows:
                 missing = [at for at in missing if at not in values]
         return CacheRead(places, table, values, missing)
 
+    def _lend(self, slots: Places) -> Table | native.slots.Borrowed:
+        if not native.COMPILED:
+            return self._table[slots]
+        lent = native.slots.Borrowed(self._table, slots)
+        self._lent.add(lent)
+        return lent
+
     def _age(self, uses: int) -> None:
         self._counted += uses
         if self._counted > _AGE_AFTER * self._capacity:
             self._counted = 0
-            self._uses >>= 1
+            self._marks["uses"] >>= 1
             self._sketch.halve()
 
     def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
@@ -269,6 +289,9 @@ class _GroupRows:
         if fits.any():
             together = b"".join(rows) if fits.all() else b"".join(_at(rows, np.flatnonzero(fits)))
             block = np.frombuffer(together, dtype=np.uint8).reshape(-1, self._size)
+            for lent in self._lent:
+                lent.keep()
+            self._lent.clear()
             self._table[chosen[fits]] = block
             if self._loose:
                 for slot in chosen[fits].tolist():
@@ -375,8 +398,9 @@ class _GroupRows:
         table: Table = np.empty((capacity, self._size), dtype=np.uint8)
         table[: len(kept)] = self._table[kept]
         self._table = table
-        self._loaded = _moved(self._loaded, kept, capacity)
-        self._uses = _moved(self._uses, kept, capacity)
+        marks = np.zeros(capacity, dtype=_MARKS)
+        marks[: len(kept)] = self._marks[kept]
+        self._marks = marks
         index = slot_index()
         for at, slot in enumerate(kept.tolist()):
             index.put(self._key_of(slot), at)
@@ -393,12 +417,6 @@ class _GroupRows:
             self._loose[at] = value
             self._loose_bytes += len(value)
         self._sketch = FrequencySketch(capacity)
-
-
-def _moved(old: npt.NDArray[Any], kept: Places, capacity: int) -> npt.NDArray[Any]:
-    new = np.zeros(capacity, dtype=old.dtype)
-    new[: len(kept)] = old[kept]
-    return new
 
 
 def _at(rows: Sequence[bytes], places: Places) -> list[bytes]:

@@ -34,16 +34,16 @@ class SlotIndex(Protocol):
     def slots(self) -> list[int]:
         """Return the slots that have a key, in their order."""
 
-    def take(
+    def find_all(
         self,
         keys: list[str],
         loaded: npt.NDArray[np.float64],
         oldest: float,
         uses: npt.NDArray[np.uint32],
         table: Table,
-    ) -> tuple[Slots, Table]:
+    ) -> tuple[Slots, int]:
         """Return for each key its slot, -1 where it has none or was loaded at `oldest` or before,
-        and the rows that were found side by side, as a table of their own. Their uses are counted.
+        and how many have one. Their uses are counted; `table` has the rows that will be read.
         """
 
 
@@ -82,17 +82,17 @@ class DictIndex:
     def slots(self) -> list[int]:
         return sorted(self._keys)
 
-    def take(
+    def find_all(
         self,
         keys: list[str],
         loaded: npt.NDArray[np.float64],
         oldest: float,
         uses: npt.NDArray[np.uint32],
         table: Table,
-    ) -> tuple[Slots, Table]:
+    ) -> tuple[Slots, int]:
         slots = np.fromiter(map(self._slots.get, keys, repeat(-1)), np.intp, len(keys))
         fresh = (loaded[slots] > oldest) & (slots >= 0)
         slots[~fresh] = -1
         found = slots[fresh]
         uses[found] += 1
-        return slots, table[found]
+        return slots, len(found)

@@ -2,6 +2,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.native.replies import Values
+from kirana.native.slots import Borrowed
 
 class Versions:
     def __init__(self, versions: list[tuple[int, int, int, int]]) -> None: ...
@@ -9,9 +10,15 @@ class Versions:
 class Plain:
     status: npt.NDArray[np.uint8]
     event_time_ms: npt.NDArray[np.uint64]
-    parts: list[tuple[int, npt.NDArray[np.intp] | None, npt.NDArray[np.uint8], bool]]
+    parts: list[tuple[int, npt.NDArray[np.intp] | None, Bodies, bool]]
     odd: list[int]
 
+class Bodies:
+    def __len__(self) -> int: ...
+    def cells(self, start: int, stop: int) -> npt.NDArray[np.uint8]: ...
+
 def sort_rows(
-    values: list[bytes | None] | Values | npt.NDArray[np.uint8], versions: Versions, now_s: int
+    values: list[bytes | None] | Values | Borrowed | npt.NDArray[np.uint8],
+    versions: Versions,
+    now_s: int,
 ) -> Plain: ...

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Plain packed rows, told apart and put together: one look at each header, one copy of each body.
+"""Plain packed rows, told apart by one look at each header; of bodies, what is asked for is copied.
 
 A row is plain if it is whole, of a schema version that is known and has no string, and carries
 no flag. All others are left to Python.
@@ -12,11 +12,22 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from kirana.native.replies cimport Values
+from kirana.native.slots cimport Borrowed
 
 import numpy as np
 
 cdef enum:
     HEADER = 24
+
+cdef extern from *:
+    """
+    #define kirana_fetch(at) __builtin_prefetch(at)
+    """
+    void prefetch "kirana_fetch" (const void* at) noexcept
+
+cdef enum:
+    # so many rows ahead of the one that is copied, its bytes are fetched
+    AHEAD = 6
 
 cdef enum:
     OK = 0
@@ -37,8 +48,8 @@ cdef class Plain:
     """What `sort_rows` found: status and event time a row, the bodies by schema version.
 
     `parts` are tuples of a version's number, the places of its rows (None where they are all
-    rows of the batch, in order), their bodies as a table, and whether any cell is null. `odd`
-    are the places of rows that are not plain.
+    rows of the batch, in order), their `Bodies`, and whether any cell is null. `odd` are the
+    places of rows that are not plain.
     """
 
     cdef readonly object status
@@ -81,28 +92,91 @@ cdef class Versions:
 
 
 def sort_rows(values, Versions versions not None, uint64_t now_s):
-    """Sort a list of values or `Values` (None is missing), or a table with a row a value."""
+    """Sort a list of values, `Values` or `Borrowed` (None is missing), or a table with a row a
+    value. They stay in use as long as the bodies do.
+    """
     if isinstance(values, list) and not PyList_CheckExact(values):
         values = list(values)
-    cdef Py_ssize_t count = len(values)
-    cdef const char** rows = <const char**>malloc(max(count, 1) * sizeof(char*))
-    cdef Py_ssize_t* sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
-    cdef uint16_t* numbers = <uint16_t*>malloc(max(count, 1) * sizeof(uint16_t))
+    cdef Pointers pointers = point_to(values)
+    cdef uint16_t* numbers = <uint16_t*>malloc(max(pointers.count, 1) * sizeof(uint16_t))
+    if numbers == NULL:
+        raise MemoryError
     try:
-        if rows == NULL or sizes == NULL or numbers == NULL:
-            raise MemoryError
-        if isinstance(values, list):
-            point_to_list(values, count, rows, sizes)
-            return sort(None, count, rows, sizes, numbers, versions, now_s)
-        if isinstance(values, Values):
-            point_to_values(values, count, rows, sizes)
-            return sort(None, count, rows, sizes, numbers, versions, now_s)
-        point_to_table(values, count, rows, sizes)
-        return sort(values, count, rows, sizes, numbers, versions, now_s)
+        return sort(values, pointers, numbers, versions, now_s)
     finally:
-        free(rows)
-        free(sizes)
         free(numbers)
+
+
+cdef class Bodies:
+    """Bodies of plain rows of one schema version, still where they came to."""
+
+    cdef object values
+    # None where they are all of the values, in order
+    cdef const Py_ssize_t[::1] places
+    cdef Py_ssize_t count
+    cdef Py_ssize_t stride
+
+    def __len__(self):
+        return self.count
+
+    def cells(self, Py_ssize_t start, Py_ssize_t stop):
+        """Return the bytes of each body from `start` to `stop`, copied, as a table."""
+        if not 0 <= start <= stop <= self.stride:
+            raise ValueError("this is not within a body")
+        cdef Py_ssize_t size = stop - start
+        copied = np.empty((self.count, size), np.uint8)
+        cdef uint8_t[:, ::1] to = copied
+        cdef Py_ssize_t at, place, line
+        # anew: what was borrowed may have been copied meanwhile
+        cdef Pointers pointers = point_to(self.values)
+        if size == 0:
+            return copied
+        for at in range(self.count):
+            if at + AHEAD < self.count:
+                place = self.place(at + AHEAD)
+                if place < pointers.count and pointers.rows[place] != NULL:
+                    for line in range(HEADER + start, HEADER + stop, 64):
+                        prefetch(pointers.rows[place] + line)
+            place = self.place(at)
+            if place >= pointers.count or pointers.sizes[place] != HEADER + self.stride:
+                raise ValueError("the values have changed since they were sorted")
+            memcpy(&to[at, 0], pointers.rows[place] + HEADER + start, size)
+        return copied
+
+    cdef Py_ssize_t place(self, Py_ssize_t at) noexcept:
+        return at if self.places is None else self.places[at]
+
+
+cdef class Pointers:
+    """Where values are, and how long: NULL and 0 where there is none."""
+
+    cdef const char** rows
+    cdef Py_ssize_t* sizes
+    cdef Py_ssize_t count
+
+    def __cinit__(self, Py_ssize_t count):
+        self.rows = <const char**>malloc(max(count, 1) * sizeof(char*))
+        self.sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
+        if self.rows == NULL or self.sizes == NULL:
+            raise MemoryError
+        self.count = count
+
+    def __dealloc__(self):
+        free(self.rows)
+        free(self.sizes)
+
+
+cdef Pointers point_to(values):
+    cdef Pointers to = Pointers.__new__(Pointers, len(values))
+    if isinstance(values, list):
+        point_to_list(values, to.count, to.rows, to.sizes)
+    elif isinstance(values, Values):
+        point_to_values(values, to.count, to.rows, to.sizes)
+    elif isinstance(values, Borrowed):
+        point_to_borrowed(values, to.count, to.rows, to.sizes)
+    else:
+        point_to_table(values, to.count, to.rows, to.sizes)
+    return to
 
 
 cdef void point_to_list(
@@ -131,6 +205,16 @@ cdef void point_to_values(
         sizes[at] = max(values.sizes[at], 0)
 
 
+cdef void point_to_borrowed(
+    Borrowed values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
+):
+    cdef Py_ssize_t at
+    cdef Py_ssize_t size = values.size()
+    for at in range(count):
+        rows[at] = values.at(at)
+        sizes[at] = size
+
+
 cdef int point_to_table(
     const uint8_t[:, :] table, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
 ) except -1:
@@ -151,14 +235,11 @@ cdef int point_to_table(
 
 
 cdef Plain sort(
-    table,
-    Py_ssize_t count,
-    const char** rows,
-    Py_ssize_t* sizes,
-    uint16_t* numbers,
-    Versions known,
-    uint64_t now_s,
+    values, Pointers pointers, uint16_t* numbers, Versions known, uint64_t now_s
 ):
+    cdef Py_ssize_t count = pointers.count
+    cdef const char** rows = pointers.rows
+    cdef Py_ssize_t* sizes = pointers.sizes
     cdef Py_ssize_t at
     cdef Py_ssize_t versions = known.count
     cdef Py_ssize_t version
@@ -215,46 +296,43 @@ cdef Plain sort(
     for version in range(1, versions + 1):
         if counts[version]:
             found.parts.append(
-                part(table, count, counts[version], rows, numbers, <uint16_t>version, known)
+                part(values, pointers, counts[version], numbers, <uint16_t>version, known)
             )
     return found
 
 
 cdef tuple part(
-    table,
-    Py_ssize_t count,
+    values,
+    Pointers pointers,
     Py_ssize_t of_version,
-    const char** rows,
     uint16_t* numbers,
     uint16_t version,
     Versions known,
 ):
-    cdef Py_ssize_t stride = known.strides[version - 1]
-    cdef Py_ssize_t null_start = known.null_starts[version - 1]
+    cdef Py_ssize_t count = pointers.count
+    cdef Py_ssize_t nulls_at = HEADER + <Py_ssize_t>known.null_starts[version - 1]
     cdef Py_ssize_t null_bytes = known.null_bytes[version - 1]
     cdef Py_ssize_t at, each
     cdef Py_ssize_t to = 0
     cdef uint8_t nulls = 0
-    cdef const char* body
-    cdef uint8_t[:, ::1] bodies
+    cdef const char* bits
     cdef Py_ssize_t[::1] places
     whole = of_version == count
-    copied = table is None or not whole
-    fixed = np.empty((of_version, stride), np.uint8) if copied else table[:, HEADER:]
     found = None if whole else np.empty(of_version, np.intp)
-    if copied:
-        bodies = fixed
     if not whole:
         places = found
     for at in range(count):
+        if at + AHEAD < count and numbers[at + AHEAD] == version:
+            prefetch(pointers.rows[at + AHEAD] + nulls_at)
         if numbers[at] != version:
             continue
-        body = rows[at] + HEADER
-        for each in range(null_start, null_start + null_bytes):
-            nulls |= <uint8_t>body[each]
-        if copied:
-            memcpy(&bodies[to, 0], body, stride)
+        bits = pointers.rows[at] + nulls_at
+        for each in range(null_bytes):
+            nulls |= <uint8_t>bits[each]
         if not whole:
             places[to] = at
         to += 1
-    return version, found, fixed, nulls != 0
+    cdef Bodies bodies = Bodies.__new__(Bodies)
+    bodies.values, bodies.places = values, found
+    bodies.count, bodies.stride = of_version, known.strides[version - 1]
+    return version, found, bodies, nulls != 0

@@ -2,9 +2,11 @@
 """An index of the cache's slots by key, which looks up a batch with the memory ahead of it.
 
 A batch of keys misses the CPU's caches at every step: the index, the slot's times, the key, the
-row. So each step is taken for all keys before the next one, and fetches what that will need.
+row. So each step is taken for all keys before the next one, and fetches what that will need. The
+rows themselves stay where they are: a rank that copied them would push more out of those caches.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -29,6 +31,8 @@ cdef extern from *:
 
 cdef enum:
     SMALLEST = 64
+    # of a row, so many bytes are fetched before it is known which ones will be read
+    FETCHED = 512
 
 
 cdef struct Entry:
@@ -149,28 +153,26 @@ cdef class SlotIndex:
         self.entries, self.mask = entries, mask
         return 0
 
-    def take(
+    def find_all(
         self,
         list keys not None,
-        const double[::1] loaded,
+        const double[:] loaded,
         double oldest,
-        uint32_t[::1] uses,
+        uint32_t[:] uses,
         const uint8_t[:, ::1] table,
     ):
-        """Return for each key its slot, -1 where it has none or its row is stale, and the rows
-        that were found side by side, as a table of their own. Their uses are counted.
+        """Return for each key its slot, -1 where it has none or its row is stale, and how many
+        have one. Their uses are counted, and the beginnings of their rows fetched.
         """
         cdef Py_ssize_t count = len(keys)
-        cdef Py_ssize_t size = table.shape[1]
-        cdef Py_ssize_t at, slot, line
+        cdef Py_ssize_t at, slot
         cdef Py_ssize_t hits = 0
+        cdef Py_ssize_t fetched = min(table.shape[1], FETCHED)
+        cdef Py_ssize_t line
         if len(self.keys) > min(loaded.shape[0], uses.shape[0], table.shape[0]):
             raise ValueError("there are more slots than rows")
         slots = np.empty(count, np.intp)
-        rows = np.empty((count, size), np.uint8)
         cdef Py_ssize_t[::1] slot_of = slots
-        cdef uint8_t[:, ::1] found = rows
-        cdef PyObject** of_slots
         cdef uint64_t* hashes = <uint64_t*>malloc(max(count, 1) * sizeof(uint64_t))
         if hashes == NULL:
             raise MemoryError
@@ -185,7 +187,7 @@ cdef class SlotIndex:
                     prefetch(&loaded[slot])
                     prefetch(&uses[slot])
                     prefetch(PyList_GET_ITEM(self.keys, slot))
-                    for line in range(0, size, 64):
+                    for line in range(0, fetched, 64):
                         prefetch(&table[slot, line])
             for at in range(count):
                 slot = slot_of[at]
@@ -199,12 +201,10 @@ cdef class SlotIndex:
                     continue
                 slot_of[at] = slot
                 uses[slot] += 1
-                if size:
-                    memcpy(&found[hits, 0], &table[slot, 0], size)
                 hits += 1
         finally:
             free(hashes)
-        return slots, rows if hits == count else rows[:hits]
+        return slots, hits
 
     cdef Py_ssize_t by_hash(self, uint64_t hashed) noexcept:
         """Return the first slot with a hash, -1 if there is none."""
@@ -214,3 +214,53 @@ cdef class SlotIndex:
                 return self.entries[at].slot - 1
             at = (at + 1) & self.mask
         return -1
+
+
+cdef class Borrowed:
+    """Rows of a table by their slots, where they lie. A sequence of `bytes`.
+
+    Who changes the table calls `keep` before: then they are copied.
+    """
+
+    def __init__(self, const uint8_t[:, ::1] table not None, const Py_ssize_t[::1] slots not None):
+        cdef Py_ssize_t at
+        for at in range(slots.shape[0]):
+            if not 0 <= slots[at] < table.shape[0]:
+                raise ValueError("there is no such row")
+        self.table, self.slots, self.count = table, slots, slots.shape[0]
+
+    def keep(self):
+        """Copy the rows, if they are not yet."""
+        if self.slots is not None:
+            self.table, self.slots = self.rows(), None
+
+    def rows(self):
+        """Return a copy of the rows, as a table."""
+        cdef Py_ssize_t at
+        cdef Py_ssize_t size = self.table.shape[1]
+        copied = np.empty((self.count, size), np.uint8)
+        cdef uint8_t[:, ::1] to = copied
+        if size:
+            for at in range(self.count):
+                memcpy(&to[at, 0], self.at(at), size)
+        return copied
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, Py_ssize_t place):
+        if place < 0:
+            place += self.count
+        if not 0 <= place < self.count:
+            raise IndexError(place)
+        return PyBytes_FromStringAndSize(self.at(place), self.size())
+
+    cdef Py_ssize_t size(self) noexcept:
+        """Return the bytes of a row: of all the same."""
+        return self.table.shape[1]
+
+    cdef const char* at(self, Py_ssize_t place) noexcept:
+        """Return where a row begins; of rows without bytes, nowhere in particular."""
+        if not self.table.shape[1]:
+            return b""
+        return <const char*>&self.table[place if self.slots is None else self.slots[place], 0]

@@ -124,6 +124,17 @@ def test_names_are_the_variables_without_the_functions() -> None:
     assert Expression("1 + 1").names == frozenset()
 
 
+@pytest.mark.parametrize("text", ["a", " a ", "(a)"])
+def test_a_variable_alone_is_what_it_is_given(text: str) -> None:
+    expression, column = Expression(text), np.arange(3)
+    assert expression.names == {"a"}
+    assert expression({"a": column}) is column
+    alone = expression({"a": 3, "b": 4})
+    assert (alone, type(alone)) == (3.0, float)
+    with pytest.raises(InvalidInput, match="needs 'a'"):
+        expression({"b": 3})
+
+
 def test_a_variable_that_is_not_known_is_named() -> None:
     expression = Expression("p_click + p_ordr")
     expression.require({"p_click": 1, "p_ordr": 2})

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from kirana.native import rows
+from kirana.native import rows, slots
 
 STRIDE = 16
 NOW = 1_000
@@ -22,15 +23,19 @@ def row(body: bytes, *, number: int = 1, expiry: int = 0, time: int = 7) -> byte
     return head + sizes + time.to_bytes(8, "little") + body
 
 
+def whole(bodies: rows.Bodies) -> bytes:
+    return bodies.cells(0, STRIDE).tobytes()
+
+
 BODY = bytes(range(15)) + b"\0"
 
 
 def test_a_batch_of_one_version_is_all_of_its_part() -> None:
     found = rows.sort_rows([row(BODY), row(b"\1" * 16)], versions(), NOW)
     assert (found.status.tolist(), found.event_time_ms.tolist()) == ([0, 0], [7, 7])
-    ((number, places, fixed, has_nulls),) = found.parts
+    ((number, places, bodies, has_nulls),) = found.parts
     assert (number, places, has_nulls, found.odd) == (1, None, True, [])
-    assert fixed.tobytes() == BODY + b"\1" * 16
+    assert whole(bodies) == BODY + b"\1" * 16
 
 
 def test_missing_and_expired_rows_are_in_no_part() -> None:
@@ -38,9 +43,9 @@ def test_missing_and_expired_rows_are_in_no_part() -> None:
     found = rows.sort_rows(values, versions(), NOW)
     assert found.status.tolist() == [1, 2, 0, 1]
     assert found.event_time_ms.tolist() == [0, 7, 7, 0]
-    ((_, places, fixed, has_nulls),) = found.parts
+    ((_, places, bodies, has_nulls),) = found.parts
     assert places is not None
-    assert (places.tolist(), fixed.tobytes(), has_nulls) == ([2], BODY, False)
+    assert (places.tolist(), whole(bodies), has_nulls) == ([2], BODY, False)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +77,59 @@ def test_a_version_with_strings_has_no_plain_rows() -> None:
     assert found.odd == [0]
 
 
-def test_a_table_is_not_copied_where_all_of_it_is_wanted() -> None:
-    table = np.frombuffer(row(BODY) * 3, dtype=np.uint8).reshape(3, -1)
-    found = rows.sort_rows(table, versions(), NOW)
-    ((_, places, fixed, _),) = found.parts
-    assert places is None
-    assert np.shares_memory(fixed, table)
+def test_what_is_asked_for_of_bodies_is_copied() -> None:
+    table = np.frombuffer(row(BODY) * 3, dtype=np.uint8).reshape(3, -1).copy()
+    ((_, places, bodies, _),) = rows.sort_rows(table, versions(), NOW).parts
+    assert (places, len(bodies)) == (None, 3)
+    cells = bodies.cells(4, 8)
+    assert cells.tolist() == [[4, 5, 6, 7]] * 3
+    assert cells.flags.c_contiguous
+    assert bodies.cells(3, 3).shape == (3, 0)
+    cells[:] = 0
+    assert whole(bodies) == BODY * 3
+    for start, stop in ((-1, 3), (2, 1), (0, STRIDE + 1)):
+        with pytest.raises(ValueError, match="within a body"):
+            bodies.cells(start, stop)
+
+
+def test_bodies_of_some_rows_are_cut_out_of_their_values() -> None:
+    values = [None, *(row(bytes([at]) * 15 + b"\0") for at in range(40)), row(b"short")]
+    values[5] = row(BODY, expiry=1)
+    ((_, places, bodies, _),) = rows.sort_rows(values, versions(), NOW).parts
+    assert places is not None
+    assert bodies.cells(0, 1)[:, 0].tolist() == [at - 1 for at in places.tolist()]
+    assert len(bodies) == 39
+
+
+@pytest.mark.parametrize("change", [lambda of: of.pop(), lambda of: of.__setitem__(1, None)])
+def test_values_that_changed_since_are_told(change: Callable[[list[bytes | None]], object]) -> None:
+    values: list[bytes | None] = [row(BODY), row(BODY)]
+    ((_, _, bodies, _),) = rows.sort_rows(values, versions(), NOW).parts
+    change(values)
+    with pytest.raises(ValueError, match="changed"):
+        bodies.cells(0, 1)
+
+
+def test_tables_that_are_strided_are_read() -> None:
     strided = np.frombuffer((row(BODY) + b"--") * 3, dtype=np.uint8).reshape(3, -1)[:, :-2]
-    assert rows.sort_rows(strided, versions(), NOW).status.tolist() == [0, 0, 0]
+    found = rows.sort_rows(strided, versions(), NOW)
+    assert found.status.tolist() == [0, 0, 0]
+    assert whole(found.parts[0][2]) == BODY * 3
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_borrowed_rows_are_read_where_they_lie(kept: bool) -> None:
+    values = [row(bytes([at]) * 15 + b"\0", time=at) for at in range(6)]
+    table = np.frombuffer(b"".join(values), np.uint8).reshape(6, -1).copy()
+    borrowed = slots.Borrowed(table, np.array([4, 0, 4]))
+    found = rows.sort_rows(borrowed, versions(), NOW)
+    ((_, _, bodies, _),) = found.parts
+    if kept:
+        borrowed.keep()
+    table[:] = 0
+    wanted = [4, 0, 4] if kept else [0, 0, 0]
+    assert found.event_time_ms.tolist() == [4, 0, 4]
+    assert bodies.cells(0, 1)[:, 0].tolist() == wanted
 
 
 def test_tables_of_other_shapes_are_told() -> None:
@@ -121,8 +171,8 @@ def test_tables_of_any_step_are_read(order: str) -> None:
         "every other": ([5, 3, 1], table[::-2]),
     }[order]
     found = rows.sort_rows(given_, versions(), NOW)
-    ((_, _, fixed, _),) = found.parts
-    assert found.event_time_ms.tolist() == fixed[:, 0].tolist() == wanted
+    ((_, _, bodies, _),) = found.parts
+    assert found.event_time_ms.tolist() == bodies.cells(0, 1)[:, 0].tolist() == wanted
 
 
 def test_the_highest_number_of_a_version_is_one_too() -> None:
