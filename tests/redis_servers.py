@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +33,18 @@ def wait(reached: Callable[[], bool], what: str) -> None:
 def ask(port: int, *words: str | bytes | int) -> Any:
     with redis.Redis(port=port) as client:
         return client.execute_command(*words)
+
+
+def _hosts(ports: Sequence[int]) -> str:
+    return ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+def _create_cluster(ports: Sequence[int], *options: str) -> None:
+    cli = shutil.which("redis-cli")
+    assert cli is not None
+    nodes = _hosts(ports).split(",")
+    create = [cli, *options, "--cluster", "create", *nodes, "--cluster-yes"]
+    subprocess.run(create, check=True, capture_output=True)
 
 
 def _knows(port: int, others: Sequence[int]) -> bool:
@@ -70,13 +81,21 @@ class RedisServers:
             case "redis cluster":
                 for port in self.cluster:
                     ask(port, "FLUSHALL")
-                nodes = ",".join(f"127.0.0.1:{port}" for port in self.cluster)
-                return f"redis+cluster://{nodes}"
+                return f"redis+cluster://{_hosts(self.cluster)}"
+            case "redis cluster tls":
+                for port in self.tls_cluster:
+                    self.ask_by_tls(port, "FLUSHALL")
+                return f"rediss+cluster://{_hosts(self.tls_cluster)}?{self._trusted}"
             case "sentinel":
                 master = self.master()
                 ask(master, "FLUSHALL")
-                sentinels = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
-                return f"redis+sentinel://{sentinels}/shop/0"
+                return f"redis+sentinel://{_hosts(self.sentinels)}/shop/0"
+            case "sentinel tls":
+                _, master = self.ask_by_tls(
+                    self.tls_sentinel, "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop"
+                )
+                self.ask_by_tls(int(master), "FLUSHALL")
+                return f"rediss+sentinel://{_hosts([self.tls_sentinel])}/shop?{self._trusted}"
         raise AssertionError(kind)
 
     def start(self, *options: str, program: str = "redis-server", port: int | None = None) -> int:
@@ -91,6 +110,27 @@ class RedisServers:
         if "--tls-port" not in options:
             wait(lambda: bool(ask(port, "PING")), (folder / "log").read_text())
         return port
+
+    def _start_tls(self, *options: str) -> int:
+        """Start a server that listens with TLS only; return its port."""
+        port, own = free_ports(2)
+        self.start(*self._tls_options(port), *options, port=own)
+        wait(lambda: bool(self.ask_by_tls(port, "PING")), "TLS listens")
+        return port
+
+    def _tls_options(self, port: int) -> list[str]:
+        key, certificate = map(str, self._certificate)
+        files = ["--tls-cert-file", certificate, "--tls-key-file", key]
+        files += ["--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"]
+        return ["--port", "0", "--tls-port", str(port), *files]
+
+    def ask_by_tls(self, port: int, *words: str | int) -> Any:
+        with redis.Redis(port=port, ssl=True, ssl_ca_certs=str(self._certificate[1])) as client:
+            return client.execute_command(*words)
+
+    @property
+    def _trusted(self) -> str:
+        return f"ssl_ca_certs={self._certificate[1]}"
 
     def _run(self, port: int) -> None:
         with (self._folder / str(port) / "log").open("ab") as log:
@@ -128,17 +168,45 @@ class RedisServers:
 
     @cached_property
     def tls(self) -> str:
+        return f"rediss://localhost:{self._start_tls()}/0?{self._trusted}"
+
+    @cached_property
+    def _certificate(self) -> tuple[Path, Path]:
+        """A key, and a certificate for this host that it has signed itself."""
         key, certificate = self._folder / "key.pem", self._folder / "certificate.pem"
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
         words += ["-keyout", str(key), "-out", str(certificate), *subject]
         subprocess.run(words, check=True, capture_output=True)
-        (port,) = free_ports(1)
-        files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
-        files += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
-        self.start("--tls-port", str(port), *files, port=free_ports(1)[0])
-        wait(lambda: socket.create_connection(("127.0.0.1", port)).close() is None, "TLS listens")
-        return f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"
+        return key, certificate
+
+    @cached_property
+    def tls_cluster(self) -> list[int]:
+        """Three masters that share the slots, and speak TLS among them too."""
+        ports = []
+        for _ in range(3):
+            bus = str(free_ports(1)[0])
+            options = ["--cluster-enabled", "yes", "--cluster-port", bus, "--tls-cluster", "yes"]
+            ports.append(self._start_tls(*options))
+        _create_cluster(ports, "--tls", "--cacert", str(self._certificate[1]))
+        for port in ports:
+            wait(
+                lambda port=port: self.ask_by_tls(port, "CLUSTER INFO")["cluster_state"] == "ok",  # type: ignore[misc]
+                "the cluster is formed",
+            )
+        return ports
+
+    @cached_property
+    def tls_sentinel(self) -> int:
+        """One Sentinel over one master, known as `shop`."""
+        master, port = self._start_tls(), free_ports(1)[0]
+        options = [*self._tls_options(port), "--tls-replication", "yes"]
+        self._start_sentinel(port, master, 1, *options)
+        wait(
+            lambda: self.ask_by_tls(port, "SENTINEL MASTER", "shop")["flags"] == "master",
+            "the Sentinel has its master",
+        )
+        return port
 
     @cached_property
     def cluster(self) -> list[int]:
@@ -147,11 +215,7 @@ class RedisServers:
     def start_cluster(self, *options: str) -> list[int]:
         """Start three masters that share the slots; return their ports."""
         ports = [self._start_node(*options) for _ in range(3)]
-        cli = shutil.which("redis-cli")
-        assert cli is not None
-        nodes = [f"127.0.0.1:{port}" for port in ports]
-        create = [cli, "--cluster", "create", *nodes, "--cluster-yes"]
-        subprocess.run(create, check=True, capture_output=True)
+        _create_cluster(ports)
         for port in ports:
             wait(
                 lambda port=port: ask(port, "CLUSTER INFO")["cluster_state"] == "ok",
@@ -179,26 +243,25 @@ class RedisServers:
     @cached_property
     def sentinels(self) -> list[int]:
         """Three Sentinels over a master and a replica, known as `shop`."""
-        master = self.start()
+        master, ports = self.start(), free_ports(3)
         self.start("--replicaof", "127.0.0.1", str(master))
-        ports = []
-        for _ in range(3):
-            port = free_ports(1)[0]
-            config = self._folder / f"sentinel-{port}.conf"
-            config.write_text(
-                f"sentinel monitor shop 127.0.0.1 {master} 2\n"
-                "sentinel down-after-milliseconds shop 500\n"
-                "sentinel failover-timeout shop 3000\n"
-            )
-            command = ["redis-server", str(config), "--sentinel", "--port", str(port)]
-            command += ["--bind", "127.0.0.1", "--dir", str(self._folder)]
-            log = (self._folder / f"sentinel-{port}.log").open("ab")
-            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
-            log.close()
-            ports.append(port)
+        for port in ports:
+            self._start_sentinel(port, master, 2, "--port", str(port))
         for port in ports:
             wait(lambda port=port: self._knows_all(port), "the Sentinels know one another")  # type: ignore[misc]
         return ports
+
+    def _start_sentinel(self, port: int, master: int, quorum: int, *options: str) -> None:
+        config = self._folder / f"sentinel-{port}.conf"
+        config.write_text(
+            f"sentinel monitor shop 127.0.0.1 {master} {quorum}\n"
+            "sentinel down-after-milliseconds shop 500\n"
+            "sentinel failover-timeout shop 3000\n"
+        )
+        command = ["redis-server", str(config), "--sentinel", *options]
+        command += ["--bind", "127.0.0.1", "--dir", str(self._folder)]
+        with (self._folder / f"sentinel-{port}.log").open("ab") as log:
+            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
 
     @staticmethod
     def _knows_all(port: int) -> bool:

@@ -18,18 +18,18 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             from kirana.stores.memory import MemoryFeatureStore
 
             return MemoryFeatureStore()
-        case "redis+cluster":
+        case "redis+cluster" | "rediss+cluster":
             from kirana.stores.redis_cluster import RedisClusterFeatureStore
 
             return RedisClusterFeatureStore.open(url, setting=setting)
-        case "redis" | "rediss" | "redis+sentinel":
+        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
             from kirana.stores.redis import RedisFeatureStore
 
             return RedisFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
                 f"{setting}: '{url}' names no store that Kirana has; use "
-                "lmdb:///absolute/folder, redis://host:port, rediss://, redis+cluster://, "
-                "redis+sentinel://, or memory://",
+                "lmdb:///absolute/folder, redis://host:port, redis+cluster://, "
+                "redis+sentinel:// (each with TLS as rediss), or memory://",
                 field=setting,
             )

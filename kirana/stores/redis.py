@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
+import hiredis
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from kirana.errors import ConfigurationError
 from kirana.stores.base import RowBlock, ValueReader, answers_probe
@@ -20,10 +21,12 @@ from kirana.stores.redis_connection import ARRAY
 from kirana.stores.redis_errors import FAILURES, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, mget_command
-from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, SCRIPT_SHA
+from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, LOAD_SCRIPT, SCRIPT_SHA
 from kirana.stores.redis_url import client_of, limit_of, shown_url
 
 T = TypeVar("T")
+
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 
 class RedisFeatureStore:
@@ -74,17 +77,22 @@ class RedisFeatureStore:
         return written
 
     async def _write(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
-        try:
-            return await self._run_script(rows, codec)
-        except NoScriptError:
-            # of a server that has started anew, or a replica that took over
-            await self._client.script_load(GUARDED_PUT)
-            return await self._run_script(rows, codec)
-
-    async def _run_script(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
         keys = [key for key, _, _ in rows]
         arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
-        return int(await self._client.evalsha(SCRIPT_SHA, len(keys), *keys, codec, *arguments))
+        request = _pack(("EVALSHA", SCRIPT_SHA, len(keys), *keys, codec, *arguments))
+        (answer,) = await self._lane.ask(request, 1)
+        if _is_error(answer, "READONLY"):
+            # it was the master: whoever has taken over is found anew
+            self._lane.leave()
+            (answer,) = await self._lane.ask(request, 1)
+        if _is_error(answer, "NOSCRIPT"):
+            # of a server that has started anew, or a replica that took over
+            (answer,) = await self._lane.ask(LOAD_SCRIPT, 1)
+            if not _is_error(answer):
+                (answer,) = await self._lane.ask(request, 1)
+        if _is_error(answer):
+            raise ResponseError(str(answer))
+        return int(answer)
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED
@@ -119,3 +127,7 @@ class RedisFeatureStore:
         await self._lane.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()
+
+
+def _is_error(answer: object, word: str = "") -> bool:
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith(word)

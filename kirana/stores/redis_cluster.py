@@ -28,7 +28,7 @@ from kirana.stores.redis_connection import values_of
 from kirana.stores.redis_errors import FAILURES, NOT_YET, unavailable
 from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, get_command
-from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, SCRIPT_SHA
+from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
 from kirana.stores.redis_url import cluster_of, limit_of, shown_url
 
@@ -41,7 +41,6 @@ LOOK_PAUSE_S = 1.0
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
-_LOAD_SCRIPT = _pack(("SCRIPT", "LOAD", GUARDED_PUT))
 
 _AWAY = object()
 """Stands for the answer of a node that gives none."""
@@ -181,7 +180,7 @@ class RedisClusterFeatureStore:
             await connection.connect()
             try:
                 if way is Way.GUARDED_EACH:
-                    await connection.send_packed_command(_LOAD_SCRIPT)
+                    await connection.send_packed_command(LOAD_SCRIPT)
                     await connection.read_response()
                 script, codec = SCRIPT_SHA.encode(), reader.name.encode()
                 return await load_block(connection, block, forget, way, script, codec)
@@ -299,7 +298,7 @@ class RedisClusterFeatureStore:
             answers = await lane.ask(b"".join(commands), count, count if strings else None)
         lacking = [isinstance(a, hiredis.ReplyError) and "NOSCRIPT" in str(a) for a in answers]
         if any(lacking):
-            (loaded,) = await lane.ask(_LOAD_SCRIPT, 1)
+            (loaded,) = await lane.ask(LOAD_SCRIPT, 1)
             if isinstance(loaded, hiredis.ReplyError):
                 return [loaded if each else a for a, each in zip(answers, lacking, strict=True)]
         return answers

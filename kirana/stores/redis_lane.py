@@ -79,6 +79,11 @@ class Lane:
         finally:
             self._callers -= 1
 
+    def leave(self) -> None:
+        """Find the server anew. Who waits for an answer asks once more, over the new connection."""
+        if self._connection is not None:
+            self._connection.abort(ConnectionError("another server is asked from now on"))
+
     @property
     def busy(self) -> bool:
         """Whether somebody waits for an answer."""

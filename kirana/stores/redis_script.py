@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha1
 
+import hiredis
+
 GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
 
@@ -44,3 +46,6 @@ return written
 """
 
 SCRIPT_SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
+
+LOAD_SCRIPT: bytes = hiredis.pack_command(("SCRIPT", "LOAD", GUARDED_PUT))  # type: ignore[arg-type]
+"""The command that gives a server the script."""

@@ -1,9 +1,10 @@
 """Clients of Redis by URL.
 
-    redis://host:port/0                          one server; rediss:// with TLS
+    redis://host:port/0                          one server
     redis+sentinel://host:port,host:port/name/0  the master that Sentinels know as `name`
     redis+cluster://host:port,host:port          a cluster
 
+Each with TLS as rediss://, rediss+sentinel:// (also to the Sentinels), rediss+cluster://.
 Options of redis-py go into the query, `?socket_timeout=0.2`.
 """
 
@@ -40,14 +41,12 @@ def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
     """
     parts, hosts, options, timeout_s = _parsed(url)
     path = _path(parts)
-    match parts.scheme:
-        case "redis" | "rediss":
+    match _without_tls(parts.scheme):
+        case "redis":
             if len(hosts) > 1:
                 raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
             host, port = hosts[0]
-            tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss" else {}
-            database = _database(path)
-            client = Redis(host=host, port=port, db=database, retry=_RETRY, **tls, **options)
+            client = Redis(host=host, port=port, db=_database(path), retry=_RETRY, **options)
             return client, (), timeout_s
         case "redis+sentinel":
             if not path:
@@ -89,9 +88,15 @@ def _parsed(
         **_credentials(parts.netloc),
     }
     timeout_s = float(options["socket_timeout"])
-    if parts.scheme != "rediss" and any(name.startswith("ssl_") for name in options):
-        raise ValueError("TLS is for rediss://")
+    if parts.scheme != _without_tls(parts.scheme):
+        options["ssl"] = True
+    elif any(name.startswith("ssl_") for name in options):
+        raise ValueError(f"TLS is for {parts.scheme.replace('redis', 'rediss')}://")
     return parts, hosts, options, timeout_s
+
+
+def _without_tls(scheme: str) -> str:
+    return scheme.replace("rediss", "redis")
 
 
 def _path(parts: SplitResult) -> list[str]:

@@ -18,7 +18,7 @@ from kirana.stores import open_feature_store
 from kirana.stores.breaker import FAILURES, PAUSE_S, Breaker
 from kirana.stores.redis_forget import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until
-from tests.redis_servers import RedisServers
+from tests.redis_servers import RedisServers, ask
 from tests.support import open_shop, publish, write_shop
 
 
@@ -139,7 +139,11 @@ def test_a_breaker_lets_one_caller_try_again() -> None:
         ("redis://a:1/x", "no number of a database"),
         ("redis://a:1?timeout=1", "unknown option 'timeout'"),
         ("redis://a:1?socket_timeout=x", "socket_timeout must be a number"),
+        ("redis://a:1?ssl_ca_certs=x", "TLS is for rediss://"),
+        ("redis+cluster://a:1?ssl_keyfile=x", "TLS is for rediss\\+cluster://"),
         ("redis+sentinel://a:1", "name of the master"),
+        ("rediss+sentinel://a:1", "name of the master"),
+        ("redissss://a:1", "no store that Kirana has"),
         ("redis+cluster://a:1/3", "no numbered databases"),
         ("redis://:secret@a:99999", "is not host:port"),
     ],
@@ -183,6 +187,42 @@ async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers
             assert await store.get([b"f:0:0"]) == [rows[0]]
         assert store.health()["breaker"]["state"] == "closed"
     servers.kill(port)
+
+
+async def test_writers_at_once_share_a_connection(servers: RedisServers) -> None:
+    port, codec = servers.start(), CODECS["packed"]
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        await store.get([b"a"])
+        before = ask(port, "INFO", "stats")["total_connections_received"]
+        values = [row(codec, "x", NOW_MS + at) for at in range(100)]
+        await asyncio.gather(*(store.put([b"a"], [each], codec) for each in values))
+        assert await store.get([b"a"]) == values[-1:]
+        # one more, which asks this
+        assert ask(port, "INFO", "stats")["total_connections_received"] == before + 1
+
+
+async def test_a_server_that_is_no_master_refuses_writes_until_it_is_one(
+    servers: RedisServers,
+) -> None:
+    (port, other), codec = (servers.start(), servers.start()), CODECS["packed"]
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        await store.put([b"a"], [row(codec, "x")], codec)
+        ask(port, "REPLICAOF", "127.0.0.1", other)
+        for _ in range(FAILURES + 1):
+            with pytest.raises(Unavailable, match="refuses: READONLY"):
+                await store.put([b"a"], [row(codec, "y")], codec)
+        ask(port, "REPLICAOF", "NO", "ONE")
+        assert await store.put([b"a"], [row(codec, "y", NOW_MS + 1)], codec) == 1
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_taken(servers: RedisServers) -> None:
+    for kind in ("redis tls", "redis cluster tls", "sentinel tls"):
+        url = servers.empty(kind).partition("?")[0]
+        async with opened(url) as store:
+            with pytest.raises(Unavailable, match="does not answer"):
+                await store.get([b"a"])
+        async with opened(f"{url}?ssl_cert_reqs=none&ssl_check_hostname=false") as store:
+            assert await store.get([b"a"]) == [None]
 
 
 @pytest.mark.parametrize("kind", ["redis 7", "redis cluster"])
