@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.codecs.layout import row_bytes
-from kirana.features.cache import IDLE_S, SLOT_BYTES, FeatureCache
+from kirana.features.cache import IDLE_S, FeatureCache
+from kirana.features.cached_group import SLOT_BYTES
 from kirana.schema import Feature, FeatureGroup, SchemaVersion
 from tests.unit.features.cached import (
     ATTRS,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kirana.codecs.layout import row_bytes
-from kirana.features.cache import ABSENT_SHARE, SLOT_BYTES, FeatureCache
+from kirana.features.cache import FeatureCache
+from kirana.features.cached_group import ABSENT_SHARE, SLOT_BYTES
 from kirana.schema import Feature
 from tests.unit.features.cached import (
     ATTRS,
@@ -124,7 +125,8 @@ MEASURE = """
 import os, sys
 import numpy as np
 from kirana.codecs.layout import row_bytes
-from kirana.features.cache import SLOT_BYTES, FeatureCache
+from kirana.features.cache import FeatureCache
+from kirana.features.cached_group import SLOT_BYTES
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 def resident():

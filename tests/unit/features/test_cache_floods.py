@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kirana.features.cache import SLOT_BYTES, FeatureCache
+from kirana.features.cache import FeatureCache
+from kirana.features.cached_group import SLOT_BYTES
 from tests.unit.features.cached import FRESH_S, ROW, STATS, read
 from tests.unit.features.counted_store import Clock
 
