@@ -15,7 +15,7 @@ from kirana.codecs.packed import MAX_BODY_BYTES, Packed
 from kirana.codecs.rows import Texts
 from kirana.errors import TooLarge
 from kirana.schema import Feature, FeatureGroup
-from tests.unit.codecs.test_packed import NOW_MS, Row, column, encode, group_of, tables
+from tests.unit.codecs.packed_batches import NOW_MS, Row, column, encode, group_of, tables
 
 PACKED = Packed()
 

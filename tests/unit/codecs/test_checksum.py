@@ -14,8 +14,7 @@ from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.layout import row_bytes
 from kirana.codecs.rows import Provenance
 from kirana.schema import Feature, FeatureGroup
-from tests.unit.codecs.packed_reader import read_row
-from tests.unit.codecs.test_packed import (
+from tests.unit.codecs.packed_batches import (
     MIXED,
     NOW,
     NUMBERS,
@@ -31,6 +30,7 @@ from tests.unit.codecs.test_packed import (
     tables,
     tombstone,
 )
+from tests.unit.codecs.packed_reader import read_row
 
 PACKED = CODECS["packed"]
 FEW = settings(deadline=None, max_examples=60)

@@ -2,140 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kirana.codecs import CODECS, Column, Rows, Status
+from kirana.codecs import Status
 from kirana.codecs.packed import MAX_BODY_BYTES
 from kirana.codecs.rows import MatrixPlan, Provenance
 from kirana.errors import TooLarge, Unknown
-from kirana.schema import DTYPES, NUMERIC, Array, Entity, Feature, FeatureGroup, Key, SchemaVersion
-from tests.unit.codecs.packed_reader import read_row
-
-PACKED = CODECS["packed"]
-PRODUCT = Entity("product", (Key("product_id"),))
-FEW = settings(deadline=None, max_examples=40)
-NOW = 1_700_000_000
-NOW_MS = NOW * 1000
-
-MIXED = (
-    Feature("clicks", "int32", default=-1),
-    Feature("title", "string", default="?"),
-    Feature("vector", "float16", (3,), default=0.5),
-    Feature("stock", "bool", default=True),
-    Feature("price", "float64"),
+from kirana.schema import Feature, FeatureGroup
+from tests.unit.codecs.packed_batches import (
+    FEW,
+    KINDS,
+    MIXED,
+    NOW,
+    NOW_MS,
+    NUMBERS,
+    PACKED,
+    STATUS_OF_KIND,
+    Row,
+    assert_fill_agrees,
+    cells,
+    encode,
+    group_of,
+    histories,
+    listed,
+    row_of,
+    same,
+    tables,
+    tombstone,
 )
-NUMBERS = tuple(feature for feature in MIXED if feature.dtype != "string")
-
-
-def group_of(
-    *versions: Sequence[Feature], ttl_ms: int = 0, name: str = "product.g"
-) -> FeatureGroup:
-    numbered = tuple(SchemaVersion(name, at, tuple(v)) for at, v in enumerate(versions, start=1))
-    return FeatureGroup(name, PRODUCT, ttl_ms, "packed", numbered)
-
-
-def column(feature: Feature, values: Sequence[Any]) -> Column:
-    """None is null."""
-    nulls = np.array([value is None for value in values], dtype=np.bool_)
-    out: Array
-    if feature.dtype == "string":
-        out = np.array([value or "" for value in values], dtype=object)
-    elif feature.dtype == "bool":
-        out = np.array([bool(value) for value in values], dtype=np.bool_)
-    else:
-        out = np.zeros((len(values), *feature.shape), dtype=NUMERIC[feature.dtype])
-        for at, value in enumerate(values):
-            if value is not None:
-                out[at] = np.array(value, dtype=out.dtype).reshape(feature.shape)
-    return Column(out, nulls if nulls.any() else None)
-
-
-Row = Mapping[str, Any]
-
-
-def tombstone(event_time_ms: int, expiry_s: int) -> bytes:
-    (value,) = PACKED.tombstones(np.array([event_time_ms], dtype=np.uint64), expiry_s)
-    return value
-
-
-def encode(
-    group: FeatureGroup, rows: Sequence[Row], times: Sequence[int] | None = None, version: int = 0
-) -> list[bytes]:
-    schema = group.versions[version - 1]
-    columns = {f.name: column(f, [row[f.name] for row in rows]) for f in schema.features}
-    event_times = np.array([NOW_MS] * len(rows) if times is None else times, dtype=np.uint64)
-    return PACKED.encode(group, schema, columns, event_times)
-
-
-def cells(rows: Rows, name: str) -> list[Any]:
-    """What a column holds, None where null."""
-    found = rows.column(name)
-    nulls = [False] * len(found.values) if found.nulls is None else found.nulls.tolist()
-    return [None if null else v for v, null in zip(found.values.tolist(), nulls, strict=True)]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal, with NaN equal to NaN and -0.0 not to 0.0."""
-    return repr(one) == repr(other)
-
-
-def listed(value: Any, shape: tuple[int, ...]) -> Any:
-    return (
-        value
-        if value is None or not shape
-        else np.array(value, dtype=object).reshape(shape).tolist()
-    )
-
-
-# what a schema allows
-
-
-@st.composite
-def features(draw: st.DrawFn, name: str) -> Feature:
-    dtype = draw(st.sampled_from(DTYPES))
-    shape = draw(st.sampled_from([(), (), (1,), (3,), (2, 2)])) if dtype in NUMERIC else ()
-    defaults: dict[str, Any] = {"string": "none", "bool": True}
-    default = defaults.get(dtype, 7)
-    return Feature(name, dtype, shape, draw(st.sampled_from([None, default])))
-
-
-def elements(feature: Feature) -> st.SearchStrategy[Any]:
-    if feature.dtype == "string":
-        return st.text(max_size=8)
-    if feature.dtype == "bool":
-        return st.booleans()
-    dtype = NUMERIC[feature.dtype]
-    scalar: st.SearchStrategy[Any]
-    if dtype.kind == "f":
-        scalar = st.floats(width=dtype.itemsize * 8)  # type: ignore[arg-type]
-    else:
-        scalar = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-    if not feature.shape:
-        return scalar
-    return st.lists(scalar, min_size=feature.size, max_size=feature.size)
-
-
-def row_of(version: Sequence[Feature]) -> st.SearchStrategy[Row]:
-    return st.fixed_dictionaries({f.name: st.none() | elements(f) for f in version})
-
-
-@st.composite
-def schemas(draw: st.DrawFn) -> tuple[Feature, ...]:
-    count = draw(st.integers(1, 12))
-    return tuple(draw(features(f"f{at}")) for at in range(count))
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[FeatureGroup, list[Row]]:
-    schema = draw(schemas())
-    return group_of(schema), draw(st.lists(row_of(schema), min_size=1, max_size=5))
+from tests.unit.codecs.packed_reader import read_row
 
 
 @FEW
@@ -194,19 +94,6 @@ def test_fill_agrees_with_the_columns(
     for at in data.draw(st.sets(st.integers(0, len(values)), max_size=2)):
         values.insert(at, None)
     assert_fill_agrees(PACKED.decode(values, group, NOW), wanted, group)
-
-
-def assert_fill_agrees(rows: Rows, wanted: Sequence[Feature], group: FeatureGroup) -> None:
-    count = len(rows.status)
-    out = np.full((count, sum(feature.size for feature in wanted)), 12345.0, dtype=np.float32)
-    blocks = [np.empty((count, 0), dtype=np.float32)]
-    with np.errstate(over="ignore"):
-        if wanted:
-            rows.fill(out, MatrixPlan(group.current, tuple(each.name for each in wanted)))
-        for each in wanted:
-            block = rows.column(each.name).values.reshape(count, each.size)
-            blocks.append(block.astype(np.float32))
-    np.testing.assert_array_equal(out, np.concatenate(blocks, axis=1))
 
 
 def test_fill_writes_only_its_part_of_a_wider_matrix() -> None:
@@ -374,31 +261,6 @@ def test_a_row_of_an_older_version_has_defaults_for_what_it_lacks() -> None:
         rows.column("a")
 
 
-@st.composite
-def histories(draw: st.DrawFn) -> FeatureGroup:
-    """A few versions, each some of a pool of features in an order of its own."""
-    pool = draw(schemas())
-    versions = [
-        [pool[at] for at in draw(st.permutations(range(len(pool))))][
-            : draw(st.integers(1, len(pool)))
-        ]
-        for _ in range(draw(st.integers(1, 3)))
-    ]
-    return group_of(*versions, ttl_ms=1_000)
-
-
-KINDS = ("ok", "ok", "ok", "missing", "expired", "dead", "unknown", "cut", "foreign")
-STATUS_OF_KIND = {
-    "ok": Status.OK,
-    "missing": Status.MISSING,
-    "dead": Status.MISSING,
-    "expired": Status.EXPIRED,
-    "unknown": Status.CORRUPT,
-    "cut": Status.CORRUPT,
-    "foreign": Status.CORRUPT,
-}
-
-
 @FEW
 @given(histories(), st.data())
 def test_a_batch_of_everything_gives_each_row_its_own(
@@ -465,119 +327,3 @@ def test_a_row_of_another_groups_history_is_corrupt() -> None:
     decoded = PACKED.decode([*encode(there, [row]), *encode(here, [row])], here, NOW)
     assert decoded.status.tolist() == [Status.CORRUPT, Status.OK]
     assert cells(decoded, "title") == ["?", "t"]
-
-
-# damage
-
-ROWS = (
-    {"clicks": 1, "title": "één", "vector": [1.0, 2.0, 3.0], "stock": False, "price": 0.5},
-    {"clicks": 2, "title": "zwei", "vector": [4.0, 5.0, 6.0], "stock": True, "price": 1.5},
-    {"clicks": 3, "title": "drei", "vector": [7.0, 8.0, 9.0], "stock": False, "price": 2.5},
-)
-DAMAGED = pytest.mark.parametrize("schema", [MIXED, NUMBERS], ids=["with strings", "numbers"])
-
-
-def assert_neighbours_are_right(group: FeatureGroup, values: Sequence[bytes], at: int) -> Rows:
-    """Decode; every row but `at` must be as it was written. Read what there is of `at`, too."""
-    decoded = PACKED.decode(values, group, NOW)
-    for each in range(len(values)):
-        if each != at:
-            assert decoded.status[each] == Status.OK
-    for feature in group.current.features:
-        found = cells(decoded, feature.name)
-        for each, value in enumerate(found):
-            if each != at:
-                assert value == ROWS[each][feature.name]
-            elif decoded.status[at] != Status.OK:
-                assert same(value, feature.default_array().tolist())
-                assert decoded.provenance(feature.name)[at] == Provenance.NO_ROW
-    return decoded
-
-
-@DAMAGED
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_flipped_bit_of_a_header_harms_no_value(schema: Sequence[Feature], at: int) -> None:
-    group = group_of(schema)
-    values = encode(group, ROWS)
-    for bit in range(24 * 8):
-        damaged = bytearray(values[at])
-        damaged[bit // 8] ^= 1 << bit % 8
-        rows = assert_neighbours_are_right(
-            group, [*values[:at], bytes(damaged), *values[at + 1 :]], at
-        )
-        if rows.status[at] == Status.OK:
-            found = {feature.name: cells(rows, feature.name)[at] for feature in schema}
-            assert found == {feature.name: ROWS[at][feature.name] for feature in schema}
-        field = bit // 8
-        if field in (0, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15):
-            assert rows.status[at] == Status.CORRUPT
-
-
-@DAMAGED
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_flipped_bit_of_a_body_harms_no_neighbour(schema: Sequence[Feature], at: int) -> None:
-    group = group_of(schema)
-    values = encode(group, ROWS)
-    for bit in range(24 * 8, len(values[at]) * 8):
-        damaged = bytearray(values[at])
-        damaged[bit // 8] ^= 1 << bit % 8
-        assert_neighbours_are_right(group, [*values[:at], bytes(damaged), *values[at + 1 :]], at)
-
-
-@DAMAGED
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_row_of_a_wrong_length_is_corrupt(schema: Sequence[Feature], at: int) -> None:
-    group = group_of(schema)
-    values = encode(group, ROWS)
-    cut = [values[at][:length] for length in range(len(values[at]))]
-    for damaged in (*cut, values[at] + b"\0", values[at] * 2):
-        rows = assert_neighbours_are_right(group, [*values[:at], damaged, *values[at + 1 :]], at)
-        assert rows.status[at] == Status.CORRUPT
-        alone = PACKED.decode([damaged], group, NOW)
-        assert alone.status.tolist() == [Status.CORRUPT]
-
-
-@pytest.mark.parametrize(
-    ("offset", "length"), [(0, 4), (8, 4), (2**32 - 1, 4), (48, 2**32 - 1), (2**31, 2**31)]
-)
-def test_a_string_that_points_out_of_its_place_is_corrupt(offset: int, length: int) -> None:
-    group = group_of(MIXED)
-    values = encode(group, ROWS)
-    at = 24 + 8 + 4  # after the header, price and clicks
-    assert values[1][at + 4 : at + 8] == len("zwei").to_bytes(4, "little")
-    damaged = (
-        values[1][:at]
-        + offset.to_bytes(4, "little")
-        + length.to_bytes(4, "little")
-        + values[1][at + 8 :]
-    )
-    rows = assert_neighbours_are_right(group, [values[0], damaged, values[2]], 1)
-    assert rows.status[1] == Status.CORRUPT
-
-
-def test_a_string_that_is_no_utf8_is_corrupt() -> None:
-    group = group_of(MIXED)
-    values = encode(group, ROWS)
-    damaged = values[1].replace(b"zwei", b"zw\xffi")
-    rows = assert_neighbours_are_right(group, [values[0], damaged, values[2]], 1)
-    assert rows.status[1] == Status.CORRUPT
-
-
-@DAMAGED
-@FEW
-@given(data=st.data())
-def test_any_bytes_give_a_status(schema: Sequence[Feature], data: st.DataObject) -> None:
-    group = group_of(schema)
-    header = encode(group, ROWS)[0][:24]
-    noise = st.binary(max_size=80) | st.binary(min_size=0, max_size=80).map(
-        lambda body: header[:12] + len(body).to_bytes(4, "little") + header[16:] + body
-    )
-    values = data.draw(st.lists(st.none() | noise, max_size=6))
-    decoded = PACKED.decode(values, group, NOW)
-    assert len(decoded.status) == len(values)
-    for at, value in enumerate(values):
-        assert (decoded.status[at] == Status.MISSING) >= (value is None)
-    for feature in schema:
-        assert len(cells(decoded, feature.name)) == len(values)
-        assert len(decoded.provenance(feature.name)) == len(values)
-    assert_fill_agrees(decoded, [feature for feature in schema if feature.dtype != "string"], group)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import MatrixPlan, Piece
 from kirana.schema import Feature, FeatureGroup
-from tests.unit.codecs.test_packed import (
+from tests.unit.codecs.packed_batches import (
     KINDS,
     NOW,
     NOW_MS,

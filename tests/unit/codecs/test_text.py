@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kirana.codecs import CODECS, Status
 from kirana.codecs.rows import Provenance
 from kirana.schema import Feature, FeatureGroup
-from tests.unit.codecs.test_packed import (
+from tests.unit.codecs.packed_batches import (
     FEW,
     MIXED,
     NOW,
