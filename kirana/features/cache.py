@@ -14,7 +14,7 @@ IDLE_S = 600.0
 """A group that nobody has read for so long has no claim to its bytes, where others want them."""
 
 MOVED_AT_ONCE = 250
-"""Rows that a look-up moves, as long as the size of its group's table changes."""
+"""Rows that a look-up moves, as long as the size of a group's table changes."""
 
 
 @dataclass(slots=True)
@@ -57,9 +57,9 @@ class FeatureCache:
 
     def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
         now = self._clock()
+        # of whatever group: one that nobody reads has to give up its bytes too
+        self._move_on(MOVED_AT_ONCE)
         rows = self._rows(group)
-        if group.name in self._moves:
-            rows = self._move_on(group.name)
         rows.read_at = now
         read = rows.look_up(keys, now - self._fresh_s, now)
         missed = len(read.missing)
@@ -81,6 +81,8 @@ class FeatureCache:
         """
         now = self._clock() if since is None else since
         absent = [key for key, value in zip(keys, values, strict=True) if value is None]
+        # as fast as another takes what a group has to give up
+        self._move_on(max(len(keys), MOVED_AT_ONCE))
         rows, move = self._rows(group), self._moves.get(group.name)
         kept = [rows] if move is None else [rows, move.to]
         if absent:
@@ -128,19 +130,25 @@ class FeatureCache:
             to = rows.resized(max_bytes)
             move = _Move(to, rows.most_used(to.capacity))
         self._moves[name] = move
-        self._move_on(name)
+        if len(move.slots) <= MOVED_AT_ONCE:
+            self._move(name, MOVED_AT_ONCE)
 
-    def _move_on(self, name: str) -> CachedGroup:
-        """Move some rows more; return the table that is read from now on."""
+    def _move_on(self, count: int) -> None:
+        """Move so many rows, if there are rows on their way."""
+        while self._moves and count > 0:
+            count -= self._move(next(iter(self._moves)), count)
+
+    def _move(self, name: str, count: int) -> int:
+        """Move rows of a group; once all are there, they are read there. Return how many."""
         move, rows = self._moves[name], self._groups[name]
-        move.to.adopt(rows, move.slots[move.moved : move.moved + MOVED_AT_ONCE])
-        move.moved += MOVED_AT_ONCE
-        if move.moved < len(move.slots):
-            return rows
-        del self._moves[name]
-        self.counts.evicted += max(len(rows) - len(move.to), 0)
-        self._groups[name] = move.to
-        return move.to
+        slots = move.slots[move.moved : move.moved + count]
+        move.to.adopt(rows, slots)
+        move.moved += len(slots)
+        if move.moved == len(move.slots):
+            del self._moves[name]
+            self.counts.evicted += max(len(rows) - len(move.to), 0)
+            self._groups[name] = move.to
+        return len(slots)
 
     def _drop_idle(self) -> None:
         """Let go of groups that nobody reads any more: their share is the others'."""

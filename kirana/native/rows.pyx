@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from kirana.native.prefetch cimport prefetch
 from kirana.native.replies cimport Values
 from kirana.native.slots cimport Borrowed
 
@@ -18,12 +19,6 @@ import numpy as np
 
 cdef enum:
     HEADER = 24
-
-cdef extern from *:
-    """
-    #define kirana_fetch(at) __builtin_prefetch(at)
-    """
-    void prefetch "kirana_fetch" (const void* at) noexcept
 
 cdef enum:
     # so many rows ahead of the one that is copied, its bytes are fetched

@@ -12,6 +12,8 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from kirana.native.prefetch cimport prefetch
+
 import numpy as np
 
 
@@ -22,12 +24,6 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(PyObject* text)
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
     void* PyUnicode_DATA(PyObject* text)
-
-cdef extern from *:
-    """
-    #define kirana_prefetch(at) __builtin_prefetch(at)
-    """
-    void prefetch "kirana_prefetch" (const void* at) noexcept
 
 cdef enum:
     SMALLEST = 64

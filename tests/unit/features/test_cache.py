@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.codecs.layout import row_bytes
-from kirana.features.cache import IDLE_S, FeatureCache
+from kirana.features import cache as cache_module
+from kirana.features.cache import IDLE_S, MOVED_AT_ONCE, FeatureCache
 from kirana.features.cached_group import SLOT_BYTES
 from kirana.schema import Feature, FeatureGroup, SchemaVersion
 from tests.unit.features.cached import (
@@ -123,6 +125,7 @@ class Compared:
         assert self.cache.nbytes <= self.max_bytes + sketches + absent * SLOT_BYTES
 
 
+@pytest.mark.parametrize("moved_at_once", [1, MOVED_AT_ONCE])
 @settings(deadline=None, max_examples=300)
 @given(
     st.permutations(GROUPS),
@@ -130,14 +133,20 @@ class Compared:
     st.lists(STEPS, min_size=15, max_size=60),
 )
 def test_it_gives_what_was_filled_last_or_nothing(
-    groups: Sequence[FeatureGroup], max_bytes: int, steps: Sequence[tuple[Any, ...]]
+    moved_at_once: int,
+    groups: Sequence[FeatureGroup],
+    max_bytes: int,
+    steps: Sequence[tuple[Any, ...]],
 ) -> None:
-    compared = Compared(groups[:3], max_bytes)
-    for name, *arguments in steps:
-        getattr(compared, name)(*arguments)
+    with patch.object(cache_module, "MOVED_AT_ONCE", moved_at_once):
+        compared = Compared(groups[:3], max_bytes)
+        for name, *arguments in steps:
+            getattr(compared, name)(*arguments)
+            if moved_at_once > len(KEYS):
+                compared.check_bytes()
+        for which in [0, 1, 2] * len(KEYS):
+            compared.look_up(which, (0, len(KEYS)))
         compared.check_bytes()
-    for which in range(3):
-        compared.look_up(which, (0, len(KEYS)))
 
 
 # what one can rely on

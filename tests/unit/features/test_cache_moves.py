@@ -40,7 +40,8 @@ def test_a_group_is_read_as_ever_while_another_takes_its_share() -> None:
     assert read(cache, ATTRS, ["x"]) == {}
     assert read(cache, STATS, KEYS) == rows
     for _ in range(len(KEYS)):
-        cache.look_up(STATS, [])
+        # of whatever group
+        cache.look_up(ATTRS, [])
     assert read(cache, STATS, KEYS[:20]) == {key: rows[key] for key in KEYS[:20]}
     assert len(read(cache, STATS, KEYS)) == 30
     assert cache.nbytes <= ROOM + 4 * 1_024
