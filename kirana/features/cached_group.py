@@ -317,23 +317,24 @@ class CachedGroup:
 
     def adopt(self, other: CachedGroup, slots: Places) -> None:
         """Take over what another one has in these slots, as long as there is room."""
-        keys, places = [], []
+        own, theirs = [], []
         for slot in slots.tolist():
             key = other._index.key_of(slot)
             # what it has by itself is as new
             if key is None or self._index.get(key) >= 0 or self._opened == self._capacity:
                 continue
             loose = other._loose.get(slot)
+            beside = 0 if loose is None else len(loose)
+            if self._used + self._size + SLOT_BYTES + beside > self._max_bytes:
+                continue
             if loose is not None:
-                if self._used + self._size + SLOT_BYTES + len(loose) > self._max_bytes:
-                    continue
                 self._loose[self._opened] = loose
-                self._loose_bytes += len(loose)
-            keys.append(self._take(key, self._opened))
-            places.append(slot)
+                self._loose_bytes += beside
+            own.append(self._take(key, self._opened))
+            theirs.append(slot)
             self._opened += 1
-        self._table[keys] = other._table[places]
-        self._marks[keys] = other._marks[places]
+        self._table[own] = other._table[theirs]
+        self._marks[own] = other._marks[theirs]
 
 
 def _at(rows: Sequence[bytes], places: Places) -> list[bytes]:
