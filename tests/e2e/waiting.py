@@ -8,7 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
+"""Longer than a busy machine takes: who waits goes on as soon as it can."""
 
 
 def wait_for(get: Callable[[], T], what: str, *, timeout_s: float = TIMEOUT_S) -> T:
