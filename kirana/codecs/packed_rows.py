@@ -152,7 +152,9 @@ class PackedRows:
         block = part.layout.place(plan).block
         if block is None or part.has_nulls or not isinstance(part.rows, slice):
             return None
-        return part.cells(block.start, block.stop).view(np.float32)
+        matrix = part.cells(block.start, block.stop).view(np.float32)
+        matrix.flags.writeable = False
+        return matrix
 
     def _fill_bits(
         self,

@@ -27,6 +27,11 @@ class _Move:
     slots: Places
     moved: int = 0
 
+    @property
+    def room(self) -> int:
+        """So many rows find room beside those that are on their way."""
+        return max(self.to.capacity - len(self.to) - len(self.slots) + self.moved, 0)
+
 
 class FeatureCache:
     """Bounded in bytes, shared out evenly among the groups that are read.
@@ -84,16 +89,18 @@ class FeatureCache:
         # as fast as another takes what a group has to give up
         self._move_on(max(len(keys), MOVED_AT_ONCE))
         rows, move = self._rows(group), self._moves.get(group.name)
-        kept = [rows] if move is None else [rows, move.to]
-        if absent:
-            for each in kept:
-                each.remember_absent(absent, now + self._fresh_s, now)
-            there = [at for at, value in enumerate(values) if value is not None]
-            keys, values = [keys[at] for at in there], [values[at] for at in there]
-        if keys:
-            for each in kept:
-                counts = self.counts if each is rows else CacheCounts()
-                each.fill(keys, values, now, counts)  # type: ignore[arg-type]
+        tables = [rows] if move is None else [rows, move.to]
+        for each in tables if absent else ():
+            each.remember_absent(absent, now + self._fresh_s, now)
+        there = {k: value for k, value in zip(keys, values, strict=True) if value is not None}
+        if there:
+            rows.fill([*there], [*there.values()], now, self.counts)
+        if move is not None:
+            # the room of rows that have not come yet is theirs
+            kept = [key for key in there if move.to.has(key)]
+            kept += [key for key in there if not move.to.has(key)][: move.room]
+            if kept:
+                move.to.fill(kept, [there[key] for key in kept], now, CacheCounts())
 
     def forget(self, group: str, keys: Sequence[str]) -> None:
         """Drop what is kept of these keys: they were written."""
@@ -147,6 +154,7 @@ class FeatureCache:
         if move.moved == len(move.slots):
             del self._moves[name]
             self.counts.evicted += max(len(rows) - len(move.to), 0)
+            move.to.read_at = rows.read_at
             self._groups[name] = move.to
         return len(slots)
 

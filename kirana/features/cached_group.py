@@ -163,6 +163,10 @@ class CachedGroup:
             self._marks["uses"] >>= 1
             self._sketch.halve()
 
+    def has(self, key: str) -> bool:
+        """Whether a row is kept of a key, however old it is."""
+        return self._index.get(key) >= 0
+
     def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
         self.forget(keys)
         if len(self._absent) + len(keys) > self._max_absent:
@@ -301,12 +305,9 @@ class CachedGroup:
             counts.evicted += 1
 
     def most_used(self, count: int) -> Places:
-        """Return the slots of the most used rows, `count` of them, or as many as there are."""
-        opened = np.arange(self._opened)
-        if count >= self._opened:
-            return opened
-        least = self._opened - count
-        return opened[np.argpartition(self._uses[: self._opened], least - 1)[least:]]
+        """Return the slots of the `count` most used rows, or of as many as there are, in order."""
+        least_first = np.argsort(self._uses[: self._opened], kind="stable")
+        return least_first[::-1][:count]
 
     def resized(self, max_bytes: int) -> CachedGroup:
         """Return one of another size for the same group, with no row yet: see `adopt`."""
@@ -320,8 +321,7 @@ class CachedGroup:
         own, theirs = [], []
         for slot in slots.tolist():
             key = other._index.key_of(slot)
-            # what it has by itself is as new
-            if key is None or self._index.get(key) >= 0 or self._opened == self._capacity:
+            if key is None or self.has(key) or self._opened == self._capacity:
                 continue
             loose = other._loose.get(slot)
             beside = 0 if loose is None else len(loose)

@@ -51,6 +51,12 @@ class Fetched:
     unavailable: Places | slice | None = None
     cached: Places | slice | None = None
 
+    def keep(self) -> None:
+        """Copy what the cache has lent: only who does not wait may leave it there."""
+        for piece in self.pieces:
+            if native.COMPILED and isinstance(piece.values, native.slots.Borrowed):
+                piece.values.keep()
+
     def decode(self, group: FeatureGroup, now_s: float) -> Rows:
         rows = CODECS[group.codec].decode_pieces(self.count, self.pieces, group, now_s)
         if self.unavailable is not None:

@@ -138,6 +138,10 @@ class FeatureService:
         if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
             raise Unavailable(self._fetcher.why or "the feature store does not answer")
         stays = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
+        if not stays:
+            # the cache's table may change under another thread
+            for each in fetched:
+                each.keep()
         decoded = await bounded(stays, self._decode, plan, fetched)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:

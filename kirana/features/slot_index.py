@@ -31,9 +31,6 @@ class SlotIndex(Protocol):
     def pop(self, key: str) -> int:
         """Take its slot from a key; return it, -1 if it had none."""
 
-    def slots(self) -> list[int]:
-        """Return the slots that have a key, in their order."""
-
     def find_all(
         self,
         keys: list[str],
@@ -78,9 +75,6 @@ class DictIndex:
         slot = self._slots.pop(key, -1)
         self._keys.pop(slot, None)
         return slot
-
-    def slots(self) -> list[int]:
-        return sorted(self._keys)
 
     def find_all(
         self,

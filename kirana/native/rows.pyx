@@ -148,8 +148,6 @@ cdef class Pointers:
     cdef const char** rows
     cdef Py_ssize_t* sizes
     cdef Py_ssize_t count
-    # the memory of borrowed rows, which another thread could let go of while the collector runs
-    cdef const uint8_t[:, ::1] held
 
     def __cinit__(self, Py_ssize_t count):
         self.rows = <const char**>malloc(max(count, 1) * sizeof(char*))
@@ -170,7 +168,6 @@ cdef Pointers point_to(values):
     elif isinstance(values, Values):
         point_to_values(values, to.count, to.rows, to.sizes)
     elif isinstance(values, Borrowed):
-        to.held = (<Borrowed>values).table
         point_to_borrowed(values, to.count, to.rows, to.sizes)
     else:
         point_to_table(values, to.count, to.rows, to.sizes)

@@ -118,10 +118,6 @@ cdef class SlotIndex:
         self.entries[at].slot = 0
         return slot
 
-    def slots(self):
-        """Return the slots that have a key, in their order."""
-        return [slot for slot, key in enumerate(self.keys) if key is not None]
-
     cdef Py_ssize_t find(self, str key, uint64_t hashed):
         """Return where the key is, or would be."""
         cdef Py_ssize_t at = hashed & self.mask

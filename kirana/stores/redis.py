@@ -22,11 +22,16 @@ from kirana.stores.redis_errors import FAILURES, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, mget_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, LOAD_SCRIPT, SCRIPT_SHA
-from kirana.stores.redis_url import client_of, limit_of, shown_url
+from kirana.stores.redis_url import client_of, limit_of
+from kirana.stores.url import shown_url
 
 T = TypeVar("T")
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+
+MAX_ASKED = 4
+"""So often a write is sent: to one server and another, to each without and with the script."""
 
 
 class RedisFeatureStore:
@@ -80,17 +85,17 @@ class RedisFeatureStore:
         keys = [key for key, _, _ in rows]
         arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
         request = _pack(("EVALSHA", SCRIPT_SHA, len(keys), *keys, codec, *arguments))
-        (answer,) = await self._lane.ask(request, 1)
-        if _is_error(answer, "READONLY"):
-            # it was the master: whoever has taken over is found anew
-            self._lane.leave()
+        for _ in range(MAX_ASKED):
             (answer,) = await self._lane.ask(request, 1)
-        if _is_error(answer, "NOSCRIPT"):
-            # of a server that has started anew, or a replica that took over
-            (answer,) = await self._lane.ask(LOAD_SCRIPT, 1)
-            if not _is_error(answer):
-                (answer,) = await self._lane.ask(request, 1)
-        if _is_error(answer):
+            if _says(answer, "NOSCRIPT"):
+                # of a server that has started anew, or a replica that took over
+                (answer,) = await self._lane.ask(LOAD_SCRIPT, 1)
+                if _says(answer):
+                    break
+            elif not _says(answer, "READONLY") or not self._lane.leave():
+                # it was the master, and whoever has taken over is looked for at most once
+                break
+        if _says(answer):
             raise ResponseError(str(answer))
         return int(answer)
 
@@ -129,5 +134,7 @@ class RedisFeatureStore:
             await client.aclose()
 
 
-def _is_error(answer: object, word: str = "") -> bool:
-    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith(word)
+def _says(answer: object, word: str = "") -> bool:
+    """Whether an answer is an error, of this kind; those inside a script are quoted by Redis 6."""
+    error = str(answer) if isinstance(answer, hiredis.ReplyError) else None
+    return error is not None and (error.startswith(word) or f"-{word} " in error)

@@ -30,7 +30,8 @@ from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, get_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
-from kirana.stores.redis_url import cluster_of, limit_of, shown_url
+from kirana.stores.redis_url import cluster_of, limit_of
+from kirana.stores.url import shown_url
 
 MAX_ROUNDS = 6
 """So often what has moved is followed in one call."""

@@ -166,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _parse(self) -> None:
-        """Parse all that is there, and what comes until nobody waits and nothing is begun."""
+        """Parse all that is there, and what comes as long as an answer is begun."""
         self._parsing = True
         self._parser.feed(self._buffer, self._start, self._end - self._start)  # type: ignore[arg-type]
         self._start = self._end
@@ -175,7 +175,9 @@ class Connection(asyncio.BufferedProtocol):
             # what is left can be the beginning of a push, which nobody waits for
             begun = self._parser.has_data()
             self._take(answer)
-        self._parsing = self._strings is None or begun or bool(self._waiting)
+        # of whom it has answered in part, it answers all
+        begun = begun or bool(self._waiting and self._waiting[0].answers)
+        self._parsing = self._strings is None or begun
 
     def _take(self, answer: Any) -> None:
         if isinstance(answer, hiredis.PushNotification):

@@ -16,6 +16,9 @@ from kirana import native
 from kirana.loop import look_at_error
 from kirana.stores.redis_connection import Connection, values_of
 
+LEAVE_PAUSE_S = 1.0
+"""So long a server that was found anew is good enough."""
+
 _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
@@ -49,6 +52,7 @@ class Lane:
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
         self._callers = 0
+        self._left_at = -LEAVE_PAUSE_S
 
     async def values(self, request: bytes, strings: int) -> Sequence[bytes | None]:
         """Send `request` and return so many strings; `ARRAY` is for one array of them.
@@ -79,10 +83,17 @@ class Lane:
         finally:
             self._callers -= 1
 
-    def leave(self) -> None:
-        """Find the server anew. Who waits for an answer asks once more, over the new connection."""
-        if self._connection is not None:
-            self._connection.abort(ConnectionError("another server is asked from now on"))
+    def leave(self) -> bool:
+        """Find the server anew, but not again and again; return whether it is.
+
+        Who waits for an answer asks once more, over the new connection.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._connection is None or now < self._left_at + LEAVE_PAUSE_S:
+            return False
+        self._left_at = now
+        self._connection.abort(ConnectionError("another server is asked from now on"))
+        return True
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,7 @@ Options of redis-py go into the query, `?socket_timeout=0.2`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -28,10 +29,13 @@ MIN_LIMIT_S = 1.0
 _RETRY = Retry(NoBackoff(), 1)
 
 _NUMBERS = ("socket_timeout", "socket_connect_timeout", "max_connections")
-_TEXTS = (
-    *("username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"),
-    "ssl_check_hostname",
-)
+_TEXTS = ("username", "password")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_CHOICES: dict[str, dict[str, Any]] = {
+    "ssl_cert_reqs": {"none": "none", "optional": "optional", "required": "required"},
+    "ssl_check_hostname": {"true": True, "false": False},
+}
+_NAMES = (*_NUMBERS, *_TEXTS, *_FILES, *_CHOICES)
 
 
 def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
@@ -81,6 +85,9 @@ def _parsed(
     """Return a URL's parts, its hosts, what its options are for redis-py, and the time limit."""
     parts = urlsplit(url)
     hosts = _hosts(parts.netloc.rpartition("@")[2])
+    tls = parts.scheme != _without_tls(parts.scheme)
+    if not tls and any(name.startswith("ssl_") for name, _ in parse_qsl(parts.query)):
+        raise ValueError(f"TLS is for {parts.scheme.replace('redis', 'rediss')}://")
     options: dict[str, Any] = {
         "socket_timeout": DEFAULT_TIMEOUT_S,
         "socket_connect_timeout": DEFAULT_TIMEOUT_S,
@@ -88,10 +95,8 @@ def _parsed(
         **_credentials(parts.netloc),
     }
     timeout_s = float(options["socket_timeout"])
-    if parts.scheme != _without_tls(parts.scheme):
+    if tls:
         options["ssl"] = True
-    elif any(name.startswith("ssl_") for name in options):
-        raise ValueError(f"TLS is for {parts.scheme.replace('redis', 'rediss')}://")
     return parts, hosts, options, timeout_s
 
 
@@ -131,10 +136,17 @@ def _options(query: str) -> dict[str, Any]:
                     raise ValueError
             except ValueError:
                 raise ValueError(f"{name} must be a number above 0, not '{text}'") from None
-        elif name in _TEXTS:
-            options[name] = text != "false" if name == "ssl_check_hostname" else text
+        elif name in _CHOICES:
+            choices = _CHOICES[name]
+            if text not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not '{text}'")
+            options[name] = choices[text]
+        elif name in _FILES and not Path(text).is_file():
+            raise ValueError(f"{name}: there is no file '{text}'")
+        elif name in _TEXTS or name in _FILES:
+            options[name] = text
         else:
-            raise ValueError(f"unknown option '{name}': {', '.join((*_NUMBERS, *_TEXTS))}")
+            raise ValueError(f"unknown option '{name}': {', '.join(_NAMES)}")
     return options
 
 
@@ -151,10 +163,3 @@ def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     found = {name: each for name, each in options.items() if name not in ("username", "password")}
     # the next Sentinel is asked at once
     return {**found, "retry": Retry(NoBackoff(), 0)}
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without its password, for messages."""
-    scheme, separator, rest = url.partition("://")
-    before, at, after = rest.rpartition("@")
-    return f"{scheme}{separator}{before.partition(':')[0]}{at}{after}" if at else url

@@ -12,6 +12,13 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0] if "://" in url else ""
 
 
+def shown_url(url: str) -> str:
+    """Return a URL without its password, for messages."""
+    scheme, separator, rest = url.partition("://")
+    before, at, after = rest.rpartition("@")
+    return f"{scheme}{separator}{before.partition(':')[0]}{at}{after}" if at else url
+
+
 def split(url: str, *, setting: str) -> SplitResult:
     """Return the parts of a URL. Raises `ConfigurationError` naming the setting."""
     try:

