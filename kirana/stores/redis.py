@@ -95,9 +95,9 @@ class RedisFeatureStore:
             elif not _says(answer, "READONLY") or not self._lane.leave():
                 # it was the master, and whoever has taken over is looked for at most once
                 break
-        if _says(answer):
+        if not isinstance(answer, int):
             raise ResponseError(str(answer))
-        return int(answer)
+        return answer
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED
