@@ -6,10 +6,8 @@ Needs Redis 6.2, or what speaks as it. A cluster has a store of its own, `redis_
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
 from typing import Any, TypeVar
 
-import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -18,17 +16,20 @@ from kirana.stores.base import RowBlock, ValueReader, answers_probe
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
 from kirana.stores.redis_connection import ARRAY
-from kirana.stores.redis_errors import FAILURES, unavailable
+from kirana.stores.redis_errors import FAILURES, says, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, mget_command
-from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT, LOAD_SCRIPT, SCRIPT_SHA
+from kirana.stores.redis_script import (
+    GUARDED_AT_ONCE,
+    GUARDED_PUT,
+    LOAD_SCRIPT,
+    SCRIPT_SHA,
+    put_command,
+)
 from kirana.stores.redis_url import client_of, limit_of
 from kirana.stores.url import shown_url
 
 T = TypeVar("T")
-
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
-
 
 MAX_ASKED = 4
 """So often a write is sent: to one server and another, to each without and with the script."""
@@ -82,17 +83,15 @@ class RedisFeatureStore:
         return written
 
     async def _write(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
-        keys = [key for key, _, _ in rows]
-        arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
-        request = _pack(("EVALSHA", SCRIPT_SHA, len(keys), *keys, codec, *arguments))
+        request = put_command(codec, rows)
         for _ in range(MAX_ASKED):
             (answer,) = await self._lane.ask(request, 1)
-            if _says(answer, "NOSCRIPT"):
+            if says(answer, "NOSCRIPT"):
                 # of a server that has started anew, or a replica that took over
                 (answer,) = await self._lane.ask(LOAD_SCRIPT, 1)
-                if _says(answer):
+                if says(answer):
                     break
-            elif not _says(answer, "READONLY") or not self._lane.leave():
+            elif not says(answer, "READONLY") or not self._lane.leave():
                 # it was the master, and whoever has taken over is looked for at most once
                 break
         if not isinstance(answer, int):
@@ -132,9 +131,3 @@ class RedisFeatureStore:
         await self._lane.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()
-
-
-def _says(answer: object, word: str = "") -> bool:
-    """Whether an answer is an error, of this kind; those inside a script are quoted by Redis 6."""
-    error = str(answer) if isinstance(answer, hiredis.ReplyError) else None
-    return error is not None and (error.startswith(word) or f"-{word} " in error)

@@ -25,10 +25,10 @@ from kirana.stores.base import RowBlock, ValueReader
 from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import Way, load_block
 from kirana.stores.redis_connection import values_of
-from kirana.stores.redis_errors import FAILURES, NOT_YET, unavailable
+from kirana.stores.redis_errors import FAILURES, NOT_YET, says, unavailable
 from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
 from kirana.stores.redis_lane import Lane, get_command
-from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA
+from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA, put_command
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
 from kirana.stores.redis_url import cluster_of, limit_of
 from kirana.stores.url import shown_url
@@ -41,7 +41,6 @@ LOOK_PAUSE_S = 1.0
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 _PING = b"*1\r\n$4\r\nPING\r\n"
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 _AWAY = object()
 """Stands for the answer of a node that gives none."""
@@ -143,10 +142,8 @@ class RedisClusterFeatureStore:
         for at in range(0, len(keys), GUARDED_AT_ONCE):
             to = at + GUARDED_AT_ONCE
             # keys of one script must be of one slot: a script a key
-            commands = [
-                _pack(("EVALSHA", SCRIPT_SHA, 1, key, reader.name, value, ms))
-                for key, value, ms in zip(keys[at:to], values[at:to], forget[at:to], strict=True)
-            ]
+            rows = zip(keys[at:to], values[at:to], forget[at:to], strict=True)
+            commands = [put_command(reader.name, [row]) for row in rows]
             call = self._call(keys[at:to], commands)
             await self._run(call)
             for answer in call.answers:
@@ -297,7 +294,7 @@ class RedisClusterFeatureStore:
             answers: Sequence[Any] = (await lane.ask(request, 2 * count))[1::2]
         else:
             answers = await lane.ask(b"".join(commands), count, count if strings else None)
-        lacking = [isinstance(a, hiredis.ReplyError) and "NOSCRIPT" in str(a) for a in answers]
+        lacking = [says(answer, "NOSCRIPT") for answer in answers]
         if any(lacking):
             (loaded,) = await lane.ask(LOAD_SCRIPT, 1)
             if isinstance(loaded, hiredis.ReplyError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hiredis
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
@@ -34,3 +35,9 @@ def unavailable(what: str, error: Exception, breaker: Breaker) -> Unavailable:
         return Unavailable(f"{what} refuses: {reason}")
     breaker.failed()
     return Unavailable(f"{what} does not answer: {reason}")
+
+
+def says(answer: object, word: str = "") -> bool:
+    """Whether an answer is an error, of this kind; those inside a script are quoted by Redis 6."""
+    error = str(answer) if isinstance(answer, hiredis.ReplyError) else None
+    return error is not None and (error.startswith(word) or f"-{word} " in error)

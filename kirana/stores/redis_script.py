@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from hashlib import sha1
+from itertools import chain
+from typing import Any
 
 import hiredis
 
@@ -47,5 +50,14 @@ return written
 
 SCRIPT_SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
 
-LOAD_SCRIPT: bytes = hiredis.pack_command(("SCRIPT", "LOAD", GUARDED_PUT))  # type: ignore[arg-type]
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+LOAD_SCRIPT = _pack(("SCRIPT", "LOAD", GUARDED_PUT))
 """The command that gives a server the script."""
+
+
+def put_command(codec: str, rows: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    """Return the run of the script for keys, their values, and when Redis may forget them (ms)."""
+    keys = [key for key, _, _ in rows]
+    arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
+    return _pack(("EVALSHA", SCRIPT_SHA, len(keys), *keys, codec, *arguments))
