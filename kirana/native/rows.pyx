@@ -5,6 +5,7 @@ A row is plain if it is whole, of a schema version that is known and has no stri
 no flag. All others are left to Python.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -31,6 +32,8 @@ cdef enum:
 
 
 cdef const char* NOTHING = b""
+
+CHANGED = "the values have changed since they were sorted"
 
 
 cdef inline uint64_t word(const char* at) noexcept:
@@ -118,25 +121,42 @@ cdef class Bodies:
         """Return the bytes of each body from `start` to `stop`, copied, as a table."""
         if not 0 <= start <= stop <= self.stride:
             raise ValueError("this is not within a body")
-        cdef Py_ssize_t size = stop - start
-        copied = np.empty((self.count, size), np.uint8)
-        cdef uint8_t[:, ::1] to = copied
+        copied = np.empty((self.count, stop - start), np.uint8)
+        if stop == start:
+            return copied
+        if isinstance(self.values, list):
+            self.copy_listed(copied, start, stop - start)
+        else:
+            self.copy(copied, start, stop - start)
+        return copied
+
+    cdef int copy_listed(self, uint8_t[:, ::1] to, Py_ssize_t start, Py_ssize_t size) except -1:
+        """Copy out of a list, whose values were just made: these the CPU still has."""
+        cdef list values = self.values
+        cdef Py_ssize_t at, place
+        for at in range(self.count):
+            place = self.place(at)
+            value = values[place] if place < len(values) else None
+            if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) != HEADER + self.stride:
+                raise ValueError(CHANGED)
+            memcpy(&to[at, 0], PyBytes_AS_STRING(value) + HEADER + start, size)
+        return 0
+
+    cdef int copy(self, uint8_t[:, ::1] to, Py_ssize_t start, Py_ssize_t size) except -1:
         cdef Py_ssize_t at, place, line
         # anew: what was borrowed may have been copied meanwhile
         cdef Pointers pointers = point_to(self.values)
-        if size == 0:
-            return copied
         for at in range(self.count):
             if at + AHEAD < self.count:
                 place = self.place(at + AHEAD)
                 if place < pointers.count and pointers.rows[place] != NULL:
-                    for line in range(HEADER + start, HEADER + stop, 64):
+                    for line in range(HEADER + start, HEADER + start + size, 64):
                         prefetch(pointers.rows[place] + line)
             place = self.place(at)
             if place >= pointers.count or pointers.sizes[place] != HEADER + self.stride:
-                raise ValueError("the values have changed since they were sorted")
+                raise ValueError(CHANGED)
             memcpy(&to[at, 0], pointers.rows[place] + HEADER + start, size)
-        return copied
+        return 0
 
     cdef Py_ssize_t place(self, Py_ssize_t at) noexcept:
         return at if self.places is None else self.places[at]
@@ -247,11 +267,19 @@ cdef Plain sort(
     found.odd = []
     cdef uint8_t[::1] status = found.status
     cdef uint64_t[::1] times = found.event_time_ms
-    # how many rows the versions have, and the last one that has any
+    # how many rows the versions have, whether any cell of theirs is null, and the last one of all
     counts = [0] * (versions + 1)
+    cdef bytearray nulls = bytearray(versions + 1)
+    cdef uint8_t* has_nulls = <uint8_t*>PyByteArray_AS_STRING(nulls)
+    cdef const char* bits
+    cdef uint8_t of_row
+    cdef Py_ssize_t each
     cdef uint16_t last = 0
     cdef Py_ssize_t of_last = 0
     for at in range(count):
+        if at + AHEAD < count and rows[at + AHEAD] != NULL:
+            prefetch(rows[at + AHEAD])
+            prefetch(rows[at + AHEAD] + sizes[at + AHEAD] - 1)
         numbers[at] = 0
         times[at] = 0
         status[at] = MISSING
@@ -280,6 +308,11 @@ cdef Plain sort(
             continue
         status[at] = OK
         numbers[at] = <uint16_t>version
+        bits = rows[at] + HEADER + known.null_starts[version - 1]
+        of_row = 0
+        for each in range(known.null_bytes[version - 1]):
+            of_row |= <uint8_t>bits[each]
+        has_nulls[version] |= of_row
         if version != last:
             if last:
                 counts[last] += of_last
@@ -291,43 +324,40 @@ cdef Plain sort(
     for version in range(1, versions + 1):
         if counts[version]:
             found.parts.append(
-                part(values, pointers, counts[version], numbers, <uint16_t>version, known)
+                part(
+                    values,
+                    count,
+                    counts[version],
+                    numbers,
+                    <uint16_t>version,
+                    known.strides[version - 1],
+                    has_nulls[version],
+                )
             )
     return found
 
 
 cdef tuple part(
     values,
-    Pointers pointers,
+    Py_ssize_t count,
     Py_ssize_t of_version,
     uint16_t* numbers,
     uint16_t version,
-    Versions known,
+    Py_ssize_t stride,
+    bint has_nulls,
 ):
-    cdef Py_ssize_t count = pointers.count
-    cdef Py_ssize_t nulls_at = HEADER + <Py_ssize_t>known.null_starts[version - 1]
-    cdef Py_ssize_t null_bytes = known.null_bytes[version - 1]
-    cdef Py_ssize_t at, each
+    cdef Py_ssize_t at
     cdef Py_ssize_t to = 0
-    cdef uint8_t nulls = 0
-    cdef const char* bits
     cdef Py_ssize_t[::1] places
-    whole = of_version == count
-    found = None if whole else np.empty(of_version, np.intp)
-    if not whole:
-        places = found
-    for at in range(count):
-        if at + AHEAD < count and numbers[at + AHEAD] == version:
-            prefetch(pointers.rows[at + AHEAD] + nulls_at)
-        if numbers[at] != version:
-            continue
-        bits = pointers.rows[at] + nulls_at
-        for each in range(null_bytes):
-            nulls |= <uint8_t>bits[each]
-        if not whole:
-            places[to] = at
-        to += 1
     cdef Bodies bodies = Bodies.__new__(Bodies)
+    found = None
+    if of_version != count:
+        found = np.empty(of_version, np.intp)
+        places = found
+        for at in range(count):
+            if numbers[at] == version:
+                places[to] = at
+                to += 1
     bodies.values, bodies.places = values, found
-    bodies.count, bodies.stride = of_version, known.strides[version - 1]
-    return version, found, bodies, nulls != 0
+    bodies.count, bodies.stride = of_version, stride
+    return version, found, bodies, has_nulls
