@@ -11,8 +11,8 @@ from bench.figures import Figure
 Side = Callable[[], Awaitable[object]]
 Rate = Callable[[], float]
 
-ROUNDS = 9
-SECONDS_A_SIDE = 0.4
+ROUNDS = 31
+SECONDS_A_SIDE = 0.12
 
 
 async def compare(a: Side, b: Side) -> Figure:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +24,33 @@ async def bounded(stays: bool, work: Callable[P, T], *arguments: P.args, **named
     if stays:
         return work(*arguments, **named)
     return await asyncio.to_thread(work, *arguments, **named)
+
+
+async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
+    """Yield each item while the next one is made in a thread.
+
+    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled, what
+    the thread is making is waited for.
+    """
+    end = object()
+
+    def make() -> asyncio.Task[T | object]:
+        return asyncio.create_task(asyncio.to_thread(next, items, end))
+
+    making = make()
+    try:
+        while True:
+            # this waits without cancelling what it waits for
+            await asyncio.wait([making])
+            item = making.result()
+            if item is end:
+                return
+            making = make()
+            yield cast(T, item)
+    finally:
+        if not making.done():
+            await asyncio.wait([making])
+        look_at_error(making)
 
 
 def look_at_error(task: asyncio.Task[Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from kirana.codecs import CODECS
 from kirana.errors import Unknown
 from kirana.features.fetch import store_keys
 from kirana.features.parquet import ParquetFeatures, Report, files_of
+from kirana.loop import made_ahead
 from kirana.stores import FeatureStore
+from kirana.stores.base import RowBlock
+
+Encoded = RowBlock | tuple[list[bytes], list[bytes]]
+"""A block, or keys and values, where the codec makes an object a row."""
 
 
 @dataclass(slots=True)
@@ -75,14 +81,22 @@ class Push:
         for name, file in self._files:
             codec = CODECS[self._catalog.groups[name].codec]
             pushed = done.setdefault(name, Pushed())
-            for batch in file.batches(self._now_ms):
-                block = file.block(batch)
-                if block is not None:
-                    written = await store.load(block, codec, guarded=guarded)
-                else:
-                    keys = store_keys(name, batch.key_texts)
-                    written = await store.put(keys, file.encode(batch), codec)
-                pushed.written += written
-                pushed.rows += len(batch.keys)
-                report(len(batch.keys))
+            async with aclosing(made_ahead(self._encoded(name, file))) as batches:
+                async for rows, encoded in batches:
+                    if isinstance(encoded, RowBlock):
+                        written = await store.load(encoded, codec, guarded=guarded)
+                    else:
+                        written = await store.put(*encoded, codec)
+                    pushed.written += written
+                    pushed.rows += rows
+                    report(rows)
         return done
+
+    def _encoded(self, name: str, file: ParquetFeatures) -> Iterator[tuple[int, Encoded]]:
+        """Yield batch by batch how many rows it has, and these as the store takes them."""
+        for batch in file.batches(self._now_ms):
+            block = file.block(batch)
+            if block is not None:
+                yield len(batch.keys), block
+            else:
+                yield len(batch.keys), (store_keys(name, batch.key_texts), file.encode(batch))
