@@ -66,15 +66,6 @@ class Texts:
     sizes: npt.NDArray[np.int64]
     nulls: npt.NDArray[np.bool_] | None = None
 
-    def column(self) -> Column:
-        joined = self.data.tobytes()
-        texts: Array = np.empty(len(self.starts), dtype=object)
-        texts[:] = [
-            joined[start : start + size].decode()
-            for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True)
-        ]
-        return Column(texts, self.nulls)
-
 
 @dataclass(slots=True)
 class Piece:
@@ -151,9 +142,9 @@ class Codec(Protocol):
         version: SchemaVersion,
         columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
-    ) -> tuple[Bytes, npt.NDArray[np.int64]] | None:
-        """Return what `encode` does side by side, and where each value ends, made without an
-        object a row; None where that can't be. Strings come as `Texts`.
+    ) -> tuple[Bytes, npt.NDArray[np.int64]]:
+        """Return values that mean what those of `encode` do, side by side, and where each ends,
+        made without an object a row. Strings come as `Texts`.
         """
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:

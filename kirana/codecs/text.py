@@ -19,6 +19,7 @@ from kirana.codecs.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
 from kirana.codecs.packed import MAX_BODY_BYTES, Packed
 from kirana.codecs.rows import Column, Piece, Rows, Texts
 from kirana.errors import TooLarge
+from kirana.ragged import Bytes
 from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 
 EMPTY = "\\e"
@@ -73,11 +74,7 @@ class Text:
         for row, expires, time in zip(zip(*fields, strict=True), expiry, times, strict=True):
             end = f"{expires};{version.number};{time};{version.fingerprint:08x}"
             values.append(f"{','.join(row)};{end}".encode())
-        longest = max(map(len, values), default=0)
-        if longest > MAX_BODY_BYTES:
-            raise TooLarge(
-                f"a row of '{group.name}' takes {longest} bytes, the limit is {MAX_BODY_BYTES}"
-            )
+        _require_fits(group, max(map(len, values), default=0))
         return values
 
     def encode_block(
@@ -86,8 +83,14 @@ class Text:
         version: SchemaVersion,
         columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
-    ) -> None:
-        """Numbers are spelled one by one."""
+    ) -> tuple[Bytes, npt.NDArray[np.int64]]:
+        # here, so that who only serves does not load Arrow
+        from kirana.codecs.text_block import spell_rows
+
+        expiry_s = group.expiry_s(event_time_ms)
+        data, ends = spell_rows(version, columns, expiry_s, event_time_ms, EMPTY)
+        _require_fits(group, int(np.diff(ends, prepend=0).max(initial=0)))
+        return data, ends
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
         return [f";{expiry_s};0;{time}".encode() for time in event_time_ms.tolist()]
@@ -128,6 +131,13 @@ class Text:
             for at, value in zip(places, piece.values, strict=True):
                 values[at] = value.tobytes() if isinstance(value, np.ndarray) else value
         return self.decode(values, group, now_s)
+
+
+def _require_fits(group: FeatureGroup, row_bytes: int) -> None:
+    if row_bytes > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"a row of '{group.name}' takes {row_bytes} bytes, the limit is {MAX_BODY_BYTES}"
+        )
 
 
 def _parse(value: bytes) -> _Text | None:

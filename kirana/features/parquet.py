@@ -38,11 +38,6 @@ class FeatureBatch:
     columns: dict[str, Column | Texts]
     event_time_ms: npt.NDArray[np.uint64]
 
-    @property
-    def key_texts(self) -> list[str]:
-        texts: list[str] = self.keys.to_pylist()
-        return texts
-
 
 class ParquetFeatures:
     """One file of one group. Raises `InvalidInput` naming the column, and the row where it can."""
@@ -51,8 +46,10 @@ class ParquetFeatures:
         self.path = path
         self._group = group
         self._version = version
-        # rows without strings are all of one size, which publishing has checked
-        self._has_strings = any(each.dtype == "string" for each in version.features)
+        # all others have rows of one size, which publishing has checked
+        self._sizes_differ = group.codec == "text" or any(
+            each.dtype == "string" for each in version.features
+        )
         try:
             self._file = pq.ParquetFile(path)
         except (OSError, pa.ArrowInvalid) as error:
@@ -89,33 +86,18 @@ class ParquetFeatures:
             if len(late):
                 found = batch.event_time_ms[late[0]]
                 raise self._refuse(EVENT_TIME, f"{found} is more than five minutes ahead")
-            if self._has_strings:
+            if self._sizes_differ:
                 try:
-                    if self.block(batch) is None:
-                        self.encode(batch)
+                    self.block(batch)
                 except TooLarge as error:
                     raise InvalidInput(f"{self.path.name}: {error.message}") from None
             report(len(batch.keys))
 
-    def encode(self, batch: FeatureBatch) -> list[bytes]:
-        """Return the stored value of each row. Raises `TooLarge` where one can't be."""
-        codec = CODECS[self._group.codec]
-        columns = {
-            name: each.column() if isinstance(each, Texts) else each
-            for name, each in batch.columns.items()
-        }
-        return codec.encode(self._group, self._version, columns, batch.event_time_ms)
-
-    def block(self, batch: FeatureBatch) -> RowBlock | None:
-        """Return the rows without an object a row, None where the codec can't.
-
-        Raises as `encode`.
-        """
-        codec = CODECS[self._group.codec]
-        made = codec.encode_block(self._group, self._version, batch.columns, batch.event_time_ms)
-        if made is None:
-            return None
-        values, value_ends = made
+    def block(self, batch: FeatureBatch) -> RowBlock:
+        """Return the rows as a store takes them. Raises `TooLarge` where one can't be stored."""
+        values, value_ends = CODECS[self._group.codec].encode_block(
+            self._group, self._version, batch.columns, batch.event_time_ms
+        )
         keys = texts_of(pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, ""))
         first = int(keys.starts[0]) if len(keys.starts) else 0
         key_ends = keys.starts + keys.sizes - first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,9 @@ from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS
 from kirana.errors import Unknown
-from kirana.features.fetch import store_keys
 from kirana.features.parquet import ParquetFeatures, Report, files_of
 from kirana.loop import made_ahead
 from kirana.stores import FeatureStore
-from kirana.stores.base import RowBlock
-
-Encoded = RowBlock | tuple[list[bytes], list[bytes]]
-"""A block, or keys and values, where the codec makes an object a row."""
 
 
 @dataclass(slots=True)
@@ -81,22 +76,10 @@ class Push:
         for name, file in self._files:
             codec = CODECS[self._catalog.groups[name].codec]
             pushed = done.setdefault(name, Pushed())
-            async with aclosing(made_ahead(self._encoded(name, file))) as batches:
-                async for rows, encoded in batches:
-                    if isinstance(encoded, RowBlock):
-                        written = await store.load(encoded, codec, guarded=guarded)
-                    else:
-                        written = await store.put(*encoded, codec)
-                    pushed.written += written
-                    pushed.rows += rows
-                    report(rows)
+            blocks = map(file.block, file.batches(self._now_ms))
+            async with aclosing(made_ahead(blocks)) as ahead:
+                async for block in ahead:
+                    pushed.written += await store.load(block, codec, guarded=guarded)
+                    pushed.rows += len(block)
+                    report(len(block))
         return done
-
-    def _encoded(self, name: str, file: ParquetFeatures) -> Iterator[tuple[int, Encoded]]:
-        """Yield batch by batch how many rows it has, and these as the store takes them."""
-        for batch in file.batches(self._now_ms):
-            block = file.block(batch)
-            if block is not None:
-                yield len(batch.keys), block
-            else:
-                yield len(batch.keys), (store_keys(name, batch.key_texts), file.encode(batch))

@@ -1,4 +1,4 @@
-"""Rows of a bulk load are, byte for byte, what rows of any other write are."""
+"""Rows of a bulk load mean what rows of any other write do; packed ones are the same bytes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.codecs import Column
-from kirana.codecs.packed import MAX_BODY_BYTES, Packed
+from kirana.codecs import CODECS, Codec, Column, Status
+from kirana.codecs.packed import MAX_BODY_BYTES
 from kirana.codecs.rows import Texts
 from kirana.errors import TooLarge
 from kirana.schema import Feature, FeatureGroup
-from tests.unit.codecs.packed_batches import NOW_MS, Row, column, encode, group_of, tables
+from tests.unit.codecs.packed_batches import (
+    NOW,
+    NOW_MS,
+    Row,
+    cells,
+    column,
+    encode,
+    group_of,
+    same,
+    tables,
+)
 
-PACKED = Packed()
+PACKED, TEXT = CODECS["packed"], CODECS["text"]
 
 
 def texts_of(given: Column, *, before: bytes = b"") -> Texts:
@@ -28,19 +38,29 @@ def texts_of(given: Column, *, before: bytes = b"") -> Texts:
     return Texts(data, len(before) + np.cumsum(sizes) - sizes, sizes, given.nulls)
 
 
-def block_of(group: FeatureGroup, rows: Sequence[Row]) -> list[bytes]:
-    columns: dict[str, Column | Texts] = {}
+def columns_of(group: FeatureGroup, rows: Sequence[Row]) -> dict[str, Column]:
+    features = group.current.features
+    return {each.name: column(each, [row[each.name] for row in rows]) for each in features}
+
+
+def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) -> list[bytes]:
+    columns: dict[str, Column | Texts] = {**columns_of(group, rows)}
     for feature in group.current.features:
-        found = column(feature, [row[feature.name] for row in rows])
-        is_text = feature.dtype == "string"
-        columns[feature.name] = texts_of(found, before=b"other") if is_text else found
+        found = columns[feature.name]
+        if feature.dtype == "string" and isinstance(found, Column):
+            columns[feature.name] = texts_of(found, before=b"other")
     times = np.full(len(rows), NOW_MS, dtype=np.uint64)
-    data, ends = PACKED.encode_block(group, group.current, columns, times)
+    data, ends = codec.encode_block(group, group.current, columns, times)
     joined = data.tobytes()
     assert len(joined) == (ends[-1] if len(ends) else 0)
     return [
         joined[start:end] for start, end in zip([0, *ends.tolist()], ends.tolist(), strict=False)
     ]
+
+
+def encode_text(group: FeatureGroup, rows: Sequence[Row]) -> list[bytes]:
+    times = np.full(len(rows), NOW_MS, dtype=np.uint64)
+    return TEXT.encode(group, group.current, columns_of(group, rows), times)
 
 
 @settings(deadline=None)
@@ -60,14 +80,45 @@ def test_nulls_and_empty_strings_between_others() -> None:
     assert block_of(group, rows) == encode(group, rows)
 
 
-def test_a_string_that_is_too_long_is_refused() -> None:
+@pytest.mark.parametrize("codec", [PACKED, TEXT])
+def test_a_string_that_is_too_long_is_refused(codec: Codec) -> None:
     group = group_of([Feature("a", "string")])
     with pytest.raises(TooLarge, match=str(MAX_BODY_BYTES)):
-        block_of(group, [{"a": ""}, {"a": "x" * MAX_BODY_BYTES}])
+        block_of(group, [{"a": ""}, {"a": "x" * MAX_BODY_BYTES}], codec)
 
 
-def test_texts_are_a_column_again() -> None:
-    given = Column(np.array(["a", "", "ü"], dtype=object), np.array([False, True, False]))
-    again = texts_of(given).column()
-    assert again.values.tolist() == ["a", "", "ü"]
-    assert again.nulls is given.nulls
+@settings(deadline=None)
+@given(tables())
+def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
+    group, rows = table
+    found = TEXT.decode(block_of(group, rows, TEXT), group, NOW)
+    wanted = TEXT.decode(encode_text(group, rows), group, NOW)
+    assert found.status.tolist() == wanted.status.tolist() == [Status.OK] * len(rows)
+    assert found.event_time_ms.tolist() == wanted.event_time_ms.tolist()
+    for feature in group.current.features:
+        assert same(cells(found, feature.name), cells(wanted, feature.name))
+
+
+def test_a_block_of_text_is_spelled_as_documented() -> None:
+    features = [
+        Feature("words", "string"),
+        Feature("stock", "bool"),
+        Feature("vector", "float32", (3,)),
+        Feature("half", "float16"),
+        Feature("count", "uint64"),
+    ]
+    group = group_of(features, ttl_ms=60_000)
+    row = {
+        "words": "a,b;c\\d",
+        "stock": False,
+        "vector": [0.1, 1, -1e-30],
+        "half": 0.1,
+        "count": 2**64 - 1,
+    }
+    rows = [row, dict.fromkeys(row), {**row, "words": ""}]
+    end = f"{NOW + 60};1;{NOW_MS};{group.current.fingerprint:08x}".encode()
+    assert block_of(group, rows, TEXT) == [
+        b"a\\,b\\;c\\\\d,0,[0.1 1 -1e-30],0.1,18446744073709551615;" + end,
+        b",,,,;" + end,
+        b"\\e,0,[0.1 1 -1e-30],0.1,18446744073709551615;" + end,
+    ]

@@ -44,7 +44,14 @@ def read(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> FeatureB
 def read_one(folder: Path, feature: Feature, values: Any) -> Column:
     columns = {"product_id": [str(at) for at in range(len(values))], feature.name: values}
     found = read(folder, columns, group_of(feature)).columns[feature.name]
-    return found.column() if isinstance(found, Texts) else found
+    return column_of(found) if isinstance(found, Texts) else found
+
+
+def column_of(texts: Texts) -> Column:
+    joined = texts.data.tobytes()
+    places = zip(texts.starts.tolist(), texts.sizes.tolist(), strict=True)
+    words = [joined[start : start + size].decode() for start, size in places]
+    return Column(np.array(words, dtype=object), texts.nulls)
 
 
 def refusal(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> InvalidInput:
@@ -179,12 +186,15 @@ def test_a_list_that_is_no_such_vector_is_refused(tmp_path: Path, values: list[A
 def test_keys_are_texts_in_their_order(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int8"), entity=USER_GENRE)
     columns = {"genre_id": [1, 2], "a": [1, 2], "user_id": ["x|y", "z"]}
-    assert read(tmp_path, columns, group).key_texts == ["x\\|y|1", "z|2"]
+    assert read(tmp_path, columns, group).keys.to_pylist() == ["x\\|y|1", "z|2"]
 
 
 def test_integer_keys_of_a_string_entity_are_their_decimals(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int8"))
-    assert read(tmp_path, {"product_id": [7, -8], "a": [1, 2]}, group).key_texts == ["7", "-8"]
+    assert read(tmp_path, {"product_id": [7, -8], "a": [1, 2]}, group).keys.to_pylist() == [
+        "7",
+        "-8",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +221,9 @@ def test_a_large_file_comes_in_batches_of_all_rows(tmp_path: Path) -> None:
     file.check(NOW_MS, LATEST_MS, reported.append)
     assert file.rows == sum(reported) == count
     batches = list(file.batches(NOW_MS))
-    assert [key for batch in batches for key in batch.key_texts] == [str(at) for at in range(count)]
+    assert [key for batch in batches for key in batch.keys.to_pylist()] == [
+        str(at) for at in range(count)
+    ]
     joined = np.concatenate([batch.columns["a"].values for batch in batches])
     assert joined.tolist() == list(range(count))
 
@@ -221,7 +233,7 @@ def test_a_file_without_rows_is_fine(tmp_path: Path) -> None:
     file = open_file(tmp_path, columns, group_of(Feature("a", "int8")))
     file.check(NOW_MS, LATEST_MS, lambda rows: None)
     assert file.rows == 0
-    assert [key for batch in file.batches(NOW_MS) for key in batch.key_texts] == []
+    assert [key for batch in file.batches(NOW_MS) for key in batch.keys.to_pylist()] == []
 
 
 # columns
