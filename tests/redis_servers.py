@@ -18,7 +18,7 @@ from kirana.serve_environment import free_ports
 START_TIMEOUT_S = 30.0
 
 
-def wait(reached: Callable[[], bool], what: str) -> None:
+def wait(reached: Callable[[], bool], what: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
@@ -26,7 +26,7 @@ def wait(reached: Callable[[], bool], what: str) -> None:
                 return
         except (redis.RedisError, OSError):
             pass
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.05)
 
 
@@ -108,7 +108,7 @@ class RedisServers:
         self._commands[port] = command
         self._run(port)
         if "--tls-port" not in options:
-            wait(lambda: bool(ask(port, "PING")), (folder / "log").read_text())
+            wait(lambda: bool(ask(port, "PING")), lambda: self._log(port).read_text())
         return port
 
     def _start_tls(self, *options: str) -> int:
@@ -132,8 +132,11 @@ class RedisServers:
     def _trusted(self) -> str:
         return f"ssl_ca_certs={self._certificate[1]}"
 
+    def _log(self, port: int) -> Path:
+        return self._folder / str(port) / "log"
+
     def _run(self, port: int) -> None:
-        with (self._folder / str(port) / "log").open("ab") as log:
+        with self._log(port).open("ab") as log:
             self._processes[port] = subprocess.Popen(self._commands[port], stdout=log, stderr=log)
 
     def revive(self, port: int) -> None:
@@ -237,8 +240,9 @@ class RedisServers:
         return joined
 
     def _start_node(self, *options: str) -> int:
-        bus = str(free_ports(1)[0])
-        return self.start("--cluster-enabled", "yes", "--cluster-port", bus, *options)
+        port, bus = free_ports(2)
+        cluster = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+        return self.start(*cluster, *options, port=port)
 
     @cached_property
     def sentinels(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,13 @@ async def store(url: str) -> AsyncIterator[FeatureStore]:
     opened = open_feature_store(url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[RedisServers]:
+    """Servers of one test, which may do to them what it likes."""
+    with RedisServers(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture

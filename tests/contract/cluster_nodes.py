@@ -1,0 +1,116 @@
+"""A cluster's nodes and what is on them; rows written step by step, and clicks by the service."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+from redis.crc import key_slot
+
+from kirana.codecs import CODECS, Column, Status
+from kirana.features import FeatureQuery
+from kirana.features.fetch import store_keys
+from kirana.features.service import FeatureService
+from kirana.features.source import FeatureWrite
+from kirana.stores import FeatureStore, open_feature_store
+from tests.contract.redis_rows import NOW_MS, row
+from tests.redis_servers import RedisServers, ask
+from tests.support import Shop
+
+BOUND_S = 20
+"""Bounded, and no more than that: machines are slow."""
+
+GROUP = "product.stats"
+CODEC = CODECS["packed"]
+PARTIAL = (
+    *("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
+    # a master that has lost its last slot stays one
+    *("--cluster-allow-replica-migration", "no"),
+)
+SYNC_AT_ONCE = ("--repl-diskless-sync-delay", "0")
+ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
+SHORT = "socket_timeout=0.2&socket_connect_timeout=0.2"
+
+
+def url_of(nodes: Sequence[int]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in nodes) + f"?{SHORT}"
+
+
+def myself(node: int) -> dict[str, Any]:
+    nodes = ask(node, "CLUSTER NODES").values()
+    return next(each for each in nodes if "myself" in each["flags"])
+
+
+def ids_on(node: int, number: int, form: str = "{}") -> list[str]:
+    """Return products, by numbers in this form, whose rows a node of a cluster has."""
+    slots = [range(int(first), int(last) + 1) for first, last in myself(node)["slots"]]
+    ids = (form.format(each) for each in count())
+    there = (id_ for id_ in ids if any(slot_of(id_) in each for each in slots))
+    return [*islice(there, number)]
+
+
+def slot_of(id_: str) -> int:
+    (key,) = store_keys(GROUP, [id_])
+    return int(key_slot(key))
+
+
+def keys_on(node: int, number: int) -> list[bytes]:
+    return store_keys(GROUP, ids_on(node, number))
+
+
+async def write(store: FeatureStore, keys: Sequence[bytes], step: int) -> dict[bytes, bytes]:
+    """Write a row a key, all of the time of a step; return them."""
+    rows = {key: row(CODEC, f"{key!r} at {step}", NOW_MS + step) for key in keys}
+    assert await store.put([*rows], [*rows.values()], CODEC) == len(rows)
+    return rows
+
+
+async def check(store: FeatureStore, rows: dict[bytes, bytes]) -> None:
+    assert await store.get([*rows, b"none"]) == [*rows.values(), None]
+
+
+def replication(node: int) -> dict[str, Any]:
+    found: dict[str, Any] = ask(node, "INFO", "replication")
+    return found
+
+
+@contextmanager
+def frozen(servers: RedisServers, port: int) -> Iterator[None]:
+    servers.process(port).send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        servers.process(port).send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def service_over(url: str, shop: Shop) -> AsyncIterator[FeatureService]:
+    """A feature service whose clock stands still."""
+    service = FeatureService(open_feature_store(url), shop.source, clock=lambda: NOW_MS / 1000)
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+async def write_clicks(service: FeatureService, shop: Shop, ids: Sequence[str]) -> int:
+    """Write a row a product; clicks are its place."""
+    numbers = np.arange(len(ids), dtype=np.int32)
+    columns = {"clicks": Column(numbers), "ctr": Column(numbers.astype(np.float32))}
+    times = np.full(len(ids), NOW_MS, dtype=np.uint64)
+    return await service.write(FeatureWrite(GROUP, ids, columns, times), shop.revision)
+
+
+async def clicks(
+    service: FeatureService, shop: Shop, ids: Sequence[str]
+) -> list[tuple[Status, int]]:
+    query = FeatureQuery("product", ids, columns=("stats.clicks",))
+    async with asyncio.timeout(BOUND_S):
+        (rows,) = await service.read([query], shop.revision)
+    numbers = rows.columns["stats.clicks"].values.tolist()
+    return [*zip(map(Status, rows.status["stats"].tolist()), numbers, strict=True)]

@@ -1,0 +1,132 @@
+"""Slots that move from node to node while they are read and written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from redis.crc import key_slot
+
+from kirana.features.fetch import store_keys
+from tests.contract.cluster_nodes import (
+    CODEC,
+    GROUP,
+    PARTIAL,
+    check,
+    ids_on,
+    keys_on,
+    myself,
+    url_of,
+    write,
+)
+from tests.contract.redis_rows import opened, row
+from tests.redis_servers import RedisServers, ask, wait
+
+
+class Move:
+    """A slot of the first node on its way to another one, step by step as `redis-cli` does it."""
+
+    def __init__(self, nodes: Sequence[int], target: int, slot: int) -> None:
+        self._source, self._target, self._slot = nodes[0], target, str(slot)
+        self._others = [node for node in nodes if node not in (self._source, target)]
+
+    def begin(self) -> None:
+        self._set(self._target, "IMPORTING", myself(self._source)["node_id"])
+        self._set(self._source, "MIGRATING", myself(self._target)["node_id"])
+
+    def carry(self, keys: Sequence[bytes]) -> None:
+        to = ("127.0.0.1", self._target, "", 0, 5_000)
+        assert ask(self._source, "MIGRATE", *to, "KEYS", *keys) == b"OK"
+
+    def end(self) -> None:
+        owner = myself(self._target)["node_id"]
+        for node in (self._target, self._source, *self._others):
+            self._set(node, "NODE", owner)
+
+    def _set(self, node: int, *words: str) -> None:
+        assert ask(node, "CLUSTER SETSLOT", self._slot, *words) in (True, b"OK")
+
+
+@pytest.fixture(params=["a master", "a node that has just joined"])
+def moving(own: RedisServers, request: pytest.FixtureRequest) -> tuple[list[int], int]:
+    """A cluster, and the node that a slot of its first node moves to."""
+    nodes = own.start_cluster(*PARTIAL)
+    joins = request.param == "a node that has just joined"
+    return nodes, own.join_cluster(nodes, *PARTIAL) if joins else nodes[1]
+
+
+def keys_of_one_slot(node: int, number: int) -> list[bytes]:
+    (id_,) = ids_on(node, 1, "{{{}}}")
+    return store_keys(GROUP, [f"{id_}{at}" for at in range(number)])
+
+
+async def test_a_slot_moves_while_it_is_read_and_written(moving: tuple[list[int], int]) -> None:
+    nodes, target = moving
+    keys = keys_of_one_slot(nodes[0], 12)
+    staying = [key for node in nodes for key in keys_on(node, 3)]
+    move = Move(nodes, target, key_slot(keys[0]))
+    async with opened(url_of(nodes)) as store:
+        rows = await write(store, [*keys[:8], *staying], 0)
+        move.begin()
+        await check(store, rows)
+        # of a key that the source has not, the target is asked
+        rows |= await write(store, [*keys[:10], *staying], 1)
+        await check(store, rows)
+        move.carry(keys[:4])
+        await check(store, rows)
+        assert await store.put(keys[:8], [row(CODEC, "older")] * 8, CODEC) == 0
+        rows |= await write(store, [*keys, *staying], 2)
+        await check(store, rows)
+        move.carry(keys[4:8])
+        move.end()
+        await check(store, rows)
+        assert await store.put(keys, [row(CODEC, "older")] * 12, CODEC) == 0
+        rows |= await write(store, [*keys, *staying], 3)
+        await check(store, rows)
+    async with opened(url_of(nodes)) as other:
+        await check(other, rows)
+    assert ask(target, "CLUSTER COUNTKEYSINSLOT", key_slot(keys[0])) == len(keys)
+
+
+async def test_many_callers_at_once_while_a_slot_moves(moving: tuple[list[int], int]) -> None:
+    nodes, target = moving
+    keys = keys_of_one_slot(nodes[0], 40)
+    move = Move(nodes, target, key_slot(keys[0]))
+    async with opened(url_of(nodes)) as store:
+        rows = await write(store, keys, 0)
+        move.begin()
+        move.carry(keys[::2])
+        await asyncio.gather(*(check(store, {key: rows[key]}) for key in keys))
+        for each in await asyncio.gather(*(write(store, [key], 1) for key in keys)):
+            rows |= each
+        await asyncio.gather(*(check(store, rows) for _ in range(10)))
+
+
+async def test_nothing_is_kept_open_to_a_node_that_has_no_slots_any_more(
+    own: RedisServers,
+) -> None:
+    nodes = own.start_cluster(*PARTIAL)
+    joined = own.join_cluster(nodes, *PARTIAL)
+    keys = keys_of_one_slot(nodes[0], 2)
+    slot = key_slot(keys[0])
+    there = Move(nodes, joined, slot)
+    there.begin()
+    there.end()
+    async with opened(url_of(nodes)) as store:
+        rows = await write(store, keys, 0)
+        await check(store, rows)
+        reading = clients_of(joined, "get")
+        assert len(reading) == 1
+        back = Move([joined, *nodes], nodes[0], slot)
+        back.begin()
+        back.carry(keys)
+        back.end()
+        await check(store, rows)
+        await check(store, rows)
+        wait(lambda: not reading & clients_of(joined), "the connection is closed")
+
+
+def clients_of(node: int, last: str = "") -> set[str]:
+    """Return the ids of a node's connections, those whose last command was this."""
+    return {each["id"] for each in ask(node, "CLIENT LIST") if each["cmd"].startswith(last)}
