@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +27,7 @@ class ValueReader(Protocol):
         """Return the Unix seconds from which on a value is expired; 0 = never."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RowBlock:
     """Many rows as bytes side by side: no object a row.
 
@@ -63,20 +64,30 @@ class RowBlock:
             self.event_time_ms[rows],
         )
 
-    def may_be_reordered(self) -> bool:
-        """Whether it makes no difference in which order rows are written: each has another key.
+    @cached_property
+    def turns(self) -> npt.NDArray[np.int64]:
+        """How many rows before each one have its key: rows of one turn may be written in any order.
 
-        Rows of one size keep their order when they are sorted by size, and are not looked at.
+        All 0 where it makes no difference: rows of one size keep their order when they are sorted
+        by size, and are not looked at.
         """
-        sizes = self.value_sizes
-        if not len(sizes) or (sizes == sizes[0]).all():
-            return True
+        turns = np.zeros(len(self), dtype=np.int64)
+        if self._of_one_shape:
+            return turns
         for size in np.unique(self.key_sizes).tolist():
-            starts = (self.key_ends - self.key_sizes)[self.key_sizes == size]
-            keys = table_of_equal(self.keys, starts, size)
-            if len(np.unique(keys, axis=0)) < len(keys):
-                return False
-        return True
+            rows = np.flatnonzero(self.key_sizes == size)
+            keys = table_of_equal(self.keys, self.key_ends[rows] - size, size)
+            _, of_key = np.unique(keys, axis=0, return_inverse=True)
+            order = np.argsort(of_key, kind="stable")
+            ordered = of_key[order]
+            first = np.searchsorted(ordered, ordered)
+            turns[rows[order]] = np.arange(len(rows)) - first
+        return turns
+
+    @property
+    def _of_one_shape(self) -> bool:
+        sizes, ends = self.value_sizes, self.expiry_s != 0
+        return not len(sizes) or bool((sizes == sizes[0]).all() and (ends == ends[0]).all())
 
     def key_list(self) -> list[bytes]:
         return _cut(self.keys, self.key_ends)

@@ -99,7 +99,7 @@ class RedisFeatureStore:
         return answer
 
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
-        way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED
+        way = Way.PLAIN if not guarded and not block.turns.any() else Way.GUARDED
         if way is Way.GUARDED:
             await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
         return await self._guarded(lambda: self._load(block, way, reader.name))

@@ -84,7 +84,11 @@ async def load_block(
 async def _answer(connection: Any, request: Request, way: Way) -> int:
     """Return how many rows were written. redis-py would make an object of each answer."""
     if way is Way.GUARDED:
-        return int(await connection.read_response(timeout=ANSWER_S))
+        found = await connection.read_response(timeout=ANSWER_S)
+        if found is None:
+            # redis-py's way to say so, where a limit is given
+            raise TimeoutError(f"no answer in {ANSWER_S:.0f} s")
+        return int(found)
     size = len(_OK if way is Way.PLAIN else _ONE) * request.rows
     async with asyncio.timeout(ANSWER_S):
         said: bytes = await connection._reader.readexactly(size)
@@ -101,9 +105,10 @@ def _requests(
     block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
 ) -> Iterator[Request]:
     key_sizes, value_sizes, endings = block.key_sizes, block.value_sizes, forget_ms != 0
-    # rows of one shape stand together, in their order
-    order = np.lexsort((endings, value_sizes, key_sizes))
-    changes = np.diff(key_sizes[order]) | np.diff(value_sizes[order]) | np.diff(endings[order])
+    # rows of one shape stand together; of one key, the later row comes later
+    alike = (endings, value_sizes, key_sizes, block.turns)
+    order = np.lexsort(alike)
+    changes = np.any([np.diff(each[order]) != 0 for each in alike], axis=0)
     equal = len(value_sizes) > 0 and bool((value_sizes == value_sizes[0]).all())
     for group in np.split(order, np.flatnonzero(changes) + 1):
         if not len(group):

@@ -157,7 +157,7 @@ class RedisClusterFeatureStore:
     async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
         await self._known()
         owners = np.array(self._owners, dtype=object)[block_slots(block)]
-        way = Way.PLAIN if not guarded and block.may_be_reordered() else Way.GUARDED_EACH
+        way = Way.PLAIN if not guarded and not block.turns.any() else Way.GUARDED_EACH
         forget = block_forget_ms(block)
         parts = [np.flatnonzero(owners == name) for name in sorted(set(owners.tolist()))]
         written = await asyncio.gather(

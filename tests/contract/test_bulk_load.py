@@ -141,6 +141,24 @@ async def test_of_a_key_twice_with_rows_of_other_sizes_the_newest_stays(
 
 
 @pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+async def test_of_a_key_twice_at_one_time_the_later_row_stays(
+    store: FeatureStore, codec: Codec, guarded: bool
+) -> None:
+    words = [b"a long one", b"b", b"b", b"a long one", b"between", b"b"]
+    sizes = np.array([len(word) for word in words], dtype=np.int64)
+    texts = Texts(np.frombuffer(b"".join(words), np.uint8), np.cumsum(sizes) - sizes, sizes)
+    version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
+    group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, codec.name, (version,))
+    keys = block_of(["1", "1", "2", "2", "10", "1"], [NOW_MS] * 6)
+    values, value_ends = codec.encode_block(group, version, {"a": texts}, keys.event_time_ms)
+    block = replace(keys, values=values, value_ends=value_ends)
+    assert await store.load(block, codec, guarded=guarded) == 6
+    stored, rows = block.key_list(), block.value_list()
+    assert await store.get([stored[5], stored[3], stored[4]]) == [rows[5], rows[3], rows[4]]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
 async def test_redis_forgets_a_row_a_grace_after_its_expiry(
     servers: RedisServers, guarded: bool
 ) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import redis
 
 from kirana.codecs import Status
 from kirana.errors import Unavailable
 from kirana.features.fetch import store_keys
+from kirana.stores import redis_bulk
+from kirana.stores.base import RowBlock
 from kirana.stores.redis_script import GUARDED_AT_ONCE
 from tests.contract.cluster_nodes import (
     BOUND_S,
@@ -74,6 +77,38 @@ async def test_a_master_that_is_frozen_is_replaced_until_it_is_back(
         # it takes itself for the master until a Sentinel tells it otherwise, some seconds later
         await check(store, rows)
         await check(store, await write(store, [b"a", b"b"], 3))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_server_that_freezes_during_a_load_is_unavailable(
+    own: RedisServers, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_bulk, "ANSWER_S", 0.5)
+    port = own.start()
+    block = large_block(200_000)
+    async with opened(f"redis://127.0.0.1:{port}") as store:
+        loading = asyncio.create_task(store.load(block, CODEC, guarded=guarded))
+        await asyncio.to_thread(wait, lambda: bool(ask(port, "DBSIZE")), "rows come")
+        with frozen(own, port):
+            async with asyncio.timeout(BOUND_S):
+                with pytest.raises(Unavailable, match="does not answer"):
+                    await loading
+        await until(lambda: store.load(block, CODEC, guarded=guarded), "it takes rows again")
+        assert ask(port, "DBSIZE") == len(block)
+
+
+def large_block(count: int) -> RowBlock:
+    keys = b"".join(b"f:product.g:%08d" % at for at in range(count))
+    value = row(CODEC, "a")
+    ends = np.arange(1, count + 1)
+    return RowBlock(
+        np.frombuffer(keys, np.uint8),
+        ends * (len(keys) // count),
+        np.frombuffer(value * count, np.uint8),
+        ends * len(value),
+        np.full(count, CODEC.expiry_s(value), np.uint32),
+        np.full(count, NOW_MS, np.uint64),
+    )
 
 
 async def test_a_key_of_another_type_is_one_row_that_is_not_there(
