@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import time
@@ -26,6 +25,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.catalog import publish
 from kirana.cli.console import err, out, own_command, progress
 from kirana.cli.instance import Instance
+from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import local_settings
 from kirana.cli.push import run_push
 from kirana.errors import ConfigurationError
@@ -120,7 +120,7 @@ def _publish_and_push(workdir: Path, catalog: Path) -> None:
     published = publish(settings, catalog)
     _step(f"kirana apply: revision {published.revision}")
     job = Push([workdir / "features"], DirectoryCatalog(catalog).load(published.revision))
-    asyncio.run(run_push(job, settings))
+    run_until_interrupted(run_push(job, settings))
     _step(f"kirana push: {job.rows:,} rows in the feature store")
 
 

@@ -29,7 +29,7 @@ async def bounded(stays: bool, work: Callable[P, T], *arguments: P.args, **named
 async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
     """Yield each item while the next one is made in a thread.
 
-    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled, what
+    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled once, what
     the thread is making is waited for.
     """
     end = object()

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from kirana.assembly import catalog_place
-from kirana.cli.console import out, progress
+from kirana.cli.console import out, progress, show_error
+from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
@@ -66,7 +67,7 @@ def push(
         published = place.load(revision)
     job = Push(paths, published, group=group, schema_version=schema_version)
     began = time.perf_counter()
-    done = asyncio.run(run_push(job, settings, guarded=not overwrite))
+    done = run_until_interrupted(run_push(job, settings, guarded=not overwrite))
     seconds = time.perf_counter() - began
     for name, pushed in done.items():
         stale = f", {pushed.stale} stale" if pushed.stale else ""
@@ -77,11 +78,26 @@ def push(
 async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> dict[str, Pushed]:
     """Check and write all rows, with a bar for each."""
     store = open_feature_store(settings.features)
+    written = 0
     try:
         with progress() as bar:
             checking = bar.add_task("checking", total=job.rows)
-            job.check(lambda rows: bar.advance(checking, rows))
+            await job.check(lambda rows: bar.advance(checking, rows))
             writing = bar.add_task("writing ", total=job.rows)
-            return await job.write(store, lambda rows: bar.advance(writing, rows), guarded=guarded)
+
+            def advance(rows: int) -> None:
+                nonlocal written
+                written += rows
+                bar.advance(writing, rows)
+
+            return await job.write(store, advance, guarded=guarded)
+    except asyncio.CancelledError:
+        show_error(
+            f"interrupted: {written} of {job.rows} rows or some more are in the store; "
+            "the same command writes the rest"
+            if written
+            else "interrupted: nothing was written"
+        )
+        raise
     finally:
         await store.close()

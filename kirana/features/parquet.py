@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ EVENT_TIME = "event_time"
 BATCH_ROWS = 8_192
 BATCH_BYTES = 4 << 20
 
-Report = Callable[[int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
@@ -50,12 +48,22 @@ class ParquetFeatures:
         self._sizes_differ = group.codec == "text" or any(
             each.dtype == "string" for each in version.features
         )
-        try:
-            self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InvalidInput(f"{path} can't be read as Parquet: {error}") from None
+        self._file = self._open([])
         self.rows: int = self._file.metadata.num_rows
         self._check_columns()
+        schema = self._file.schema_arrow
+        texts = [f.name for f in version.features if _is_text(schema.field(f.name).type)]
+        if texts:
+            self._file = self._open(texts)
+
+    def _open(self, dictionaries: list[str]) -> pq.ParquetFile:
+        """Open the file; columns of `dictionaries` are read as such: see `_of_bounded_size`."""
+        try:
+            return pq.ParquetFile(
+                self.path, read_dictionary=dictionaries, page_checksum_verification=True
+            )
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InvalidInput(f"{self.path} can't be read as Parquet: {error}") from None
 
     def _check_columns(self) -> None:
         names = set(self._file.schema_arrow.names)
@@ -79,8 +87,11 @@ class ParquetFeatures:
     def _refuse(self, column: str, message: str) -> InvalidInput:
         return InvalidInput(f"{self.path.name}, column '{column}': {message}", field=column)
 
-    def check(self, now_ms: int, latest_ms: int, report: Report) -> None:
-        """Read every row once, so that nothing is written of a file that has a wrong one."""
+    def check(self, now_ms: int, latest_ms: int) -> Iterator[int]:
+        """Read every row once, so that nothing is written of a file that has a wrong one.
+
+        Yields batch by batch how many rows were read.
+        """
         for batch in self.batches(now_ms):
             late = np.flatnonzero(batch.event_time_ms > latest_ms)
             if len(late):
@@ -91,7 +102,7 @@ class ParquetFeatures:
                     self.block(batch)
                 except TooLarge as error:
                     raise InvalidInput(f"{self.path.name}: {error.message}") from None
-            report(len(batch.keys))
+            yield len(batch.keys)
 
     def block(self, batch: FeatureBatch) -> RowBlock:
         """Return the rows as a store takes them. Raises `TooLarge` where one can't be stored."""
@@ -116,24 +127,37 @@ class ParquetFeatures:
         for batch in self._batches():
             yield FeatureBatch(
                 self._keys(batch, start),
-                {f.name: self._column(f, batch.column(f.name)) for f in self._version.features},
+                {
+                    f.name: self._column(f, batch.column(f.name), start)
+                    for f in self._version.features
+                },
                 self._event_times(batch, now_ms),
             )
             start += len(batch)
 
     def _batches(self) -> Iterator[Any]:
         try:
-            yield from self._file.iter_batches(batch_size=self._batch_rows())
+            for batch in self._file.iter_batches(batch_size=self._batch_rows()):
+                yield from _of_bounded_size(batch)
         except (OSError, pa.ArrowException) as error:
             raise InvalidInput(f"{self.path} is damaged: {error}") from None
 
     def _batch_rows(self) -> int:
-        """Fewer where rows are large: what is made of a batch takes many times its bytes."""
+        """Fewer where rows are large: what is made of a batch takes many times its bytes.
+
+        The file may say the same in few bytes, so numbers count as many as they take here.
+        """
         metadata = self._file.metadata
         size = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
-        return max(min(BATCH_ROWS, BATCH_BYTES * self.rows // max(int(size), 1)), 1)
+        numbers = [f for f in self._version.features if f.dtype in NUMERIC]
+        here = sum(each.size * NUMERIC[each.dtype].itemsize for each in numbers)
+        largest = max(int(size) // max(self.rows, 1), here, 1)
+        return max(min(BATCH_ROWS, BATCH_BYTES // largest), 1)
 
     def _keys(self, batch: Any, start: int) -> pa.StringArray:
+        for key in self._group.entity.keys:
+            if _is_text(batch.column(key.name).type):
+                self._require_text(key.name, batch.column(key.name), start)
         found = self._plain_keys(batch)
         return pa.array(self._key_texts(batch, start), pa.string()) if found is None else found
 
@@ -175,6 +199,13 @@ class ParquetFeatures:
             raise self._refuse(name, f"{error.message} ({error.field})") from None
         return texts
 
+    def _require_text(self, name: str, column: Any, start: int) -> None:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            # Arrow counts from the beginning of the batch
+            raise self._refuse(name, f"this is no text, from row {start} on: {error}") from None
+
     def _event_times(self, batch: Any, now_ms: int) -> npt.NDArray[np.uint64]:
         if EVENT_TIME not in batch.schema.names:
             return np.full(len(batch), now_ms, dtype=np.uint64)
@@ -188,16 +219,13 @@ class ParquetFeatures:
             raise self._refuse(EVENT_TIME, f"{times.min()} is before 1970")
         return times.astype(np.uint64)
 
-    def _column(self, feature: Feature, column: Any) -> Column | Texts:
+    def _column(self, feature: Feature, column: Any, start: int) -> Column | Texts:
         nulls = None
         if column.null_count:
             nulls = column.is_null().to_numpy(zero_copy_only=False)
         if feature.dtype == "string":
             texts = self._cast(feature.name, column, pa.string())
-            try:
-                texts.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise self._refuse(feature.name, f"this is no text: {error}") from None
+            self._require_text(feature.name, texts, start)
             return texts_of(pc.fill_null(texts, ""), nulls)
         if feature.dtype == "bool":
             flags = self._cast(feature.name, column, pa.bool_())
@@ -256,6 +284,37 @@ def texts_of(strings: pa.StringArray, nulls: npt.NDArray[np.bool_] | None = None
     starts = ends[:-1].astype(np.int64)
     joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
     return Texts(joined, starts, np.diff(ends).astype(np.int64), nulls)
+
+
+def _of_bounded_size(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches of about `BATCH_BYTES`, with strings where dictionaries were.
+
+    A long string that many rows have is in the file once, and here as often as they have it.
+    """
+    places = [at for at, type_ in enumerate(batch.schema.types) if _is_text_dictionary(type_)]
+    sizes = np.zeros(len(batch), dtype=np.int64)
+    for at in places:
+        column = batch.column(at)
+        lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+        sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(batch):
+        limit = BATCH_BYTES + (int(ends[start - 1]) if start else 0)
+        stop = max(int(np.searchsorted(ends, limit, side="right")), start + 1)
+        cut = batch.slice(start, stop - start)
+        for at in places:
+            cut = cut.set_column(at, batch.schema.names[at], cut.column(at).dictionary_decode())
+        yield cut
+        start = stop
+
+
+def _is_text_dictionary(type_: Any) -> bool:
+    return bool(pa.types.is_dictionary(type_) and _is_text(type_.value_type))
+
+
+def _is_text(type_: Any) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _full(column: Any) -> bool:

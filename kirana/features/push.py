@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS
 from kirana.errors import Unknown
-from kirana.features.parquet import ParquetFeatures, Report, files_of
+from kirana.features.parquet import ParquetFeatures, files_of
 from kirana.loop import made_ahead
 from kirana.stores import FeatureStore
+
+Report = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -60,10 +63,13 @@ class Push:
     def rows(self) -> int:
         return sum(file.rows for _, file in self._files)
 
-    def check(self, report: Report) -> None:
+    async def check(self, report: Report) -> None:
         """Read all rows of all files; `report` is told how many were read since the last time."""
-        for _, file in self._files:
-            file.check(self._now_ms, self._now_ms + MAX_FUTURE_MS, report)
+        latest_ms = self._now_ms + MAX_FUTURE_MS
+        rows = chain.from_iterable(f.check(self._now_ms, latest_ms) for _, f in self._files)
+        async with aclosing(made_ahead(rows)) as ahead:
+            async for count in ahead:
+                report(count)
 
     async def write(
         self, store: FeatureStore, report: Report, *, guarded: bool = True

@@ -14,7 +14,7 @@ import pytest
 from kirana.codecs import Column
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
-from kirana.features.parquet import BATCH_ROWS, FeatureBatch, ParquetFeatures, files_of
+from kirana.features.parquet import BATCH_BYTES, BATCH_ROWS, FeatureBatch, ParquetFeatures, files_of
 from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 NOW_MS = 1_700_000_000_000
@@ -34,9 +34,13 @@ def open_file(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> Par
     return ParquetFeatures(path, group, group.current)
 
 
+def check(file: ParquetFeatures) -> list[int]:
+    return list(file.check(NOW_MS, LATEST_MS))
+
+
 def read(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> FeatureBatch:
     file = open_file(folder, columns, group)
-    file.check(NOW_MS, LATEST_MS, lambda rows: None)
+    check(file)
     (batch,) = file.batches(NOW_MS)
     return batch
 
@@ -56,7 +60,7 @@ def column_of(texts: Texts) -> Column:
 
 def refusal(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> InvalidInput:
     with pytest.raises(InvalidInput, match=r"^product\.g\.parquet, column") as caught:
-        open_file(folder, columns, group).check(NOW_MS, LATEST_MS, lambda rows: None)
+        check(open_file(folder, columns, group))
     return caught.value
 
 
@@ -217,8 +221,7 @@ def test_a_large_file_comes_in_batches_of_all_rows(tmp_path: Path) -> None:
     count = 2 * BATCH_ROWS + 7
     columns = {"product_id": np.arange(count), "a": np.arange(count)}
     file = open_file(tmp_path, columns, group_of(Feature("a", "int32")))
-    reported: list[int] = []
-    file.check(NOW_MS, LATEST_MS, reported.append)
+    reported = check(file)
     assert file.rows == sum(reported) == count
     batches = list(file.batches(NOW_MS))
     assert [key for batch in batches for key in batch.keys.to_pylist()] == [
@@ -231,9 +234,66 @@ def test_a_large_file_comes_in_batches_of_all_rows(tmp_path: Path) -> None:
 def test_a_file_without_rows_is_fine(tmp_path: Path) -> None:
     columns = {"product_id": pa.array([], pa.string()), "a": pa.array([], pa.int8())}
     file = open_file(tmp_path, columns, group_of(Feature("a", "int8")))
-    file.check(NOW_MS, LATEST_MS, lambda rows: None)
+    check(file)
     assert file.rows == 0
     assert [key for batch in file.batches(NOW_MS) for key in batch.keys.to_pylist()] == []
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), "utf8")]
+)
+def test_a_long_string_of_many_rows_comes_in_small_batches(tmp_path: Path, kind: Any) -> None:
+    """It is in the file once: the file's bytes say nothing of what its rows take."""
+    texts = ["x" * 300_000, "short", None] * 50
+    columns = {"product_id": np.arange(len(texts)), "a": pa.array(texts, kind)}
+    file = open_file(tmp_path, columns, group_of(Feature("a", "string")))
+    assert file.path.stat().st_size < 20_000
+    assert sum(check(file)) == len(texts)
+    found: list[str | None] = []
+    for batch in file.batches(NOW_MS):
+        column = batch.columns["a"]
+        assert isinstance(column, Texts)
+        assert column.sizes.sum() <= BATCH_BYTES
+        nulls = np.zeros(len(column.sizes), np.bool_) if column.nulls is None else column.nulls
+        values = column_of(column).values.tolist()
+        found += [None if null else v for v, null in zip(values, nulls, strict=True)]
+    assert found == texts
+
+
+def test_numbers_that_take_few_bytes_in_the_file_come_in_small_batches(tmp_path: Path) -> None:
+    count, width = 200, 50_000
+    flat = pa.array(np.zeros(count * width, np.float32))
+    columns = {"product_id": np.arange(count), "a": pa.FixedSizeListArray.from_arrays(flat, width)}
+    group = group_of(Feature("a", "float32", (width,)))
+    file = open_file(tmp_path, columns, group)
+    assert file.path.stat().st_size < 1_000_000
+    for batch in file.batches(NOW_MS):
+        column = batch.columns["a"]
+        assert isinstance(column, Column)
+        assert column.values.nbytes <= BATCH_BYTES
+
+
+@pytest.mark.parametrize("wrong", [b"\xff\xfe", b"\xff|\xfe", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path, wrong: bytes, kind: Any) -> None:
+    keys = pa.array([b"1", wrong], pa.binary() if kind == pa.string() else pa.large_binary())
+    columns = {"product_id": keys.view(kind), "a": [1, 2]}
+    error = refusal(tmp_path, columns, group_of(Feature("a", "int8")))
+    assert error.field == "product_id"
+    assert "no text" in error.message
+
+
+def test_a_page_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "product.g.parquet"
+    columns = {"product_id": np.arange(1000), "a": np.arange(1000, dtype=np.int32)}
+    plain = {"use_dictionary": False, "compression": "none", "write_page_checksum": True}
+    pq.write_table(pa.table(columns), path, **plain)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.arange(500, 504, dtype=np.int32).tobytes())] ^= 1
+    path.write_bytes(content)
+    group = group_of(Feature("a", "int32"))
+    with pytest.raises(InvalidInput, match=r"product\.g\.parquet is damaged"):
+        check(ParquetFeatures(path, group, group.current))
 
 
 # columns
@@ -261,7 +321,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays(arrays, ["product_id", "a", "a"]), path)
     group = group_of(Feature("a", "int32"))
     with pytest.raises(InvalidInput) as caught:
-        ParquetFeatures(path, group, group.current).check(NOW_MS, LATEST_MS, lambda rows: None)
+        check(ParquetFeatures(path, group, group.current))
     assert caught.value.field == "a"
 
 
@@ -282,7 +342,7 @@ def test_a_file_damaged_in_its_middle_is_refused(tmp_path: Path) -> None:
     file.path.write_bytes(content)
     damaged = ParquetFeatures(file.path, group, group.current)
     with pytest.raises(InvalidInput, match=r"product\.g\.parquet"):
-        damaged.check(NOW_MS, LATEST_MS, lambda rows: None)
+        check(damaged)
 
 
 # event times

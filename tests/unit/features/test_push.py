@@ -61,7 +61,7 @@ def stats(path: Path, ids: list[str], clicks: list[Any], **more: Any) -> Path:
 
 async def push(store: FeatureStore, catalog: Catalog, *paths: Path, **options: Any) -> Any:
     job = Push(paths, catalog, **options)
-    job.check(lambda rows: None)
+    await job.check(lambda rows: None)
     return await job.write(store, lambda rows: None)
 
 
@@ -100,7 +100,7 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
     )
     job = Push([files], catalog.load(1))
     reported: list[int] = []
-    job.check(reported.append)
+    await job.check(reported.append)
     assert sum(reported) == job.rows == 3
     done = await job.write(store, reported.append)
     assert sum(reported) == 6

@@ -1,0 +1,51 @@
+"""Ctrl-C: once, what runs is left in order; once more, the process ends where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+ONCE_S = 0.3
+"""Within so long it is the same Ctrl-C: a launcher may pass on what the terminal has sent too."""
+
+
+def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
+    """Do as `asyncio.run`, which may hang when Ctrl-C comes twice: the second strikes it anywhere.
+
+    Raises `KeyboardInterrupt` once `main` has been cancelled and is done.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # somebody else has taken it, or it is to be ignored
+        return asyncio.run(main)
+    interrupted = False
+
+    async def run() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if not interrupted:
+                interrupted = True
+                loop.call_later(ONCE_S, end_at_once_from_now_on)
+                task.cancel()
+
+        def end_at_once_from_now_on() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        return await main
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

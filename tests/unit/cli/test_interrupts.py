@@ -1,0 +1,87 @@
+"""Ctrl-C, once and twice, in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+BOUND_S = 30
+
+WAITING = """
+import asyncio, sys
+from kirana.cli.interrupts import run_until_interrupted
+
+async def main():
+    print("ready", flush=True)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        print("leaving", flush=True)
+        await asyncio.sleep(TIDY_S)
+        print("tidy", flush=True)
+
+try:
+    run_until_interrupted(main())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@contextmanager
+def waiting(tidy_s: float) -> Iterator[subprocess.Popen[str]]:
+    code = WAITING.replace("TIDY_S", str(tidy_s))
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_ctrl_c_lets_what_runs_leave_in_order(times: int) -> None:
+    with waiting(0.0) as process:
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=BOUND_S)
+    assert (said, errors) == ("leaving\ntidy\n", "")
+    assert process.returncode == 130
+
+
+def test_ctrl_c_once_more_ends_what_does_not_leave() -> None:
+    with waiting(600.0) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leaving\n"
+        deadline = time.monotonic() + BOUND_S
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        said, errors = process.communicate(timeout=BOUND_S)
+    assert (said, errors) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.3, 0.5])
+def test_ctrl_c_before_the_commands_are_there_is_quiet(delay_s: float) -> None:
+    code = "from kirana.cli import main; print('ready', flush=True); main()"
+    command = [sys.executable, "-c", code, "doctor", "--help"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=BOUND_S)
+    assert errors == ""
