@@ -29,8 +29,8 @@ async def bounded(stays: bool, work: Callable[P, T], *arguments: P.args, **named
 async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
     """Yield each item while the next one is made in a thread.
 
-    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled once, what
-    the thread is making is waited for.
+    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled once,
+    what the thread is making is waited for.
     """
     end = object()
 

@@ -96,7 +96,8 @@ class Text:
         return [f";{expiry_s};0;{time}".encode() for time in event_time_ms.tolist()]
 
     def order(self, value: bytes) -> tuple[int, bool]:
-        text = _parse(value)
+        # whether the fields are text is of no account here
+        text = _taken_apart(value.decode("latin-1"))
         return (0, False) if text is None else (text.event_time_ms, text.tombstone)
 
     def expiry_s(self, value: bytes) -> int:
@@ -143,9 +144,12 @@ def _require_fits(group: FeatureGroup, row_bytes: int) -> None:
 def _parse(value: bytes) -> _Text | None:
     """Take a value apart; None for what is no text of this form."""
     try:
-        text = value.decode()
+        return _taken_apart(value.decode())
     except UnicodeDecodeError:
         return None
+
+
+def _taken_apart(text: str) -> _Text | None:
     sections = _split(_SECTIONS, text, ";")
     if sections is None or not 1 <= len(sections) <= 5:
         return None
@@ -291,7 +295,7 @@ def _spell(feature: Feature, column: Column) -> list[str]:
     else:
         numbers = values.astype(NUMERIC[feature.dtype], copy=False)
         # numpy spells each float with the fewest digits that its own dtype reads back
-        cells = numbers.reshape(len(numbers), -1).astype(str).tolist()
+        cells = numbers.reshape(len(numbers), feature.size).astype(str).tolist()
         if feature.shape:
             fields = [f"[{' '.join(row)}]" for row in cells]
         else:

@@ -13,19 +13,35 @@ GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
 
 # ARGV: the codec; then for each key its value, and when Redis may forget it (ms, 0 is never).
-# Orders are compared as 32-bit halves: a number of Lua has 53 bits. What is no string under our
-# key is nobody's row: it is replaced, and does not fail the others.
-GUARDED_PUT = """
+# What an order is, `Codec.order` says. A number of Lua has 53 bits, so times are compared as 32-bit
+# halves, or as their digits after how many there are. What is no string under our key is nobody's
+# row: it is replaced, and does not fail the others.
+GUARDED_PUT = r"""
+local function whole(text, most)
+  if #text > 20 or not string.find(text, '^%d+$') then return nil end
+  local digits = string.gsub(text, '^0+', '')
+  if #digits > #most or (#digits == #most and digits > most) then return nil end
+  return digits
+end
+local function order_of_text(value)
+  local plain = string.gsub(value, '\\.', '..')
+  local parts = {}
+  for part in string.gmatch(plain .. ';', '([^;]*);') do parts[#parts + 1] = part end
+  local expiry = whole(parts[2] or '0', '4294967295')
+  local version = whole(parts[3] or '1', '65535')
+  local time = whole(parts[4] or '0', '18446744073709551615')
+  local print = parts[5] or '00000000'
+  if #parts > 5 or not (expiry and version and time) or string.find(plain, '\\')
+    or #print ~= 8 or string.find(print, '[^0-9a-f]') then return 0, '', 0 end
+  if version ~= '' then return #time, time, 0 end
+  if parts[1] ~= '' then return 0, '', 0 end
+  return #time, time, 1
+end
 local function order_of(codec, value)
-  if codec == 'packed' then
-    if #value < 24 or string.byte(value, 1) ~= 1 then return 0, 0, 0 end
-    local low, high = struct.unpack('<I4I4', value, 17)
-    return high, low, string.byte(value, 2) % 2
-  end
-  local version, time = string.match(value, ';%d+;(%d+);(%d+);%x+$')
-  if not version then version, time = string.match(value, ';%d+;(%d+);(%d+)$') end
-  if not version then return 0, 0, 0 end
-  return 0, tonumber(time), tonumber(version) == 0 and 1 or 0
+  if codec ~= 'packed' then return order_of_text(value) end
+  if #value < 24 or string.byte(value, 1) ~= 1 then return 0, 0, 0 end
+  local low, high = struct.unpack('<I4I4', value, 17)
+  return high, low, string.byte(value, 2) % 2
 end
 local codec, written = ARGV[1], 0
 for at, key in ipairs(KEYS) do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, product
 
 import numpy as np
 import pytest
@@ -113,6 +113,33 @@ async def test_any_writes_leave_the_greatest_of_each_key(
         assert await store.put(keys, values, READER) == wanted
     stored = await store.get([prefix + key for key in model])
     assert [READER.order(each or b"") for each in stored] == list(model.values())
+
+
+TEXTS = (
+    *("1;0;1;5;57218f65", "1;0;1;4;57218f65", "1;0;1;05;57218f65", "1;0;1;50;57218f65", "1;0;1;5"),
+    *("1", "1;0", "1;0;1", "", ";", ";LATER;0", ";LATER;0;5", ";LATER;0;4", "x;LATER;0;5"),
+    *(";LATER;0;5;57218f65", "a\\;5;LATER;2;9000", "a\\;5;LATER;9000", "a\\\\;LATER;1;9000"),
+    *("a\\", "a;0;1;9\\", "a\\;0;LATER;9", "a;0;1;9;57218F65", "a;0;1;9;57218f650"),
+    *("a;0;1;9;57218f6", "a;0;1;9;57218f65;", "a;0;1;9;", "a;0;;9", "a;;1;9", "a;0;1;9e3"),
+    *("a;4294967296;1;9", "a;4294967295;1;9", "a;0;65536;9", "a;0;65535;9", "a;0;1;9\n"),
+    *("a;0;1;18446744073709551615", "a;0;1;18446744073709551616", "a;0;1;9007199254740993"),
+    *("a;0;1;9007199254740992", "a;0;1;000000000000000000009", "a;0;1;00000000000000000009"),
+    *("a;0;1;-9", "a;0;1; 9", "a\nb;0;1;9", "a\\\n;0;1;9", "a;0;1;٣"),
+)
+
+
+async def test_the_order_of_texts_is_that_of_their_codec(store: FeatureStore) -> None:
+    """Also of those that people have written, and of what is no row at all."""
+    text = CODECS["text"]
+    texts = [each.replace("LATER", str(2**32 - 2)) for each in TEXTS]
+    values = [each.encode() for each in texts] + [b"\xff;0;1;9", b"\xff", b"\0;0;1;7"]
+    pairs = [*product(values, values)]
+    keys = [b"%d" % at for at in range(len(pairs))]
+    assert await store.put(keys, [old for old, _ in pairs], text) == len(pairs)
+    wins = [text.order(new) >= text.order(old) for old, new in pairs]
+    assert await store.put(keys, [new for _, new in pairs], text) == sum(wins)
+    left = [new if new_wins else old for (old, new), new_wins in zip(pairs, wins, strict=True)]
+    assert list(await store.get(keys)) == left
 
 
 async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> None:

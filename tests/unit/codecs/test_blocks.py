@@ -16,6 +16,7 @@ from kirana.codecs.rows import Texts
 from kirana.errors import TooLarge
 from kirana.schema import Feature, FeatureGroup
 from tests.unit.codecs.packed_batches import (
+    MIXED,
     NOW,
     NOW_MS,
     Row,
@@ -78,6 +79,14 @@ def test_nulls_and_empty_strings_between_others() -> None:
     words = ["", None, "ü", "long " * 40]
     rows = [{"a": a, "x": 1, "b": b} for a in words for b in words]
     assert block_of(group, rows) == encode(group, rows)
+
+
+@pytest.mark.parametrize("codec", [PACKED, TEXT])
+def test_no_rows_are_no_values(codec: Codec) -> None:
+    group = group_of(MIXED)
+    times = np.zeros(0, dtype=np.uint64)
+    assert codec.encode(group, group.current, columns_of(group, []), times) == []
+    assert block_of(group, [], codec) == []
 
 
 @pytest.mark.parametrize("codec", [PACKED, TEXT])
