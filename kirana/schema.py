@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from kirana.errors import InvalidInput, Unknown
 
+EVENT_TIME = "event_time"
+"""In a file of rows, the column of their times (a timestamp, or whole milliseconds)."""
+
 Array = npt.NDArray[Any]
 Scalar = bool | int | float | str | None
 

@@ -33,6 +33,7 @@ from kirana.flow.graph import compile_flow
 from kirana.inferflow.plan import INPUT, compile_inferflow
 from kirana.models.onnx import Signature
 from kirana.schema import (
+    EVENT_TIME,
     NON_FINITE,
     NUMERIC,
     Entity,
@@ -188,7 +189,7 @@ class _Validation:
                 self.refuse(document, f"unknown codec '{each.codec}': {hint}", "codec")
                 continue
             before = len(self.problems)
-            features = self._features(each, document)
+            features = self._features(each, entity, document)
             if len(self.problems) > before:
                 continue
             stride = Layout(SchemaVersion(each.name, 1, features)).stride
@@ -205,10 +206,18 @@ class _Validation:
             )
         return groups
 
-    def _features(self, group: FeatureGroupObject, document: Document) -> tuple[Feature, ...]:
+    def _features(
+        self, group: FeatureGroupObject, entity: Entity, document: Document
+    ) -> tuple[Feature, ...]:
         features: dict[str, Feature] = {}
+        # of a file of rows, one column would be two things
+        reserved = {key.name: f"is a key of '{entity.name}'" for key in entity.keys}
+        reserved[EVENT_TIME] = "is the time of a row"
         for at, each in enumerate(group.features):
             path = f"features[{at}]"
+            if each.name in reserved:
+                message = f"'{each.name}' {reserved[each.name]}: a feature needs another name"
+                self.refuse(document, message, f"{path}.name")
             if each.name in features:
                 self.refuse(document, f"'{each.name}' stands here twice", f"{path}.name")
             if each.shape and each.dtype not in NUMERIC:

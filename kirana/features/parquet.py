@@ -18,11 +18,8 @@ from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.features.fetch import key_prefix
-from kirana.schema import NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
+from kirana.schema import EVENT_TIME, NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
 from kirana.stores.base import RowBlock
-
-EVENT_TIME = "event_time"
-"""A column of times (a timestamp, or whole milliseconds); without it rows are of now."""
 
 BATCH_ROWS = 8_192
 BATCH_BYTES = 4 << 20

@@ -72,6 +72,16 @@ BROKEN = {
         "features[1].name",
         "'clicks' stands here twice",
     ),
+    "a feature of the name of a key": (
+        [("{name: ctr, dtype", "{name: product_id, dtype")],
+        "features[1].name",
+        "'product_id' is a key of 'product'",
+    ),
+    "a feature of the name of the event time": (
+        [("{name: ctr, dtype", "{name: event_time, dtype")],
+        "features[1].name",
+        "is the time of a row",
+    ),
     "a vector of strings": (
         [('dtype: string, default: "?"', "dtype: string, shape: [2]")],
         "features[0].shape",
