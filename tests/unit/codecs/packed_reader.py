@@ -1,4 +1,4 @@
-"""A reader of packed rows after section 4 of the design: plain Python, nothing of Kirana's."""
+"""A reader of packed rows after docs/formats.md: plain Python, nothing of Kirana's."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-CODES = {
-    "float16": "e",
-    "float32": "f",
-    "float64": "d",
-    "int8": "b",
-    "int16": "h",
-    "int32": "i",
-    "int64": "q",
-    "uint8": "B",
-    "uint16": "H",
-    "uint32": "I",
-    "uint64": "Q",
-}
+DTYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+CODES = dict(zip(DTYPES.split(), "efdbhiqBHIQ", strict=True))
 Spec = tuple[str, str, tuple[int, ...]]
 """Name, dtype and shape of a feature."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -79,6 +80,26 @@ def test_nulls_and_empty_strings_between_others() -> None:
     words = ["", None, "ü", "long " * 40]
     rows = [{"a": a, "x": 1, "b": b} for a in words for b in words]
     assert block_of(group, rows) == encode(group, rows)
+
+
+@pytest.mark.parametrize("codec", [PACKED, TEXT])
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_block_has_no_object_a_row(codec: Codec, checksum: bool) -> None:
+    count = 20_000
+    features = [Feature("a", "string"), Feature("b", "float32"), Feature("c", "bool")]
+    group = replace(group_of(features), checksum=checksum)
+    data = np.full(4 * count, ord("x"), np.uint8)
+    columns = {
+        "a": Texts(data, np.arange(count) * 4, np.arange(count) % 5),
+        "b": Column(np.zeros(count, np.float32)),
+        "c": Column(np.zeros(count, np.bool_)),
+    }
+    times = np.full(count, NOW_MS, dtype=np.uint64)
+    codec.encode_block(group, group.current, columns, times)
+    before = sys.getallocatedblocks()
+    block = codec.encode_block(group, group.current, columns, times)
+    assert sys.getallocatedblocks() - before < 200
+    assert len(block[1]) == count
 
 
 @pytest.mark.parametrize("codec", [PACKED, TEXT])

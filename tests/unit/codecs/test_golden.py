@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kirana.codecs import CODECS, Column, Status
+from kirana.codecs import CODECS, Codec, Column, Status
 from kirana.schema import NUMERIC, Array, Entity, Feature, FeatureGroup, Key, SchemaVersion
 from tests.unit.codecs.packed_reader import read_row
+from tests.unit.codecs.text_reader import read_text
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "packed.json").read_text())
-PACKED = CODECS["packed"]
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = json.loads((FOLDER / "packed.json").read_text())
+TEXTS = json.loads((FOLDER / "text.json").read_text())
+PACKED, TEXT = CODECS["packed"], CODECS["text"]
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+each_codec = pytest.mark.parametrize("codec", [PACKED, TEXT], ids=["packed", "text"])
 each_row = pytest.mark.parametrize("row", GOLDEN["rows"], ids=[r["name"] for r in GOLDEN["rows"]])
 
 
@@ -57,12 +61,19 @@ def column_of(feature: Feature, given: Any) -> Column:
     return Column(values, nulls)
 
 
-def encode(group: FeatureGroup, row: dict[str, Any]) -> bytes:
+def encode(group: FeatureGroup, row: dict[str, Any], codec: Codec = PACKED) -> bytes:
     time = np.array([row["event_time_ms"]], dtype=np.uint64)
     version = group.version(row["version"])
     columns = {f.name: column_of(f, row["values"][f.name]) for f in version.features}
-    (value,) = PACKED.encode(group, version, columns, time)
+    (value,) = codec.encode(group, version, columns, time)
     return value
+
+
+def stored(row: dict[str, Any], codec: Codec) -> bytes:
+    """The bytes that are pinned."""
+    if codec is TEXT:
+        return str(TEXTS["rows"][row["name"]]).encode()
+    return bytes.fromhex("".join(row["hex"]))
 
 
 def test_the_fingerprints_are_pinned() -> None:
@@ -71,17 +82,19 @@ def test_the_fingerprints_are_pinned() -> None:
 
 
 @each_row
-def test_a_row_is_written_as_it_always_was(row: dict[str, Any]) -> None:
-    assert encode(golden_group(), row).hex() == "".join(row["hex"])
+@each_codec
+def test_a_row_is_written_as_it_always_was(row: dict[str, Any], codec: Codec) -> None:
+    assert encode(golden_group(), row, codec) == stored(row, codec)
 
 
 @each_row
-def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any]) -> None:
+@each_codec
+def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any], codec: Codec) -> None:
     pinned = golden_group()
     group = FeatureGroup(
-        pinned.name, pinned.entity, pinned.ttl_ms, "packed", pinned.versions[: row["version"]]
+        pinned.name, pinned.entity, pinned.ttl_ms, codec.name, pinned.versions[: row["version"]]
     )
-    rows = PACKED.decode([bytes.fromhex("".join(row["hex"]))], group, row["expiry_s"] - 1)
+    rows = codec.decode([stored(row, codec)], group, row["expiry_s"] - 1)
     assert rows.status.tolist() == [Status.OK]
     assert rows.event_time_ms.tolist() == [row["event_time_ms"]]
     for feature in group.current.features:
@@ -95,10 +108,13 @@ def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any]) -> None:
 
 
 @each_row
-def test_the_independent_reader_agrees_with_the_pinned_row(row: dict[str, Any]) -> None:
+@each_codec
+def test_the_independent_reader_agrees_with_the_pinned_row(
+    row: dict[str, Any], codec: Codec
+) -> None:
     features = golden_group().version(row["version"]).features
     specs = [(each.name, each.dtype, each.shape) for each in features]
-    read = read_row(bytes.fromhex("".join(row["hex"])), specs)
+    read = (read_text if codec is TEXT else read_row)(stored(row, codec), specs)
     assert read.version == row["version"]
     assert read.expiry_s == row["expiry_s"]
     for feature in features:
@@ -113,3 +129,13 @@ def test_a_tombstone_is_written_as_it_always_was() -> None:
     times = np.array([pinned["event_time_ms"]], dtype=np.uint64)
     (value,) = PACKED.tombstones(times, pinned["expiry_s"])
     assert value.hex() == "".join(pinned["hex"])
+    assert TEXT.tombstones(times, pinned["expiry_s"]) == [TEXTS["tombstone"].encode()]
+
+
+def test_the_independent_reader_knows_what_is_cut_short_or_deleted() -> None:
+    specs = [("a", "int8", ()), ("b", "string", ())]
+    assert read_text(b"1,x\\,y", specs).values == {"a": 1, "b": "x,y"}
+    short = read_text(b"1,x;9", specs)
+    assert (short.expiry_s, short.version, short.event_time_ms) == (9, 1, 0)
+    dead = read_text(TEXTS["tombstone"].encode(), specs)
+    assert (dead.version, dead.values) == (0, {})
