@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bench.figures import Breakdown
 from bench.floors.raw_redis import RawMget
-from bench.paired import seconds_a_call
+from bench.paired import Side, seconds_a_call, seconds_together
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
@@ -109,20 +109,24 @@ async def breakdown_of_a_read(
     fetched = await service._fetcher.fetch([plan.groups[0].group], query.keys)
     raw = RawMget(address, keys)
 
-    async def us(call: object) -> float:
-        async def side() -> None:
-            call()  # type: ignore[operator]
-
-        return await seconds_a_call(side) * 1e6
-
-    whole = await seconds_a_call(lambda: service.read([query], revision)) * 1e6
-    get = await seconds_a_call(lambda: store.get(keys)) * 1e6
-    mget = await seconds_a_call(raw.read) * 1e6
-    texts = await us(lambda: store_keys(group, query.keys))
-    command = await us(lambda: mget_command(keys))
-    decode = await us(lambda: service._decode(plan, fetched))
     decoded = service._decode(plan, fetched)
-    matrix = await us(lambda: service._assemble(query, plan, decoded, fetched))
+
+    def alone(step: Callable[[], object]) -> Side:
+        async def side() -> None:
+            step()
+
+        return side
+
+    seconds = await seconds_together(
+        lambda: service.read([query], revision),
+        lambda: store.get(keys),
+        raw.read,
+        alone(lambda: store_keys(group, query.keys)),
+        alone(lambda: mget_command(keys)),
+        alone(lambda: service._decode(plan, fetched)),
+        alone(lambda: service._assemble(query, plan, decoded, fetched)),
+    )
+    whole, get, mget, texts, command, decode, matrix = (1e6 * each for each in seconds)
     await store.close()
     await raw.close()
     parts = {

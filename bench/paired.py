@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Awaitable, Callable
+from statistics import median
 
 from bench.figures import Figure
 
@@ -13,6 +14,8 @@ Rate = Callable[[], float]
 
 ROUNDS = 31
 SECONDS_A_SIDE = 0.12
+TOGETHER = 15
+"""Rounds of what is compared with nothing, or with parts of itself."""
 
 
 async def compare(a: Side, b: Side) -> Figure:
@@ -35,8 +38,18 @@ def compare_rates(a: Rate, b: Rate, rounds: int) -> Figure:
 
 async def seconds_a_call(side: Side) -> float:
     """Return the median seconds of one call, of several rounds."""
-    calls = await _calls(side)
-    return sorted([await _time(side, calls) for _ in range(5)])[2]
+    (found,) = await seconds_together(side)
+    return found
+
+
+async def seconds_together(*sides: Side) -> list[float]:
+    """Return the median seconds of one call of each, measured in turn."""
+    calls = [await _calls(side) for side in sides]
+    rounds = [
+        [await _time(side, count) for side, count in zip(sides, calls, strict=True)]
+        for _ in range(TOGETHER)
+    ]
+    return [median(of_side) for of_side in zip(*rounds, strict=True)]
 
 
 async def _calls(side: Side) -> int:

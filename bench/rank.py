@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from bench.figures import Breakdown, Figure, Report
 from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
-from bench.paired import compare_rates, seconds_a_call
+from bench.paired import compare_rates, seconds_together
 from bench.processes import child, line_of
 from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
@@ -256,14 +256,14 @@ async def in_process_parts(fixture: Fixture) -> dict[str, float]:
     matrix = (await assembly.features.read(query, revision))[0].matrix
     infer = InferRequest("ranker", message.context, top_k=50, keep_matrix=False)
 
-    async def us(call: Callable[[], Awaitable[object]]) -> float:
-        return await seconds_a_call(call) * 1e6
-
-    parse = await us(lambda: request.decode(Infer))
-    read = await us(lambda: assembly.features.read(query, revision))
-    model = await us(lambda: assembly.models.run("mlp", matrix, "p_click", revision))
-    ranked = await us(lambda: assembly.inferflow.infer(infer, revision))
-    whole = await us(loop.call)
+    seconds = await seconds_together(
+        lambda: request.decode(Infer),
+        lambda: assembly.features.read(query, revision),
+        lambda: assembly.models.run("mlp", matrix, "p_click", revision),
+        lambda: assembly.inferflow.infer(infer, revision),
+        loop.call,
+    )
+    parse, read, model, ranked, whole = (1e6 * each for each in seconds)
     await assembly.close()
     return {
         "parse the request": parse,
