@@ -87,6 +87,10 @@ class Text:
         # here, so that who only serves does not load Arrow
         from kirana.codecs.text_block import spell_rows
 
+        for column in columns.values():
+            if isinstance(column, Texts):
+                # before it is copied
+                _require_fits(group, int(column.sizes.max(initial=0)))
         expiry_s = group.expiry_s(event_time_ms)
         data, ends = spell_rows(version, columns, expiry_s, event_time_ms, EMPTY)
         _require_fits(group, int(np.diff(ends, prepend=0).max(initial=0)))

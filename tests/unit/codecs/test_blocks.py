@@ -117,6 +117,15 @@ def test_a_string_that_is_too_long_is_refused(codec: Codec) -> None:
         block_of(group, [{"a": ""}, {"a": "x" * MAX_BODY_BYTES}], codec)
 
 
+@pytest.mark.parametrize("codec", [PACKED, TEXT])
+def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None:
+    group = group_of([Feature("a", "string")])
+    texts = Texts(np.zeros(1, np.uint8), np.zeros(1, np.int64), np.array([1 << 50]))
+    times = np.full(1, NOW_MS, dtype=np.uint64)
+    with pytest.raises(TooLarge, match=str(MAX_BODY_BYTES)):
+        codec.encode_block(group, group.current, {"a": texts}, times)
+
+
 @settings(deadline=None)
 @given(tables())
 def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
