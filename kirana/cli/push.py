@@ -20,7 +20,7 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.push import Push, Pushed
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
@@ -78,7 +78,7 @@ def push(
 async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> dict[str, Pushed]:
     """Check and write all rows, with a bar for each."""
     store = open_feature_store(settings.features)
-    written = 0
+    written: int | None = None
     try:
         with progress() as bar:
             checking = bar.add_task("checking", total=job.rows)
@@ -87,17 +87,24 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
 
             def advance(rows: int) -> None:
                 nonlocal written
-                written += rows
+                written = (written or 0) + rows
                 bar.advance(writing, rows)
 
+            written = 0
             return await job.write(store, advance, guarded=guarded)
     except asyncio.CancelledError:
-        show_error(
-            f"interrupted: {written} of {job.rows} rows or some more are in the store; "
-            "the same command writes the rest"
-            if written
-            else "interrupted: nothing was written"
-        )
+        show_error(f"interrupted: {_left(written, job.rows)}")
+        raise
+    except Unavailable as error:
+        error.message += f"; {_left(written, job.rows)}"
         raise
     finally:
         await store.close()
+
+
+def _left(written: int | None, rows: int) -> str:
+    """Say what a push that did not end leaves: what was under way may be there too."""
+    if written is None:
+        return "nothing was written"
+    some = f"{written} of {rows} rows or some more are in the store"
+    return f"{some}; the same command writes the rest"

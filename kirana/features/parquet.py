@@ -48,10 +48,11 @@ class ParquetFeatures:
         self._file = self._open([])
         self.rows: int = self._file.metadata.num_rows
         self._check_columns()
+        of_strings = [*(k.name for k in group.entity.keys), *version.index]
         schema = self._file.schema_arrow
-        texts = [f.name for f in version.features if _is_text(schema.field(f.name).type)]
-        if texts:
-            self._file = self._open(texts)
+        dictionaries = [name for name in of_strings if _is_text(schema.field(name).type)]
+        if dictionaries:
+            self._file = self._open(dictionaries)
 
     def _open(self, dictionaries: list[str]) -> pq.ParquetFile:
         """Open the file; columns of `dictionaries` are read as such: see `_of_bounded_size`."""
@@ -153,8 +154,10 @@ class ParquetFeatures:
 
     def _keys(self, batch: Any, start: int) -> pa.StringArray:
         for key in self._group.entity.keys:
-            if _is_text(batch.column(key.name).type):
-                self._require_text(key.name, batch.column(key.name), start)
+            column = batch.column(key.name)
+            if _is_text(column.type):
+                place = batch.schema.get_field_index(key.name)
+                batch = batch.set_column(place, key.name, self._text(key.name, column, start))
         found = self._plain_keys(batch)
         return pa.array(self._key_texts(batch, start), pa.string()) if found is None else found
 
@@ -196,12 +199,17 @@ class ParquetFeatures:
             raise self._refuse(name, f"{error.message} ({error.field})") from None
         return texts
 
-    def _require_text(self, name: str, column: Any, start: int) -> None:
+    def _text(self, name: str, column: Any, start: int) -> Any:
+        """Return strings; a writer that does not say so has left them bytes."""
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            large = pa.types.is_large_binary(column.type)
+            column = column.view(pa.large_string() if large else pa.string())
         try:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             # Arrow counts from the beginning of the batch
             raise self._refuse(name, f"this is no text, from row {start} on: {error}") from None
+        return column
 
     def _event_times(self, batch: Any, now_ms: int) -> npt.NDArray[np.uint64]:
         if EVENT_TIME not in batch.schema.names:
@@ -218,11 +226,15 @@ class ParquetFeatures:
 
     def _column(self, feature: Feature, column: Any, start: int) -> Column | Texts:
         nulls = None
+        if pa.types.is_null(column.type):
+            column = pa.nulls(len(column), _arrow_type(feature))
         if column.null_count:
             nulls = column.is_null().to_numpy(zero_copy_only=False)
         if feature.dtype == "string":
-            texts = self._cast(feature.name, column, pa.string())
-            self._require_text(feature.name, texts, start)
+            if not _is_text(column.type):
+                raise self._refuse(feature.name, f"{column.type} is no text")
+            texts = self._text(feature.name, column, start)
+            texts = self._cast(feature.name, texts, pa.string())
             return texts_of(pc.fill_null(texts, ""), nulls)
         if feature.dtype == "bool":
             flags = self._cast(feature.name, column, pa.bool_())
@@ -311,7 +323,17 @@ def _is_text_dictionary(type_: Any) -> bool:
 
 
 def _is_text(type_: Any) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+    """Whether these are strings, or bytes that may be."""
+    kinds = pa.types
+    checks = (kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary)
+    return any(check(type_) for check in (*checks, kinds.is_string_view, kinds.is_binary_view))
+
+
+def _arrow_type(feature: Feature) -> Any:
+    if feature.dtype == "string":
+        return pa.string()
+    number = pa.bool_() if feature.dtype == "bool" else pa.from_numpy_dtype(NUMERIC[feature.dtype])
+    return pa.list_(number) if feature.shape else number
 
 
 def _full(column: Any) -> bool:

@@ -239,9 +239,15 @@ def test_a_file_without_rows_is_fine(tmp_path: Path) -> None:
     assert [key for batch in file.batches(NOW_MS) for key in batch.keys.to_pylist()] == []
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), "utf8")]
-)
+TEXT_TYPES = [
+    *(pa.string(), pa.large_string(), pa.string_view()),
+    *(pa.binary(), pa.large_binary(), pa.binary_view()),
+    *(pa.dictionary(pa.int32(), each) for each in (pa.string(), pa.binary(), pa.large_string())),
+]
+each_text_type = pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
+
+
+@each_text_type
 def test_a_long_string_of_many_rows_comes_in_small_batches(tmp_path: Path, kind: Any) -> None:
     """It is in the file once: the file's bytes say nothing of what its rows take."""
     texts = ["x" * 300_000, "short", None] * 50
@@ -273,14 +279,44 @@ def test_numbers_that_take_few_bytes_in_the_file_come_in_small_batches(tmp_path:
         assert column.values.nbytes <= BATCH_BYTES
 
 
+@each_text_type
+def test_a_key_may_be_of_any_kind_of_text(tmp_path: Path, kind: Any) -> None:
+    keys = pa.array([b"1", "é".encode(), b"a|b"], pa.binary()).view(pa.string()).cast(kind)
+    found = read(tmp_path, {"product_id": keys, "a": [1, 2, 3]}, group_of(Feature("a", "int8")))
+    assert found.keys.to_pylist() == ["1", "é", "a\\|b"]
+
+
 @pytest.mark.parametrize("wrong", [b"\xff\xfe", b"\xff|\xfe", b"\xed\xa0\x80"])
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_a_key_that_is_no_text_is_refused(tmp_path: Path, wrong: bytes, kind: Any) -> None:
-    keys = pa.array([b"1", wrong], pa.binary() if kind == pa.string() else pa.large_binary())
-    columns = {"product_id": keys.view(kind), "a": [1, 2]}
-    error = refusal(tmp_path, columns, group_of(Feature("a", "int8")))
-    assert error.field == "product_id"
-    assert "no text" in error.message
+@pytest.mark.parametrize("kind", [pa.binary(), pa.string()])
+@pytest.mark.parametrize("name", ["product_id", "a"])
+def test_bytes_that_are_no_text_are_refused(
+    tmp_path: Path, wrong: bytes, kind: Any, name: str
+) -> None:
+    texts = pa.array([b"1", wrong], pa.binary()).view(kind)
+    columns = {"product_id": ["1", "2"], "a": ["x", "y"], name: texts}
+    error = refusal(tmp_path, columns, group_of(Feature("a", "string")))
+    assert error.field == name
+    assert "this is no text, from row 0 on" in error.message
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2], [True, False], [[1], [2]], [datetime.datetime(2026, 1, 1)] * 2]
+)
+def test_what_is_no_text_is_refused_as_one(tmp_path: Path, values: Any) -> None:
+    assert refuse_one(tmp_path, Feature("a", "string"), values) == "a"
+
+
+@pytest.mark.parametrize("dtype", ["string", "bool", "int32", "float16"])
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_column_without_any_value_is_all_nulls(
+    tmp_path: Path, dtype: str, shape: tuple[int, ...]
+) -> None:
+    if shape and dtype in ("string", "bool"):
+        return
+    found = read_one(tmp_path, Feature("a", dtype, shape), pa.nulls(3))
+    assert found.nulls is not None
+    assert found.nulls.tolist() == [True] * 3
+    assert found.values.shape == (3, *shape)
 
 
 def test_a_page_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
