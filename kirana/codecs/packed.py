@@ -60,7 +60,7 @@ class Packed:
         if layout.strings:
             length = rows["header"]["length"]
             length += np.fromiter(map(len, tails), dtype=np.uint32, count=count)
-            _require_fits(group, int(length.max(initial=0)))
+            require_fits(group, int(length.max(initial=0)))
         size = rows.itemsize
         joined = rows.tobytes()
         values = [joined[at : at + size] for at in range(0, size * count, size)]
@@ -86,7 +86,7 @@ class Packed:
             rows[f"f.{name}"]["offset"] = layout.stride + sizes[:, :at].sum(axis=1)
             rows[f"f.{name}"]["length"] = sizes[:, at]
         bodies = layout.stride + sizes.sum(axis=1)
-        _require_fits(group, int(bodies.max(initial=0)))
+        require_fits(group, int(bodies.max(initial=0)))
         rows["header"]["length"] = bodies
         fixed = rows.view(np.uint8).reshape(count, head)
         sums = CHECKSUM_BYTES if group.checksum else 0
@@ -115,7 +115,7 @@ class Packed:
         """Return headers and all that is not a string, as one structured array."""
         layout = layout_of(version)
         count = len(event_time_ms)
-        _require_fits(group, layout.stride)
+        require_fits(group, layout.stride)
         rows = np.zeros(count, dtype=layout.row_dtype)
         nulls = np.zeros((count, len(version.features)), dtype=np.bool_)
         for at, feature in enumerate(version.features):
@@ -310,7 +310,8 @@ def _add_checksums(
         data[places] = sums.reshape(-1, CHECKSUM_BYTES)
 
 
-def _require_fits(group: FeatureGroup, body_bytes: int) -> None:
+def require_fits(group: FeatureGroup, body_bytes: int) -> None:
+    """Raise `TooLarge` for a row of so many bytes, if it is."""
     if body_bytes > MAX_BODY_BYTES:
         raise TooLarge(
             f"a row of '{group.name}' takes {body_bytes} bytes, the limit is {MAX_BODY_BYTES}"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
-from kirana.codecs.packed import MAX_BODY_BYTES, Packed
+from kirana.codecs.packed import Packed, require_fits
 from kirana.codecs.rows import Column, Piece, Rows, Texts
 from kirana.errors import TooLarge
 from kirana.ragged import Bytes
@@ -74,7 +74,7 @@ class Text:
         for row, expires, time in zip(zip(*fields, strict=True), expiry, times, strict=True):
             end = f"{expires};{version.number};{time};{version.fingerprint:08x}"
             values.append(f"{','.join(row)};{end}".encode())
-        _require_fits(group, max(map(len, values), default=0))
+        require_fits(group, max(map(len, values), default=0))
         return values
 
     def encode_block(
@@ -90,10 +90,10 @@ class Text:
         for column in columns.values():
             if isinstance(column, Texts):
                 # before it is copied
-                _require_fits(group, int(column.sizes.max(initial=0)))
+                require_fits(group, int(column.sizes.max(initial=0)))
         expiry_s = group.expiry_s(event_time_ms)
         data, ends = spell_rows(version, columns, expiry_s, event_time_ms, EMPTY)
-        _require_fits(group, int(np.diff(ends, prepend=0).max(initial=0)))
+        require_fits(group, int(np.diff(ends, prepend=0).max(initial=0)))
         return data, ends
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
@@ -136,13 +136,6 @@ class Text:
             for at, value in zip(places, piece.values, strict=True):
                 values[at] = value.tobytes() if isinstance(value, np.ndarray) else value
         return self.decode(values, group, now_s)
-
-
-def _require_fits(group: FeatureGroup, row_bytes: int) -> None:
-    if row_bytes > MAX_BODY_BYTES:
-        raise TooLarge(
-            f"a row of '{group.name}' takes {row_bytes} bytes, the limit is {MAX_BODY_BYTES}"
-        )
 
 
 def _parse(value: bytes) -> _Text | None:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kirana.codecs.arrow import joined_of, strings_of
 from kirana.codecs.rows import Column, Texts
-from kirana.ragged import Bytes, places_of
+from kirana.ragged import Bytes
 from kirana.schema import NUMERIC, Array, Feature, SchemaVersion
 
 
@@ -25,18 +26,16 @@ def spell_rows(
     fields = [_spell(each, columns[each.name], empty) for each in version.features]
     # null is an empty field
     body = pc.binary_join_element_wise(*fields, ",", null_handling="replace", null_replacement="")
-    rows = pc.binary_join_element_wise(
-        body,
-        pc.cast(pa.array(expiry_s), pa.string()),
-        str(version.number),
-        pc.cast(pa.array(event_time_ms), pa.string()),
-        f"{version.fingerprint:08x}",
-        ";",
+    return joined_of(
+        pc.binary_join_element_wise(
+            body,
+            pc.cast(pa.array(expiry_s), pa.string()),
+            str(version.number),
+            pc.cast(pa.array(event_time_ms), pa.string()),
+            f"{version.fingerprint:08x}",
+            ";",
+        )
     )
-    _, places, data = rows.buffers()
-    ends = np.frombuffer(places, dtype=np.int32, count=len(rows) + 1, offset=4 * rows.offset)
-    joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
-    return joined[ends[0] : ends[-1]], (ends[1:] - ends[0]).astype(np.int64)
 
 
 def _spell(feature: Feature, column: Column | Texts, empty: str) -> pa.StringArray:
@@ -63,8 +62,7 @@ def _numbers(feature: Feature, values: Array) -> pa.StringArray:
 
 
 def _strings(texts: Texts, empty: str) -> pa.StringArray:
-    data = texts.data[places_of(texts.starts, texts.sizes)]
-    ends = np.concatenate([[0], np.cumsum(texts.sizes)]).astype(np.int32)
-    strings = pa.StringArray.from_buffers(len(texts.sizes), pa.py_buffer(ends), pa.py_buffer(data))
-    escaped = pc.replace_substring_regex(strings, pattern=r"([,;\\])", replacement=r"\\\1")
+    escaped = pc.replace_substring_regex(
+        strings_of(texts), pattern=r"([,;\\])", replacement=r"\\\1"
+    )
     return pc.if_else(pc.equal(escaped, ""), empty, escaped)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kirana.codecs import CODECS, Column
+from kirana.codecs.arrow import joined_of, texts_of
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
@@ -107,11 +108,11 @@ class ParquetFeatures:
         values, value_ends = CODECS[self._group.codec].encode_block(
             self._group, self._version, batch.columns, batch.event_time_ms
         )
-        keys = texts_of(pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, ""))
-        first = int(keys.starts[0]) if len(keys.starts) else 0
-        key_ends = keys.starts + keys.sizes - first
+        keys, key_ends = joined_of(
+            pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, "")
+        )
         return RowBlock(
-            keys.data[first : first + int(keys.sizes.sum())],
+            keys,
             key_ends,
             values,
             value_ends,
@@ -283,16 +284,6 @@ class ParquetFeatures:
             return found
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(name, f"it does not fit {wanted}: {error}") from None
-
-
-def texts_of(strings: pa.StringArray, nulls: npt.NDArray[np.bool_] | None = None) -> Texts:
-    """Return an Arrow array of strings, none of them null, over its own bytes."""
-    _, places, data = strings.buffers()
-    count = len(strings)
-    ends = np.frombuffer(places, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
-    starts = ends[:-1].astype(np.int64)
-    joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
-    return Texts(joined, starts, np.diff(ends).astype(np.int64), nulls)
 
 
 def _of_bounded_size(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

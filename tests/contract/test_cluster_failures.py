@@ -170,11 +170,8 @@ async def test_a_script_that_may_not_be_loaded_is_a_refusal(own: RedisServers) -
 
 
 async def test_a_replica_takes_over(own: RedisServers) -> None:
-    nodes = own.start_cluster(*PARTIAL, *SYNC_AT_ONCE)
-    replica = own.join_cluster(nodes, *PARTIAL, *SYNC_AT_ONCE)
+    nodes, replica = followed_cluster(own)
     keys = [key for node in nodes for key in keys_on(node, 3)]
-    ask(replica, "CLUSTER REPLICATE", myself(nodes[1])["node_id"])
-    wait(lambda: replication(replica).get("master_link_status") == "up", "the replica follows")
     async with opened(url_of(nodes)) as store:
         rows = await write(store, keys, 0)
         await check(store, rows)
@@ -204,11 +201,8 @@ async def test_a_replica_takes_over(own: RedisServers) -> None:
 async def test_a_replica_takes_over_from_a_master_that_is_frozen(
     own: RedisServers, first: str
 ) -> None:
-    nodes = own.start_cluster(*PARTIAL, *SYNC_AT_ONCE)
-    replica = own.join_cluster(nodes, *PARTIAL, *SYNC_AT_ONCE)
+    nodes, replica = followed_cluster(own)
     keys = [key for node in nodes for key in keys_on(node, 3)]
-    ask(replica, "CLUSTER REPLICATE", myself(nodes[1])["node_id"])
-    wait(lambda: replication(replica).get("master_link_status") == "up", "the replica follows")
     async with opened(url_of(nodes)) as store:
         await check(store, await write(store, keys, 0))
         with frozen(own, nodes[1]):
@@ -220,6 +214,15 @@ async def test_a_replica_takes_over_from_a_master_that_is_frozen(
             rows = await write(store, keys, 2)
             await check(store, rows)
         await check(store, rows)
+
+
+def followed_cluster(own: RedisServers) -> tuple[list[int], int]:
+    """Start a cluster; return its masters, and a replica that follows the second."""
+    nodes = own.start_cluster(*PARTIAL, *SYNC_AT_ONCE)
+    replica = own.join_cluster(nodes, *PARTIAL, *SYNC_AT_ONCE)
+    ask(replica, "CLUSTER REPLICATE", myself(nodes[1])["node_id"])
+    wait(lambda: replication(replica).get("master_link_status") == "up", "the replica follows")
+    return nodes, replica
 
 
 def take_over(node: int, *others: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from kirana.codecs import CODECS, Column, Rows, Status
+from kirana.codecs import CODECS, Codec, Column, Rows, Status
 from kirana.codecs.rows import MatrixPlan, Provenance
 from kirana.schema import DTYPES, NUMERIC, Array, Entity, Feature, FeatureGroup, Key, SchemaVersion
 
@@ -65,13 +65,21 @@ def tombstone(event_time_ms: int, expiry_s: int) -> bytes:
     return value
 
 
+def columns_of(group: FeatureGroup, rows: Sequence[Row], version: int = 0) -> dict[str, Column]:
+    features = group.versions[version - 1].features
+    return {each.name: column(each, [row[each.name] for row in rows]) for each in features}
+
+
 def encode(
-    group: FeatureGroup, rows: Sequence[Row], times: Sequence[int] | None = None, version: int = 0
+    group: FeatureGroup,
+    rows: Sequence[Row],
+    times: Sequence[int] | None = None,
+    version: int = 0,
+    codec: Codec = PACKED,
 ) -> list[bytes]:
     schema = group.versions[version - 1]
-    columns = {f.name: column(f, [row[f.name] for row in rows]) for f in schema.features}
     event_times = np.array([NOW_MS] * len(rows) if times is None else times, dtype=np.uint64)
-    return PACKED.encode(group, schema, columns, event_times)
+    return codec.encode(group, schema, columns_of(group, rows, version), event_times)
 
 
 def cells(rows: Rows, name: str) -> list[Any]:

@@ -22,7 +22,7 @@ from tests.unit.codecs.packed_batches import (
     NOW_MS,
     Row,
     cells,
-    column,
+    columns_of,
     encode,
     group_of,
     same,
@@ -40,11 +40,6 @@ def texts_of(given: Column, *, before: bytes = b"") -> Texts:
     return Texts(data, len(before) + np.cumsum(sizes) - sizes, sizes, given.nulls)
 
 
-def columns_of(group: FeatureGroup, rows: Sequence[Row]) -> dict[str, Column]:
-    features = group.current.features
-    return {each.name: column(each, [row[each.name] for row in rows]) for each in features}
-
-
 def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) -> list[bytes]:
     columns: dict[str, Column | Texts] = {**columns_of(group, rows)}
     for feature in group.current.features:
@@ -58,11 +53,6 @@ def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) ->
     return [
         joined[start:end] for start, end in zip([0, *ends.tolist()], ends.tolist(), strict=False)
     ]
-
-
-def encode_text(group: FeatureGroup, rows: Sequence[Row]) -> list[bytes]:
-    times = np.full(len(rows), NOW_MS, dtype=np.uint64)
-    return TEXT.encode(group, group.current, columns_of(group, rows), times)
 
 
 @settings(deadline=None)
@@ -131,7 +121,7 @@ def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None
 def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
     group, rows = table
     found = TEXT.decode(block_of(group, rows, TEXT), group, NOW)
-    wanted = TEXT.decode(encode_text(group, rows), group, NOW)
+    wanted = TEXT.decode(encode(group, rows, codec=TEXT), group, NOW)
     assert found.status.tolist() == wanted.status.tolist() == [Status.OK] * len(rows)
     assert found.event_time_ms.tolist() == wanted.event_time_ms.tolist()
     for feature in group.current.features:

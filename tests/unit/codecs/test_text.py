@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from tests.unit.codecs.packed_batches import (
     same,
     tables,
 )
+from tests.unit.codecs.packed_batches import encode as encode_any
 
 TEXT = CODECS["text"]
 PACKED = CODECS["packed"]
@@ -33,11 +34,7 @@ DAY_MS = 86_400_000
 OLD, NEW = MIXED[:2], MIXED[:3]
 
 
-def encode(group: FeatureGroup, rows: Sequence[Row], version: int = 0) -> list[bytes]:
-    schema = group.versions[version - 1]
-    columns = {f.name: column(f, [row[f.name] for row in rows]) for f in schema.features}
-    times = np.full(len(rows), NOW_MS, dtype=np.uint64)
-    return TEXT.encode(group, schema, columns, times)
+encode = partial(encode_any, codec=TEXT)
 
 
 def one(group: FeatureGroup, value: bytes) -> tuple[Status, list[Any]]:
