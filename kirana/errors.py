@@ -8,6 +8,7 @@
     ├── Conflict                somebody else was first
     ├── ConfigurationError      the settings can't work on this machine
     ├── NodeError               a node of a flow failed and has no fallback
+    ├── ModelFailed             a model can't score these rows; trying again changes nothing
     ├── Unavailable             a part that the request needs does not answer
     │   ├── StoreFull           a store has no room left
     │   ├── PartlyUnavailable   some nodes of a store do not answer; it carries what others have
@@ -119,6 +120,19 @@ class NodeError(KiranaError):
         super().__init__(f"flow '{flow}', node '{node}': {reason}")
         self.flow = flow
         self.node = node
+
+
+class ModelFailed(KiranaError):
+    """`model` raised an error on its input, or returned another number of rows than it was given.
+
+    The same input fails again, so neither clients nor nodes try again.
+    """
+
+    code = "model_failed"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"model '{model}': {reason}")
+        self.model = model
 
 
 class Unavailable(KiranaError):

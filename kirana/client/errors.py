@@ -12,6 +12,7 @@ from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
     KiranaError,
+    ModelFailed,
     NodeError,
     Problem,
     StoreFull,
@@ -31,6 +32,7 @@ _BY_CODE: dict[str, type[KiranaError]] = {
         Conflict,
         DeadlineExceeded,
         InvalidInput,
+        ModelFailed,
         NodeError,
         StoreFull,
         TooLarge,
@@ -94,3 +96,5 @@ def _complete(error: KiranaError) -> None:
         error.name = named[0] if named else ""
     elif isinstance(error, NodeError):
         error.flow, error.node = named[:2] if len(named) >= 2 else ("", "")
+    elif isinstance(error, ModelFailed):
+        error.model = named[0] if named else ""

@@ -14,6 +14,7 @@ from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
     KiranaError,
+    ModelFailed,
     NodeError,
     TooLarge,
     Unavailable,
@@ -29,6 +30,7 @@ _STATUS: tuple[tuple[type[KiranaError], int], ...] = (
     (Unavailable, 503),
     (DeadlineExceeded, 504),
     (NodeError, 502),
+    (ModelFailed, 502),
 )
 
 _AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)

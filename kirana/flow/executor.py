@@ -16,6 +16,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
+    ModelFailed,
     NodeError,
     Unavailable,
     Unknown,
@@ -118,7 +119,8 @@ class Execution:
                 raise  # the request is wrong: neither another attempt nor a fallback mends it
             except Exception as error:
                 failure = error
-                if attempts == node.attempts:
+                # a model fails again on the same rows
+                if attempts == node.attempts or isinstance(error, ModelFailed):
                     if not node.falls_back:
                         raise self._failure(node, error) from error
                     state, value = "fallback", node.node.gives.empty()
@@ -152,7 +154,7 @@ class Execution:
         return node.when.holds(variables)
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
-        if isinstance(error, Unavailable | DeadlineExceeded):
+        if isinstance(error, Unavailable | DeadlineExceeded | ModelFailed):
             return error
         if isinstance(error, TimeoutError):
             return DeadlineExceeded(

@@ -49,5 +49,6 @@ class FlowRunner(Protocol):
     async def run(self, request: FlowRequest, revision: int) -> FlowResult:
         """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,
 
-        `NodeError` where a node without a fallback failed, `DeadlineExceeded` where it was late.
+        `NodeError` where a node without a fallback failed, `ModelFailed` where that was a model,
+        `DeadlineExceeded` where it was late.
         """

@@ -58,4 +58,7 @@ class Inferer(Protocol):
         """
 
     async def infer(self, request: InferRequest, revision: int) -> InferResult:
-        """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit."""
+        """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit,
+
+        `ModelFailed` where a model fails on the matrix.
+        """

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from kirana.errors import ConfigurationError, InvalidInput, Unavailable, Unknown
+from kirana.errors import ConfigurationError, InvalidInput, ModelFailed, Unknown
 from kirana.models.runner import Scores
 
 
@@ -72,8 +72,16 @@ class OnnxModel:
         )
         return Signature(width if isinstance(width, int) else None, outputs)
 
-    def run(self, matrix: npt.NDArray[np.float32], output: str) -> Scores:
-        """Return one output with the shape (rows,)."""
+    def run(
+        self,
+        matrix: npt.NDArray[np.float32],
+        output: str,
+        options: onnxruntime.RunOptions | None = None,
+    ) -> Scores:
+        """Return one output with the shape (rows,).
+
+        Raises `ModelFailed` if the model fails on this matrix, or gives another number of rows.
+        """
         if self.signature.width not in (None, matrix.shape[1]):
             raise InvalidInput(
                 f"model '{self.name}' takes {self.signature.width} columns, not {matrix.shape[1]}"
@@ -81,12 +89,17 @@ class OnnxModel:
         if output not in self.signature.outputs:
             raise Unknown("output", output, self.signature.outputs)
         try:
-            scores: Scores = self._session.run([output], {self._input: matrix})[0]
+            scores: Scores = self._session.run([output], {self._input: matrix}, options)[0]
         except Exception as error:  # onnxruntime's errors have no common base
-            message = f"model '{self.name}' can't score this matrix: {error}"
-            if self.signature.width is None:
-                raise InvalidInput(message) from None
-            raise Unavailable(message) from None
+            reason = f"it can't score this matrix of {len(matrix)} rows: {error}"
+            raise ModelFailed(self.name, reason) from None
+        if scores.size != len(matrix) or (scores.ndim and len(scores) != len(matrix)):
+            shape = list(scores.shape)
+            raise ModelFailed(
+                self.name,
+                f"its output '{output}' has {len(scores) if scores.ndim else 1} rows "
+                f"(shape {shape}) for a matrix of {len(matrix)} rows",
+            )
         return scores.reshape(-1)
 
 

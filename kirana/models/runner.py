@@ -21,5 +21,6 @@ class ModelRunner(Protocol):
     ) -> Scores:
         """Score a matrix of shape (rows, columns); return `output` with the shape (rows,).
 
-        Raises `Unknown` for a model, `InvalidInput` where the matrix has another width.
+        Raises `Unknown` for a model, `InvalidInput` where the matrix has another width,
+        `ModelFailed` where the model fails on it or gives another number of rows.
         """

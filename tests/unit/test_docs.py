@@ -16,6 +16,7 @@ from kirana.codecs import CODECS, Column
 from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
+    ModelFailed,
     NodeError,
     StoreFull,
     TooLarge,
@@ -29,7 +30,15 @@ from kirana.settings import Settings
 
 CODES = [
     each.code
-    for each in (DeadlineExceeded, InvalidInput, NodeError, StoreFull, TooLarge, Unavailable)
+    for each in (
+        DeadlineExceeded,
+        InvalidInput,
+        ModelFailed,
+        NodeError,
+        StoreFull,
+        TooLarge,
+        Unavailable,
+    )
 ]
 DOCS = Path(__file__).parents[2] / "docs"
 

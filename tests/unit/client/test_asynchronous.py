@@ -103,8 +103,9 @@ async def test_what_the_front_door_lost_may_have_been_done() -> None:
     assert len(transport.sent) == 1
 
 
-async def test_an_error_of_kirana_itself_is_not_sent_again() -> None:
-    transport = Scripted(refused(500, "internal"), DONE)
+@pytest.mark.parametrize(("status", "code"), [(500, "internal"), (502, "model_failed")])
+async def test_what_would_fail_again_is_not_sent_again(status: int, code: str) -> None:
+    transport = Scripted(refused(status, code), DONE)
     with pytest.raises(KiranaError):
         await client_of(transport).health()
     assert len(transport.sent) == 1

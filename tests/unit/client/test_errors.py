@@ -14,6 +14,7 @@ from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
     KiranaError,
+    ModelFailed,
     NodeError,
     Problem,
     StoreFull,
@@ -31,6 +32,7 @@ TREE: list[KiranaError] = [
     CatalogError(PROBLEMS),
     Conflict("revision 7 is live, not 6", field="expected_revision"),
     NodeError("for_you", "ranked", "no model"),
+    ModelFailed("clicks", "its output 'p' has 1 rows"),
     Unavailable("the store does not answer"),
     StoreFull("no room"),
     DeadlineExceeded("no answer in 5 ms"),
@@ -68,6 +70,7 @@ def test_the_problems_of_a_catalog_are_there() -> None:
     [
         (Unknown("model_id", "ranked", ["ranker"]), ("kind", "name")),
         (NodeError("for_you", "ranked", "no model"), ("flow", "node")),
+        (ModelFailed("clicks", "its output 'p' has 1 rows"), ("model",)),
     ],
     ids=lambda each: getattr(each, "code", None),
 )

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.errors import DeadlineExceeded, InvalidInput, NodeError, TooLarge, Unavailable, Unknown
+from kirana.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelFailed,
+    NodeError,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
 from kirana.expressions import Expression
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.source import FeatureWrite
@@ -291,6 +299,21 @@ async def test_a_node_falls_back_to_empty_after_its_attempts() -> None:
     assert empty.columns["score"].shape == (0,)
     span = result.spans[0]
     assert (span.state, span.attempts, span.size, span.error) == ("fallback", 2, 0, "gone")
+
+
+async def test_a_model_that_failed_is_not_asked_again() -> None:
+    node = Tiny(failing(ModelFailed("clicks", "no such row")))
+    with pytest.raises(ModelFailed, match="model 'clicks': no such row"):
+        await run({"a": Step(node, attempts=3)})
+    assert len(node.given) == 1
+
+
+async def test_a_node_falls_back_at_once_where_its_model_failed() -> None:
+    node, end = Tiny(failing(ModelFailed("clicks", "no such row"))), Tiny(give)
+    steps = {"a": Step(node, attempts=3, falls_back=True), "end": Step(end, ("a",))}
+    result = await run(steps, trace=True)
+    assert len(node.given) == 1
+    assert (result.spans[0].state, result.spans[0].attempts) == ("fallback", 1)
 
 
 async def test_a_node_of_interactions_falls_back_to_none() -> None:

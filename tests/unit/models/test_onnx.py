@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kirana.errors import ConfigurationError, InvalidInput, Unknown
+from kirana.errors import ConfigurationError, InvalidInput, ModelFailed, Unknown
 from kirana.models.onnx import OnnxModel
 from tests.support import write_linear_model
 
@@ -196,5 +196,54 @@ def test_a_matrix_that_an_open_width_does_not_fit_is_refused_by_name(tmp_path: P
     )
     model = OnnxModel("m", path)
     assert model.run(ones(2, 3), "p").tolist() == [3, 3]
-    with pytest.raises(InvalidInput, match="model 'm'"):
+    with pytest.raises(ModelFailed, match="model 'm'"):
         model.run(ones(2, 4), "p")
+
+
+ROWS_OF_THEIR_OWN = {
+    "one row, [1, 1]": (helper.make_node("ReduceSum", ["x"], ["p"]), 1),
+    "two for each row": (helper.make_node("Reshape", ["x", "one column"], ["p"]), 6),
+}
+
+
+@pytest.mark.parametrize(("node", "got"), ROWS_OF_THEIR_OWN.values(), ids=ROWS_OF_THEIR_OWN)
+def test_an_answer_of_another_number_of_rows_is_never_given(
+    tmp_path: Path, node: onnx.NodeProto, got: int
+) -> None:
+    """Their declared shape [n, 1] is a lie, which ONNX Runtime only warns of."""
+    graph = helper.make_graph(
+        [node],
+        "liar",
+        [helper.make_tensor_value_info("x", FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("p", FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.array([-1, 1], dtype=np.int64), "one column")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    model = OnnxModel("m", tmp_path / "m.onnx")
+    with pytest.raises(ModelFailed) as caught:
+        model.run(ones(3, 2), "p")
+    assert caught.value.model == "m"
+    assert f"its output 'p' has {got} rows" in caught.value.message
+    assert "for a matrix of 3 rows" in caught.value.message
+
+
+def gathering(path: Path) -> Path:
+    """Write a model that looks each row's number up in a table of three."""
+    return write(
+        path,
+        [
+            helper.make_node("Cast", ["x"], ["at"], to=INT64),
+            helper.make_node("Gather", ["table", "at"], ["p"]),
+        ],
+        [("x", FLOAT, ["n", 1])],
+        [("p", FLOAT, ["n", 1])],
+        {"table": np.array([5, 6, 7], dtype=np.float32)},
+    )
+
+
+def test_an_error_of_the_model_on_these_rows_is_the_models(tmp_path: Path) -> None:
+    model = OnnxModel("m", gathering(tmp_path / "m.onnx"))
+    assert model.run(np.array([[0], [2]], dtype=np.float32), "p").tolist() == [5, 7]
+    with pytest.raises(ModelFailed, match="model 'm': it can't score this matrix of 1 rows"):
+        model.run(np.array([[3]], dtype=np.float32), "p")
