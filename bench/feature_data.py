@@ -10,6 +10,7 @@ import numpy as np
 from kirana.codecs import Column
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
+from kirana.revision import Revision
 from kirana.schema import Array
 
 ROWS = 500
@@ -42,7 +43,7 @@ def three_groups_text() -> str:
 
 async def write_rows(
     service: FeatureService,
-    revision: int,
+    revision: Revision,
     keys: list[str],
     names: list[str],
     values: Array,

@@ -19,6 +19,7 @@ from kirana.features import FeatureQuery
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
+from kirana.revision import Revision
 from kirana.stores import open_feature_store
 from kirana.stores.redis_lane import mget_command
 
@@ -83,7 +84,11 @@ async def measure_growth(address: str) -> list[Breakdown]:
 
 
 async def _write(
-    service: FeatureService, source: DirectoryCatalog, revision: int, group: str, keys: list[str]
+    service: FeatureService,
+    source: DirectoryCatalog,
+    revision: Revision,
+    group: str,
+    keys: list[str],
 ) -> None:
     version = source.load(revision).groups[group].current
     now = int(time.time() * 1000)
@@ -98,7 +103,7 @@ async def _write(
 
 
 async def breakdown_of_a_read(
-    service: FeatureService, query: FeatureQuery, revision: int, address: str
+    service: FeatureService, query: FeatureQuery, revision: Revision, address: str
 ) -> Breakdown:
     """Each step of a read of 500 rows x 60, measured by itself; the rest is what is between."""
     store = open_feature_store(f"redis://{address}")

@@ -45,6 +45,7 @@ from kirana.features import FeatureQuery
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
+from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.stores import open_feature_store
 
@@ -124,7 +125,7 @@ class RedisFixture:
     folder: Path
     source: DirectoryCatalog
     service: FeatureService
-    revision: int
+    revision: Revision
     values: Array
 
     def query(self, rows: int = ROWS) -> FeatureQuery:

@@ -18,7 +18,8 @@ from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
 from kirana.inferflow.engine import InferflowService
-from kirana.models.registry import ModelFiles, ModelRegistry
+from kirana.models.files import ModelFiles
+from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.stores import open_feature_store
 
 HIDDEN = 64
@@ -64,10 +65,12 @@ async def measure() -> Report:
         (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
         write_mlp(folder / "mlp.onnx")
         files = ModelFiles(f"file://{folder}")
-        source = DirectoryCatalog(folder, files.signature)
+        source = DirectoryCatalog(folder, files)
         revision = source.publish().revision
         features = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
-        service = InferflowService(features, ModelRegistry(files, source), source)
+        service = InferflowService(
+            features, ModelRegistry(LoadedModels(files.copies), source), source
+        )
         ids = [str(at) for at in range(ROWS)]
         values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
         await write_rows(features, revision, ids, NAMES, values)

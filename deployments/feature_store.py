@@ -12,6 +12,7 @@ from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.source import FeatureWrite
+from kirana.revision import Revision
 from kirana.schema import Array
 
 
@@ -23,19 +24,19 @@ class FeatureStore:
         self._replica = Replica("features", settings, handles)
         self._features = self._replica.assembly.features
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._features.prepare(revision)
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
         self._replica.count("read")
         return await self._features.read(queries, revision)
 
-    async def write(self, write: FeatureWrite, revision: int) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> int:
         self._replica.count("write")
         return await self._features.write(write, revision)
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
         self._replica.count("delete")
         return await self._features.delete(group, keys, event_time_ms, revision)

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.flow import FlowRequest, FlowResult
+from kirana.revision import Revision
 
 
 @serve.deployment(name="Flows", **OPTIONS)
@@ -21,10 +22,10 @@ class Flows:
         self._replica = Replica("flows", settings, handles)
         self._flows = self._replica.assembly.flows
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._flows.prepare(revision)
 
-    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
         self._replica.count("run")
         return await self._flows.run(request, revision)
 

@@ -20,6 +20,7 @@ from kirana.features.source import FeatureWrite
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow import InferRequest, InferResult
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.revision import Revision
 from kirana.schema import Array
 
 
@@ -50,21 +51,21 @@ class _Remote:
         except (RayError, RayServeException) as error:
             raise Unavailable(f"{self._handle.deployment_name} does not answer") from error
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._call("prepare", revision)
 
 
 class RemoteFeatures(_Remote):
-    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
         rows: list[EntityRows] = await self._call("read", queries, revision)
         return rows
 
-    async def write(self, write: FeatureWrite, revision: int) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> int:
         written: int = await self._call("write", write, revision)
         return written
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
         deleted: int = await self._call("delete", group, keys, event_time_ms, revision)
         return deleted
@@ -75,35 +76,37 @@ class RemoteFeatures(_Remote):
 
 
 class RemoteInteractions(_Remote):
-    async def append(self, events: Sequence[Event], revision: int) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> int:
         accepted: int = await self._call("append", events, revision)
         return accepted
 
-    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], revision: Revision
+    ) -> list[Interactions]:
         found: list[Interactions] = await self._call("query", queries, revision)
         return found
 
-    async def forget(self, user_id: str, revision: int) -> int:
+    async def forget(self, user_id: str, revision: Revision) -> int:
         deleted: int = await self._call("forget", user_id, revision)
         return deleted
 
 
 class RemoteModels(_Remote):
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
     ) -> npt.NDArray[np.float32]:
         scores: npt.NDArray[np.float32] = await self._call("run", model, matrix, output, revision)
         return scores
 
 
 class RemoteInferer(_Remote):
-    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
         result: InferResult = await self._call("infer", request, revision)
         return result
 
 
 class RemoteFlows(_Remote):
-    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
         result: FlowResult = await self._call("run", request, revision)
         return result
 

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.inferflow import InferRequest, InferResult
+from kirana.revision import Revision
 
 
 @serve.deployment(name="Inferflow", **OPTIONS)
@@ -21,10 +22,10 @@ class Inferflow:
         self._replica = Replica("inferflow", settings, handles)
         self._inferflow = self._replica.assembly.inferflow
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._inferflow.prepare(revision)
 
-    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
         self._replica.count("infer")
         return await self._inferflow.infer(request, revision)
 

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.revision import Revision
 
 
 @serve.deployment(name="InteractionStore", **OPTIONS)
@@ -21,18 +22,20 @@ class InteractionStore:
         self._replica = Replica("interactions", settings, handles)
         self._interactions = self._replica.assembly.interactions
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._interactions.prepare(revision)
 
-    async def append(self, events: Sequence[Event], revision: int) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> int:
         self._replica.count("append")
         return await self._interactions.append(events, revision)
 
-    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], revision: Revision
+    ) -> list[Interactions]:
         self._replica.count("query")
         return await self._interactions.query(queries, revision)
 
-    async def forget(self, user_id: str, revision: int) -> int:
+    async def forget(self, user_id: str, revision: Revision) -> int:
         self._replica.count("forget")
         return await self._interactions.forget(user_id, revision)
 

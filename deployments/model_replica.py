@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.options import OPTIONS
 from deployments.replica import Replica
+from kirana.revision import Revision
 
 
 @serve.deployment(name="ModelReplica", **OPTIONS)
@@ -22,11 +23,11 @@ class ModelReplica:
         self._replica = Replica("models", settings, handles)
         self._models = self._replica.assembly.models
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._models.prepare(revision)
 
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
     ) -> npt.NDArray[np.float32]:
         self._replica.count("run")
         return await self._models.run(model, matrix, output, revision)

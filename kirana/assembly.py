@@ -27,7 +27,10 @@ from kirana.interactions import InteractionSource
 from kirana.interactions.open import open_interaction_store
 from kirana.interactions.service import InteractionService
 from kirana.models import ModelRunner
-from kirana.models.registry import ModelFiles, ModelRegistry
+from kirana.models.copies import ModelCopies
+from kirana.models.files import ModelFiles
+from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.revision import Revision
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.stores.url import folder_of, scheme_of
@@ -41,10 +44,15 @@ class SharedCatalog:
         self._latest: Catalog | None = None
         self._lock = threading.Lock()
 
-    def current(self) -> int:
+    def current(self) -> Revision:
+        """See `CatalogSource`."""
         return self._source.current()
 
-    def load(self, revision: int) -> Catalog:
+    def away_since(self) -> float | None:
+        """See `CatalogSource`."""
+        return self._source.away_since()
+
+    def load(self, revision: Revision) -> Catalog:
         with self._lock:
             if self._latest is None or self._latest.revision != revision:
                 self._latest = self._source.load(revision)
@@ -66,10 +74,11 @@ def catalog_place(
 
     Raises `ConfigurationError` if the URL names no place of a catalog.
     """
-    signatures = ModelFiles(settings.models).signature if look_into_models else None
+    models = ModelFiles(settings.models) if look_into_models else None
+    kept = settings.kept_revisions
     scheme = scheme_of(settings.catalog)
     if scheme == "zk":
-        return ZookeeperCatalog(settings.catalog, source, signatures)
+        return ZookeeperCatalog(settings.catalog, source, models, kept=kept)
     if scheme != "dir":
         raise ConfigurationError(
             f"catalog: '{settings.catalog}' names no place that Kirana knows; use "
@@ -77,7 +86,7 @@ def catalog_place(
             field="catalog",
         )
     folder = folder_of(settings.catalog, "dir", setting="catalog")
-    return DirectoryCatalog(folder, signatures)
+    return DirectoryCatalog(folder, models, kept=kept)
 
 
 class Assembly:
@@ -123,7 +132,10 @@ class Assembly:
     @cached_property
     def models(self) -> ModelRunner:
         remote: ModelRunner | None = self._remote.get("models")
-        return remote or ModelRegistry(ModelFiles(self._settings.models), self._source)
+        if remote is not None:
+            return remote
+        root = folder_of(self._settings.models, "file", setting="models")
+        return ModelRegistry(LoadedModels(ModelCopies(root)), self._source)
 
     @cached_property
     def inferflow(self) -> Inferer:

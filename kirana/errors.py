@@ -123,16 +123,17 @@ class NodeError(KiranaError):
 
 
 class ModelFailed(KiranaError):
-    """`model` raised an error on its input, or returned another number of rows than it was given.
+    """`model` raised an error on its input, or (`wrong_rows`) returned another number of rows.
 
     The same input fails again, so neither clients nor nodes try again.
     """
 
     code = "model_failed"
 
-    def __init__(self, model: str, reason: str) -> None:
+    def __init__(self, model: str, reason: str, *, wrong_rows: bool = False) -> None:
         super().__init__(f"model '{model}': {reason}")
         self.model = model
+        self.wrong_rows = wrong_rows
 
 
 class Unavailable(KiranaError):

@@ -16,8 +16,10 @@ from pathlib import Path
 from kirana.assembly import catalog_place, open_catalog
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.interactions.open import open_interaction_store
-from kirana.models.registry import ModelFiles
+from kirana.models.copies import ModelCopies
+from kirana.models.registry import LoadedModels
 from kirana.placement import owners_of
+from kirana.revision import NO_REVISION, Revision
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.stores.url import folder_of, scheme_of
@@ -88,25 +90,25 @@ async def check_stores(settings: Settings) -> None:
     await open_interaction_store(settings.interactions).close()
 
 
-def check_revision(settings: Settings) -> int:
-    """Load the live revision with its models; return its number.
+def check_revision(settings: Settings) -> Revision:
+    """Load the live revision with its models, and return it.
 
-    Raises `ConfigurationError` if there is none, or a model file is missing or can't be used.
+    Raises `ConfigurationError` if there is none, or the copy of a model is gone or can't be used.
     """
     with closing(open_catalog(settings)) as source:
         try:
-            number = source.current()
+            revision = source.current()
         except Unavailable as error:
             raise ConfigurationError(f"catalog: {error.message}", field="catalog") from None
-        if not number:
+        if revision == NO_REVISION:
             raise ConfigurationError(
                 f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
                 field="catalog",
             )
-        files = ModelFiles(settings.models)
-        for model in source.load(number).models.values():
-            files.load(model)
-        return number
+        loaded = LoadedModels(ModelCopies(folder_of(settings.models, "file", setting="models")))
+        for model in source.load(revision).models.values():
+            loaded.load(model)
+        return revision
 
 
 def check_catalog(settings: Settings, directory: Path) -> None:

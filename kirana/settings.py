@@ -29,7 +29,8 @@ class Settings(BaseModel):
 
     Where the feature store doesn't answer, `features_unavailable` says whether reads have defaults,
     with the status, or fail. Each replica keeps `cache_bytes` of feature rows that came over the
-    network (0: none), and uses a row for `cache_fresh_ms`.
+    network (0: none), and uses a row for `cache_fresh_ms`. The catalog keeps `kept_revisions`, with
+    the bytes of their models.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class Settings(BaseModel):
     features_unavailable: Literal["defaults", "error"] = "defaults"
     cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
     cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
+    kept_revisions: Annotated[int, Field(ge=2, le=10_000)] = 100
     max_ongoing: Annotated[int, Field(ge=1, le=100_000)] = 512
 
     @field_validator("placement")

@@ -23,7 +23,9 @@ from kirana.flow.executor import FlowService
 from kirana.inferflow.engine import InferflowService
 from kirana.interactions.service import InteractionService
 from kirana.metrics import Metrics
+from kirana.models.files import ModelFiles
 from kirana.models.registry import ModelRegistry
+from kirana.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +185,18 @@ def write_shop(folder: Path, catalog: str = SHOP) -> Path:
     return folder
 
 
-def publish(folder: Path) -> int:
-    """Publish without looking into the models; return the revision."""
-    return DirectoryCatalog(folder).publish().revision
+def publish(folder: Path, *, models: bool = True) -> Revision:
+    """Publish, and return the revision. Without `models` their files are not looked into."""
+    files = ModelFiles(f"file://{folder}/models") if models else None
+    return DirectoryCatalog(folder, files).publish().revision
+
+
+def nth(source: CatalogSource, number: int) -> Revision:
+    """Return the revision of this number in the catalog that is there now."""
+    if isinstance(source, DirectoryCatalog):
+        # past a test's own catalog that counts how often it is asked
+        source = DirectoryCatalog(source.folder)
+    return Revision(source.current().catalog, number)
 
 
 @dataclass
@@ -199,7 +210,7 @@ class Shop:
     models: ModelRegistry
     inferflow: InferflowService
     flows: FlowService
-    revision: int
+    revision: Revision
 
     async def edge(
         self,

@@ -38,12 +38,13 @@ class ZooKeeperServer:
 
     def __init__(self, folder: Path) -> None:
         (self._port,) = free_ports(1)
+        self._data = folder / "data"
         self._config = folder / "zoo.cfg"
         self._log = folder / "log"
         self._config.write_text(
             "tickTime=500\n"
             "minSessionTimeout=1000\n"
-            f"dataDir={folder / 'data'}\n"
+            f"dataDir={self._data}\n"
             f"clientPort={self._port}\n"
             "clientPortAddress=127.0.0.1\n"
             "maxClientCnxns=0\n"
@@ -75,6 +76,12 @@ class ZooKeeperServer:
     def restart(self) -> None:
         """Start it again, on the same port and with what it had stored."""
         self.kill()
+        self._start()
+
+    def empty(self) -> None:
+        """Start it again without anything that it had stored."""
+        self.kill()
+        shutil.rmtree(self._data)
         self._start()
 
     def pause(self) -> None:

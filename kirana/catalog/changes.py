@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kirana.catalog.documents import MAX_DEPTH, Document
 from kirana.catalog.objects import KINDS, CatalogObject
@@ -12,6 +12,9 @@ from kirana.catalog.snapshot import Catalog
 from kirana.catalog.validation import Placed, parse_documents
 from kirana.errors import CatalogError, Problem, Unknown
 from kirana.schema import spelled
+
+if TYPE_CHECKING:
+    from kirana.catalog.publishing import Published
 
 Key = tuple[str, str]
 """Kind and name of an object."""
@@ -38,8 +41,8 @@ class RevisionRecord:
 class CatalogPublisher(Protocol):
     """Where revisions are made. Calls may block: locks, syncs, a look into model files."""
 
-    def publish_change(self, change: Change, expected_revision: int | None) -> int:
-        """Make the live revision with `change` the next one, as one step; return its number.
+    def publish_change(self, change: Change, expected_revision: int | None) -> Published:
+        """Make the live revision with `change` the next one, as one step.
 
         Raises `CatalogError` if it would not be valid, `Unknown` for what is to be deleted and
         isn't there, `Conflict` if another revision than the expected one is live.

@@ -2,9 +2,11 @@
 
     DIR/*.yaml                        what people edit
     DIR/versions/<group>/<n>.yaml     schema versions, append-only, to be committed with it
+    DIR/versions/<entity>/<n>.yaml    how rows are stored, append-only, to be committed with it
     DIR/.kirana/revisions/<n>/        `catalog.json`: a whole published revision; `about.json`:
                                       when it was published, and what it changed
-    DIR/.kirana/CURRENT               the number of the live one, replaced by a rename
+    DIR/.kirana/CURRENT               the number of the live one and the identity of the catalog,
+                                      replaced by a rename
 
 Replicas read only what is published. Publishing is done under a file lock, so that of two at
 once the second sees what the first has done.
@@ -13,82 +15,91 @@ once the second sees what the first has done.
 from __future__ import annotations
 
 import fcntl
-import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
-import yaml
 from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, Key, RevisionRecord, apply_change, plain
 from kirana.catalog.documents import read_documents
-from kirana.catalog.objects import CatalogObject
+from kirana.catalog.durable import write_durably
+from kirana.catalog.history import History, additions
+from kirana.catalog.model_store import ModelStore
+from kirana.catalog.objects import CatalogObject, ModelObject
 from kirana.catalog.publishing import (
+    KEPT_REVISIONS,
+    Checked,
     Published,
-    added_versions,
+    new_bytes,
+    new_identity,
     read_object,
     record_of,
     serialize,
 )
-from kirana.catalog.schema_records import features_record, parse_version, parse_versions
+from kirana.catalog.record_files import RecordFiles
+from kirana.catalog.schema_records import parse_versions
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.validation import Placed, Signatures, parse_documents, validate
+from kirana.catalog.storage_records import parse_storage
+from kirana.catalog.validation import Placed, parse_documents, validate
 from kirana.errors import CatalogError, Conflict, KiranaError, Problem, Unknown
-from kirana.schema import SchemaVersion
+from kirana.revision import NO_REVISION, Revision
 
 
 class DirectoryCatalog:
     """Implements `CatalogPlace` over a folder.
 
-    `signatures` reads the model files of what is published; without it they are not looked into.
+    `models` are the files behind its models; without it they are neither looked into nor pinned.
+    Of revisions the last `kept` stay.
     """
 
-    def __init__(self, folder: Path, signatures: Signatures | None = None) -> None:
+    def __init__(
+        self, folder: Path, models: ModelStore | None = None, *, kept: int = KEPT_REVISIONS
+    ) -> None:
         self.folder = folder.resolve()
-        self._signatures = signatures
+        self._models = models
+        self._kept = kept
+        self._seen = False
+        self._away_since: float | None = None
         self._state = self.folder / ".kirana"
         self._current = self._state / "CURRENT"
-        self._versions = self.folder / "versions"
+        self._records = RecordFiles(self.folder / "versions")
 
-    def check(self) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-        """Validate the source; return it with the schema versions that publishing would add.
+    def check(self) -> Checked:
+        """See `CatalogPlace`."""
+        return self._validate(parse_documents(read_documents(self.folder)), self._live_or_none())
 
-        Raises `CatalogError` with every problem that was found.
-        """
-        return self._validate(parse_documents(read_documents(self.folder)))
-
-    def _validate(self, placed: Sequence[Placed]) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-        versions = self._read_versions()
-        self._check_history(versions)
+    def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
+        written = self._records.read()
+        self._require_published_records(written)
         if not placed:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
-        catalog = validate(placed, versions, self._signatures)
-        return catalog, added_versions(catalog, versions)
+        validated = validate(placed, written.with_live(live), self._models)
+        catalog = validated.catalog
+        added = additions(catalog, written)
+        return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
-        """Make the source the next revision, as one step.
-
-        Raises `CatalogError` if it is not valid, `Conflict` if another revision than
-        `expected_revision` is live.
-        """
+        """See `CatalogPlace`."""
         with self._lock():
             live = self._expect(expected_revision)
-            catalog, added = self.check()
-            return self._make_live(live, catalog, added, {})
+            return self._make_live(live, self.check(), {})
 
-    def publish_change(self, change: Change, expected_revision: int | None) -> int:
+    def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
 
         Raises `Conflict` too if that is one of the objects that change.
         """
         with self._lock():
             live = self._expect(expected_revision)
-            before = self.load(live) if live else None
+            before = self.load(live) if live.number else None
             placed, put = apply_change(before, change)
-            catalog, added = self._validate(placed)
+            checked = self._validate(placed, before)
             deleted = list(change.delete.values())
             self._require_applied(before, [*put, *deleted])
             records = {key: each.document.data for key, each in put.items()}
@@ -96,11 +107,11 @@ class DirectoryCatalog:
                 files = rewrite(self.folder, records, deleted)
             except (OSError, UnicodeDecodeError) as error:
                 raise Conflict(f"the source can't be rewritten: {error}") from None
-            return self._make_live(live, catalog, added, files).revision
+            return self._make_live(live, checked, files)
 
     def history(self, limit: int) -> list[RevisionRecord]:
         records: list[RevisionRecord] = []
-        live = self.current()
+        live = self.current().number
         for number in sorted(self._revision_numbers(), reverse=True):
             if number > live or len(records) >= limit:
                 continue  # what a crash has left was never live
@@ -111,9 +122,9 @@ class DirectoryCatalog:
                 continue  # of a time before there were records
         return records
 
-    def _expect(self, revision: int | None) -> int:
+    def _expect(self, revision: int | None) -> Revision:
         live = self.current()
-        if revision is not None and live != revision:
+        if revision is not None and live.number != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
         return live
 
@@ -128,68 +139,101 @@ class DirectoryCatalog:
         published: dict[Key, CatalogObject] = {(each.kind, each.name): each for each in objects}
         for key in keys:
             mine, theirs = edited.get(key), published.get(key)
-            if (mine and plain(mine.object)) != (theirs and plain(theirs)):
+            if not _same(mine.object if mine else None, theirs):
                 where = mine.document.file if mine else str(self.folder)
                 message = f"{key[0]} '{key[1]}' was edited in {where}, and not applied"
                 raise Conflict(f"{message}: run 'kirana apply {self.folder}' first")
 
     def _make_live(
-        self,
-        live: int,
-        catalog: Catalog,
-        added: tuple[SchemaVersion, ...],
-        files: Mapping[Path, bytes | None],
+        self, live: Revision, checked: Checked, files: Mapping[Path, bytes | None]
     ) -> Published:
-        content = serialize(catalog)
-        before = self._read_revision(live) if live else b""
-        if before == content and not added:
-            return Published(live, False, ())
-        for version in added:
-            self._write_version(version)
-        revision = max([live, *self._revision_numbers()]) + 1
-        self._revision_file(revision).parent.mkdir(parents=True)
-        _write_durably(self._revision_file(revision), content)
-        record = record_of(revision, self._objects_of(live), catalog.objects)
-        _write_durably(self._revision_file(revision, "about.json"), orjson.dumps(record))
+        catalog = checked.catalog
+        identity = live.catalog or new_identity()
+        content = serialize(catalog, identity)
+        before = self._read_revision(live.number) if live.number else b""
+        if before == content and not checked.added:
+            return Published(live, False, checked)
+        number = max([live.number, *self._revision_numbers()]) + 1
+        if self._models is not None:
+            self._models.pin(identity, number, catalog.models.values())
+        self._records.append(checked.added)
+        self._revision_file(number).parent.mkdir(parents=True)
+        write_durably(self._revision_file(number), content)
+        record = record_of(number, self._objects_of(live), catalog.objects)
+        write_durably(self._revision_file(number, "about.json"), orjson.dumps(record))
         # the source first: what is acknowledged must never be undone by the next 'apply'
         for file, text in files.items():
             if text is None:
                 file.unlink(missing_ok=True)
             else:
-                _write_durably(file, text)
-        _write_durably(self._current, str(revision).encode())
-        return Published(revision, True, added)
+                write_durably(file, text)
+        write_durably(self._current, f"{number} {identity}".encode())
+        self._prune(identity, number)
+        return Published(Revision(identity, number), True, checked)
 
-    def _objects_of(self, revision: int) -> Sequence[CatalogObject]:
+    def _prune(self, identity: str, newest: int) -> None:
+        """Remove the revisions before the last ones, and the bytes of models that only they had."""
+        numbers = sorted(self._revision_numbers())
+        for number in numbers[: -self._kept]:
+            shutil.rmtree(self._revision_file(number).parent, ignore_errors=True)
+        if self._models is not None:
+            oldest = numbers[-self._kept :][0] if numbers else newest
+            self._models.prune(identity, oldest)
+
+    def _objects_of(self, revision: Revision) -> Sequence[CatalogObject]:
         """Return the objects of a revision; none if it can't be read."""
         try:
-            return self.load(revision).objects if revision else ()
+            return self.load(revision).objects if revision.number else ()
         except KiranaError:
             return ()
+
+    def _live_or_none(self) -> Catalog | None:
+        """Return the live revision; None where there is none, or it can't be read."""
+        try:
+            live = self.current()
+            return self.load(live) if live.number else None
+        except KiranaError:
+            return None
 
     def close(self) -> None:
         """Nothing is held between calls."""
 
-    def current(self) -> int:
+    def current(self) -> Revision:
+        """See `CatalogSource`."""
         try:
-            text = self._current.read_bytes().strip()
-        except FileNotFoundError:
-            return 0
-        return int(text) if text.isdigit() else 0
+            number, _, identity = self._current.read_text().strip().partition(" ")
+        except (FileNotFoundError, UnicodeDecodeError):
+            number, identity = "", ""
+        if number.isdecimal():
+            self._seen, self._away_since = True, None
+            return Revision(identity, int(number))
+        if self._seen and self._away_since is None:
+            self._away_since = time.time()
+        return NO_REVISION
 
-    def load(self, revision: int) -> Catalog:
-        file = self._revision_file(revision)
+    def away_since(self) -> float | None:
+        """See `CatalogSource`: since when what was there is gone."""
+        return self._away_since
+
+    def load(self, revision: Revision) -> Catalog:
+        """See `CatalogSource`."""
+        file = self._revision_file(revision.number)
         try:
             content = orjson.loads(file.read_bytes())
             placed = [read_object(each, str(file)) for each in content["objects"]]
             versions = parse_versions(content["versions"])
+            # what was published before there were records, or identities, has none
+            storage = parse_storage(content.get("storage", {}))
+            identity = content.get("catalog", "")
         except FileNotFoundError:
             known = map(str, self._revision_numbers())
             raise Unknown("revision", str(revision), known) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
-        catalog = validate(placed, versions, None)
-        return Catalog(**{**vars(catalog), "revision": revision})
+        if identity != revision.catalog:
+            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
+        catalog = validate(placed, History(versions, storage), None).catalog
+        return replace(catalog, revision=revision)
 
     def _read_revision(self, revision: int) -> bytes:
         try:
@@ -197,27 +241,16 @@ class DirectoryCatalog:
         except FileNotFoundError:
             return b""
 
-    def _check_history(self, versions: Mapping[str, Sequence[SchemaVersion]]) -> None:
-        """Stored rows follow the versions that were published: none may be lost, or another."""
+    def _require_published_records(self, written: History) -> None:
+        """Stored rows follow the records that were published: none may be lost, or another."""
         try:
-            published = parse_versions(
-                orjson.loads(self._read_revision(self.current()))["versions"]
+            content = orjson.loads(self._read_revision(self.current().number))
+            published = History(
+                parse_versions(content["versions"]), parse_storage(content.get("storage", {}))
             )
         except (AttributeError, ValueError, KeyError, TypeError):
             return
-        problems = []
-        for group, history in published.items():
-            for version in history:
-                found = versions.get(group, ())[version.number - 1 : version.number]
-                if not found or repr(found[0].features) != repr(version.features):
-                    what = "was changed after" if found else "is gone since"
-                    message = f"it {what} it was published: restore it from version control"
-                    problems.append(Problem(message, str(self._version_file(version))))
-        if problems:
-            raise CatalogError(problems)
-
-    def _version_file(self, version: SchemaVersion) -> Path:
-        return self._versions / version.group / f"{version.number}.yaml"
+        self._records.require(published, written)
 
     def _revision_file(self, revision: int, name: str = "catalog.json") -> Path:
         return self._state / "revisions" / str(revision) / name
@@ -236,51 +269,12 @@ class DirectoryCatalog:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _read_versions(self) -> dict[str, list[SchemaVersion]]:
-        versions: dict[str, list[SchemaVersion]] = {}
-        for folder in sorted(self._versions.glob("*/")):
-            numbered = sorted(folder.glob("*.yaml"), key=lambda file: file.stem.zfill(5))
-            for number, file in enumerate(numbered, start=1):
-                if file.stem != str(number):
-                    message = f"schema version {number} of '{folder.name}' is missing"
-                    raise CatalogError([Problem(message, str(folder))])
-                try:
-                    record = yaml.safe_load(file.read_bytes())
-                    version = parse_version(folder.name, number, record["features"])
-                    matches = version.fingerprint == int(record["fingerprint"], 16)
-                except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-                    message = f"this is no schema version: {error}"
-                    raise CatalogError([Problem(message, str(file))]) from None
-                if not matches:
-                    message = (
-                        "it was changed after it was published; restore it from version control"
-                    )
-                    raise CatalogError([Problem(message, str(file))])
-                versions.setdefault(folder.name, []).append(version)
-        return versions
 
-    def _write_version(self, version: SchemaVersion) -> None:
-        file = self._version_file(version)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        record = {
-            "fingerprint": f"{version.fingerprint:08x}",
-            "features": features_record(version),
-        }
-        note = "# Written by 'kirana apply'. Stored rows depend on it: never edit, commit it.\n"
-        text = note + yaml.safe_dump(record, sort_keys=False, default_flow_style=None, width=100)
-        _write_durably(file, text.encode())
-
-
-def _write_durably(file: Path, content: bytes) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    with beside.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    beside.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _same(mine: CatalogObject | None, published: CatalogObject | None) -> bool:
+    """Whether an object of the files is the published one; only the latter must have a digest."""
+    if mine is None or published is None:
+        return mine is published
+    theirs = plain(published)
+    if isinstance(mine, ModelObject) and mine.sha256 is None:
+        theirs.pop("sha256", None)
+    return plain(mine) == theirs

@@ -24,6 +24,7 @@ from kirana.errors import did_you_mean
 from kirana.schema import DTYPES, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MAX_NAME = 48
@@ -74,6 +75,15 @@ def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
     def check(value: str) -> str:
         if value not in known:
             raise ValueError(f"unknown {what} '{value}': {did_you_mean(value, known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _digest() -> AfterValidator:
+    def check(value: str) -> str:
+        if not _SHA256.fullmatch(value):
+            raise ValueError("a SHA-256 has 64 hexadecimal digits, in lower case")
         return value
 
     return AfterValidator(check)
@@ -256,6 +266,8 @@ class ModelObject(Strict):
     name: Name
     path: str
     """Below the model root."""
+    sha256: Annotated[str, _digest()] | None = None
+    """Of its bytes, as published: the copy of these bytes is taken, and not the file at `path`."""
 
     @model_validator(mode="after")
     def _stays_under_the_root(self) -> ModelObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,29 +12,48 @@ import orjson
 
 from kirana.catalog.changes import CatalogPublisher, RevisionRecord, plain
 from kirana.catalog.documents import Document
+from kirana.catalog.history import Additions
 from kirana.catalog.objects import KINDS, CatalogObject
 from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import Placed, Versions
+from kirana.catalog.storage_records import record_of as storage_record
+from kirana.catalog.validation import Placed
 from kirana.errors import CatalogError, Problem
-from kirana.schema import SchemaVersion, spelled
+from kirana.revision import Revision
+from kirana.schema import spelled
+
+KEPT_REVISIONS = 100
+"""How many revisions a catalog keeps by default, with the bytes of their models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A source that may be published: what that would append, and what its author should see.
+
+    `new_bytes` are the models whose bytes are others than those of the live revision.
+    """
+
+    catalog: Catalog
+    added: Additions
+    warnings: tuple[Problem, ...] = ()
+    new_bytes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What `publish` did: `changed` is False where the live revision is the same already."""
+    """What publishing did: `changed` is False where the live revision is the same already."""
 
-    revision: int
+    revision: Revision
     changed: bool
-    new_versions: tuple[SchemaVersion, ...]
+    checked: Checked
 
 
 class CatalogPlace(CatalogSource, CatalogPublisher, Protocol):
     """Where a catalog is published to and read from; its source is a folder of YAML files."""
 
-    def check(self) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-        """Validate the source; return it with the schema versions that publishing would add.
+    def check(self) -> Checked:
+        """Validate the source without publishing it.
 
         Raises `CatalogError` with every problem that was found.
         """
@@ -49,12 +69,18 @@ class CatalogPlace(CatalogSource, CatalogPublisher, Protocol):
         """Let go of the place. No-op if closed."""
 
 
-def added_versions(catalog: Catalog, versions: Versions) -> tuple[SchemaVersion, ...]:
-    """Return the schema versions that a catalog has beyond the histories that were published."""
+def new_identity() -> str:
+    """Return the identity of a catalog that begins now."""
+    return uuid.uuid4().hex[:16]
+
+
+def new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
+    """Return the models of which the live revision has other bytes."""
+    before = live.models if live else {}
     return tuple(
-        group.current
-        for group in catalog.groups.values()
-        if len(group.versions) > len(versions.get(group.name, ()))
+        name
+        for name, model in catalog.models.items()
+        if name in before and before[name].sha256 != model.sha256
     )
 
 
@@ -64,13 +90,18 @@ def read_object(record: Mapping[str, Any], where: str) -> Placed:
     return Placed(model.model_validate(record), Document(where, record, {}))
 
 
-def serialize(catalog: Catalog) -> bytes:
+def serialize(catalog: Catalog, identity: str) -> bytes:
     objects = sorted(catalog.objects, key=lambda each: (list(KINDS).index(each.kind), each.name))
     content = {
+        "catalog": identity,
         "objects": [spelled(each.model_dump(by_alias=True)) for each in objects],
         "versions": {
             name: [features_record(version) for version in catalog.groups[name].versions]
             for name in sorted(catalog.groups)
+        },
+        "storage": {
+            name: [storage_record(record) for record in catalog.storage[name]]
+            for name in sorted(catalog.storage)
         },
     }
     try:

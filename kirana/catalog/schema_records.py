@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from kirana.catalog.feature_objects import feature_of
 from kirana.catalog.objects import FeatureObject
-from kirana.catalog.validation import feature_of
 from kirana.schema import Feature, SchemaVersion, spelled
 
 

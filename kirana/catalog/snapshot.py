@@ -13,15 +13,17 @@ from kirana.catalog.objects import (
     InferflowObject,
     ModelObject,
 )
+from kirana.catalog.storage_records import StorageRecord
 from kirana.errors import Unknown
+from kirana.revision import Revision
 from kirana.schema import Entity, Feature, FeatureGroup
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Read with `revision` 0 before it is published."""
+    """Before it is published, `revision` is `NO_REVISION`."""
 
-    revision: int
+    revision: Revision
     objects: tuple[CatalogObject, ...] = field(repr=False)
     entities: Mapping[str, Entity]
     groups: Mapping[str, FeatureGroup]
@@ -30,6 +32,8 @@ class Catalog:
     models: Mapping[str, ModelObject]
     inferflows: Mapping[str, InferflowObject]
     flows: Mapping[str, FlowObject]
+    storage: Mapping[str, tuple[StorageRecord, ...]] = field(repr=False)
+    """For each entity, what its rows were stored by, up to now."""
 
     def entity(self, name: str, *, field: str | None = None) -> Entity:
         if name not in self.entities:

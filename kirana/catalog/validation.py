@@ -5,25 +5,27 @@ All problems are collected, each with its file, line and path, so that one run s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from kirana.catalog.documents import Document, parse_object
+from kirana.catalog.feature_objects import feature_of
+from kirana.catalog.history import History
+from kirana.catalog.model_checks import ModelChecks
+from kirana.catalog.model_store import ModelStore
 from kirana.catalog.objects import (
     CandidateGeneratorObject,
     CatalogObject,
     EntityObject,
     EventTypeObject,
     FeatureGroupObject,
-    FeatureObject,
     FlowObject,
     InferflowObject,
     ModelObject,
 )
 from kirana.catalog.snapshot import Catalog
+from kirana.catalog.storage_records import StorageRecord, check_codec, check_keys, extended
 from kirana.codecs import CODECS
 from kirana.codecs.layout import Layout
 from kirana.codecs.packed import MAX_BODY_BYTES
@@ -31,22 +33,16 @@ from kirana.errors import CatalogError, KiranaError, Problem, did_you_mean
 from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
 from kirana.inferflow.plan import INPUT, compile_inferflow
-from kirana.models.onnx import Signature
+from kirana.revision import NO_REVISION
 from kirana.schema import (
     EVENT_TIME,
-    NON_FINITE,
     NUMERIC,
     Entity,
     Feature,
     FeatureGroup,
     Key,
     SchemaVersion,
-    fits_float,
 )
-
-Versions = Mapping[str, Sequence[SchemaVersion]]
-Signatures = Callable[[ModelObject], Signature]
-"""Reads what a model takes and gives. Raises `ConfigurationError` if the file is no model."""
 
 MAX_VERSIONS = 0xFFFF
 O = TypeVar("O", bound=CatalogObject)  # noqa: E741
@@ -86,25 +82,33 @@ def parse_documents(documents: Iterable[Document]) -> list[Placed]:
     return list(placed.values())
 
 
-def validate(
-    placed: Sequence[Placed], versions: Versions, signatures: Signatures | None
-) -> Catalog:
-    """Resolve everything and compile what runs; return the catalog as revision 0.
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A catalog that may be published, and what its author should still look at."""
 
-    `versions` is the history of each group; features that differ from its end make the next
-    version. With `signatures` every model's file is looked into. Raises `CatalogError`.
+    catalog: Catalog
+    warnings: tuple[Problem, ...]
+
+
+def validate(placed: Sequence[Placed], history: History, models: ModelStore | None) -> Validated:
+    """Resolve everything and compile what runs; return the catalog, not published yet.
+
+    Features that differ from the end of their group's history make the next schema version. With
+    `models` every model is looked into, tried out, and gets the digest of its bytes.
+    Raises `CatalogError`.
     """
-    return _Validation(placed, versions, signatures).run()
+    return _Validation(placed, history, models).run()
 
 
 class _Validation:
     def __init__(
-        self, placed: Sequence[Placed], versions: Versions, signatures: Signatures | None
+        self, placed: Sequence[Placed], history: History, models: ModelStore | None
     ) -> None:
         self.placed = placed
-        self.versions = versions
-        self.signatures = signatures
+        self.history = history
+        self.models = models
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def of(self, type_: type[O]) -> list[tuple[O, Document]]:
         return [(e.object, e.document) for e in self.placed if isinstance(e.object, type_)]
@@ -124,9 +128,11 @@ class _Validation:
         if self.problems:
             raise CatalogError(list(dict.fromkeys(self.problems)))
 
-    def run(self) -> Catalog:
+    def run(self) -> Validated:
+        if self.models is not None:
+            self.placed = [self._pinned(each, self.models) for each in self.placed]
         catalog = Catalog(
-            revision=0,
+            revision=NO_REVISION,
             objects=tuple(each.object for each in self.placed),
             entities=self._entities(),
             groups={},
@@ -135,8 +141,10 @@ class _Validation:
             models=self.named(ModelObject),
             inferflows=self.named(InferflowObject),
             flows=self.named(FlowObject),
+            storage={},
         )
-        catalog = replace(catalog, groups=self._groups(catalog.entities))
+        groups = self._groups(catalog.entities)
+        catalog = replace(catalog, groups=groups, storage=self._storage(catalog.entities, groups))
         self.stop_if_any()
         self._check_generators(catalog)
         self._check_inferflows(catalog)
@@ -147,7 +155,31 @@ class _Validation:
             except CatalogError as error:
                 self.take(document, error)
         self.stop_if_any()
-        return catalog
+        return Validated(catalog, tuple(self.warnings))
+
+    def _pinned(self, placed: Placed, models: ModelStore) -> Placed:
+        """Give a model the digest of its bytes: it is a part of the revision."""
+        model = placed.object
+        if not isinstance(model, ModelObject):
+            return placed
+        try:
+            digest = models.digest(model)
+        except KiranaError as error:
+            self.refuse(placed.document, error.message, error.field or "path")
+            return placed
+        return replace(placed, object=model.model_copy(update={"sha256": digest}))
+
+    def _storage(
+        self, entities: Mapping[str, Entity], groups: Mapping[str, FeatureGroup]
+    ) -> dict[str, tuple[StorageRecord, ...]]:
+        return {
+            name: extended(
+                self.history.storage.get(name, ()),
+                entity,
+                [group for group in groups.values() if group.entity.name == name],
+            )
+            for name, entity in entities.items()
+        }
 
     def _entities(self) -> dict[str, Entity]:
         entities = {}
@@ -159,6 +191,9 @@ class _Validation:
                 self.refuse(document, f"'{INPUT}' is the name of an inferflow's inputs", "name")
             keys = tuple(Key(key.name, key.dtype) for key in each.keys)
             entities[each.name] = Entity(each.name, keys)
+            history = self.history.storage.get(each.name, ())
+            for problem in check_keys(history, entities[each.name]):
+                self.refuse(document, problem.message, problem.path)
         return entities
 
     def _event_types(self) -> dict[str, EventTypeObject]:
@@ -188,6 +223,10 @@ class _Validation:
                 hint = did_you_mean(each.codec, CODECS)
                 self.refuse(document, f"unknown codec '{each.codec}': {hint}", "codec")
                 continue
+            for problem in check_codec(
+                self.history.storage.get(entity.name, ()), each.name, each.codec
+            ):
+                self.refuse(document, problem.message, problem.path)
             before = len(self.problems)
             features = self._features(each, entity, document)
             if len(self.problems) > before:
@@ -244,7 +283,7 @@ class _Validation:
     def _history(
         self, group: str, features: tuple[Feature, ...], document: Document
     ) -> list[SchemaVersion]:
-        history = list(self.versions.get(group, ()))
+        history = list(self.history.versions.get(group, ()))
         if history and history[-1].features == features:
             return history
         for version in history:
@@ -308,77 +347,15 @@ class _Validation:
                 self.take(document, error)
 
     def _check_inferflows(self, catalog: Catalog) -> None:
-        signatures: dict[str, Signature] = {}
-        for model, document in self.of(ModelObject):
-            if self.signatures is not None:
-                try:
-                    signatures[model.name] = self.signatures(model)
-                except KiranaError as error:
-                    self.refuse(document, error.message, error.field or "path")
+        checks = ModelChecks(self.models, self.of(ModelObject))
         for inferflow, document in self.of(InferflowObject):
             try:
                 plan = compile_inferflow(inferflow, catalog)
             except CatalogError as error:
                 self.take(document, error)
                 continue
-            for at, call in enumerate(plan.calls):
-                signature = signatures.get(call.model)
-                if signature is None:
-                    continue
-                if signature.width not in (None, len(plan.columns)):
-                    self.refuse(
-                        document,
-                        f"model '{call.model}' takes {signature.width} columns, the features "
-                        f"and inputs make {len(plan.columns)}",
-                        f"models[{at}].model",
-                    )
-                if call.output not in signature.outputs:
-                    hint = did_you_mean(call.output, signature.outputs)
-                    self.refuse(
-                        document,
-                        f"model '{call.model}' has no output '{call.output}': {hint}",
-                        f"models[{at}].output",
-                    )
-
-
-def feature_of(each: FeatureObject) -> Feature:
-    """Raises `ValueError` for a default that the dtype and shape can't hold."""
-    shape = tuple(each.shape)
-    default: Any = each.default
-    aliases = tuple(each.aliases)
-    if default is None:
-        return Feature(each.name, each.dtype, shape, None, aliases)
-    if each.dtype == "string":
-        if not isinstance(default, str):
-            raise ValueError(f"the default of a string must be a string, not {default!r}")
-    elif each.dtype == "bool":
-        if not isinstance(default, bool):
-            raise ValueError(f"the default of a bool must be true or false, not {default!r}")
-    else:
-        default = NON_FINITE.get(default, default) if isinstance(default, str) else default
-        values = default if isinstance(default, list) else [default]
-        if isinstance(default, list) and np.shape(default) != shape:
-            raise ValueError(
-                f"the default has the shape {list(np.shape(default))}, not {each.shape}"
-            )
-        dtype = NUMERIC[each.dtype]
-        for value in values:
-            if isinstance(value, bool | str):
-                raise ValueError(f"the default of {each.dtype} must be a number, not {value!r}")
-            if dtype.kind in "iu" and not (
-                isinstance(value, int) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-            ):
-                raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
-            if dtype.kind == "f" and not fits_float(value, dtype):
-                raise ValueError(f"the default {value!r} is not in the range of {each.dtype}")
-        if isinstance(default, list):
-            default = tuple(_canonical(value, each.dtype) for value in default)
-        default = _canonical(default, each.dtype)
-    return Feature(each.name, each.dtype, shape, default, aliases)
-
-
-def _canonical(value: Any, dtype: str) -> Any:
-    """A float where one is stored; and one NaN for all, because a default must equal itself."""
-    if dtype.startswith("float") and isinstance(value, int):
-        value = float(value)
-    return NON_FINITE["NaN"] if isinstance(value, float) and value != value else value
+            checks.take_plan(plan, document)
+        if not self.problems:
+            checks.try_out()
+        self.problems += checks.problems
+        self.warnings += checks.warnings

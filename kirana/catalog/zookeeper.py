@@ -1,9 +1,10 @@
 """The catalog in ZooKeeper: every replica hears of a revision at once, and publishing is atomic.
 
-    ROOT/current                        the number of the live revision
+    ROOT/current                        the number of the live revision, and the identity
     ROOT/revisions/<n>                  its objects by kind, name and digest; what it changed
     ROOT/objects/<kind>/<name>/<digest> an object as JSON; never changed
-    ROOT/versions/<group>/<n>           a schema version: labels in order, and a fingerprint
+    ROOT/versions/<group>/<n>           a schema version: features in order, and a fingerprint
+    ROOT/versions/<entity>/<n>          how rows are stored, and a fingerprint
 
 Of two who publish at once one wins: the new revision and the move of `current`, which must
 still be what it was, are one transaction. While ZooKeeper is away the last revision that was seen
@@ -13,75 +14,75 @@ stays.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    BadVersionError,
-    ConnectionLoss,
-    KazooException,
-    NodeExistsError,
-    NoNodeError,
-)
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 from kazoo.protocol.states import ZnodeStat
 from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.documents import read_documents
+from kirana.catalog.history import Additions, History, additions
+from kirana.catalog.model_store import ModelStore
 from kirana.catalog.objects import CatalogObject
 from kirana.catalog.publishing import (
+    KEPT_REVISIONS,
+    Checked,
     Published,
-    added_versions,
+    new_bytes,
+    new_identity,
     read_object,
     record_of,
     serialize,
 )
 from kirana.catalog.schema_records import features_record, parse_version
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import Placed, Signatures, parse_documents, validate
-from kirana.errors import (
-    CatalogError,
-    ConfigurationError,
-    Conflict,
-    Problem,
-    Unavailable,
-    Unknown,
-)
+from kirana.catalog.storage_records import StorageRecord, parse_record
+from kirana.catalog.storage_records import record_of as storage_record
+from kirana.catalog.validation import Placed, parse_documents, validate
+from kirana.catalog.zookeeper_session import ZookeeperSession
+from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
+from kirana.revision import NO_REVISION, Revision
 from kirana.schema import SchemaVersion, spelled
 from kirana.stores.url import option_of, split
 
-T = TypeVar("T")
-
 DEFAULT_SESSION_S = 10.0
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
-ANSWER_S = 5.0
-"""How long an answer of ZooKeeper is waited for."""
 
 MAX_NODE_BYTES = 1_000_000
 """ZooKeeper's own limit is 1 MiB, of the node and its path."""
 
-logging.getLogger("kazoo").setLevel(logging.ERROR)
+PRUNE_EVERY = 20
+"""After so many revisions, objects that no kept revision names are looked for."""
+
+UNUSED_MS = 3_600_000
+"""How long such an object stays: another publisher may be about to name it."""
 
 
 class ZookeeperCatalog:
     """Implements `CatalogPlace` at `zk://host:port,host:port/root[?session_timeout=seconds]`.
 
-    `source` is the folder that `check` and `publish` read; without `signatures` the files of
-    models are not looked into.
+    `source` is the folder that `check` and `publish` read. `models` are the files behind its
+    models; without it they are neither looked into nor pinned. Of revisions the last `kept` stay.
     """
 
     def __init__(
-        self, url: str, source: Path | None = None, signatures: Signatures | None = None
+        self,
+        url: str,
+        source: Path | None = None,
+        models: ModelStore | None = None,
+        *,
+        kept: int = KEPT_REVISIONS,
     ) -> None:
         parts = split(url, setting="catalog")
         self._root = unquote(parts.path).rstrip("/")
@@ -90,39 +91,49 @@ class ZookeeperCatalog:
                 f"catalog: '{url}' is not like zk://host:port/root", field="catalog"
             )
         self._where = f"zk://{parts.netloc}{self._root}"
-        self._hosts = parts.netloc
-        self._session_s = _session_s(url)
+        self._session = ZookeeperSession(
+            parts.netloc, self._where, _session_s(url), self._path("current"), self._hear
+        )
         self._source = source
-        self._signatures = signatures
-        self._client: KazooClient | None = None
+        self._models = models
+        self._kept = kept
         if not all(_HOST.fullmatch(each) for each in parts.netloc.split(",")):
             raise ConfigurationError(
                 f"catalog: '{parts.netloc}' is no list of host:port", field="catalog"
             )
-        self._starting = threading.Lock()
         self._publishing = threading.Lock()
-        self._live: int | None = None
+        self._live = NO_REVISION
+        self._empty_since: float | None = None
+        self._identity = ""
         self._objects: dict[str, Placed] = {}
         self._versions: dict[tuple[str, int], SchemaVersion] = {}
 
-    def check(self) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-        return self._validate(self._read_source())
+    def check(self) -> Checked:
+        """See `CatalogPlace`."""
+        live, _ = self._expect(None)
+        return self._validate(self._read_source(), self._load_or_none(live))
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
+        """See `CatalogPlace`."""
         placed = self._read_source()
         with self._publishing:
             live, stat = self._expect(expected_revision)
-            return self._make_live(live, stat, *self._validate(placed))
+            before = self._load_or_none(live)
+            return self._make_live(live, before, stat, self._validate(placed, before))
 
-    def publish_change(self, change: Change, expected_revision: int | None) -> int:
+    def publish_change(self, change: Change, expected_revision: int | None) -> Published:
+        """See `CatalogPublisher`."""
         with self._publishing:
             live, stat = self._expect(expected_revision)
-            placed, _ = apply_change(self.load(live) if live else None, change)
-            return self._make_live(live, stat, *self._validate(placed)).revision
+            before = self.load(live) if live.number else None
+            placed, _ = apply_change(before, change)
+            return self._make_live(live, before, stat, self._validate(placed, before))
 
     def history(self, limit: int) -> list[RevisionRecord]:
-        newest = range(self.current(), max(self.current() - limit, 0), -1)
-        manifests = self._read_all([self._revision_path(number) for number in newest])
+        """See `CatalogPublisher`."""
+        live = self.current().number
+        newest = range(live, max(live - limit, 0), -1)
+        manifests = self._session.read_all([self._revision_path(number) for number in newest])
         found = []
         for each in manifests:
             # one that is damaged is of no use here, and hides none of the others
@@ -131,33 +142,43 @@ class ZookeeperCatalog:
                     found.append(RevisionRecord(**_parsed(each)["about"]))
         return found
 
-    def current(self) -> int:
+    def current(self) -> Revision:
         """Return the live revision, the last that was heard of where ZooKeeper is away.
 
         Raises `Unavailable` if it was away from the beginning.
         """
-        self._started()
-        return self._live or 0
+        self._session.client()
+        self._session.away_since()  # looks after the session
+        return self._live
 
-    def load(self, revision: int) -> Catalog:
-        (content,) = self._read_all([self._revision_path(revision)])
+    def away_since(self) -> float | None:
+        """See `CatalogSource`; a server that came back empty is away too."""
+        return self._session.away_since() or self._empty_since
+
+    def load(self, revision: Revision) -> Catalog:
+        """See `CatalogSource`."""
+        (content,) = self._session.read_all([self._revision_path(revision.number)])
         if content is None:
             raise Unknown("revision", str(revision), [str(self.current())])
-        where = self._revision_path(revision)
+        where = self._revision_path(revision.number)
         try:
             manifest = _parsed(content)
             placed = self._load_objects(manifest["objects"])
-            versions = self._load_versions(manifest["versions"])
+            history = History(
+                self._load_versions(revision.catalog, manifest["versions"]),
+                # what was published before there were records, or identities, has none
+                self._load_storage(manifest.get("storage", {})),
+            )
+            identity = manifest.get("catalog", "")
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is no revision: {error}", where)]) from None
-        catalog = validate(placed, versions, None)
-        return Catalog(**{**vars(catalog), "revision": revision})
+        if identity != revision.catalog:
+            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
+        return replace(validate(placed, history, None).catalog, revision=revision)
 
     def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.stop()
-            client.close()
+        """See `CatalogPlace`."""
+        self._session.close()
 
     def _read_source(self) -> list[Placed]:
         if self._source is None:
@@ -167,74 +188,98 @@ class ZookeeperCatalog:
             raise CatalogError([Problem("its files hold no object", str(self._source))])
         return placed
 
-    def _validate(self, placed: Sequence[Placed]) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-        """Check against all versions of the groups, also those that no live group has."""
-        names = {each.object.name for each in placed if each.object.kind == "feature_group"}
-        counts = {name: len(self._children(f"versions/{name}")) for name in names}
-        versions = self._load_versions(counts)
-        catalog = validate(placed, versions, self._signatures)
-        return catalog, added_versions(catalog, versions)
+    def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
+        """Check against all records of the groups and entities, also of those that were deleted."""
+        identity = live.revision.catalog if live else ""
+        groups = {each.object.name for each in placed if each.object.kind == "feature_group"}
+        entities = {each.object.name for each in placed if each.object.kind == "entity"}
+        written = History(
+            self._load_versions(identity, self._counts(groups)),
+            self._load_storage(self._counts(entities)),
+        )
+        validated = validate(placed, written.with_live(live), self._models)
+        catalog = validated.catalog
+        added = additions(catalog, written)
+        return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
 
-    def _expect(self, revision: int | None) -> tuple[int, ZnodeStat | None]:
+    def _counts(self, names: Iterable[str]) -> dict[str, int]:
+        return {name: len(self._session.children(self._path(f"versions/{name}"))) for name in names}
+
+    def _expect(self, revision: int | None) -> tuple[Revision, ZnodeStat | None]:
         """Return the live revision as ZooKeeper has it now, and the state of its node."""
+        where = self._path("current")
         try:
-            data, stat = self._ask(lambda client: client.get_async(self._path("current")))
+            data, stat = self._session.ask(lambda client: client.get_async(where))
         except NoNodeError:
-            data, stat = b"0", None
-        if not data.isdigit():
-            where = self._path("current")
-            raise CatalogError([Problem(f"{data[:20]!r} is no number of a revision", where)])
-        live = int(data)
-        if revision is not None and live != revision:
+            live, stat = NO_REVISION, None
+        else:
+            found = _parsed_current(data)
+            if found is None:
+                raise CatalogError([Problem(f"{data[:20]!r} is no number of a revision", where)])
+            live = found
+        if revision is not None and live.number != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
         return live, stat
 
     def _make_live(
-        self,
-        live: int,
-        stat: ZnodeStat | None,
-        catalog: Catalog,
-        added: tuple[SchemaVersion, ...],
+        self, live: Revision, before: Catalog | None, stat: ZnodeStat | None, checked: Checked
     ) -> Published:
-        before = self._load_or_none(live)
-        if before is not None and not added and serialize(before) == serialize(catalog):
-            return Published(live, False, ())
-        revision = live + 1
+        catalog, added = checked.catalog, checked.added
+        identity = live.catalog or new_identity()
+        same = before is not None and serialize(before, identity) == serialize(catalog, identity)
+        if same and not added:
+            return Published(live, False, checked)
+        number = live.number + 1
+        if self._models is not None:
+            self._models.pin(identity, number, catalog.models.values())
         # what is never changed can be written beforehand: nobody sees it before the revision
-        objects = [self._write_object(each) for each in catalog.objects]
+        known = set(self._objects)
+        objects = [self._write_object(each, known) for each in catalog.objects]
         token = uuid.uuid4().hex
-        about = record_of(revision, before.objects if before else (), catalog.objects)
-        counts = {name: len(group.versions) for name, group in catalog.groups.items()}
-        manifest = {"objects": objects, "versions": counts, "about": about, "token": token}
-        for version in added:
-            self._ensure(f"versions/{version.group}")
+        about = record_of(number, before.objects if before else (), catalog.objects)
+        manifest = {
+            "catalog": identity,
+            "objects": objects,
+            "versions": {name: len(group.versions) for name, group in catalog.groups.items()},
+            "storage": {name: len(records) for name, records in catalog.storage.items()},
+            "about": about,
+            "token": token,
+        }
+        for name in (*(v.group for v in added.versions), *(r.entity for r in added.storage)):
+            self._ensure(f"versions/{name}")
         self._ensure("revisions")
+        revision = Revision(identity, number)
         self._commit(revision, stat, orjson.dumps(manifest), added, token)
-        self._live = max(self._live or 0, revision)
-        return Published(revision, True, added)
+        self._live = revision
+        self._prune(revision)
+        return Published(revision, True, checked)
 
     def _commit(
         self,
-        revision: int,
+        revision: Revision,
         stat: ZnodeStat | None,
         manifest: bytes,
-        added: Iterable[SchemaVersion],
+        added: Additions,
         token: str,
     ) -> None:
         self._check_size(manifest, f"revision {revision}")
-        transaction = self._started().transaction()
-        for version in added:
-            transaction.create(self._version_path(version.group, version.number), _spell(version))
-        transaction.create(self._revision_path(revision), manifest)
-        number = str(revision).encode()
+        transaction = self._session.client().transaction()
+        for version in added.versions:
+            path = self._record_path(version.group, version.number)
+            transaction.create(path, _spell(version, {"features": features_record(version)}))
+        for record in added.storage:
+            path = self._record_path(record.entity, record.number)
+            transaction.create(path, _spell(record, storage_record(record)))
+        transaction.create(self._revision_path(revision.number), manifest)
+        current = f"{revision.number} {revision.catalog}".encode()
         if stat is None:
-            transaction.create(self._path("current"), number)
+            transaction.create(self._path("current"), current)
         else:
-            transaction.set_data(self._path("current"), number, version=stat.version)
+            transaction.set_data(self._path("current"), current, version=stat.version)
         try:
-            results = self._ask(lambda _: transaction.commit_async())
+            results = self._session.ask(lambda _: transaction.commit_async())
         except Unavailable as error:
-            if not self._has_token(revision, token):
+            if not self._has_token(revision.number, token):
                 raise Unavailable(
                     f"{error.message}; whether revision {revision} was published, or still will "
                     "be, is not known: look before you publish again"
@@ -251,25 +296,62 @@ class ZookeeperCatalog:
         if failed:
             raise Unavailable(f"{self._where} refused revision {revision}: {failed[0]!r}")
 
-    def _has_token(self, revision: int, token: str) -> bool:
+    def _prune(self, revision: Revision) -> None:
+        """Remove the revisions before the last ones, and what only they had.
+
+        The revision is live already: what can't be removed now is removed after the next one.
+        """
+        oldest = revision.number - self._kept + 1
+        with suppress(Unavailable):
+            numbers = [int(each) for each in self._session.children(self._path("revisions"))]
+            for number in numbers:
+                if number < oldest:
+                    self._remove(self._revision_path(number))
+            if revision.number % PRUNE_EVERY == 0:
+                self._prune_objects([number for number in numbers if number >= oldest])
+        if self._models is not None:
+            self._models.prune(revision.catalog, oldest)
+
+    def _prune_objects(self, kept: Sequence[int]) -> None:
+        manifests = self._session.read_all([self._revision_path(number) for number in kept])
+        if None in manifests:
+            return  # another publisher prunes as well
+        named = {name for each in manifests if each for name in _parsed(each)["objects"]}
+        root = self._path("objects")
+        now_ms = time.time() * 1000
+        for kind in self._session.children(root):
+            for name in self._session.children(f"{root}/{kind}"):
+                for digest in self._session.children(f"{root}/{kind}/{name}"):
+                    path = f"{root}/{kind}/{name}/{digest}"
+                    if f"{kind}/{name}/{digest}" in named:
+                        continue
+                    stat = self._session.exists(path)
+                    if stat is not None and now_ms - stat.mtime > UNUSED_MS:
+                        self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        with suppress(NoNodeError):
+            self._session.ask(lambda client: client.delete_async(path))
+
+    def _has_token(self, number: int, token: str) -> bool:
         """Whether a revision is there whose publishing was not answered, and by whom."""
         try:
-            (found,) = self._read_all([self._revision_path(revision)])
+            (found,) = self._session.read_all([self._revision_path(number)])
         except Unavailable:
             return False
         return found is not None and _parsed(found).get("token") == token
 
-    def _load_or_none(self, revision: int) -> Catalog | None:
+    def _load_or_none(self, revision: Revision) -> Catalog | None:
         """Return the live revision; None where there is none, or one that nobody can read."""
         try:
-            return self.load(revision) if revision else None
+            return self.load(revision) if revision.number else None
         except (CatalogError, Unknown):
             return None
 
     def _load_objects(self, names: Sequence[str]) -> list[Placed]:
         known = self._objects
         unread = [name for name in names if name not in known]
-        contents = self._read_all([self._path(f"objects/{name}") for name in unread])
+        contents = self._session.read_all([self._path(f"objects/{name}") for name in unread])
         read: dict[str, Placed] = {}
         for name, content in zip(unread, contents, strict=True):
             if content is None:
@@ -280,17 +362,19 @@ class ZookeeperCatalog:
         self._objects = found
         return list(found.values())
 
-    def _load_versions(self, counts: Mapping[str, int]) -> dict[str, list[SchemaVersion]]:
+    def _load_versions(
+        self, identity: str, counts: Mapping[str, int]
+    ) -> dict[str, list[SchemaVersion]]:
+        if identity != self._identity:
+            # another history has other versions of the same numbers
+            self._identity, self._versions = identity, {}
         wanted = [(group, n) for group, count in counts.items() for n in range(1, count + 1)]
         unread = [each for each in wanted if each not in self._versions]
-        contents = self._read_all([self._version_path(*each) for each in unread])
+        contents = self._session.read_all([self._record_path(*each) for each in unread])
         for (group, number), content in zip(unread, contents, strict=True):
-            if content is None:
-                raise ValueError(f"schema version {number} of '{group}' is missing")
-            record = _parsed(content)
+            record = _record(content, group, number)
             version = parse_version(group, number, record["features"])
-            if version.fingerprint != int(record["fingerprint"], 16):
-                raise ValueError(f"schema version {number} of '{group}' was changed")
+            _require_print(version, record)
             self._versions[group, number] = version
         return {
             group: [self._versions[group, n] for n in range(1, count + 1)]
@@ -298,8 +382,22 @@ class ZookeeperCatalog:
             if count
         }
 
-    def _write_object(self, each: CatalogObject) -> str:
-        """Store an object under its digest, if it isn't there; return its name below `objects`."""
+    def _load_storage(self, counts: Mapping[str, int]) -> dict[str, list[StorageRecord]]:
+        wanted = [(entity, n) for entity, count in counts.items() for n in range(1, count + 1)]
+        contents = self._session.read_all([self._record_path(*each) for each in wanted])
+        found: dict[str, list[StorageRecord]] = {}
+        for (entity, number), content in zip(wanted, contents, strict=True):
+            record = _record(content, entity, number)
+            storage = parse_record(entity, number, record)
+            _require_print(storage, record)
+            found.setdefault(entity, []).append(storage)
+        return found
+
+    def _write_object(self, each: CatalogObject, known: set[str]) -> str:
+        """Store an object under its digest, if it isn't there; return its name below `objects`.
+
+        `known` are those of the live revision, which are there.
+        """
         record = spelled(each.model_dump(by_alias=True))
         try:
             content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
@@ -308,9 +406,14 @@ class ZookeeperCatalog:
         self._check_size(content, f"{each.kind} '{each.name}'")
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         name = f"{each.kind}/{each.name}/{digest}"
+        if name in known:
+            return name
         path = self._path(f"objects/{name}")
-        with suppress(NodeExistsError):
-            self._ask(lambda client: client.create_async(path, content, makepath=True))
+        try:
+            self._session.ask(lambda client: client.create_async(path, content, makepath=True))
+        except NodeExistsError:
+            # written again, so that nobody who prunes takes it for unused
+            self._session.ask(lambda client: client.set_async(path, content))
         return name
 
     @staticmethod
@@ -320,74 +423,23 @@ class ZookeeperCatalog:
             raise CatalogError([Problem(message)])
 
     def _ensure(self, name: str) -> None:
-        self._ask(lambda client: client.ensure_path_async(self._path(name)))
+        self._session.ask(lambda client: client.ensure_path_async(self._path(name)))
 
-    def _children(self, name: str) -> list[str]:
-        try:
-            found: list[str] = self._ask(lambda c: c.get_children_async(self._path(name)))
-        except NoNodeError:
-            return []
-        return found
-
-    def _read_all(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Read nodes, all at once on the wire; None for one that isn't there."""
-        client = self._started()
-        asked = [client.get_async(path) for path in paths]
-        found: list[bytes | None] = []
-        for each in asked:
-            try:
-                found.append(self._answer(each)[0])
-            except NoNodeError:
-                found.append(None)
-        return found
-
-    def _ask(self, call: Callable[[KazooClient], Any]) -> Any:
-        return self._answer(call(self._started()))
-
-    def _answer(self, asked: Any) -> Any:
-        """Wait for an answer. Raises `Unavailable`, and what says that a node is or isn't there."""
-        try:
-            return asked.get(timeout=ANSWER_S)
-        except (NoNodeError, NodeExistsError, BadVersionError):
-            raise
-        except (KazooException, KazooTimeoutError, ConnectionLoss) as error:
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"{self._where} does not answer: {reason}") from error
-
-    def _started(self) -> KazooClient:
-        return self._client or self._start()
-
-    def _start(self) -> KazooClient:
-        """Connect, and hear of every new revision from then on, through sessions that expire."""
-        with self._starting:
-            if self._client is not None:
-                return self._client
-            client = KazooClient(hosts=self._hosts, timeout=self._session_s)
-            try:
-                client.start(timeout=ANSWER_S)
-                # a watch would wait for a first answer without end
-                with suppress(NoNodeError):
-                    client.get_async(self._path("current")).get(timeout=ANSWER_S)
-                client.DataWatch(self._path("current"), self._hear)
-            except (KazooTimeoutError, KazooException) as error:
-                client.stop()
-                client.close()
-                raise Unavailable(f"{self._where} does not answer: {error}") from error
-            self._client = client
-            return client
-
-    def _hear(self, data: bytes | None, stat: ZnodeStat | None) -> None:
-        if data is not None and data.isdigit():
-            self._live = int(data)
+    def _hear(self, data: bytes | None) -> None:
+        found = _parsed_current(data or b"")
+        if found is not None:
+            self._live, self._empty_since = found, None
+        elif self._live != NO_REVISION and self._empty_since is None:
+            self._empty_since = time.time()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _revision_path(self, revision: int) -> str:
-        return self._path(f"revisions/{revision}")
+    def _revision_path(self, number: int) -> str:
+        return self._path(f"revisions/{number}")
 
-    def _version_path(self, group: str, number: int) -> str:
-        return self._path(f"versions/{group}/{number}")
+    def _record_path(self, name: str, number: int) -> str:
+        return self._path(f"versions/{name}/{number}")
 
 
 def _session_s(url: str) -> float:
@@ -405,12 +457,26 @@ def _session_s(url: str) -> float:
     return seconds
 
 
-def _spell(version: SchemaVersion) -> bytes:
-    record = {
-        "fingerprint": f"{version.fingerprint:08x}",
-        "features": features_record(version),
-    }
-    return orjson.dumps(record, option=orjson.OPT_INDENT_2)
+def _parsed_current(data: bytes) -> Revision | None:
+    number, _, identity = data.decode(errors="replace").partition(" ")
+    return Revision(identity, int(number)) if number.isdecimal() else None
+
+
+def _spell(record: SchemaVersion | StorageRecord, content: Mapping[str, Any]) -> bytes:
+    whole = {"fingerprint": f"{record.fingerprint:08x}", **content}
+    return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
+
+
+def _record(content: bytes | None, name: str, number: int) -> dict[str, Any]:
+    if content is None:
+        raise ValueError(f"record {number} of '{name}' is missing")
+    return _parsed(content)
+
+
+def _require_print(record: SchemaVersion | StorageRecord, written: Mapping[str, Any]) -> None:
+    if record.fingerprint != int(written["fingerprint"], 16):
+        name = record.group if isinstance(record, SchemaVersion) else record.entity
+        raise ValueError(f"record {record.number} of '{name}' was changed")
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,8 @@ from typing import Annotated
 import typer
 
 from kirana.assembly import catalog_place
-from kirana.catalog.publishing import Published
-from kirana.cli.console import err, out
+from kirana.catalog.publishing import Checked, Published
+from kirana.cli.console import err, out, show_warning
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
@@ -18,7 +19,6 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.schema import SchemaVersion
 from kirana.settings import Settings
 
 
@@ -32,7 +32,9 @@ def check(
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
     settings = local_settings(directory, as_urls(models, catalog=catalog))
-    found, added = catalog_place(settings, directory, look_into_models=not without_models).check()
+    with closing(catalog_place(settings, directory, look_into_models=not without_models)) as place:
+        checked = place.check()
+    found = checked.catalog
     counts = {
         "entities": len(found.entities),
         "feature groups": len(found.groups),
@@ -43,8 +45,9 @@ def check(
         "flows": len(found.flows),
     }
     out.print(f"{directory} is valid: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
-    for version in added:
-        out.print(f"  'kirana apply' would publish {_describe(version)}")
+    for line in _news(checked):
+        out.print(f"  'kirana apply' would publish {line}", markup=False)
+    show_warnings(checked)
 
 
 def apply(
@@ -61,13 +64,28 @@ def publish(settings: Settings, directory: Path) -> Published:
 
 
 def report(published: Published) -> None:
-    for version in published.new_versions:
-        err.print(f"published {_describe(version)}", markup=False)
+    for line in _news(published.checked):
+        err.print(f"published {line}", markup=False)
+    show_warnings(published.checked)
     if published.changed:
         out.print(f"revision {published.revision} is published")
     else:
         out.print(f"revision {published.revision} is live already, nothing has changed")
 
 
-def _describe(version: SchemaVersion) -> str:
-    return f"schema version {version.number} of {version.group}"
+def _news(checked: Checked) -> Iterator[str]:
+    """Describe what a catalog appends to its records, and the models whose files are new."""
+    for version in checked.added.versions:
+        yield f"schema version {version.number} of {version.group}"
+    for record in checked.added.storage:
+        if record.number > 1:
+            yield f"storage record {record.number} of {record.entity}"
+    for name in checked.new_bytes:
+        model = checked.catalog.models[name]
+        yield f"other bytes of model {name}: {model.path} is sha256:{model.sha256}"
+
+
+def show_warnings(checked: Checked) -> None:
+    """Print what can go live, and may not do what its author wants."""
+    for problem in checked.warnings:
+        show_warning(str(problem))

@@ -38,6 +38,11 @@ def show_error(message: str) -> None:
     err.print(message, markup=False)
 
 
+def show_warning(message: str) -> None:
+    err.print("[bold yellow]warning:[/] ", end="")
+    err.print(message, markup=False)
+
+
 def own_command() -> str:
     """Return how this program was called, so that a hint can be typed as it stands."""
     called = Path(sys.argv[0])

@@ -22,6 +22,7 @@ from kirana.cli.locations import (
 )
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.push import Push, Pushed
+from kirana.revision import NO_REVISION
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
 
@@ -60,7 +61,7 @@ def push(
     settings = local_settings(directory, as_urls(features=features, catalog=catalog))
     with closing(catalog_place(settings)) as place:
         revision = place.current()
-        if not revision:
+        if revision == NO_REVISION:
             raise ConfigurationError(
                 f"{directory} has no revision yet: run 'kirana apply {directory}' first"
             )

@@ -98,3 +98,4 @@ def _complete(error: KiranaError) -> None:
         error.flow, error.node = named[:2] if len(named) >= 2 else ("", "")
     elif isinstance(error, ModelFailed):
         error.model = named[0] if named else ""
+        error.wrong_rows = False

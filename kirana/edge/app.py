@@ -95,7 +95,7 @@ class Edge:
         features = FeatureHandlers(parts.features, Revisions(source, Selections), limits)
         interactions = InteractionHandlers(parts.interactions, limits)
         ranking = RankingHandlers(parts.flows, parts.inferer)
-        catalog = CatalogHandlers(self._catalogs, publisher)
+        catalog = CatalogHandlers(self._catalogs, live, publisher)
         health = HealthHandlers(parts, live, self._catalogs)
         handlers: dict[str, Handler] = {
             "features_get": features.get,
@@ -190,7 +190,7 @@ class Edge:
                     parameters,
                     scope["query_string"],
                     body,
-                    self._live.number,
+                    self._live.revision,
                     headers.binary,
                     headers.binary_reply,
                 )

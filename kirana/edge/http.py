@@ -16,6 +16,7 @@ from kirana.edge.protobuf import CONTENT_TYPE
 from kirana.edge.protobuf import decode as decode_binary
 from kirana.errors import InvalidInput, TooLarge
 from kirana.loop import INLINE_BYTES
+from kirana.revision import Revision
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,7 +43,7 @@ class HttpRequest:
     parameters: tuple[str, ...]
     query_string: bytes
     body: bytes
-    revision: int
+    revision: Revision
     binary: bool = False
     binary_reply: bool = False
 

@@ -100,9 +100,13 @@ class Revision(Reply):
 
 
 class CatalogListReply(Reply):
+    """`away_since` (ms) is there while the catalog can't be read: `history` is empty then."""
+
     revision: int
+    catalog: str
     objects: dict[str, list[str]]
     history: list[Revision]
+    away_since: int | UnsetType = UNSET
 
 
 class SchemaVersionRecord(Reply):
@@ -119,6 +123,7 @@ class CatalogGetReply(Reply):
 
 class CatalogChangeReply(Reply):
     revision: int
+    warnings: list[str] | UnsetType = UNSET
 
 
 class DirectPort(Reply):
@@ -153,7 +158,9 @@ class PartReport(Reply):
     state: PartState
     reason: str | UnsetType = UNSET
     revision: int | UnsetType = UNSET
+    catalog: str | UnsetType = UNSET
     refused_revisions: int | UnsetType = UNSET
+    away_since: int | UnsetType = UNSET
     store: str | UnsetType = UNSET
     away: list[str] | UnsetType = UNSET
     breaker: BreakerReport | UnsetType = UNSET

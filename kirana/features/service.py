@@ -22,6 +22,7 @@ from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
 from kirana.loop import INLINE_CELLS, bounded
+from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
 from kirana.stores import FeatureStore
 
@@ -119,12 +120,12 @@ class FeatureService:
         self._schemas = Revisions(source, Schemas)
         self._clock = clock
         self._nowhere: set[tuple[str, int]] = set()
-        self._newest = 0
+        self._newest = NO_REVISION
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._schemas.at(revision)
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
         schemas = await self._schemas.at(revision)
         plans = [schemas.plan(query) for query in queries]
         if len(plans) == 1 or self._store.embedded:
@@ -172,7 +173,7 @@ class FeatureService:
 
     async def _newest_group(self, name: str, version: int) -> FeatureGroup | None:
         """Return the group as of the newest revision; asked for again if it lacks the version."""
-        fresh = (await self._schemas.at(self._newest)).group(name) if self._newest else None
+        fresh = (await self._schemas.at(self._newest)).group(name) if self._newest.number else None
         if fresh is None or len(fresh.versions) < version:
             self._newest = await asyncio.to_thread(self._source.current)
             fresh = (await self._schemas.at(self._newest)).group(name)
@@ -220,7 +221,7 @@ class FeatureService:
         nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
         return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
 
-    async def write(self, write: FeatureWrite, revision: int) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> int:
         schemas = await self._schemas.at(revision)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
@@ -242,7 +243,7 @@ class FeatureService:
         return await self._put(group, write.keys, values, codec)
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
         schemas = await self._schemas.at(revision)
         found = schemas.catalog.group(group, field="group")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs import Column
+from kirana.revision import Revision
 from kirana.schema import Array
 
 
@@ -67,23 +68,23 @@ class FeatureWrite:
 class FeatureSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
         """Answer all queries.
 
         Raises `Unknown` for an entity, group or feature, never for a key.
         """
 
-    async def write(self, write: FeatureWrite, revision: int) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> int:
         """Store rows durably; return how many were not older than what was there.
 
         Raises `InvalidInput` that names the feature which is missing or too many.
         """
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
         """Replace rows by tombstones of these event times; return as `write` does."""
 

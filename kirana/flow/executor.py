@@ -25,6 +25,7 @@ from kirana.flow.graph import Graph, GraphNode, compile_flow
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
+from kirana.revision import Revision
 
 
 class FlowService:
@@ -34,10 +35,10 @@ class FlowService:
         self._services = services
         self._graphs = Revisions(source, _compile_all)
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._graphs.at(revision)
 
-    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
         graphs = await self._graphs.at(revision)
         if request.name not in graphs:
             raise Unknown("flow", request.name, graphs, field="name")

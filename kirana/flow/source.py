@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from kirana.flow.values import Candidates
+from kirana.revision import Revision
 
 State = Literal["ok", "skipped", "fallback"]
 
@@ -43,10 +44,10 @@ class FlowResult:
 class FlowRunner(Protocol):
     """Every call runs on one revision of the catalog."""
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         """Compile the flows of a revision. Raises `Unavailable` if that can't be done."""
 
-    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
         """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,
 
         `NodeError` where a node without a fallback failed, `ModelFailed` where that was a model,

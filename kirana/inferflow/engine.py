@@ -23,6 +23,7 @@ from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
 from kirana.inferflow.source import InferRequest, InferResult
 from kirana.loop import INLINE_ROWS, bounded
 from kirana.models import ModelRunner
+from kirana.revision import Revision
 from kirana.schema import Array, Entity, Key
 
 Floats = npt.NDArray[np.float32]
@@ -71,11 +72,11 @@ class InferflowService:
         self._max_rows = max_rows
         self._plans = Revisions(source, _compile_all)
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._plans.at(revision)
         await self._models.prepare(revision)
 
-    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
         plans = await self._plans.at(revision)
         if request.model_id not in plans:
             raise Unknown("model_id", request.model_id, plans, field="model_id")
@@ -146,7 +147,7 @@ class InferflowService:
         matrix: Floats,
         defaults: dict[str, int],
         rows: int,
-        revision: int,
+        revision: Revision,
     ) -> Floats:
         """Read what a stage needs; return the matrix with its columns."""
         stays = rows <= 2 * INLINE_ROWS
@@ -183,7 +184,9 @@ class InferflowService:
                     defaults[full_name] = bad if found.per_row else rows
         return matrix
 
-    async def _score_models(self, plan: Plan, matrix: Floats, revision: int) -> dict[str, Floats]:
+    async def _score_models(
+        self, plan: Plan, matrix: Floats, revision: Revision
+    ) -> dict[str, Floats]:
         if len(matrix) == 0:
             return {call.output: np.empty(0, dtype=np.float32) for call in plan.calls}
         runs = [self._models.run(call.model, matrix, call.output, revision) for call in plan.calls]

@@ -55,6 +55,8 @@ class Plan:
     columns: tuple[str, ...]
     calls: tuple[ModelCall, ...]
     score: Expression
+    default_row: npt.NDArray[np.float32]
+    """The matrix of a row of which nothing is known: the default of each column."""
 
 
 def compile_inferflow(inferflow: InferflowObject, catalog: Catalog) -> Plan:
@@ -77,7 +79,7 @@ class _Compiler:
         inferflow = self.inferflow
         self._check_context()
         self._order_resolved()
-        matrix, columns, input_places = self._place_columns()
+        matrix, columns, input_places, default_row = self._place_columns()
         self._check_models()
         score = self._compile_score(input_places)
         if self.problems or score is None:
@@ -92,6 +94,7 @@ class _Compiler:
             columns=tuple(columns),
             calls=tuple(ModelCall(each.model, each.output) for each in inferflow.models),
             score=score,
+            default_row=default_row,
         )
 
     def _check_context(self) -> None:
@@ -172,11 +175,17 @@ class _Compiler:
 
     def _place_columns(
         self,
-    ) -> tuple[dict[str, tuple[list[str], list[int]]], list[str], dict[str, int]]:
+    ) -> tuple[
+        dict[str, tuple[list[str], list[int]]],
+        list[str],
+        dict[str, int],
+        npt.NDArray[np.float32],
+    ]:
         matrix: dict[str, tuple[list[str], list[int]]] = {}
         columns: list[str] = []
         input_places: dict[str, int] = {}
-        inputs = {each.name for each in self.inferflow.inputs}
+        inputs = {each.name: each.default for each in self.inferflow.inputs}
+        defaults: list[float] = []
         for at, name in enumerate(self.inferflow.features):
             path = f"features[{at}]"
             if self.inferflow.features.index(name) != at:
@@ -188,6 +197,7 @@ class _Compiler:
                     self.refuse(path, f"unknown input '{rest}': {did_you_mean(rest, inputs)}")
                 input_places[rest] = len(columns)
                 columns.append(name)
+                defaults.append(inputs.get(rest, 0.0))
                 continue
             try:
                 group, feature = self.catalog.feature(name)
@@ -207,9 +217,10 @@ class _Compiler:
             columns += (
                 [f"{name}[{each}]" for each in range(feature.size)] if feature.shape else [name]
             )
+            defaults += np.ravel(feature.default_array()).tolist()
         if not columns and not self.problems:
             self.refuse("features", "the matrix has no column")
-        return matrix, columns, input_places
+        return matrix, columns, input_places, _as_matrix_row(defaults)
 
     def _check_models(self) -> None:
         outputs: set[str] = set()
@@ -262,6 +273,11 @@ class _Compiler:
             )
             stages.setdefault(stage, []).append(read)
         return tuple(tuple(stages[each]) for each in sorted(stages))
+
+
+def _as_matrix_row(values: Sequence[float]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float64).astype(np.float32)
 
 
 def _side_by_side(places: Sequence[int]) -> slice | None:

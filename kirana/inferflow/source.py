@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.revision import Revision
+
 Id = str | int
 Number = float | int
 
@@ -51,13 +53,13 @@ class InferResult:
 class Inferer(Protocol):
     """Every call runs on one revision of the catalog."""
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         """Compile a revision's inferflows, and make the models ready that they call.
 
         Raises `Unavailable` if that can't be done.
         """
 
-    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
         """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit,
 
         `ModelFailed` where a model fails on the matrix.

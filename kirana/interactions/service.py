@@ -21,6 +21,7 @@ from kirana.interactions.source import (
 )
 from kirana.interactions.store import InteractionStore, Retention
 from kirana.loop import INLINE_ROWS, bounded
+from kirana.revision import Revision
 
 MAX_ID_BYTES = 200
 MAX_METADATA_DEPTH = 64
@@ -51,10 +52,10 @@ class InteractionService:
         self._types = Revisions(source, EventTypes)
         self._clock = clock
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._types.at(revision)
 
-    async def append(self, events: Sequence[Event], revision: int) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> int:
         types = await self._types.at(revision)
         await bounded(len(events) <= INLINE_ROWS, self._check, events, types)
         await self._store.append(events, types.retention)
@@ -76,7 +77,9 @@ class InteractionService:
                     field=f"events[{at}].timestamp",
                 )
 
-    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], revision: Revision
+    ) -> list[Interactions]:
         types = await self._types.at(revision)
         now_ms = int(self._clock() * 1000)
         answered = []
@@ -89,7 +92,7 @@ class InteractionService:
             answered.append(query)
         return await self._store.query(answered)
 
-    async def forget(self, user_id: str, revision: int) -> int:
+    async def forget(self, user_id: str, revision: Revision) -> int:
         await self._types.at(revision)
         _check_id(user_id, "user_id")
         return await self._store.forget(user_id)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.revision import Revision
+
 MAX_TIMESTAMP_MS = (1 << 53) - 1
 """The largest that every JSON reader, and a Redis score, holds exactly."""
 
@@ -54,20 +56,22 @@ class Interactions:
 class InteractionSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
-    async def append(self, events: Sequence[Event], revision: int) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> int:
         """Store all events durably, or none; return how many were accepted.
 
         Raises `Unknown` or `InvalidInput` with a field like `events[3].timestamp`.
         """
 
-    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], revision: Revision
+    ) -> list[Interactions]:
         """Answer all queries. Raises `Unknown` for an event type, never for a user.
 
         Fields are like `queries[3].event`.
         """
 
-    async def forget(self, user_id: str, revision: int) -> int:
+    async def forget(self, user_id: str, revision: Revision) -> int:
         """Remove everything of one person; return how many events that were."""

@@ -29,9 +29,7 @@ class OnnxModel:
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        if not _is_file(path):
-            shown = repr(str(path))[1:200]
-            raise ConfigurationError(f"model '{name}': there is no file {shown}", field="path")
+        require_file(name, path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -99,12 +97,17 @@ class OnnxModel:
                 self.name,
                 f"its output '{output}' has {len(scores) if scores.ndim else 1} rows "
                 f"(shape {shape}) for a matrix of {len(matrix)} rows",
+                wrong_rows=True,
             )
         return scores.reshape(-1)
 
 
-def _is_file(path: Path) -> bool:
+def require_file(name: str, path: Path) -> None:
+    """Raise `ConfigurationError` if the model `name` has no file at `path`."""
     try:
-        return path.is_file()
+        there = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
+        there = False
+    if not there:
+        shown = repr(str(path))[1:200]
+        raise ConfigurationError(f"model '{name}': there is no file {shown}", field="path")

@@ -1,9 +1,8 @@
-"""The models of each revision, loaded once a file. See `ModelRunner` for the contract."""
+"""The models of each revision, loaded once a digest. See `ModelRunner` for the contract."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,62 +12,45 @@ from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
 from kirana.loop import INLINE_CELLS, bounded
-from kirana.models.onnx import OnnxModel, Signature
+from kirana.models.copies import ModelCopies
+from kirana.models.onnx import OnnxModel
 from kirana.models.runner import Scores
-from kirana.stores.url import folder_of
-
-_FileKey = tuple[Path, int, int]
-"""Path, time of the last change, size."""
+from kirana.revision import Revision
 
 
-class ModelFiles:
-    """The model root. Loads a file again only when it has changed."""
+class LoadedModels:
+    """Sessions of the copies below a model root, each loaded once and checked by its digest."""
 
-    def __init__(self, url: str) -> None:
-        self.root = folder_of(url, "file", setting="models")
-        self._loaded: dict[_FileKey, OnnxModel] = {}
-        self._signatures: dict[_FileKey, Signature] = {}
+    def __init__(self, copies: ModelCopies) -> None:
+        self._copies = copies
+        self._loaded: dict[str, OnnxModel] = {}
         self._lock = threading.Lock()
 
     def load(self, model: ModelObject) -> OnnxModel:
-        """Raises `ConfigurationError` for a file that is missing or can't be used."""
-        key = self._key(model)
+        """Raises `ConfigurationError` for a copy that is missing, changed, or can't be used."""
         with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = OnnxModel(model.name, key[0])
-            return self._loaded[key]
-
-    def signature(self, model: ModelObject) -> Signature:
-        """Return what a model takes and gives, without keeping it loaded. Raises as `load`."""
-        key = self._key(model)
-        if key not in self._signatures:
-            self._signatures[key] = OnnxModel(model.name, key[0]).signature
-        return self._signatures[key]
-
-    def _key(self, model: ModelObject) -> _FileKey:
-        path = self.root / model.path
-        try:
-            stat = path.stat()
-        except (OSError, ValueError):  # ValueError: a NUL
-            return (path, 0, 0)
-        return (path, stat.st_mtime_ns, stat.st_size)
+            found = self._loaded.get(model.sha256 or "")
+            if found is None:
+                found = OnnxModel(model.name, self._copies.checked_path(model))
+                self._loaded[str(model.sha256)] = found
+            return found
 
 
 class ModelRegistry:
-    """Implements `ModelRunner` over the files of a root."""
+    """Implements `ModelRunner` over the copies that revisions pin."""
 
-    def __init__(self, files: ModelFiles, source: CatalogSource) -> None:
-        self._files = files
+    def __init__(self, loaded: LoadedModels, source: CatalogSource) -> None:
+        self._loaded = loaded
         self._models = Revisions(source, self._load_all)
 
     def _load_all(self, catalog: Catalog) -> dict[str, OnnxModel]:
-        return {name: self._files.load(model) for name, model in catalog.models.items()}
+        return {name: self._loaded.load(model) for name, model in catalog.models.items()}
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await self._models.at(revision)
 
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
     ) -> Scores:
         models = await self._models.at(revision)
         if model not in models:

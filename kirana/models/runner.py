@@ -7,17 +7,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.revision import Revision
+
 Scores = npt.NDArray[np.float32]
 
 
 class ModelRunner(Protocol):
     """Every call runs on one revision of the catalog."""
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         """Load the models of a revision. Raises `Unavailable` if that can't be done."""
 
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: int
+        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
     ) -> Scores:
         """Score a matrix of shape (rows, columns); return `output` with the shape (rows,).
 

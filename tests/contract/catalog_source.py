@@ -26,9 +26,9 @@ def write(folder: Path, *features: str) -> None:
     (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
 
 
-def seen(place: CatalogPlace, revision: int) -> None:
+def seen(place: CatalogPlace, number: int) -> None:
     """Wait until a place has heard of a revision."""
     deadline = time.monotonic() + 5
-    while place.current() != revision:
-        assert time.monotonic() < deadline, f"{place.current()} is not {revision}"
+    while place.current().number != number:
+        assert time.monotonic() < deadline, f"{place.current()} is not {number}"
         time.sleep(0.01)

@@ -15,6 +15,7 @@ from kirana.catalog.publishing import CatalogPlace
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, GROUP, seen, write
+from tests.support import nth
 from tests.zookeeper_server import ZooKeeperServer
 
 Open = Callable[[], CatalogPlace]
@@ -42,21 +43,21 @@ def opened(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
 
 def test_before_the_first_revision_there_is_none(opened: Open) -> None:
     place = opened()
-    assert place.current() == 0
+    assert place.current().number == 0
     assert place.history(10) == []
     with pytest.raises(Unknown):
-        place.load(1)
+        place.load(nth(place, 1))
 
 
 def test_what_was_published_is_read_by_others(opened: Open) -> None:
     place, other = opened(), opened()
-    assert other.current() == 0
+    assert other.current().number == 0
     published = place.publish()
-    assert (published.revision, published.changed) == (1, True)
-    assert [version.number for version in published.new_versions] == [1]
+    assert (published.revision.number, published.changed) == (1, True)
+    assert [version.number for version in published.checked.added.versions] == [1]
     seen(other, 1)
-    found = other.load(1)
-    assert found.revision == 1
+    found = other.load(nth(other, 1))
+    assert found.revision == published.revision == other.current()
     assert list(found.entities) == ["product"]
     group = found.groups["product.stats"]
     assert (group.ttl_ms, group.codec, group.entity.keys[0].name) == (
@@ -65,39 +66,43 @@ def test_what_was_published_is_read_by_others(opened: Open) -> None:
         "product_id",
     )
     assert [each.name for each in group.current.features] == ["clicks"]
-    assert group.current.fingerprint == place.load(1).groups["product.stats"].current.fingerprint
+    assert (
+        group.current.fingerprint
+        == place.load(nth(place, 1)).groups["product.stats"].current.fingerprint
+    )
 
 
 def test_checking_publishes_nothing(opened: Open) -> None:
     place = opened()
-    found, added = place.check()
-    assert list(found.groups) == ["product.stats"]
-    assert [version.number for version in added] == [1]
-    assert place.current() == 0
+    checked = place.check()
+    assert list(checked.catalog.groups) == ["product.stats"]
+    assert [version.number for version in checked.added.versions] == [1]
+    assert [record.number for record in checked.added.storage] == [1]
+    assert place.current().number == 0
 
 
 def test_the_same_again_is_no_revision(opened: Open) -> None:
     place = opened()
     place.publish()
     again = opened().publish()
-    assert (again.revision, again.changed, again.new_versions) == (1, False, ())
+    assert (again.revision.number, again.changed, bool(again.checked.added)) == (1, False, False)
 
 
 def test_schema_versions_are_appended_and_old_revisions_stay(opened: Open, source: Path) -> None:
     place = opened()
     place.publish()
     write(source, CLICKS, CTR)
-    assert [each.number for each in place.publish().new_versions] == [2]
+    assert [each.number for each in place.publish().checked.added.versions] == [2]
     write(source, CTR)
     place.publish()
     for reader in (place, opened()):
         seen(reader, 3)
         names = [
             [each.name for each in version.features]
-            for version in reader.load(3).groups["product.stats"].versions
+            for version in reader.load(nth(reader, 3)).groups["product.stats"].versions
         ]
         assert names == [["clicks"], ["clicks", "ctr"], ["ctr"]]
-        assert len(reader.load(1).groups["product.stats"].versions) == 1
+        assert len(reader.load(nth(reader, 1)).groups["product.stats"].versions) == 1
 
 
 def test_versions_outlive_their_group(opened: Open, source: Path) -> None:
@@ -108,7 +113,7 @@ def test_versions_outlive_their_group(opened: Open, source: Path) -> None:
     write(source, CLICKS, CTR)
     place.publish()
     seen(place, 3)
-    assert len(place.load(3).groups["product.stats"].versions) == 2
+    assert len(place.load(nth(place, 3)).groups["product.stats"].versions) == 2
 
 
 def test_another_dtype_is_refused_with_the_reason(opened: Open, source: Path) -> None:
@@ -120,16 +125,16 @@ def test_another_dtype_is_refused_with_the_reason(opened: Open, source: Path) ->
     (problem,) = caught.value.problems
     assert problem.path == "features[0]"
     assert "another dtype or shape needs another name" in problem.message
-    assert opened().current() == 1
+    assert opened().current().number == 1
 
 
 def test_a_change_is_one_revision_with_its_record(opened: Open) -> None:
     place = opened()
     place.publish()
     change = Change({"body": ENTITY}, {"body": ("feature_group", "product.stats")})
-    assert place.publish_change(change, 1) == 2
+    assert place.publish_change(change, 1).revision.number == 2
     seen(place, 2)
-    found = place.load(2)
+    found = place.load(nth(place, 2))
     assert (sorted(found.entities), list(found.groups)) == (["product", "user"], [])
     newest, first = place.history(10)
     assert (newest.revision, newest.put, newest.deleted) == (
@@ -150,7 +155,7 @@ def test_what_expects_another_revision_is_a_conflict(opened: Open, expected: int
     assert caught.value.field == "expected_revision"
     with pytest.raises(Conflict):
         place.publish(expected_revision=expected)
-    assert opened().current() == 1
+    assert opened().current().number == 1
 
 
 def test_of_two_who_publish_at_once_one_wins(opened: Open) -> None:
@@ -163,7 +168,7 @@ def test_of_two_who_publish_at_once_one_wins(opened: Open) -> None:
         record = {"kind": "entity", "name": f"e{at}", "keys": [{"name": "id"}]}
         start.wait()
         try:
-            ends.append(place.publish_change(Change({"body": record}), 1))
+            ends.append(place.publish_change(Change({"body": record}), 1).revision.number)
         except Conflict as error:
             ends.append(error)
 
@@ -178,4 +183,4 @@ def test_of_two_who_publish_at_once_one_wins(opened: Open) -> None:
     assert all("revision 2" in each.message for each in losers)
     reader = opened()
     seen(reader, 2)
-    assert len(reader.load(2).entities) == 2
+    assert len(reader.load(nth(reader, 2)).entities) == 2

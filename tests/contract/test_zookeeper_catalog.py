@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,14 +14,16 @@ import pytest
 from kazoo.client import KazooClient
 
 from kirana.catalog.changes import Change
-from kirana.catalog.revisions import LiveRevision
+from kirana.catalog.publishing import Checked
+from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.validation import Placed
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable
-from kirana.schema import SchemaVersion
+from kirana.revision import Revision
 from kirana.serve_environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
+from tests.support import nth
 from tests.zookeeper_server import ZooKeeperServer
 
 SESSION_S = 1.0
@@ -32,8 +35,22 @@ class Part:
     def __init__(self, place: ZookeeperCatalog) -> None:
         self._place = place
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         await asyncio.to_thread(self._place.load, revision)
+
+
+def _make_old(zookeeper: ZooKeeperServer) -> None:
+    """Let the server see so much that a client takes an empty one for one that is behind."""
+    client = KazooClient(zookeeper.address)
+    client.start()
+    for _ in range(200):
+        client.create("/noise-", sequence=True)
+    client.stop()
+    client.close()
+
+
+def _count_features(catalog: Catalog) -> int:
+    return len(catalog.groups["product.stats"].versions[0].features)
 
 
 @pytest.fixture
@@ -76,14 +93,14 @@ async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_afte
     try:
         # long enough for the server to end the session as it goes on
         await asyncio.sleep(3 * SESSION_S)
-        assert (live.number, reader.current()) == (1, 1)
+        assert (live.revision.number, reader.current().number) == (1, 1)
         with pytest.raises(Unavailable):
             await asyncio.to_thread(place.publish_change, Change({"body": ENTITY}), None)
     finally:
         zookeeper.resume()
     write(source, CLICKS, CTR)
-    await until(lambda: place.publish().revision >= 2)
-    await until(lambda: live.number == 2)
+    await until(lambda: place.publish().revision.number >= 2)
+    await until(lambda: live.revision.number == 2)
     following.cancel()
 
 
@@ -96,11 +113,50 @@ async def test_readers_follow_a_server_that_died_and_came_back(
     following = asyncio.create_task(live.follow())
     zookeeper.kill()
     await asyncio.sleep(0.5)
-    assert (live.number, reader.current()) == (1, 1)
+    assert (live.revision.number, reader.current().number) == (1, 1)
     await asyncio.to_thread(zookeeper.restart)
-    await until(lambda: place.publish_change(Change({"body": ENTITY}), 1) == 2)
-    await until(lambda: live.number == 2)
+    await until(lambda: place.publish_change(Change({"body": ENTITY}), 1).revision.number == 2)
+    await until(lambda: live.revision.number == 2)
     following.cancel()
+
+
+async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision_on(
+    zookeeper: ZooKeeperServer,
+    place: ZookeeperCatalog,
+    reader: ZookeeperCatalog,
+    url: str,
+    source: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both histories have a revision 1, of other content: neither is taken for the other."""
+    caplog.set_level(logging.WARNING, "kirana.catalog.revisions")
+    old = place.publish().revision
+    _make_old(zookeeper)
+    groups = Revisions(reader, _count_features)
+    live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
+    await live.start()
+    assert await groups.at(live.revision) == 1
+    following = asyncio.create_task(live.follow())
+    await asyncio.to_thread(zookeeper.kill)
+    await until(lambda: live.away_since is not None)
+    assert live.revision == old
+    await asyncio.to_thread(zookeeper.empty)
+    write(source, CLICKS, CTR)
+    anew = ZookeeperCatalog(url, source)
+    new = (await asyncio.to_thread(anew.publish)).revision
+    assert (new.number, old.number) == (1, 1)
+    await until(lambda: live.revision == new)
+    await until(lambda: live.away_since is None)
+    assert await groups.at(new) == 2
+    assert await groups.at(old) == 1
+    following.cancel()
+    anew.close()
+    said = [record.message for record in caplog.records]
+    assert [each for each in said if "is away" in each] == [
+        "the catalog is away: revision 1 stays live"
+    ]
+    assert len([each for each in said if "is there again" in each]) == 1
+    assert "the catalog began anew: revision 1 replaces 1" in said
 
 
 def test_who_finds_no_server_is_told_so_within_seconds() -> None:
@@ -119,8 +175,8 @@ def test_who_was_overtaken_publishes_nothing(
     class Slow(ZookeeperCatalog):
         """Another publishes between its look at what is live and its own publishing."""
 
-        def _validate(self, placed: Sequence[Placed]) -> tuple[Catalog, tuple[SchemaVersion, ...]]:
-            found = super()._validate(placed)
+        def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
+            found = super()._validate(placed, live)
             looked.set()
             assert overtaken.wait(10)
             return found
@@ -138,7 +194,7 @@ def test_who_was_overtaken_publishes_nothing(
     thread = threading.Thread(target=publish)
     thread.start()
     assert looked.wait(10)
-    assert place.publish_change(Change({"body": ENTITY}), None) == 2
+    assert place.publish_change(Change({"body": ENTITY}), None).revision.number == 2
     overtaken.set()
     thread.join()
     slow.close()
@@ -146,7 +202,7 @@ def test_who_was_overtaken_publishes_nothing(
         "revision 2 was published by another meanwhile: look at it, and publish again"
     ]
     seen(reader, 2)
-    assert len(reader.load(2).groups["product.stats"].versions) == 1
+    assert len(reader.load(nth(reader, 2)).groups["product.stats"].versions) == 1
 
 
 def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
@@ -157,15 +213,15 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
     client = KazooClient(zookeeper.address)
     client.start()
     client.create(f"{root}/revisions/2", b"{}")
-    client.set(f"{root}/current", b"2")
+    client.set(f"{root}/current", f"2 {place.current().catalog}".encode())
     seen(reader, 2)
     with pytest.raises(CatalogError, match="this is no revision"):
-        reader.load(2)
-    assert reader.load(1).revision == 1
+        reader.load(nth(reader, 2))
+    assert reader.load(nth(reader, 1)).revision.number == 1
     client.set(f"{root}/current", b"rubbish")
     client.stop()
     client.close()
-    assert reader.current() == 2
+    assert reader.current().number == 2
 
 
 def test_damage_is_named_and_hides_no_other_revision(
@@ -193,7 +249,7 @@ def test_people_can_read_it(zookeeper: ZooKeeperServer, url: str, place: Zookeep
     root = "/" + url.partition("?")[0].rpartition("/")[2]
     client = KazooClient(zookeeper.address)
     client.start()
-    assert client.get(f"{root}/current")[0] == b"1"
+    assert client.get(f"{root}/current")[0] == f"1 {place.current().catalog}".encode()
     version = client.get(f"{root}/versions/product.stats/1")[0]
     (digest,) = client.get_children(f"{root}/objects/feature_group/product.stats")
     group = client.get(f"{root}/objects/feature_group/product.stats/{digest}")[0]
@@ -210,7 +266,7 @@ def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> 
     place.publish()
     with pytest.raises(CatalogError, match="a node of ZooKeeper"):
         place.publish_change(Change({"body": huge}), None)
-    assert place.current() == 1
+    assert place.current().number == 1
 
 
 @pytest.mark.parametrize(

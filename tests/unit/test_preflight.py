@@ -14,6 +14,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.locations import local_settings
 from kirana.errors import ConfigurationError
 from kirana.preflight import (
@@ -240,14 +241,21 @@ class TestStores:
         assert caught.value.field == name
 
 
+def copy_of(folder: Path, model: str) -> Path:
+    """Return where the bytes are that the live revision pins for a model."""
+    catalog = DirectoryCatalog(folder)
+    digest = catalog.load(catalog.current()).models[model].sha256
+    return folder / "models" / ".kirana" / str(digest)
+
+
 class TestRevision:
     def test_the_live_revision_is_returned(self, folder: Path) -> None:
-        assert check_revision(settings_of(folder)) == 1
+        assert check_revision(settings_of(folder)).number == 1
         with (folder / "shop.yaml").open("a") as file:
             file.write("---\nkind: entity\nname: brand\nkeys: [{name: brand_id}]\n")
-        assert check_revision(settings_of(folder)) == 1
+        assert check_revision(settings_of(folder)).number == 1
         publish(folder)
-        assert check_revision(settings_of(folder)) == 2
+        assert check_revision(settings_of(folder)).number == 2
 
     def test_a_catalog_that_was_never_published_is_refused(self, tmp_path: Path) -> None:
         folder = write_shop(tmp_path / "shop")
@@ -266,16 +274,26 @@ class TestRevision:
             check_revision(settings_of(folder, **{name: "s3://bucket/folder"}))
         assert caught.value.field == name
 
-    def test_a_missing_model_file_is_named(self, folder: Path) -> None:
-        file = folder / "models/order/1/model.onnx"
-        file.unlink()
-        with pytest.raises(ConfigurationError, match="'order_model'") as caught:
-            check_revision(settings_of(folder))
-        assert str(file) in caught.value.message
-
-    def test_a_file_that_is_no_model_is_named(self, folder: Path) -> None:
+    def test_the_files_of_models_may_change_or_go(self, folder: Path) -> None:
+        """The revision has their bytes."""
+        (folder / "models/order/1/model.onnx").unlink()
         (folder / "models/click/1/model.onnx").write_bytes(b"this is no model")
-        with pytest.raises(ConfigurationError, match=r"'click_model'.* is no ONNX model"):
+        assert check_revision(settings_of(folder)).number == 1
+
+    def test_a_copy_that_is_gone_is_named(self, folder: Path) -> None:
+        copy = copy_of(folder, "order_model")
+        copy.unlink()
+        with pytest.raises(
+            ConfigurationError, match=r"'order_model': its copy .* is gone"
+        ) as caught:
+            check_revision(settings_of(folder))
+        assert str(copy) in caught.value.message
+
+    def test_a_copy_that_was_changed_is_named(self, folder: Path) -> None:
+        copy = copy_of(folder, "click_model")
+        copy.chmod(0o644)
+        copy.write_bytes(b"this is no model")
+        with pytest.raises(ConfigurationError, match=r"'click_model': its copy .* was changed"):
             check_revision(settings_of(folder))
 
 

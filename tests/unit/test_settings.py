@@ -42,6 +42,7 @@ def test_four_urls_are_enough() -> None:
         "features_unavailable": "defaults",
         "cache_bytes": 64 << 20,
         "cache_fresh_ms": 1_000,
+        "kept_revisions": 100,
     }
     assert settings.spread == frozenset()
     assert settings.direct_range == range(20_000, 21_000)
@@ -76,6 +77,7 @@ def test_an_option_overrides_a_variable_and_a_variable_a_file(name: str) -> None
         **{each: ["1", "2", "3"] for each in (*NUMBERS, "cache_bytes", "cache_fresh_ms")},
         "features_unavailable": ["error", "defaults", "error"],
         "max_body_bytes": ["1025", "1026", "1027"],
+        "kept_revisions": ["2", "3", "4"],
     }
     in_file, in_variable, in_option = values.get(name, ["file", "variable", "option"])
     given, environment = {**GIVEN, name: in_file}, {PREFIX + name.upper(): in_variable}

@@ -8,7 +8,7 @@ from typing import Any
 
 from kirana.catalog.changes import CatalogPublisher, Change, plain
 from kirana.catalog.objects import KINDS
-from kirana.catalog.revisions import Revisions
+from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
 from kirana.edge.http import HttpRequest, json_bytes
@@ -21,8 +21,11 @@ _EXPECTED = {"expected_revision": "the revision that is live now"}
 
 
 class CatalogHandlers:
-    def __init__(self, catalogs: Revisions[Catalog], publisher: CatalogPublisher | None) -> None:
+    def __init__(
+        self, catalogs: Revisions[Catalog], live: LiveRevision, publisher: CatalogPublisher | None
+    ) -> None:
         self._catalogs = catalogs
+        self._live = live
         self._publisher = publisher
 
     async def list(self, request: HttpRequest) -> bytes:
@@ -30,17 +33,21 @@ class CatalogHandlers:
         if not 0 <= limit <= MAX_HISTORY:
             raise InvalidInput(f"{limit} is not between 0 and {MAX_HISTORY}", field="history")
         catalog = await self._catalogs.at(request.revision)
+        away_since = self._live.away_since
         names: dict[str, list[str]] = {kind: [] for kind in KINDS}
         for each in catalog.objects:
             names[each.kind].append(each.name)
+        reply: dict[str, Any] = {
+            "revision": request.revision.number,
+            "catalog": request.revision.catalog,
+            "objects": {kind: sorted(found) for kind, found in names.items()},
+            "history": [],
+        }
+        if away_since is not None:
+            # what is live is known here, how it came to be is not
+            return json_bytes({**reply, "away_since": int(away_since * 1000)})
         history = await asyncio.to_thread(self._writer().history, limit)
-        return json_bytes(
-            {
-                "revision": request.revision,
-                "objects": {kind: sorted(found) for kind, found in names.items()},
-                "history": [asdict(record) for record in history],
-            }
-        )
+        return json_bytes({**reply, "history": [asdict(record) for record in history]})
 
     async def get(self, request: HttpRequest) -> bytes:
         kind, name = _key(request)
@@ -48,7 +55,7 @@ class CatalogHandlers:
         known = {each.name: each for each in catalog.objects if each.kind == kind}
         if name not in known:
             raise Unknown(kind, name, known, field="name")
-        reply: dict[str, Any] = {"object": plain(known[name]), "revision": request.revision}
+        reply: dict[str, Any] = {"object": plain(known[name]), "revision": request.revision.number}
         if name in catalog.groups and kind == "feature_group":
             reply["schema_versions"] = [
                 {
@@ -89,14 +96,17 @@ class CatalogHandlers:
     async def _publish(self, change: Change, expected: int | None) -> bytes:
         publish = self._writer().publish_change
         try:
-            revision = await asyncio.to_thread(publish, change, expected)
+            published = await asyncio.to_thread(publish, change, expected)
         except CatalogError as error:
             error.field = _field_of(error, change)
             raise
         except Unknown as error:
             error.field = (error.field or "").removeprefix(".") or None
             raise
-        return json_bytes({"revision": revision})
+        reply: dict[str, Any] = {"revision": published.revision.number}
+        if published.checked.warnings:
+            reply["warnings"] = [str(each) for each in published.checked.warnings]
+        return json_bytes(reply)
 
     def _writer(self) -> CatalogPublisher:
         if self._publisher is None:

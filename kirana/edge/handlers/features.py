@@ -48,9 +48,9 @@ class FeatureHandlers:
         cells = len(keys) * len(selected.asked)
         if request.binary_reply:
             stays = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
-            return await bounded(stays, features_reply, selected, rows, request.revision)
+            return await bounded(stays, features_reply, selected, rows, request.revision.number)
         return await bounded(
-            cells <= INLINE_ROWS, _reply, message, selected, rows, request.revision
+            cells <= INLINE_ROWS, _reply, message, selected, rows, request.revision.number
         )
 
     async def put(self, request: HttpRequest) -> bytes:

@@ -12,6 +12,7 @@ from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.parts import Parts
 from kirana.errors import KiranaError
 from kirana.interactions import InteractionQuery
+from kirana.revision import Revision
 
 _PROBE = "healthz"
 PROBE_TIMEOUT_S = 1.0
@@ -29,11 +30,7 @@ class HealthHandlers:
             "interactions": await _state(self._probe_interactions(request.revision)),
             "flows": await _state(self._parts.flows.prepare(request.revision)),
             "inferflow": await _state(self._parts.inferer.prepare(request.revision)),
-            "catalog": {
-                "state": "ok",
-                "revision": request.revision,
-                "refused_revisions": self._live.refused,
-            },
+            "catalog": self._catalog(request.revision),
         }
         healthy = all(each["state"] == "ok" for each in states.values())
         body = json_bytes({"status": "ok" if healthy else "unavailable", "parts": states})
@@ -41,7 +38,19 @@ class HealthHandlers:
             raise Unhealthy(body)
         return body
 
-    async def _features(self, revision: int) -> dict[str, object]:
+    def _catalog(self, revision: Revision) -> dict[str, object]:
+        """The catalog may be away: what was read of it serves on."""
+        state: dict[str, object] = {
+            "state": "ok",
+            "revision": revision.number,
+            "catalog": revision.catalog,
+            "refused_revisions": self._live.refused,
+        }
+        if self._live.away_since is not None:
+            state["away_since"] = int(self._live.away_since * 1000)
+        return state
+
+    async def _features(self, revision: Revision) -> dict[str, object]:
         """What the store and the cache tell of themselves, and whether the store answers."""
         told: dict[str, object] = {}
         try:
@@ -53,7 +62,7 @@ class HealthHandlers:
             return {"state": "unavailable", "reason": "the feature store does not answer", **told}
         return {**await _state(self._parts.features.prepare(revision)), **told}
 
-    async def _probe_interactions(self, revision: int) -> None:
+    async def _probe_interactions(self, revision: Revision) -> None:
         catalog = await self._catalogs.at(revision)
         for event in list(catalog.event_types)[:1]:
             await self._parts.interactions.query([InteractionQuery(_PROBE, event, 1)], revision)

@@ -14,6 +14,7 @@ from kirana.errors import InvalidInput, KiranaError, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
 from kirana.interactions.source import MAX_TIMESTAMP_MS
 from kirana.loop import INLINE_ROWS, bounded
+from kirana.revision import Revision
 
 DEFAULT_LAST = 20
 _IN_QUERY = re.compile(r"queries\[(\d+)\]\.(user_id|event)")
@@ -84,7 +85,7 @@ class InteractionHandlers:
         self,
         queries: Sequence[InteractionQuery],
         message: InteractionsQuery,
-        revision: int,
+        revision: Revision,
     ) -> list[Interactions]:
         """Query users x types; an error's field is the place in the request's own lists."""
         try:

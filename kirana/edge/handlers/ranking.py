@@ -34,7 +34,7 @@ class RankingHandlers:
             output["scores"] = finite(columns.pop("score"))
         for name, values in columns.items():
             output.setdefault(name, finite(values))
-        reply: dict[str, Any] = {"output": output, "revision": request.revision}
+        reply: dict[str, Any] = {"output": output, "revision": request.revision.number}
         if message.trace:
             reply["trace"] = [asdict(span) for span in result.spans]
         return json_bytes(reply)
@@ -61,10 +61,10 @@ class RankingHandlers:
         cells = len(result.ids) if result.matrix is None else result.matrix.size
         if request.binary_reply:
             return await bounded(
-                cells <= INLINE_CELLS, infer_reply, message, result, request.revision
+                cells <= INLINE_CELLS, infer_reply, message, result, request.revision.number
             )
         stays = cells <= 10 * INLINE_ROWS
-        return await bounded(stays, _infer_reply, message, result, request.revision)
+        return await bounded(stays, _infer_reply, message, result, request.revision.number)
 
 
 def _infer_reply(message: Infer, result: InferResult, revision: int) -> bytes:

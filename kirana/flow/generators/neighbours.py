@@ -22,6 +22,7 @@ from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
+from kirana.revision import Revision
 from kirana.schema import Array
 
 
@@ -50,7 +51,7 @@ class Neighbours:
         context: Mapping[str, Any],
         limit: int,
         features: FeatureSource,
-        revision: int,
+        revision: Revision,
     ) -> Generated:
         newest = {product: at for at, product in reversed(list(enumerate(seeds.product_ids)))}
         if not newest:

@@ -15,6 +15,7 @@ from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
+from kirana.revision import Revision
 
 
 class Parameters(Strict):
@@ -53,7 +54,7 @@ class StoredList:
         context: Mapping[str, Any],
         limit: int,
         features: FeatureSource,
-        revision: int,
+        revision: Revision,
     ) -> Generated:
         texts = [self._key_text(context)]
         query = FeatureQuery(self._entity.name, texts, columns=(self._ids, self._weights))

@@ -13,6 +13,7 @@ from kirana.flow.parameters import P, check_parameters
 from kirana.flow.values import Shape, Value
 from kirana.inferflow import Inferer
 from kirana.interactions import InteractionSource
+from kirana.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Call:
 
     context: Mapping[str, Any]
     services: Services
-    revision: int
+    revision: Revision
 
     def id_of(self, name: str) -> str:
         """Return one id of the context as text. Raises `InvalidInput` if it isn't there."""

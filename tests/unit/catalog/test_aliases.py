@@ -9,6 +9,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError
+from tests.support import nth
 
 HEAD = """kind: entity
 name: product
@@ -34,10 +35,10 @@ def refused(catalog: DirectoryCatalog) -> list[tuple[str, str]]:
     with pytest.raises(CatalogError) as caught:
         catalog.publish()
     assert catalog.current() == live
-    if live:
-        assert len(catalog.load(live).groups["product.stats"].versions) == live
+    if live.number:
+        assert len(catalog.load(live).groups["product.stats"].versions) == live.number
     versions = catalog.folder / "versions" / "product.stats"
-    assert len([*versions.glob("*.yaml")]) == live
+    assert len([*versions.glob("*.yaml")]) == live.number
     assert {problem.file.rpartition("/")[2] for problem in caught.value.problems} == {
         "catalog.yaml"
     }
@@ -134,10 +135,10 @@ def test_a_feature_that_was_two_in_one_version_is_refused(tmp_path: Path) -> Non
 
 def test_a_checksum_is_the_groups_choice_and_makes_no_schema_version(tmp_path: Path) -> None:
     plain = write(tmp_path / "shop", [A])
-    assert plain.publish().revision == 1
-    assert write(tmp_path / "shop", [A], options="checksum: crc32\n").publish().revision == 2
-    assert write(tmp_path / "shop", [A], options="checksum: none\n").publish().revision == 3
-    found = [plain.load(revision).groups["product.stats"] for revision in (1, 2, 3)]
+    assert plain.publish().revision.number == 1
+    assert write(tmp_path / "shop", [A], options="checksum: crc32\n").publish().revision.number == 2
+    assert write(tmp_path / "shop", [A], options="checksum: none\n").publish().revision.number == 3
+    found = [plain.load(nth(plain, number)).groups["product.stats"] for number in (1, 2, 3)]
     assert [group.checksum for group in found] == [False, True, False]
     assert [len(group.versions) for group in found] == [1, 1, 1]
 

@@ -12,7 +12,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
-from tests.support import SHOP, write_shop
+from tests.support import SHOP, nth, write_shop
 
 NEW_FEATURE = SHOP.replace(
     "  - {name: ctr, dtype: float32, default: 0.5}",
@@ -48,32 +48,35 @@ def revision_file(catalog: DirectoryCatalog, number: int) -> Path:
 
 
 def test_nothing_is_live_before_the_first_publish(catalog: DirectoryCatalog) -> None:
-    assert catalog.current() == 0
+    assert catalog.current().number == 0
     with pytest.raises(Unknown, match="unknown revision '1': there is none"):
-        catalog.load(1)
+        catalog.load(nth(catalog, 1))
 
 
 def test_checking_changes_nothing(catalog: DirectoryCatalog) -> None:
     before = files_of(catalog.folder)
-    _, added = catalog.check()
-    assert {version.group for version in added} == set(catalog.check()[0].groups)
+    checked = catalog.check()
+    assert {version.group for version in checked.added.versions} == set(checked.catalog.groups)
+    assert {record.entity for record in checked.added.storage} == set(checked.catalog.entities)
     assert files_of(catalog.folder) == before
 
 
 def test_publishing_makes_the_next_revision_live(catalog: DirectoryCatalog) -> None:
     first = catalog.publish()
-    assert (first.revision, first.changed, catalog.current()) == (1, True, 1)
+    assert (first.revision.number, first.changed) == (1, True)
+    assert catalog.current() == first.revision
     change(catalog, SHOP.replace("k: 3", "k: 4"))
     second = catalog.publish()
-    assert (second.revision, second.changed, second.new_versions) == (2, True, ())
-    assert catalog.current() == 2
+    assert (second.revision.number, second.changed, bool(second.checked.added)) == (2, True, False)
+    assert catalog.current() == second.revision
+    assert second.revision.catalog == first.revision.catalog != ""
 
 
 def test_publishing_the_same_again_changes_nothing(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     before = files_of(catalog.folder)
     again = catalog.publish()
-    assert (again.revision, again.changed, again.new_versions) == (1, False, ())
+    assert (again.revision.number, again.changed, bool(again.checked.added)) == (1, False, False)
     assert files_of(catalog.folder) == before
 
 
@@ -84,10 +87,10 @@ def test_comments_and_order_are_no_change(catalog: DirectoryCatalog) -> None:
 
 
 def test_what_was_published_is_what_is_loaded(catalog: DirectoryCatalog) -> None:
-    source, _ = catalog.check()
+    source = catalog.check().catalog
     catalog.publish()
-    loaded = catalog.load(1)
-    assert loaded.revision == 1
+    loaded = catalog.load(nth(catalog, 1))
+    assert loaded.revision == catalog.current()
     for name in ("entities", "groups", "event_types", "generators", "models", "inferflows"):
         assert getattr(loaded, name) == getattr(source, name), name
     assert loaded.flows == source.flows
@@ -98,11 +101,13 @@ def test_an_old_revision_stays_as_it_was(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     change(catalog, NEW_FEATURE)
     catalog.publish()
-    assert [f.name for f in catalog.load(1).groups["product.stats"].current.features] == [
+    assert [
+        f.name for f in catalog.load(nth(catalog, 1)).groups["product.stats"].current.features
+    ] == [
         "clicks",
         "ctr",
     ]
-    assert len(catalog.load(2).groups["product.stats"].versions) == 2
+    assert len(catalog.load(nth(catalog, 2)).groups["product.stats"].versions) == 2
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
@@ -111,7 +116,7 @@ def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
 ) -> None:
     change(catalog, SHOP.replace("float32, default: 0.5", f"float32, default: {value}"))
     catalog.publish()
-    _, feature = catalog.load(1).feature("product.stats.ctr")
+    _, feature = catalog.load(nth(catalog, 1)).feature("product.stats.ctr")
     wanted = float(value.replace(".", ""))
     loaded = float(feature.default_array())
     assert loaded == wanted or (math.isnan(loaded) and math.isnan(wanted))
@@ -121,14 +126,14 @@ def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
 def test_a_revision_that_is_not_there_is_unknown(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     with pytest.raises(Unknown, match="unknown revision '7': there is '1'") as caught:
-        catalog.load(7)
+        catalog.load(nth(catalog, 7))
     assert caught.value.code == "unknown_revision"
 
 
 def test_a_publish_that_expects_the_live_revision_succeeds(catalog: DirectoryCatalog) -> None:
-    assert catalog.publish(expected_revision=0).revision == 1
+    assert catalog.publish(expected_revision=0).revision.number == 1
     change(catalog, NEW_FEATURE)
-    assert catalog.publish(expected_revision=1).revision == 2
+    assert catalog.publish(expected_revision=1).revision.number == 2
 
 
 def test_a_publish_that_expects_another_revision_conflicts(catalog: DirectoryCatalog) -> None:
@@ -147,7 +152,7 @@ def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> 
     before = files_of(catalog.folder)
     with pytest.raises(CatalogError):
         catalog.publish()
-    assert catalog.current() == 1
+    assert catalog.current().number == 1
     assert files_of(catalog.folder) == before
 
 
@@ -159,8 +164,8 @@ def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_each_group_gets_its_first_schema_version(catalog: DirectoryCatalog) -> None:
     published = catalog.publish()
-    assert {(each.group, each.number) for each in published.new_versions} == {
-        (group, 1) for group in catalog.load(1).groups
+    assert {(each.group, each.number) for each in published.checked.added.versions} == {
+        (group, 1) for group in catalog.load(nth(catalog, 1)).groups
     }
     assert version_file(catalog, 1).is_file()
 
@@ -169,18 +174,20 @@ def test_changed_features_make_the_next_schema_version(catalog: DirectoryCatalog
     catalog.publish()
     first = version_file(catalog, 1).read_bytes()
     change(catalog, NEW_FEATURE)
-    (added,) = catalog.publish().new_versions
+    (added,) = catalog.publish().checked.added.versions
     assert (added.group, added.number) == ("product.stats", 2)
     assert version_file(catalog, 1).read_bytes() == first
-    numbers = [each.number for each in catalog.load(2).groups["product.stats"].versions]
+    numbers = [
+        each.number for each in catalog.load(nth(catalog, 2)).groups["product.stats"].versions
+    ]
     assert numbers == [1, 2]
 
 
 def test_a_version_once_left_is_not_reused(catalog: DirectoryCatalog) -> None:
     for number, text in enumerate((SHOP, NEW_FEATURE, SHOP), start=1):
         change(catalog, text)
-        assert catalog.publish().revision == number
-    versions = catalog.load(3).groups["product.stats"].versions
+        assert catalog.publish().revision.number == number
+    versions = catalog.load(nth(catalog, 3)).groups["product.stats"].versions
     assert [each.number for each in versions] == [1, 2, 3]
     assert versions[0].fingerprint == versions[2].fingerprint
 
@@ -190,7 +197,8 @@ def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
         change(catalog, SHOP.replace("int32, default: 0", f"int32, default: {number}"))
         catalog.publish()
     defaults = [
-        v.feature("clicks").default for v in catalog.load(11).groups["product.stats"].versions
+        v.feature("clicks").default
+        for v in catalog.load(nth(catalog, 11)).groups["product.stats"].versions
     ]
     assert defaults == list(range(1, 12))
 
@@ -233,7 +241,7 @@ def test_a_gap_in_the_versions_is_refused(catalog: DirectoryCatalog) -> None:
     change(catalog, NEW_FEATURE)
     catalog.publish()
     version_file(catalog, 1).unlink()
-    with pytest.raises(CatalogError, match=r"version 1 of 'product\.stats' is missing"):
+    with pytest.raises(CatalogError, match=r"record 1 of 'product\.stats' is missing"):
         catalog.publish()
 
 
@@ -244,7 +252,7 @@ def test_a_published_version_is_never_made_anew_with_other_features(
     catalog.publish()
     change(catalog, NEW_FEATURE)
     catalog.publish()
-    old = catalog.load(2).groups["product.stats"].version(2)
+    old = catalog.load(nth(catalog, 2)).groups["product.stats"].version(2)
     version_file(catalog, 2).unlink()
     change(catalog, NEW_FEATURE.replace("name: views", "name: sales"))
     try:
@@ -258,10 +266,11 @@ def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog)
     catalog.publish()
     change(catalog, NEW_FEATURE)
     catalog.publish()
-    (catalog.folder / ".kirana" / "CURRENT").write_text("1")
+    identity = catalog.current().catalog
+    (catalog.folder / ".kirana" / "CURRENT").write_text(f"1 {identity}")
     again = catalog.publish()
-    assert (again.revision, again.changed, again.new_versions) == (3, True, ())
-    assert len(catalog.load(3).groups["product.stats"].versions) == 2
+    assert (again.revision.number, again.changed, bool(again.checked.added)) == (3, True, False)
+    assert len(catalog.load(nth(catalog, 3)).groups["product.stats"].versions) == 2
 
 
 @pytest.mark.parametrize("text", [b"", b"one", b"-1", b"1.5", b"\xff\xfe"])
@@ -270,16 +279,16 @@ def test_an_unreadable_current_counts_as_nothing_published(
 ) -> None:
     catalog.publish()
     (catalog.folder / ".kirana" / "CURRENT").write_bytes(text)
-    assert catalog.current() == 0
-    assert catalog.publish().revision == 2
-    assert catalog.current() == 2
+    assert catalog.current().number == 0
+    assert catalog.publish().revision.number == 2
+    assert catalog.current().number == 2
 
 
 def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     revision_file(catalog, 1).unlink()
     with pytest.raises(Unknown):
-        catalog.load(1)
+        catalog.load(nth(catalog, 1))
     again = catalog.publish()
     assert again.changed
     assert catalog.load(again.revision).revision == again.revision
@@ -307,7 +316,7 @@ def test_a_revision_that_can_not_be_read_is_refused_with_its_file(
     file = revision_file(catalog, 1)
     file.write_bytes(content)
     with pytest.raises(CatalogError) as caught:
-        catalog.load(1)
+        catalog.load(nth(catalog, 1))
     assert caught.value.problems[0].file == str(file)
 
 
@@ -326,7 +335,7 @@ for turn in range(8):
     os.replace(beside, folder / f"{who}.yaml")
     published = catalog.publish()
     if published.changed:
-        found.append(published.revision)
+        found.append(published.revision.number)
 print(json.dumps(found))
 """
 
@@ -354,6 +363,6 @@ def test_processes_that_publish_at_once_make_different_revisions(
         assert publisher.returncode == 0
         found += json.loads(output)
     assert sorted(found) == list(range(2, len(found) + 2))
-    assert catalog.current() == max(found)
+    assert catalog.current().number == max(found)
     live = catalog.load(catalog.current())
     assert {name: live.event_types[name].keep for name in ("ann", "bob")} == {"ann": 8, "bob": 8}

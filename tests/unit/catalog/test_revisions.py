@@ -15,7 +15,8 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import KEPT_REVISIONS, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
-from tests.support import SHOP, write_shop
+from kirana.revision import Revision
+from tests.support import SHOP, nth, write_shop
 
 POLL_S = 0.001
 
@@ -29,8 +30,8 @@ class Builder:
 
     def __call__(self, catalog: Catalog) -> int:
         self.threads.add(threading.get_ident())
-        self.built.append(catalog.revision)
-        return catalog.revision
+        self.built.append(catalog.revision.number)
+        return catalog.revision.number
 
 
 class Part:
@@ -40,10 +41,10 @@ class Part:
         self.refuses = refuses
         self.prepared: list[int] = []
 
-    async def prepare(self, revision: int) -> None:
-        if revision in self.refuses:
+    async def prepare(self, revision: Revision) -> None:
+        if revision.number in self.refuses:
             raise Unavailable(f"revision {revision} is not for me")
-        self.prepared.append(revision)
+        self.prepared.append(revision.number)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def catalog(tmp_path: Path) -> DirectoryCatalog:
     return DirectoryCatalog(write_shop(tmp_path))
 
 
-def publish_next(catalog: DirectoryCatalog, keep: int) -> int:
+def publish_next(catalog: DirectoryCatalog, keep: int) -> Revision:
     """Publish a revision that differs from the others by `keep`."""
     (catalog.folder / "shop.yaml").write_text(SHOP.replace("keep: 50", f"keep: {keep}"))
     return catalog.publish().revision
@@ -79,15 +80,15 @@ async def test_a_revision_is_built_once_for_all_who_ask_together(
     publish_next(catalog, 1)
     builder = Builder()
     revisions = Revisions(catalog, builder)
-    assert await asyncio.gather(*(revisions.at(1) for _ in range(50))) == [1] * 50
-    assert await revisions.at(1) == 1
+    assert await asyncio.gather(*(revisions.at(nth(catalog, 1)) for _ in range(50))) == [1] * 50
+    assert await revisions.at(nth(catalog, 1)) == 1
     assert builder.built == [1]
 
 
 async def test_a_revision_is_built_in_a_thread(catalog: DirectoryCatalog) -> None:
     publish_next(catalog, 1)
     builder = Builder()
-    await Revisions(catalog, builder).at(1)
+    await Revisions(catalog, builder).at(nth(catalog, 1))
     assert threading.get_ident() not in builder.threads
 
 
@@ -96,7 +97,7 @@ async def test_old_revisions_are_kept_beside_the_new_one(catalog: DirectoryCatal
     revisions = Revisions(catalog, builder)
     for keep in range(1, 4):
         await revisions.at(publish_next(catalog, keep))
-    assert [await revisions.at(number) for number in (1, 2, 3, 1)] == [1, 2, 3, 1]
+    assert [await revisions.at(nth(catalog, number)) for number in (1, 2, 3, 1)] == [1, 2, 3, 1]
     assert builder.built == [1, 2, 3]
 
 
@@ -105,9 +106,9 @@ async def test_the_oldest_revisions_are_let_go(catalog: DirectoryCatalog) -> Non
     revisions = Revisions(catalog, builder)
     for keep in range(1, KEPT_REVISIONS + 2):
         await revisions.at(publish_next(catalog, keep))
-    await revisions.at(2)
+    await revisions.at(nth(catalog, 2))
     assert len(builder.built) == KEPT_REVISIONS + 1
-    await revisions.at(1)
+    await revisions.at(nth(catalog, 1))
     assert builder.built[-1] == 1
 
 
@@ -115,8 +116,8 @@ async def test_one_who_stops_waiting_does_not_stop_the_others(catalog: Directory
     publish_next(catalog, 1)
     builder = Builder()
     revisions = Revisions(catalog, builder)
-    impatient = asyncio.create_task(revisions.at(1))
-    patient = asyncio.create_task(revisions.at(1))
+    impatient = asyncio.create_task(revisions.at(nth(catalog, 1)))
+    patient = asyncio.create_task(revisions.at(nth(catalog, 1)))
     await asyncio.sleep(0)
     impatient.cancel()
     assert await patient == 1
@@ -128,9 +129,9 @@ async def test_a_revision_that_is_not_there_is_unavailable_and_asked_for_again(
 ) -> None:
     revisions = Revisions(catalog, Builder())
     with pytest.raises(Unavailable, match="revision 1 can't be used here"):
-        await revisions.at(1)
+        await revisions.at(nth(catalog, 1))
     publish_next(catalog, 1)
-    assert await revisions.at(1) == 1
+    assert await revisions.at(nth(catalog, 1)) == 1
 
 
 async def test_nothing_starts_without_a_revision(catalog: DirectoryCatalog) -> None:
@@ -143,7 +144,7 @@ async def test_nothing_starts_on_a_revision_that_a_part_refuses(catalog: Directo
     live = LiveRevision(catalog, [Part(), Part(refuses={1})])
     with pytest.raises(Unavailable, match="not for me"):
         await live.start()
-    assert live.number == 0
+    assert live.revision.number == 0
 
 
 async def test_starting_prepares_every_part_for_the_live_revision(
@@ -154,7 +155,7 @@ async def test_starting_prepares_every_part_for_the_live_revision(
     parts = [Part(), Part()]
     live = LiveRevision(catalog, parts)
     await live.start()
-    assert (live.number, [part.prepared for part in parts]) == (2, [[2], [2]])
+    assert (live.revision.number, [part.prepared for part in parts]) == (2, [[2], [2]])
 
 
 async def test_following_switches_to_what_is_published(catalog: DirectoryCatalog) -> None:
@@ -164,8 +165,8 @@ async def test_following_switches_to_what_is_published(catalog: DirectoryCatalog
     await live.start()
     async with following(live):
         for keep in (2, 3):
-            number = publish_next(catalog, keep)
-            await until(lambda number=number: live.number == number)  # type: ignore[misc]
+            latest = publish_next(catalog, keep)
+            await until(lambda latest=latest: live.revision == latest)  # type: ignore[misc]
     assert part.prepared == [1, 2, 3]
     assert live.refused == 0
 
@@ -177,8 +178,8 @@ async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
         def __init__(self) -> None:
             self.asked, self.released = asyncio.Event(), asyncio.Event()
 
-        async def prepare(self, revision: int) -> None:
-            if revision > 1:
+        async def prepare(self, revision: Revision) -> None:
+            if revision.number > 1:
                 self.asked.set()
                 await self.released.wait()
 
@@ -189,9 +190,9 @@ async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
     publish_next(catalog, 2)
     async with following(live):
         await slow.asked.wait()
-        assert live.number == 1
+        assert live.revision.number == 1
         slow.released.set()
-        await until(lambda: live.number == 2)
+        await until(lambda: live.revision.number == 2)
 
 
 async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
@@ -205,9 +206,9 @@ async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
         async with following(live):
             publish_next(catalog, 2)
             await until(lambda: live.refused > 0)
-            assert live.number == 1
+            assert live.revision.number == 1
             publish_next(catalog, 3)
-            await until(lambda: live.number == 3)
+            await until(lambda: live.revision.number == 3)
     assert live.refused == 1
     assert "revision 1 stays live" in caplog.text
 
@@ -219,7 +220,7 @@ async def test_a_revision_file_that_is_broken_is_refused_by_following(
     revisions = Revisions(catalog, Builder())
 
     class Reader:
-        async def prepare(self, revision: int) -> None:
+        async def prepare(self, revision: Revision) -> None:
             await revisions.at(revision)
 
     live = LiveRevision(catalog, [Reader()], poll_s=POLL_S)
@@ -228,10 +229,10 @@ async def test_a_revision_file_that_is_broken_is_refused_by_following(
     (catalog.folder / ".kirana/revisions/2/catalog.json").write_text("{")
     async with following(live):
         await until(lambda: live.refused == 1)
-        assert live.number == 1
+        assert live.revision.number == 1
         publish_next(catalog, 3)
-        await until(lambda: live.number == 3)
-    assert await revisions.at(1) == 1
+        await until(lambda: live.revision.number == 3)
+    assert await revisions.at(nth(catalog, 1)) == 1
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe"], ids=["empty", "not UTF-8"])
@@ -242,10 +243,12 @@ async def test_following_survives_an_unreadable_current(
     live = LiveRevision(catalog, [Part(refuses={0})], poll_s=POLL_S)
     await live.start()
     current = catalog.folder / ".kirana/CURRENT"
+    before = current.read_bytes()
     async with following(live):
         current.write_bytes(text)
-        await until(lambda: live.refused > 0)
-        assert live.number == 1
-        current.write_text("1")
+        await until(lambda: live.away_since is not None)
+        assert (live.revision.number, live.refused) == (1, 0)
+        current.write_bytes(before)
         publish_next(catalog, 2)
-        await until(lambda: live.number == 2)
+        await until(lambda: live.revision.number == 2)
+        assert live.away_since is None

@@ -9,7 +9,7 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, Problem
-from kirana.models.registry import ModelFiles
+from kirana.models.files import ModelFiles
 from tests.support import SHOP, publish, write_linear_model, write_shop
 
 MORE = "\n---\n"
@@ -27,8 +27,8 @@ def edited(*edits: tuple[str, str]) -> str:
 
 def check(folder: Path, catalog: str, *, models: bool = False) -> Catalog:
     write_shop(folder, catalog)
-    signature = ModelFiles(f"file://{folder}/models").signature if models else None
-    return DirectoryCatalog(folder, signature).check()[0]
+    files = ModelFiles(f"file://{folder}/models") if models else None
+    return DirectoryCatalog(folder, files).check().catalog
 
 
 def problems_of(folder: Path, catalog: str, *, models: bool = False) -> tuple[Problem, ...]:
@@ -499,12 +499,12 @@ def test_a_stored_feature_can_not_change_its_type(tmp_path: Path, old: str, new:
 
 
 def test_a_name_of_an_older_version_can_not_come_back_as_another_type(tmp_path: Path) -> None:
-    publish(write_shop(tmp_path))
+    publish(write_shop(tmp_path), models=False)
     without = edited(
         ("  - product.stats.clicks\n", ""),
         ("  - {name: clicks, dtype: int32", "  - {name: views, dtype: int32"),
     )
-    publish(write_shop(tmp_path, without))
+    publish(write_shop(tmp_path, without), models=False)
     back = edited(("{name: clicks, dtype: int32", "{name: clicks, dtype: int8"))
     (problem,) = problems_of(tmp_path, back)
     assert "schema version 1" in problem.message

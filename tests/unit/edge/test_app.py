@@ -22,8 +22,10 @@ from kirana.errors import KiranaError
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow.engine import InferflowService
 from kirana.metrics import SECONDS, Counters
+from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
-from kirana.models.registry import ModelFiles, ModelRegistry
+from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.revision import Revision
 from kirana.stores.lmdb_environment import open_environment
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
@@ -386,10 +388,10 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         pass
 
-    async def run(self, request: FlowRequest, revision: int) -> FlowResult:
+    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
         raise self.error
 
 
@@ -554,11 +556,11 @@ class TestOngoing:
         }
 
 
-class WatchedFiles(ModelFiles):
+class WatchedModels(LoadedModels):
     """Says which threads load models."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, root: Path) -> None:
+        super().__init__(ModelCopies(root))
         self.threads: set[int] = set()
 
     def load(self, model: ModelObject) -> OnnxModel:
@@ -614,8 +616,8 @@ class TestLoop:
             environment.close()
 
     async def test_models_are_loaded_off_the_loop(self, shop: Shop, tmp_path: Path) -> None:
-        files = WatchedFiles(f"file://{tmp_path}/shop/models")
-        models = ModelRegistry(files, shop.source)
+        watched = WatchedModels(tmp_path / "shop/models")
+        models = ModelRegistry(watched, shop.source)
         inferer = InferflowService(shop.features, models, shop.source)
         live = LiveRevision(shop.source, [shop.features])
         await live.start()
@@ -625,8 +627,8 @@ class TestLoop:
         async with client_of(edge) as client:
             calls = [client.post("/v1/infer/ranker", json=body) for _ in range(10)]
             assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
-        assert files.threads
-        assert threading.get_ident() not in files.threads
+        assert watched.threads
+        assert threading.get_ident() not in watched.threads
 
     async def test_a_long_read_in_a_thread_does_not_hold_the_loop(
         self, tmp_path: Path, edge: Edge

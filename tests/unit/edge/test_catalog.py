@@ -11,7 +11,7 @@ import pytest
 from kirana.assembly import catalog_place
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.locations import local_settings
-from tests.support import open_shop
+from tests.support import nth, open_shop
 from tests.unit.edge.conftest import client_of, refused
 
 NEW = {"keep": 7, "ttl": "2d"}
@@ -63,7 +63,7 @@ async def test_a_put_is_the_next_revision_and_the_source_follows(
     client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
 ) -> None:
     assert await _put(client, "event_type/click", NEW, expected_revision=1) == 2
-    assert source.load(2).event_types["click"].keep == 7
+    assert source.load(nth(source, 2)).event_types["click"].keep == 7
     text = (shop_folder / "shop.yaml").read_text()
     assert "keep: 7" in text
     assert not source.publish().changed
@@ -79,7 +79,7 @@ async def test_another_revision_than_expected_is_a_conflict(
     assert found == (409, "conflict", "expected_revision")
     path = "/v1/catalog/event_type/wishlist?expected_revision=7"
     assert await refused(client, "DELETE", path) == (409, "conflict", "expected_revision")
-    assert source.current() == 1
+    assert source.current().number == 1
 
 
 async def test_several_objects_are_one_revision(
@@ -94,7 +94,7 @@ async def test_several_objects_are_one_revision(
     body = {"objects": [group, entity], "delete": [{"kind": "event_type", "name": "wishlist"}]}
     response = await client.post("/v1/catalog", json=body)
     assert response.json() == {"revision": 2}
-    catalog = source.load(2)
+    catalog = source.load(nth(source, 2))
     assert "seller.trust" in catalog.groups
     assert "wishlist" not in catalog.event_types
     assert not source.publish().changed
@@ -107,7 +107,7 @@ async def test_one_bad_object_refuses_them_all_and_names_the_field(
     bad = {"kind": "feature_group", "name": "user.x", "features": [{"name": "a", "dtype": "int"}]}
     found = await refused(client, "POST", "/v1/catalog", {"objects": [good, bad]})
     assert found == (400, "invalid_catalog", "objects[1].features[0].dtype")
-    assert source.current() == 1
+    assert source.current().number == 1
     assert not source.publish().changed
 
 
@@ -153,7 +153,7 @@ async def test_edits_that_were_not_applied_are_neither_lost_nor_published(
     found = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
     assert found == (409, "conflict", None)
     assert await _put(client, "event_type/wishlist", {"keep": 4}) == 2
-    assert source.load(2).event_types["click"].keep == 50
+    assert source.load(nth(source, 2)).event_types["click"].keep == 50
     assert "keep: 49" in file.read_text()
 
 

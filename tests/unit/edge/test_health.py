@@ -74,7 +74,7 @@ async def edge_with(
     return Edge(parts, live, shop.source, Limits())
 
 
-async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient) -> None:
+async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient, shop: Shop) -> None:
     response = await client.get("/healthz")
     assert response.status_code == 200
     assert response.json() == {
@@ -84,7 +84,12 @@ async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient) -> None:
             "interactions": {"state": "ok"},
             "flows": {"state": "ok"},
             "inferflow": {"state": "ok"},
-            "catalog": {"state": "ok", "revision": 1, "refused_revisions": 0},
+            "catalog": {
+                "state": "ok",
+                "revision": 1,
+                "catalog": shop.revision.catalog,
+                "refused_revisions": 0,
+            },
         },
     }
 

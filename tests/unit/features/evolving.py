@@ -16,7 +16,9 @@ from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
+from kirana.revision import Revision
 from kirana.stores.memory import MemoryFeatureStore
+from tests.support import nth
 
 NOW_MS = 1_700_000_000_000
 GROUP = "product.stats"
@@ -57,7 +59,7 @@ class CountedCatalog(DirectoryCatalog):
         super().__init__(folder)
         self.asked = 0
 
-    def current(self) -> int:
+    def current(self) -> Revision:
         self.asked += 1
         return super().current()
 
@@ -90,7 +92,7 @@ class World:
             f"kind: feature_group\nname: {group}\nttl: {ttl}\ncodec: {self.codec}\n"
             f"features:\n{lines}"
         )
-        return self.catalog.publish().revision
+        return self.catalog.publish().revision.number
 
     async def write(
         self,
@@ -102,7 +104,8 @@ class World:
         group: str = GROUP,
     ) -> int:
         """Write rows by key through the replica with the cache; return how many were not stale."""
-        found = self.catalog.load(revision).groups[group]
+        pinned = nth(self.catalog, revision)
+        found = self.catalog.load(pinned).groups[group]
         schema = found.version(version) if version else found.current
         names = list(next(iter(rows.values())))
         lists = {name: [row[name] for row in rows.values()] for name in names}
@@ -112,19 +115,23 @@ class World:
             columns |= columns_of(schema, known, len(rows))
         times = np.full(len(rows), self.now_ms if at_ms is None else at_ms, dtype=np.uint64)
         write = FeatureWrite(group, [*rows], columns, times, version)
-        return await self.cached.write(write, revision)
+        return await self.cached.write(write, pinned)
 
     async def read(self, keys: Sequence[str], *names: str, revision: int) -> Answer:
         """Read as columns and, numbers, as a matrix; whatever is cached, the answer is one."""
         answers = [
-            await self._read(service, keys, names, revision)
+            await self._read(service, keys, names, nth(self.catalog, revision))
             for service in (self.plain, self.cached, self.cached)
         ]
         assert answers[0] == answers[1] == answers[2]
         return answers[0]
 
     async def _read(
-        self, service: FeatureService, keys: Sequence[str], names: tuple[str, ...], revision: int
+        self,
+        service: FeatureService,
+        keys: Sequence[str],
+        names: tuple[str, ...],
+        revision: Revision,
     ) -> Answer:
         catalog = self.catalog.load(revision)
         numeric = tuple(

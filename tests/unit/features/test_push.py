@@ -19,7 +19,7 @@ from kirana.features import FeatureQuery
 from kirana.features.push import Push
 from kirana.features.service import FeatureService
 from kirana.stores import FeatureStore, open_feature_store
-from tests.support import SHOP, publish, write_shop
+from tests.support import SHOP, nth, publish, write_shop
 
 COLUMNS = ("stats.clicks", "stats.ctr")
 
@@ -80,7 +80,7 @@ async def test_pushed_rows_are_read(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "product.stats.parquet", ["a", "b"], [1, 2])
-    done = await push(store, catalog.load(1), path)
+    done = await push(store, catalog.load(nth(catalog, 1)), path)
     assert (done["product.stats"].rows, done["product.stats"].written) == (2, 2)
     values, status = await read(store, catalog, ["b", "c", "a"])
     assert values == [[2, 0, 1], [0.25, 0.5, 0.25]]
@@ -98,7 +98,7 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
         ids=[[1, 2, 3, 4]],
         weights=[[0.5, 0.25, 0.0, 0.0]],
     )
-    job = Push([files], catalog.load(1))
+    job = Push([files], catalog.load(nth(catalog, 1)))
     reported: list[int] = []
     await job.check(reported.append)
     assert sum(reported) == job.rows == 3
@@ -131,7 +131,7 @@ async def test_nothing_is_written_where_one_row_of_one_file_is_wrong(
     columns = {"product_id": ["b", "c"], "clicks": [1, 2], "ctr": [0.5, 0.5], **wrong}
     bad = write(files / "b" / "product.stats.parquet", **columns)
     with pytest.raises(InvalidInput) as caught:
-        await push(store, catalog.load(1), right, bad)
+        await push(store, catalog.load(nth(catalog, 1)), right, bad)
     assert caught.value.field is not None
     assert caught.value.field in wrong
     assert (await read(store, catalog, ["a", "b", "c"]))[1] == [Status.MISSING] * 3
@@ -143,9 +143,9 @@ async def test_older_rows_are_stale_and_leave_newer_ones_alone(
     now = now_ms()
     path = files / "product.stats.parquet"
     stats(path, ["a", "b"], [1, 1], event_time=[now - 1_000, now - 3_000])
-    await push(store, catalog.load(1), path)
+    await push(store, catalog.load(nth(catalog, 1)), path)
     stats(path, ["a", "b", "c"], [2, 2, 2], event_time=[now - 2_000] * 3)
-    (done,) = (await push(store, catalog.load(1), path)).values()
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
     assert (done.rows, done.written, done.stale) == (3, 2, 1)
     assert (await read(store, catalog, ["a", "b", "c"]))[0][0] == [1, 2, 2]
 
@@ -156,7 +156,7 @@ async def test_of_one_key_in_one_file_the_newest_row_stays(
     now = now_ms()
     path = files / "product.stats.parquet"
     stats(path, ["a", "a", "a"], [1, 2, 3], event_time=[now - 3, now - 1, now - 2])
-    (done,) = (await push(store, catalog.load(1), path)).values()
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
     assert (done.rows, done.stale) == (3, 1)
     assert (await read(store, catalog, ["a"]))[0][0] == [2]
 
@@ -166,7 +166,7 @@ async def test_a_push_again_changes_nothing(
 ) -> None:
     path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[now_ms()])
     for _ in range(2):
-        (done,) = (await push(store, catalog.load(1), path)).values()
+        (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
         assert (done.written, done.stale) == (1, 0)
     assert (await read(store, catalog, ["a"]))[0][0] == [1]
 
@@ -176,7 +176,7 @@ async def test_rows_that_are_past_their_ttl_are_expired_when_read(
 ) -> None:
     eight_days_ago = now_ms() - 8 * 86_400_000
     path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[eight_days_ago])
-    await push(store, catalog.load(1), path)
+    await push(store, catalog.load(nth(catalog, 1)), path)
     assert await read(store, catalog, ["a"]) == ([[0], [0.5]], [Status.EXPIRED])
 
 
@@ -188,18 +188,18 @@ async def test_rows_follow_the_schema_version_that_is_named(
     publish(write_shop(catalog.folder, grown))
     path = stats(files / "product.stats.parquet", ["a"], [1])
     with pytest.raises(InvalidInput, match="orders"):
-        Push([path], catalog.load(2))
-    await push(store, catalog.load(2), path, schema_version=1)
+        Push([path], catalog.load(nth(catalog, 2)))
+    await push(store, catalog.load(nth(catalog, 2)), path, schema_version=1)
     values, status = await read(store, catalog, ["a"], "stats.clicks", "stats.orders")
     assert (values, status) == ([[1], [9]], [Status.OK])
     with pytest.raises(InvalidInput, match="no schema version 3"):
-        Push([path], catalog.load(2), schema_version=3)
+        Push([path], catalog.load(nth(catalog, 2)), schema_version=3)
 
 
 def test_a_group_that_is_not_there_is_unknown(catalog: DirectoryCatalog, files: Path) -> None:
     path = stats(files / "product.stat.parquet", ["a"], [1])
     with pytest.raises(Unknown, match=r"did you mean 'product\.stats'") as caught:
-        Push([path], catalog.load(1))
+        Push([path], catalog.load(nth(catalog, 1)))
     assert caught.value.field == str(path)
 
 
@@ -207,5 +207,5 @@ async def test_a_given_group_is_pushed_from_any_file(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "anything.parquet", ["a"], [1])
-    await push(store, catalog.load(1), path, group="product.stats")
+    await push(store, catalog.load(nth(catalog, 1)), path, group="product.stats")
     assert (await read(store, catalog, ["a"]))[0][0] == [1]

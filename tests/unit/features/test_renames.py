@@ -10,6 +10,7 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
+from tests.support import nth
 from tests.unit.features.evolving import GROUP, World, lacking, no_row, null, stored
 
 CLICKS = "name: clicks, dtype: int64, default: 0"
@@ -70,7 +71,9 @@ async def test_rows_of_the_old_name_alone_are_read_by_both(renamed: World) -> No
 async def test_a_matrix_is_asked_for_by_either_name(renamed: World, name: str) -> None:
     for service in (renamed.plain, renamed.cached, renamed.cached):
         for matrix in ((name,), (name, "stats.ctr"), ("stats.ctr", name)):
-            (rows,) = await service.read([FeatureQuery("product", KEYS, matrix)], 2)
+            (rows,) = await service.read(
+                [FeatureQuery("product", KEYS, matrix)], nth(renamed.catalog, 2)
+            )
             at = matrix.index(name)
             assert rows.matrix[:, at].tolist() == [3.0, 1.0, 7.0, 2.0, 7.0]
             assert rows.matrix.shape == (5, len(matrix))
@@ -168,11 +171,11 @@ async def test_a_writer_uses_the_names_of_its_version(renamed: World) -> None:
 async def test_an_alias_is_remembered_with_its_version(renamed: World) -> None:
     """By another process, and by one that publishes the same again."""
     other = DirectoryCatalog(renamed.catalog.folder)
-    versions = other.load(2).groups[GROUP].versions
+    versions = other.load(nth(other, 2)).groups[GROUP].versions
     aliases = [{feature.name: feature.aliases for feature in each.features} for each in versions]
     assert aliases == [{"clicks": (), "ctr": ()}, {"ctr": (), "clicks_7d": ("clicks",)}]
     assert renamed.publish(CTR, RENAMED) == 2
-    assert len(other.load(2).groups[GROUP].versions) == 2
+    assert len(other.load(nth(other, 2)).groups[GROUP].versions) == 2
 
 
 async def test_an_alias_can_be_added_later(world: World) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kirana.features import FeatureQuery
+from tests.support import nth
 from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
 
 CLICKS = "name: clicks, dtype: int64, default: 0"
@@ -109,7 +110,8 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     await world.write({"new": {"orders": 3, "ctr": 0.75, "clicks": 2}}, revision=second)
     await world.write({"old": {"price": 2.5}}, revision=second, group="product.offer")
     await world.write({"gone": {"clicks": 5, "ctr": 0.5}}, revision=first)
-    await world.cached.delete("product.stats", ["gone"], np.array([NOW_MS], dtype=np.uint64), first)
+    times = np.array([NOW_MS], dtype=np.uint64)
+    await world.cached.delete("product.stats", ["gone"], times, nth(world.catalog, first))
     keys = ["new", "none", "old", "gone"]
 
     # the model of before the rollout, on both revisions
@@ -136,7 +138,7 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     # both at once, in one call: neither changes what the other gets
     queries = [FeatureQuery("product", keys, matrix) for matrix in (OLD, names)]
     for service in (world.plain, world.cached):
-        old, mixed = await service.read(queries, second)
+        old, mixed = await service.read(queries, nth(world.catalog, second))
         assert old.matrix.tolist() == [[2.0, 0.75], [0.0, 0.5], [1.0, 0.25], [0.0, 0.5]]
         assert mixed.matrix.tolist() == [
             [2.0, 1.5, 3.0],

@@ -20,7 +20,7 @@ from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.stores import FeatureStore, open_feature_store
-from tests.support import SHOP, ByOrder, Shop, publish, write_shop
+from tests.support import SHOP, ByOrder, Shop, nth, publish, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
 NOW_MS = 1_700_000_000_000
@@ -75,19 +75,20 @@ async def put(
     schema_version: int = 0,
     **columns: list[Any],
 ) -> int:
-    found = catalog.load(revision).groups[group]
+    pinned = nth(catalog, revision)
+    found = catalog.load(pinned).groups[group]
     version = found.version(schema_version) if schema_version else found.current
     event_times = np.array([NOW_MS] * len(keys) if times is None else times, dtype=np.uint64)
     values = columns_of(version, columns, len(keys))
     write = FeatureWrite(group, keys, values, event_times, schema_version)
-    return await service.write(write, revision)
+    return await service.write(write, pinned)
 
 
 async def get(
     service: FeatureService, keys: Sequence[str], *columns: str, revision: int = 1
 ) -> EntityRows:
     query = FeatureQuery("product", keys, columns=columns or STATS, provenance=True)
-    (rows,) = await service.read([query], revision)
+    (rows,) = await service.read([query], nth(service._source, revision))
     return rows
 
 
@@ -108,7 +109,9 @@ async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
     rows = await get(shop.features, ["2", "3", "1"])
     assert values(rows) == [4, 0, 3]
     assert status(rows) == [Status.OK, Status.MISSING, Status.OK]
-    await shop.features.delete("product.stats", ["2"], np.array([now], dtype=np.uint64), 1)
+    await shop.features.delete(
+        "product.stats", ["2"], np.array([now], dtype=np.uint64), nth(catalog, 1)
+    )
     assert values(await get(shop.features, ["2", "1"])) == [0, 3]
 
 
@@ -149,7 +152,9 @@ async def test_a_matrix_has_its_columns_in_the_order_asked_for(
         in_stock=[False],
     )
     matrix = ("stats.ctr", "attrs.in_stock", "stats.clicks", "similar.weights", "attrs.category_id")
-    (rows,) = await service.read([FeatureQuery("product", ["2", "1"], matrix=matrix)], 1)
+    (rows,) = await service.read(
+        [FeatureQuery("product", ["2", "1"], matrix=matrix)], nth(service._source, 1)
+    )
     assert rows.matrix.dtype == np.float32
     assert rows.matrix.tolist() == [
         [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 7.0],
@@ -171,7 +176,9 @@ async def test_a_matrix_of_one_group_agrees_with_its_columns(
     service: FeatureService, catalog: CountedCatalog, matrix: tuple[str, ...], keys: list[str]
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[3, None], ctr=[0.25, 0.75])
-    (rows,) = await service.read([FeatureQuery("product", keys, matrix, matrix)], 1)
+    (rows,) = await service.read(
+        [FeatureQuery("product", keys, matrix, matrix)], nth(service._source, 1)
+    )
     wanted = [rows.columns[name].values.astype(np.float32) for name in matrix]
     assert rows.matrix.tolist() == np.stack(wanted, axis=1).tolist()
 
@@ -185,7 +192,7 @@ async def test_many_queries_are_answered_in_their_order(
         FeatureQuery("user", ["7", "8"], columns=("profile.age",)),
         FeatureQuery("product", ["1"], matrix=("stats.clicks",)),
     ]
-    users, products = await service.read(queries, 1)
+    users, products = await service.read(queries, nth(service._source, 1))
     assert values(users, "profile.age") == [44, 30]
     assert products.matrix.tolist() == [[3.0]]
 
@@ -197,7 +204,7 @@ async def test_more_cells_than_fit_the_event_loop_are_read_alike(
     keys = [str(at) for at in range(count)]
     await put(service, catalog, keys, clicks=list(range(count)), ctr=[0.5] * count)
     query = FeatureQuery("product", [*keys, "none"], matrix=STATS * 2)
-    (rows,) = await service.read([query], 1)
+    (rows,) = await service.read([query], nth(service._source, 1))
     assert rows.matrix[:, 0].tolist() == [*range(count), 0.0]
     assert rows.matrix[:, 2].tolist() == [*range(count), 0.0]
 
@@ -218,7 +225,7 @@ async def test_names_that_are_not_there_are_unknown(
 ) -> None:
     names: dict[str, Any] = {place: (feature,)}
     with pytest.raises(Unknown, match=hint) as caught:
-        await service.read([FeatureQuery(entity, ["1"], **names)], 1)
+        await service.read([FeatureQuery(entity, ["1"], **names)], nth(service._source, 1))
     assert caught.value.code == code
 
 
@@ -243,7 +250,9 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
-    await service.delete("product.stats", ["1"], np.array([NOW_MS], dtype=np.uint64), 1)
+    await service.delete(
+        "product.stats", ["1"], np.array([NOW_MS], dtype=np.uint64), nth(service._source, 1)
+    )
     await store.put(
         [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
     )
@@ -267,10 +276,12 @@ async def test_a_feature_too_many_is_unknown(service: FeatureService) -> None:
     columns = {"clicks": column, "ctr": column, "click": column}
     write = FeatureWrite("product.stats", ["1"], columns, np.array([NOW_MS], dtype=np.uint64))
     with pytest.raises(Unknown, match="clicks") as caught:
-        await service.write(write, 1)
+        await service.write(write, nth(service._source, 1))
     assert caught.value.field == "columns.click"
     with pytest.raises(Unknown) as caught:
-        await service.write(FeatureWrite("product.stat", [], {}, write.event_time_ms), 1)
+        await service.write(
+            FeatureWrite("product.stat", [], {}, write.event_time_ms), nth(service._source, 1)
+        )
     assert (caught.value.code, caught.value.field) == ("unknown_feature_group", "group")
 
 
@@ -303,7 +314,7 @@ async def test_a_tombstone_beats_a_value_of_its_millisecond(
             if step == "put":
                 await put(service, catalog, [first], clicks=[3], ctr=[0.5])
             else:
-                await service.delete("product.stats", [first], time, 1)
+                await service.delete("product.stats", [first], time, nth(service._source, 1))
         assert status(await get(service, [first])) == [Status.MISSING]
 
 
@@ -312,7 +323,7 @@ async def test_a_delete_is_under_the_law_of_order(
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
     older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1", "2"], older, 1) == 1
+    assert await service.delete("product.stats", ["1", "2"], older, nth(service._source, 1)) == 1
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
     assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == 0
     assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == 1
@@ -323,7 +334,7 @@ async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1"], time, 1) == 1
+    assert await service.delete("product.stats", ["1"], time, nth(service._source, 1)) == 1
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == 0
 
 
@@ -336,7 +347,9 @@ async def test_events_from_more_than_five_minutes_ahead_are_refused(
         await put(service, catalog, ["2", "3"], [NOW_MS, limit + 1], clicks=[1, 1], ctr=[0.5, 0.5])
     assert caught.value.field == "event_time[1]"
     with pytest.raises(InvalidInput, match="ahead") as caught:
-        await service.delete("product.stats", ["2"], np.array([limit + 1], dtype=np.uint64), 1)
+        await service.delete(
+            "product.stats", ["2"], np.array([limit + 1], dtype=np.uint64), nth(service._source, 1)
+        )
     assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
 
 
@@ -388,7 +401,7 @@ async def test_writers_of_an_older_version_are_read_with_defaults(
 async def test_a_write_names_a_version_that_there_is(service: FeatureService) -> None:
     write = FeatureWrite("product.stats", [], {}, np.array([], dtype=np.uint64), 2)
     with pytest.raises(InvalidInput, match="no schema version 2") as caught:
-        await service.write(write, 1)
+        await service.write(write, nth(service._source, 1))
     assert caught.value.field == "schema_version"
 
 
@@ -408,7 +421,9 @@ async def test_a_row_of_a_version_that_the_readers_revision_lacks_is_read(
     rows = await get(service, ["1", "2", "3"])
     assert status(rows) == [Status.OK, Status.OK, Status.MISSING]
     assert values(rows) == [4, 5, 0]
-    (by_matrix,) = await service.read([FeatureQuery("product", ["1"], matrix=STATS)], 1)
+    (by_matrix,) = await service.read(
+        [FeatureQuery("product", ["1"], matrix=STATS)], nth(service._source, 1)
+    )
     assert by_matrix.matrix.tolist() == [[4.0, 0.75]]
     with pytest.raises(Unknown):
         await get(service, ["1"], "stats.orders")
@@ -458,7 +473,7 @@ async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
 ) -> None:
     await put(service, catalog, ["1"], clicks=[4], ctr=[0.75])
     shrunk = SHOP.replace(CTR, "").replace("  - product.stats.ctr\n", "")
-    publish(write_shop(catalog.folder, shrunk))
+    publish(write_shop(catalog.folder, shrunk), models=False)
     rows = await get(service, ["1"], "stats.clicks", revision=2)
     assert (status(rows), values(rows)) == ([Status.OK], [4])
     with pytest.raises(Unknown):
@@ -475,7 +490,9 @@ async def test_a_store_that_does_not_answer_makes_rows_unavailable(
     rows = await get(service, ["1", "2"], *STATS)
     assert status(rows) == [Status.UNAVAILABLE] * 2
     assert (values(rows), values(rows, "stats.ctr")) == ([0, 0], [0.5, 0.5])
-    (by_matrix,) = await service.read([FeatureQuery("product", ["1"], matrix=STATS)], 1)
+    (by_matrix,) = await service.read(
+        [FeatureQuery("product", ["1"], matrix=STATS)], nth(service._source, 1)
+    )
     assert by_matrix.matrix.tolist() == [[0.0, 0.5]]
     with pytest.raises(Unavailable):
         await put(service, catalog, ["1"], clicks=[1], ctr=[0.5])

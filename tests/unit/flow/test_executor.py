@@ -31,6 +31,7 @@ from kirana.flow.source import FlowRequest, FlowResult
 from kirana.flow.values import Candidates, Shape, Value
 from kirana.inferflow import InferRequest, InferResult
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.revision import Revision
 from kirana.schema import Array
 from tests.support import Shop
 
@@ -40,30 +41,32 @@ Work = Callable[[Mapping[str, Value]], Awaitable[Value]]
 class Nobody:
     """Every service of a node; the nodes here call none."""
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: int) -> list[EntityRows]:
+    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
         raise AssertionError("nobody reads")
 
-    async def write(self, write: FeatureWrite, revision: int) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> int:
         raise AssertionError("nobody writes")
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: int
+        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
         raise AssertionError("nobody deletes")
 
-    async def append(self, events: Sequence[Event], revision: int) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> int:
         raise AssertionError("nobody appends")
 
-    async def query(self, queries: Sequence[InteractionQuery], revision: int) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], revision: Revision
+    ) -> list[Interactions]:
         raise AssertionError("nobody queries")
 
-    async def forget(self, user_id: str, revision: int) -> int:
+    async def forget(self, user_id: str, revision: Revision) -> int:
         raise AssertionError("nobody forgets")
 
-    async def prepare(self, revision: int) -> None:
+    async def prepare(self, revision: Revision) -> None:
         raise AssertionError("nobody prepares")
 
-    async def infer(self, request: InferRequest, revision: int) -> InferResult:
+    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
         raise AssertionError("nobody infers")
 
 

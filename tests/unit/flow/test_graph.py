@@ -36,7 +36,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     folder: Path = write_shop(tmp_path_factory.mktemp("shop"))
     with (folder / "shop.yaml").open("a") as file:
         file.write(POPULAR_GENERATOR)
-    return DirectoryCatalog(folder).check()[0]
+    return DirectoryCatalog(folder).check().catalog
 
 
 def flow(graph: dict[str, list[str]], nodes: dict[str, dict[str, Any]]) -> FlowObject:

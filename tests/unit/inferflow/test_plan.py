@@ -33,7 +33,7 @@ def compiled(folder: Path, *edits: tuple[str, str], more: str = "") -> Plan:
     for old, new in edits:
         assert old in text, old
         text = text.replace(old, new, 1)
-    catalog, _ = DirectoryCatalog(write_shop(folder, text)).check()
+    catalog = DirectoryCatalog(write_shop(folder, text)).check().catalog
     return compile_inferflow(catalog.inferflows["ranker"], catalog)
 
 
@@ -150,7 +150,7 @@ def test_a_plan_knows_its_models_and_score(tmp_path: Path) -> None:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    return DirectoryCatalog(write_shop(tmp_path)).check()[0]
+    return DirectoryCatalog(write_shop(tmp_path)).check().catalog
 
 
 def problems_of(catalog: Catalog, **changes: object) -> list[Problem]:

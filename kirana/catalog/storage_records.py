@@ -1,0 +1,144 @@
+"""What gives stored bytes and key texts their meaning, as append-only records of an entity.
+
+A record holds the keys of an entity in their order, and the codec and checksum of each of its
+groups. It is written beside the schema versions, stays when the entity is deleted, and decides
+what a catalog may still change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from kirana.errors import Problem
+from kirana.schema import Entity, FeatureGroup, Key
+
+_WIDER = {("int32", "int64"), ("uint32", "uint64")}
+"""Dtypes of a key that may follow one another: the same number has the same key text."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStorage:
+    """How rows of one group are stored."""
+
+    codec: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class StorageRecord:
+    """`groups` are by their names without the entity's; they stay when a group is deleted."""
+
+    entity: str
+    number: int
+    keys: tuple[Key, ...]
+    groups: Mapping[str, GroupStorage]
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """32 bits over the record, by which a file that was edited is noticed."""
+        text = orjson.dumps([self.entity, record_of(self)], option=orjson.OPT_SORT_KEYS)
+        return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
+
+
+Storage = Mapping[str, Sequence[StorageRecord]]
+"""The records of each entity, in order."""
+
+
+def record_of(record: StorageRecord) -> dict[str, Any]:
+    """Return a record as it is written down, in YAML or JSON."""
+    return {
+        "keys": [{"name": key.name, "dtype": key.dtype} for key in record.keys],
+        "groups": {
+            name: {"codec": each.codec, "checksum": each.checksum}
+            for name, each in sorted(record.groups.items())
+        },
+    }
+
+
+def parse_record(entity: str, number: int, record: Mapping[str, Any]) -> StorageRecord:
+    """Read what `record_of` made. Raises `KeyError` or `TypeError` for anything else."""
+    keys = tuple(Key(each["name"], each["dtype"]) for each in record["keys"])
+    groups = {
+        name: GroupStorage(each["codec"], each["checksum"])
+        for name, each in record["groups"].items()
+    }
+    return StorageRecord(entity, number, keys, groups)
+
+
+def parse_storage(record: Mapping[str, Any]) -> dict[str, list[StorageRecord]]:
+    """Read the records of entities by name, each a list in order."""
+    return {
+        entity: [parse_record(entity, at, each) for at, each in enumerate(records, start=1)]
+        for entity, records in record.items()
+    }
+
+
+def extended(
+    history: Sequence[StorageRecord], entity: Entity, groups: Sequence[FeatureGroup]
+) -> tuple[StorageRecord, ...]:
+    """Return the records of an entity, with a next one if something is new."""
+    known = history[-1].groups if history else {}
+    stored = {
+        group.short_name: GroupStorage(group.codec, "crc32" if group.checksum else "none")
+        for group in groups
+    }
+    all_groups = dict(sorted({**known, **stored}.items()))
+    record = StorageRecord(entity.name, len(history) + 1, entity.keys, all_groups)
+    if history and (record.keys, record.groups) == (history[-1].keys, history[-1].groups):
+        return tuple(history)
+    return (*history, record)
+
+
+def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Problem]:
+    """Yield a problem for each key that would give stored key texts another meaning."""
+    if not history:
+        return
+    last = history[-1]
+    if len(last.keys) != len(entity.keys):
+        names = [key.name for key in last.keys]
+        message = (
+            f"'{entity.name}' had {len(names)} keys when it was published: {names}. Rows are "
+            "stored under them, so another number of keys needs another entity"
+        )
+        yield Problem(message, path="keys")
+        return
+    for at, (key, before) in enumerate(zip(entity.keys, last.keys, strict=True)):
+        moved = _other_place(history, key.name, at)
+        if moved is not None:
+            message = (
+                f"'{key.name}' was key {moved + 1} of '{entity.name}', not key {at + 1}: stored "
+                "rows would be read for other ids. Keep the order, or make another entity"
+            )
+            yield Problem(message, path=f"keys[{at}].name")
+        if key.dtype != before.dtype and (before.dtype, key.dtype) not in _WIDER:
+            message = (
+                f"key '{before.name}' was {before.dtype}: stored rows have its key texts, so "
+                f"{key.dtype} needs another entity"
+            )
+            yield Problem(message, path=f"keys[{at}].dtype")
+
+
+def _other_place(history: Sequence[StorageRecord], name: str, at: int) -> int | None:
+    for record in history:
+        for place, key in enumerate(record.keys):
+            if key.name == name and place != at:
+                return place
+    return None
+
+
+def check_codec(history: Sequence[StorageRecord], group: str, codec: str) -> Iterator[Problem]:
+    """Yield a problem if rows of `group` (its full name) are stored by another codec."""
+    _, _, short = group.partition(".")
+    before = history[-1].groups.get(short) if history else None
+    if before is not None and before.codec != codec:
+        message = (
+            f"rows of '{group}' are stored by the codec '{before.codec}', which '{codec}' can't "
+            "read: give the group another name, and load it again"
+        )
+        yield Problem(message, path="codec")

@@ -1,0 +1,128 @@
+"""The model files that people bring, as the catalog looks into them before it pins them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana.catalog.objects import ModelObject
+from kirana.errors import ConfigurationError
+from kirana.models.copies import ModelCopies, digest_of
+from kirana.models.external_data import files_of
+from kirana.models.onnx import OnnxModel, Signature, require_file
+from kirana.models.trial import Finding, try_out
+from kirana.stores.url import folder_of
+
+MAX_REMEMBERED = 1_024
+
+_Stamp = tuple[int, int, int, int]
+"""Of a file: inode, size, time of the last change, and of the last change of its inode. Who
+overwrites a file can set back the first time, but not the second one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    files: tuple[str, ...]
+    stamps: tuple[_Stamp, ...]
+    digest: str
+
+
+class ModelFiles:
+    """Implements `kirana.catalog.model_store.ModelStore` over a folder."""
+
+    def __init__(self, url: str) -> None:
+        self.root = folder_of(url, "file", setting="models")
+        self.copies = ModelCopies(self.root)
+        self._sources: dict[Path, _Source] = {}
+        self._signatures: dict[str, Signature] = {}
+        self._findings: dict[tuple[str, bytes, tuple[str, ...]], list[Finding]] = {}
+        self._lock = threading.Lock()
+
+    def digest(self, model: ModelObject) -> str:
+        """Return the digest of the bytes that a model would be published with.
+
+        Raises `ConfigurationError` if its file is missing, or its digest names a copy that is
+        gone.
+        """
+        if model.sha256 is None:
+            return self._source(model).digest
+        if self.copies.path(model) is None:
+            raise ConfigurationError(
+                f"model '{model.name}': there is no copy of {model.sha256}: leave 'sha256' out to "
+                f"take the file {model.path}",
+                field="sha256",
+            )
+        return model.sha256
+
+    def signature(self, model: ModelObject) -> Signature:
+        """Return what a model takes and gives. Raises `ConfigurationError` if it can't be used."""
+        digest = model.sha256 or self.digest(model)
+        if digest not in self._signatures:
+            self._signatures[digest] = self._open(model).signature
+        return self._signatures[digest]
+
+    def try_out(
+        self, model: ModelObject, row: npt.NDArray[np.float32], outputs: Sequence[str]
+    ) -> list[Finding]:
+        """Run a model on a few times `row`; what was tried before is remembered."""
+        key = (model.sha256 or self.digest(model), row.tobytes(), tuple(outputs))
+        if key not in self._findings:
+            if len(self._findings) >= MAX_REMEMBERED:
+                self._findings.clear()
+            self._findings[key] = try_out(self._open(model), row, outputs)
+        return self._findings[key]
+
+    def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
+        """Copy what the revision names, so that its bytes stay what they are.
+
+        Raises `ConfigurationError` if a file is not any more what it was when it was checked.
+        """
+        pinned = [each for each in models if each.sha256 is not None]
+        if not pinned:
+            return
+        self.copies.note(catalog, revision, [str(each.sha256) for each in pinned])
+        for each in pinned:
+            if self.copies.path(each) is None:
+                source = self._source(each)
+                folder = (self.root / each.path).parent
+                self.copies.add(each.name, folder, source.files, str(each.sha256))
+
+    def prune(self, catalog: str, oldest: int) -> None:
+        """Remove the copies that no revision from `oldest` on names, nor another catalog."""
+        if self.root.is_dir():
+            self.copies.prune(catalog, oldest)
+
+    def _open(self, model: ModelObject) -> OnnxModel:
+        # what is checked before it is published has a digest, and no copy yet
+        copy = self.copies.path(model) if model.sha256 is not None else None
+        return OnnxModel(model.name, copy or self.root / model.path)
+
+    def _source(self, model: ModelObject) -> _Source:
+        path = self.root / model.path
+        require_file(model.name, path)
+        with self._lock:
+            known = self._sources.get(path)
+            if known is None or known.stamps != _stamps(path.parent, known.files):
+                files = files_of(model.name, path)
+                stamps = _stamps(path.parent, files)
+                known = _Source(files, stamps, digest_of(path.parent, files))
+                self._sources[path] = known
+            return known
+
+
+def _stamps(folder: Path, files: Iterable[str]) -> tuple[_Stamp, ...]:
+    return tuple(_stamp(folder / each) for each in files)
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
