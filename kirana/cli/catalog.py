@@ -12,6 +12,7 @@ import typer
 from kirana.assembly import catalog_place
 from kirana.catalog.publishing import Checked, Published
 from kirana.cli.console import err, out, show_warning
+from kirana.cli.instance import Instance
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
@@ -19,6 +20,7 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
+from kirana.cli.remembered import last_published, note_published, require_same
 from kirana.settings import Settings
 
 
@@ -54,13 +56,24 @@ def apply(
     directory: CatalogDirectory, models: ModelRoot = None, catalog: CatalogUrl = None
 ) -> None:
     """Publish a catalog as the next revision; what is live switches within a second."""
-    report(publish(local_settings(directory, as_urls(models, catalog=catalog)), directory))
+    settings = local_settings(directory, as_urls(models, catalog=catalog))
+    require_same(directory, Instance(directory).serving(), settings, "catalog", "models")
+    report(publish(settings, directory))
 
 
 def publish(settings: Settings, directory: Path) -> Published:
-    """Validate and publish. Raises `CatalogError` with all that is wrong."""
+    """Validate and publish, and say if the catalog was ahead. Raises `CatalogError`."""
     with closing(catalog_place(settings, directory)) as place:
-        return place.publish()
+        published = place.publish()
+    before = last_published(directory, settings.catalog)
+    if before is not None and before.catalog != published.revision.catalog:
+        show_warning(
+            f"{settings.catalog} was at revision {before} when it was published from here, and "
+            f"begins anew: its revision {published.revision} is of another history, without the "
+            "records of the schemas and stores before it"
+        )
+    note_published(directory, settings.catalog, published.revision)
+    return published
 
 
 def report(published: Published) -> None:

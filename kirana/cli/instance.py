@@ -26,12 +26,16 @@ MAX_LEFT_OVER = 1_000
 
 @dataclass(slots=True)
 class InstanceState:
-    """`folder` holds HAProxy's files; `processes` are (pid, start time) of what `up` started."""
+    """`folder` holds HAProxy's files; `processes` are (pid, start time) of what `up` started.
+
+    `stores` are the URLs that it serves from, by setting and without passwords.
+    """
 
     pid: int
     url: str
     folder: str
     processes: list[tuple[int, float]] = field(default_factory=list)
+    stores: dict[str, str] = field(default_factory=dict)
 
 
 class Instance:
@@ -61,8 +65,13 @@ class Instance:
                 return True
         return False
 
+    def serving(self) -> dict[str, str]:
+        """Return the stores of the Kirana that serves this directory now, none if it is down."""
+        state = self.read()
+        return state.stores if state is not None and self.is_held() else {}
+
     @contextmanager
-    def hold(self, url: str) -> Iterator[InstanceState]:
+    def hold(self, url: str, stores: dict[str, str]) -> Iterator[InstanceState]:
         """Be the instance of this directory. Raises `ConfigurationError` if another one is."""
         self.home.mkdir(exist_ok=True)
         with self._lock_file.open("a") as file:
@@ -76,7 +85,8 @@ class Instance:
                     f"{own_command()} down {self.directory}"
                 ) from None
             self.clean_up()
-            state = InstanceState(os.getpid(), url, tempfile.mkdtemp(prefix="kirana-"))
+            folder = tempfile.mkdtemp(prefix="kirana-")
+            state = InstanceState(os.getpid(), url, folder, stores=stores)
             self._write(state)
             try:
                 yield state

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import typer
 
+from kirana.cli.console import err
+from kirana.cli.remembered import recall, require_password
 from kirana.errors import ConfigurationError
 from kirana.settings import PREFIX, Settings, read_settings
 from kirana.stores.url import folder_of
@@ -43,7 +45,8 @@ def local_settings(
     file: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Return settings for a directory: options, else variables, else a file, else folders in it.
+    """Return settings for a directory: options, else variables, else a file, else where the last
+    `kirana up` had its stores, which is said, else folders in it.
 
     Raises `ConfigurationError` if there is no such directory, or the variables are of another.
     """
@@ -65,7 +68,35 @@ def local_settings(
             f"KIRANA_CATALOG is {named}, not {directory}: unset it and the other KIRANA_* "
             f'variables, or run: eval "$(kirana env {directory})"'
         )
-    return read_settings({**inside, **(file or {})}, environment, options=options)
+    remembered = recall(directory)
+    given = {*(file or {}), *options}
+    given |= {name for name in inside if environment.get(f"{PREFIX}{name.upper()}")}
+    for name, url in remembered.urls.items():
+        if name not in given and url != inside[name]:
+            require_password(remembered, name)
+            err.print(
+                f"{name}: {url}, as of the last 'kirana up'; --{name} names another one",
+                markup=False,
+            )
+    urls = {**inside, **remembered.urls, **(file or {})}
+    return read_settings(urls, environment, options=options)
+
+
+def require_given_store(settings: Settings, name: str, directory: Path) -> None:
+    """Raise `ConfigurationError` if a store is in a directory whose catalog is elsewhere.
+
+    A catalog in ZooKeeper is served from somewhere else, with stores of its own.
+    """
+    here = quote(str(directory.resolve()))
+    elsewhere = settings.catalog != f"dir://{here}"
+    if elsewhere and getattr(settings, name) == f"lmdb://{here}/.kirana/data/{name}":
+        if recall(directory).urls.get(name) == getattr(settings, name):
+            return
+        raise ConfigurationError(
+            f"{name}: the catalog is {settings.catalog}, and where its store is was not said: "
+            f"give --{name} or {PREFIX}{name.upper()}",
+            field=name,
+        )
 
 
 def as_urls(

@@ -12,6 +12,7 @@ import typer
 
 from kirana.assembly import catalog_place
 from kirana.cli.console import out, progress, show_error
+from kirana.cli.instance import Instance
 from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import (
     CatalogDirectory,
@@ -19,7 +20,9 @@ from kirana.cli.locations import (
     FeatureStoreUrl,
     as_urls,
     local_settings,
+    require_given_store,
 )
+from kirana.cli.remembered import require_same
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.push import Push, Pushed
 from kirana.revision import NO_REVISION
@@ -59,6 +62,8 @@ def push(
     older than what is stored leaves it alone and counts as stale.
     """
     settings = local_settings(directory, as_urls(features=features, catalog=catalog))
+    require_given_store(settings, "features", directory)
+    require_same(directory, Instance(directory).serving(), settings, "catalog", "features")
     with closing(catalog_place(settings)) as place:
         revision = place.current()
         if revision == NO_REVISION:

@@ -24,6 +24,7 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
+from kirana.cli.remembered import remember, shown_stores
 from kirana.cli.serve_config import ServeConfig, read_serve_config
 from kirana.cli.serving_options import (
     DEFAULT_HOST,
@@ -76,9 +77,10 @@ def up(
     for number in (signal.SIGTERM, signal.SIGHUP):
         _end_on(number)
     instance = Instance(directory)
-    with instance.hold(f"http://{host}:{port}") as state:
+    with instance.hold(f"http://{host}:{port}", shown_stores(settings)) as state:
         note = partial(instance.note_processes, state)
         _look_before(settings, file, host, port)
+        remember(directory, settings)
         report(publish(settings, directory))
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kirana.errors import ConfigurationError
 from kirana.stores.base import FeatureStore
-from kirana.stores.url import scheme_of, shown_url
+from kirana.stores.url import scheme_of, without_password
 
 
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
@@ -28,7 +28,7 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             return RedisFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
-                f"{setting}: '{shown_url(url)}' names no store that Kirana has; use "
+                f"{setting}: '{without_password(url)}' names no store that Kirana has; use "
                 "lmdb:///absolute/folder, redis://host:port, redis+cluster://, "
                 "redis+sentinel:// (each with TLS as rediss), or memory://",
                 field=setting,

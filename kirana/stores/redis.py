@@ -27,7 +27,7 @@ from kirana.stores.redis_script import (
     put_command,
 )
 from kirana.stores.redis_url import client_of, limit_of
-from kirana.stores.url import shown_url
+from kirana.stores.url import without_password
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class RedisFeatureStore:
         """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
         self._client: Any = client
         self._sentinels = sentinels
-        self._what = shown_url(url)
+        self._what = without_password(url)
         self._breaker = Breaker(self._what)
         make = client.connection_pool.make_connection
         self._lane = Lane(make, limit_of(timeout_s), self._breaker.failed)
@@ -57,7 +57,7 @@ class RedisFeatureStore:
             client, sentinels, timeout_s = client_of(url)
         except (ValueError, RedisError) as error:
             raise ConfigurationError(
-                f"{setting}: '{shown_url(url)}' can't be used: {error}", field=setting
+                f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
             ) from None
         return cls(client, url, timeout_s, sentinels)
 

@@ -31,7 +31,7 @@ from kirana.stores.redis_lane import Lane, get_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA, put_command
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
 from kirana.stores.redis_url import cluster_of, limit_of
-from kirana.stores.url import shown_url
+from kirana.stores.url import without_password
 
 MAX_ROUNDS = 6
 """So often what has moved is followed in one call."""
@@ -98,7 +98,7 @@ class RedisClusterFeatureStore:
         self._nodes: dict[str, _Node] = {}
         self._owners: list[str] = []
         self._finding: asyncio.Task[None] | None = None
-        self._what = shown_url(url)
+        self._what = without_password(url)
         self._breaker = Breaker(self._what)
         self._looked_at = -LOOK_PAUSE_S
         self._closed = False
@@ -109,7 +109,7 @@ class RedisClusterFeatureStore:
             client, timeout_s = cluster_of(url)
         except (ValueError, RedisError) as error:
             raise ConfigurationError(
-                f"{setting}: '{shown_url(url)}' can't be used: {error}", field=setting
+                f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
             ) from None
         return cls(client, url, timeout_s)
 

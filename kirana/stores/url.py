@@ -12,11 +12,15 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0] if "://" in url else ""
 
 
-def shown_url(url: str) -> str:
-    """Return a URL without its password, for messages."""
+def without_password(url: str) -> str:
+    """Return a URL without its password, wherever in it that is."""
     scheme, separator, rest = url.partition("://")
     before, at, after = rest.rpartition("@")
-    return f"{scheme}{separator}{before.partition(':')[0]}{at}{after}" if at else url
+    user = before.partition(":")[0]
+    rest = f"{user}@{after}" if user else after if at else rest
+    place, mark, query = rest.partition("?")
+    options = [each for each in query.split("&") if not each.startswith("password=")]
+    return f"{scheme}{separator}{place}{mark if any(options) else ''}{'&'.join(options)}"
 
 
 def split(url: str, *, setting: str) -> SplitResult:
