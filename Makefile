@@ -52,8 +52,8 @@ lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy kirana deployments graphs demo bench docs examples
 
-bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json)
-	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON))
+bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json, AGAINST=COMMIT)
+	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
 
 proto: $(DEVELOPMENT) ## Generate kirana/wire from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto kirana/v1/messages.proto

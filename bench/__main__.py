@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench.against import ROUNDS, compare_checkouts, comparison_table
 from bench.figures import BARS, Breakdown, Figure, Report
 
 NAMES = ("client", "features", "flow", "infer", "rank")
@@ -24,6 +25,13 @@ def main(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="COMMIT", help="Measure this checkout and another one in turn."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=9, help="With --against: how often each checkout is measured.")
+    ] = ROUNDS,
     list_names: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
 ) -> None:
     """Measure one benchmark in paired rounds and print its figures beside their bars."""
@@ -32,6 +40,9 @@ def main(
         return
     if name not in NAMES:
         raise typer.BadParameter(f"there is no benchmark '{name}': {', '.join(NAMES)}")
+    if against is not None:
+        _compare(name, against, rounds, json_file)
+        return
     report: Report = uvloop.run(importlib.import_module(f"bench.{name}").measure())
     console = Console(width=110)
     console.print(_table(name, report))
@@ -41,6 +52,17 @@ def main(
         console.print(note)
     if json_file is not None:
         json_file.write_text(json.dumps(_as_json(name, report), indent=2) + "\n")
+
+
+def _compare(name: str, commit: str, rounds: int, json_file: Path | None) -> None:
+    """Print new / old of each figure; exit with 1 if one is slower."""
+    found = compare_checkouts(name, commit, rounds)
+    Console(width=110).print(comparison_table(name, found))
+    if json_file is not None:
+        content = {"bench": name, "commit": _commit(), "rounds": rounds, **asdict(found)}
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
+    if found.slower:
+        raise typer.Exit(1)
 
 
 def _table(name: str, report: Report) -> Table:

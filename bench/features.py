@@ -45,6 +45,7 @@ from kirana.features import FeatureQuery
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
+from kirana.models.files import ModelFiles
 from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.stores import open_feature_store
@@ -139,7 +140,7 @@ class RedisFixture:
 async def redis_fixture(folder: Path, address: str) -> RedisFixture:
     (folder / "catalog.yaml").write_text(catalog_text(1) + three_groups_text() + inferflow_text())
     write_mlp(folder / "models" / "mlp.onnx")
-    source = DirectoryCatalog(folder)
+    source = DirectoryCatalog(folder, ModelFiles(f"file://{folder}/models"))
     revision = source.publish().revision
     service = FeatureService(open_feature_store(f"redis://{address}"), source)
     values = np.random.default_rng(0).random((PRODUCTS, COLUMNS), dtype=np.float32)

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.features import EntityRows, FeatureQuery
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.revision import Revision
 from kirana.schema import Array
 
@@ -31,7 +31,7 @@ class FeatureStore:
         self._replica.count("read")
         return await self._features.read(queries, revision)
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
         self._replica.count("write")
         return await self._features.write(write, revision)
 

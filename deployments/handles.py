@@ -16,10 +16,11 @@ from ray.serve.handle import DeploymentHandle
 
 from kirana.errors import KiranaError, Unavailable
 from kirana.features import EntityRows, FeatureQuery
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow import InferRequest, InferResult
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.interactions.source import Appended
 from kirana.revision import Revision
 from kirana.schema import Array
 
@@ -60,8 +61,8 @@ class RemoteFeatures(_Remote):
         rows: list[EntityRows] = await self._call("read", queries, revision)
         return rows
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> int:
-        written: int = await self._call("write", write, revision)
+    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
+        written: WriteResult = await self._call("write", write, revision)
         return written
 
     async def delete(
@@ -76,8 +77,8 @@ class RemoteFeatures(_Remote):
 
 
 class RemoteInteractions(_Remote):
-    async def append(self, events: Sequence[Event], revision: Revision) -> int:
-        accepted: int = await self._call("append", events, revision)
+    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
+        accepted: Appended = await self._call("append", events, revision)
         return accepted
 
     async def query(

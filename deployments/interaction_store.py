@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.options import OPTIONS
 from deployments.replica import Replica
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.interactions.source import Appended
 from kirana.revision import Revision
 
 
@@ -25,7 +26,7 @@ class InteractionStore:
     async def prepare(self, revision: Revision) -> None:
         await self._interactions.prepare(revision)
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
         self._replica.count("append")
         return await self._interactions.append(events, revision)
 

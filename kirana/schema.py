@@ -176,6 +176,12 @@ class FeatureGroup:
             field="schema_version",
         )
 
+    def expired(self, event_time_ms: npt.NDArray[np.uint64], now_s: float) -> npt.NDArray[np.bool_]:
+        """Tell which values of these event times have expired by now."""
+        expiry = self.expiry_s(event_time_ms)
+        found: npt.NDArray[np.bool_] = (expiry != 0) & (expiry <= now_s)
+        return found
+
     def expiry_s(self, event_time_ms: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
         """Unix seconds at which values of these event times expire (rounded up), 0 = never."""
         if not self.ttl_ms:

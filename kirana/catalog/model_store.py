@@ -34,7 +34,8 @@ class ModelStore(Protocol):
     def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
         """Copy what the revision names, so that its bytes stay what they are.
 
-        Raises `ConfigurationError` if a file is not any more what it was when it was checked.
+        Raises `Conflict` if a file is not any more what it was when it was checked, `Unavailable`
+        if it can't be copied.
         """
 
     def prune(self, catalog: str, oldest: int) -> None:

@@ -59,6 +59,13 @@ def _duration_ms(value: object) -> int:
     return milliseconds
 
 
+def _ttl_ms(value: object) -> int:
+    milliseconds = _duration_ms(value)
+    if not milliseconds:
+        raise ValueError(f"'{value}' would keep nothing: leave it out for never")
+    return milliseconds
+
+
 def _duration_text(milliseconds: int) -> str:
     """Spell a duration in the largest unit that divides it."""
     units = reversed(_UNITS_MS.items())
@@ -96,9 +103,9 @@ def _shown(known: tuple[str, ...]) -> WithJsonSchema:
 Name = Annotated[str, AfterValidator(_check_name)]
 GroupName = Annotated[str, AfterValidator(_check_dotted)]
 Number = Annotated[float | int, BeforeValidator(_number)]
-DurationMs = Annotated[
+TtlMs = Annotated[
     int,
-    BeforeValidator(_duration_ms),
+    BeforeValidator(_ttl_ms),
     PlainSerializer(_duration_text, return_type=str),
     WithJsonSchema({"type": "duration"}),
 ]
@@ -163,7 +170,7 @@ class FeatureGroupObject(Strict):
     kind: Literal["feature_group"] = "feature_group"
     name: GroupName
     """`entity.group`."""
-    ttl: DurationMs | None = None
+    ttl: TtlMs | None = None
     """After its event time a row expires; never without it."""
     codec: str = "packed"
     checksum: Literal["none", "crc32"] = "none"
@@ -179,7 +186,7 @@ class EventTypeObject(Strict):
     name: Name
     keep: Annotated[int, Field(ge=1, le=100_000)] = 500
     """The newest so many of each user."""
-    ttl: DurationMs | None = None
+    ttl: TtlMs | None = None
     """After its timestamp an event is gone; never without it."""
     repeats: Literal["all", "latest"] = "all"
     """`latest` keeps a product once, at its newest time."""
@@ -221,6 +228,8 @@ class FlowObject(Strict):
     graph: Annotated[dict[str, list[str]], Field(min_length=1)]
     """Each node with the nodes that consume what it gives; one node has none."""
     nodes: dict[str, NodeObject]
+    context: dict[Name, Literal["number", "text"]] = {}
+    """What conditions read of a request beside its ids, which are text: `hour: number`."""
 
 
 class InputObject(Strict):

@@ -23,6 +23,8 @@ from kirana.cli.locations import (
 from kirana.cli.remembered import last_published, note_published, require_same
 from kirana.settings import Settings
 
+USES = ("catalog", "models")
+
 
 def check(
     directory: CatalogDirectory,
@@ -33,7 +35,7 @@ def check(
     catalog: CatalogUrl = None,
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
-    settings = local_settings(directory, as_urls(models, catalog=catalog))
+    settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
     with closing(catalog_place(settings, directory, look_into_models=not without_models)) as place:
         checked = place.check()
     found = checked.catalog
@@ -56,8 +58,8 @@ def apply(
     directory: CatalogDirectory, models: ModelRoot = None, catalog: CatalogUrl = None
 ) -> None:
     """Publish a catalog as the next revision; what is live switches within a second."""
-    settings = local_settings(directory, as_urls(models, catalog=catalog))
-    require_same(directory, Instance(directory).serving(), settings, "catalog", "models")
+    settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
+    require_same(directory, Instance(directory).serving(), settings, *USES)
     report(publish(settings, directory))
 
 

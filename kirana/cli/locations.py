@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from kirana.cli.console import err
-from kirana.cli.remembered import recall, require_password
+from kirana.cli.remembered import STORES, recall, require_password
 from kirana.errors import ConfigurationError
 from kirana.settings import PREFIX, Settings, read_settings
 from kirana.stores.url import folder_of
@@ -44,9 +44,13 @@ def local_settings(
     options: Mapping[str, Any],
     file: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    *,
+    uses: Collection[str] = STORES,
 ) -> Settings:
     """Return settings for a directory: options, else variables, else a file, else where the last
     `kirana up` had its stores, which is said, else folders in it.
+
+    `uses` are the stores that the command needs.
 
     Raises `ConfigurationError` if there is no such directory, or the variables are of another.
     """
@@ -71,14 +75,15 @@ def local_settings(
     remembered = recall(directory)
     given = {*(file or {}), *options}
     given |= {name for name in inside if environment.get(f"{PREFIX}{name.upper()}")}
-    for name, url in remembered.urls.items():
+    recalled = {name: url for name, url in remembered.urls.items() if name in uses}
+    for name, url in recalled.items():
         if name not in given and url != inside[name]:
             require_password(remembered, name)
             err.print(
                 f"{name}: {url}, as of the last 'kirana up'; --{name} names another one",
                 markup=False,
             )
-    urls = {**inside, **remembered.urls, **(file or {})}
+    urls = {**inside, **recalled, **(file or {})}
     return read_settings(urls, environment, options=options)
 
 

@@ -59,9 +59,11 @@ def push(
     """Load feature rows from Parquet, also while a cluster serves from the same store.
 
     All files are checked first: of a file with a wrong row nothing is written. A row that is
-    older than what is stored leaves it alone and counts as stale.
+    older than what is stored leaves it alone and counts as stale, one that is past the TTL of its
+    group counts as expired.
     """
-    settings = local_settings(directory, as_urls(features=features, catalog=catalog))
+    options = as_urls(features=features, catalog=catalog)
+    settings = local_settings(directory, options, uses=("catalog", "features"))
     require_given_store(settings, "features", directory)
     require_same(directory, Instance(directory).serving(), settings, "catalog", "features")
     with closing(catalog_place(settings)) as place:
@@ -77,7 +79,8 @@ def push(
     seconds = time.perf_counter() - began
     for name, pushed in done.items():
         stale = f", {pushed.stale} stale" if pushed.stale else ""
-        out.print(f"{name}: {pushed.written} rows written{stale}")
+        expired = f", {pushed.expired} expired" if pushed.expired else ""
+        out.print(f"{name}: {pushed.written} rows written{stale}{expired}")
     out.print(f"{job.rows} rows in {seconds:.1f} s, {job.rows / max(seconds, 1e-9):,.0f} rows/s")
 
 

@@ -10,6 +10,7 @@ Needs `pip install kirana[client]`, which brings no Ray.
 
 from kirana.client.asynchronous import AsyncClient
 from kirana.client.replies import (
+    Accepted,
     CatalogListing,
     CatalogRecord,
     Deleted,
@@ -22,6 +23,7 @@ from kirana.client.replies import (
 from kirana.client.synchronous import Client
 
 __all__ = [
+    "Accepted",
     "AsyncClient",
     "CatalogListing",
     "CatalogRecord",

@@ -14,6 +14,7 @@ from kirana.client import wire
 from kirana.client.errors import error_of
 from kirana.client.http import HttpTransport
 from kirana.client.replies import (
+    Accepted,
     CatalogListing,
     CatalogRecord,
     Deleted,
@@ -129,7 +130,7 @@ class AsyncClient:
 
     async def add_interactions(
         self, events: Sequence[Event], *, timeout_s: float | None = None
-    ) -> int:
+    ) -> Accepted:
         """Store events, all or none; the same event again is the same event."""
         body = wire.interactions_post(events)
         request = Request("POST", "/v1/interactions", body=body, binary=True)

@@ -84,16 +84,25 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows of a put: those that are stored, and those that were older than what was there."""
+    """How many rows of a put are stored, were older than what was there, or past their TTL."""
 
     written: int
     stale: int
+    expired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
     deleted: int
     stale: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """How many events are stored, and how many were past the TTL of their type as they came."""
+
+    accepted: int
+    expired: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kirana.client.asynchronous import DEFAULT_TIMEOUT_S, DEFAULT_URL, AsyncClient
 from kirana.client.replies import (
+    Accepted,
     CatalogListing,
     CatalogRecord,
     Deleted,
@@ -119,7 +120,9 @@ class Client:
         call = self._client.delete_features(group, keys, event_time=event_time, timeout_s=timeout_s)
         return self._wait(call)
 
-    def add_interactions(self, events: Sequence[Event], *, timeout_s: float | None = None) -> int:
+    def add_interactions(
+        self, events: Sequence[Event], *, timeout_s: float | None = None
+    ) -> Accepted:
         """See `AsyncClient.add_interactions`."""
         return self._wait(self._client.add_interactions(events, timeout_s=timeout_s))
 

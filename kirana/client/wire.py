@@ -13,6 +13,7 @@ import numpy.typing as npt
 import orjson
 
 from kirana.client.replies import (
+    Accepted,
     CatalogListing,
     CatalogRecord,
     Deleted,
@@ -178,7 +179,7 @@ def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times) -> b
 def put_reply(body: bytes, binary: bool) -> Written:
     if binary:
         reply = pb.FeaturesPutReply.FromString(body)
-        return Written(reply.written, reply.stale)
+        return Written(reply.written, reply.stale, reply.expired)
     return msgspec.json.decode(body, type=Written)
 
 
@@ -207,8 +208,9 @@ def interactions_post(events: Sequence[Event]) -> bytes:
     ).SerializeToString()
 
 
-def accepted_reply(body: bytes) -> int:
-    return pb.InteractionsPostReply.FromString(body).accepted
+def accepted_reply(body: bytes) -> Accepted:
+    reply = pb.InteractionsPostReply.FromString(body)
+    return Accepted(reply.accepted, reply.expired)
 
 
 def forgotten_reply(body: bytes) -> int:

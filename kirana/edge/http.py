@@ -26,6 +26,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 TIMEOUT_HEADER = b"x-kirana-timeout-ms"
 MAX_TIMEOUT_MS = 600_000
+MAX_DIGITS = 19
+"""Of a number in a query string: one in nanoseconds is told what it is."""
 
 _BINARY_HEADER = (b"content-type", CONTENT_TYPE)
 _JSON_HEADER = (b"content-type", b"application/json")
@@ -86,7 +88,7 @@ class HttpRequest:
             if name in found:
                 raise InvalidInput(f"'{name}' stands here twice", field=name)
             digits = value.removeprefix("-")
-            if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
+            if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS):
                 raise InvalidInput(f"'{value[:40]}' is no whole number: {known[name]}", field=name)
             found[name] = int(value)
         return found

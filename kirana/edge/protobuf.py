@@ -17,8 +17,10 @@ from kirana.edge.errors import HttpError
 from kirana.edge.selection import MAX_SELECTIONS, Selection
 from kirana.errors import InvalidInput
 from kirana.features import EntityRows
+from kirana.features.source import WriteResult
 from kirana.inferflow import InferResult
 from kirana.interactions import Interactions
+from kirana.interactions.source import Appended
 from kirana.schema import Array, Feature
 from kirana.wire import messages_pb2 as pb
 from kirana.wire.blocks import fill_block, from_block, stacked_nulls, to_block
@@ -208,16 +210,18 @@ def _feature_blocks(
         yield pb.FeatureBlock(features=names, block=block)
 
 
-def put_reply(written: int, stale: int) -> bytes:
-    return pb.FeaturesPutReply(written=written, stale=stale).SerializeToString()
+def put_reply(done: WriteResult) -> bytes:
+    reply = pb.FeaturesPutReply(written=done.written, stale=done.stale, expired=done.expired)
+    return reply.SerializeToString()
 
 
 def delete_reply(deleted: int, stale: int) -> bytes:
     return pb.FeaturesDeleteReply(deleted=deleted, stale=stale).SerializeToString()
 
 
-def accepted_reply(accepted: int) -> bytes:
-    return pb.InteractionsPostReply(accepted=accepted).SerializeToString()
+def accepted_reply(done: Appended) -> bytes:
+    reply = pb.InteractionsPostReply(accepted=done.accepted, expired=done.expired)
+    return reply.SerializeToString()
 
 
 def forgotten_reply(deleted: int) -> bytes:

@@ -32,6 +32,7 @@ class FeaturesGetReply(Reply):
 class FeaturesPutReply(Reply):
     written: int
     stale: int
+    expired: int
 
 
 class FeaturesDeleteReply(Reply):
@@ -41,6 +42,7 @@ class FeaturesDeleteReply(Reply):
 
 class InteractionsPostReply(Reply):
     accepted: int
+    expired: int
 
 
 class Interaction(Reply):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kirana.clock import first_of_another_unit, unit_problem
 from kirana.codecs import CODECS, Column
 from kirana.codecs.arrow import joined_of, texts_of
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
@@ -130,7 +131,7 @@ class ParquetFeatures:
                     f.name: self._column(f, batch.column(f.name), start)
                     for f in self._version.features
                 },
-                self._event_times(batch, now_ms),
+                self._event_times(batch, start, now_ms),
             )
             start += len(batch)
 
@@ -212,17 +213,23 @@ class ParquetFeatures:
             raise self._refuse(name, f"this is no text, from row {start} on: {error}") from None
         return column
 
-    def _event_times(self, batch: Any, now_ms: int) -> npt.NDArray[np.uint64]:
+    def _event_times(self, batch: Any, start: int, now_ms: int) -> npt.NDArray[np.uint64]:
         if EVENT_TIME not in batch.schema.names:
             return np.full(len(batch), now_ms, dtype=np.uint64)
         column = batch.column(EVENT_TIME)
         if column.null_count:
             raise self._refuse(EVENT_TIME, "a row has no event time")
-        if pa.types.is_timestamp(column.type):
+        typed = pa.types.is_timestamp(column.type)
+        if typed:
             column = pc.cast(pc.cast(column, pa.timestamp("ms"), safe=False), pa.int64())
         times: Array = self._cast(EVENT_TIME, column, pa.int64()).to_numpy(zero_copy_only=False)
         if len(times) and int(times.min()) < 0:
             raise self._refuse(EVENT_TIME, f"{times.min()} is before 1970")
+        wrong = None if typed else first_of_another_unit(times)
+        if wrong is not None:
+            raise self._refuse(
+                EVENT_TIME, f"row {start + wrong}: {unit_problem(int(times[wrong]))}"
+            )
         return times.astype(np.uint64)
 
     def _column(self, feature: Feature, column: Any, start: int) -> Column | Texts:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS
@@ -22,14 +24,18 @@ Report = Callable[[int], None]
 
 @dataclass(slots=True)
 class Pushed:
-    """`stale` rows were older than what was there, and left it alone."""
+    """`stale` rows were older than what was there, and left it alone.
+
+    `expired` ones were past the TTL of their group as they came: they are never read.
+    """
 
     rows: int = 0
     written: int = 0
+    expired: int = 0
 
     @property
     def stale(self) -> int:
-        return self.rows - self.written
+        return self.rows - self.written - self.expired
 
 
 class Push:
@@ -85,7 +91,16 @@ class Push:
             blocks = map(file.block, file.batches(self._now_ms))
             async with aclosing(made_ahead(blocks)) as ahead:
                 async for block in ahead:
-                    pushed.written += await store.load(block, codec, guarded=guarded)
+                    expired = block.expired(self._now_ms / 1000)
+                    if expired.any():
+                        # first, for they are older than all that live
+                        gone = block.take(np.flatnonzero(expired))
+                        await store.load(gone, codec, guarded=guarded)
+                        pushed.expired += len(gone)
+                        lives = block.take(np.flatnonzero(~expired))
+                    else:
+                        lives = block
+                    pushed.written += await store.load(lives, codec, guarded=guarded)
                     pushed.rows += len(block)
                     report(len(block))
         return done

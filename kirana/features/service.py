@@ -20,7 +20,7 @@ from kirana.codecs.rows import MatrixPlan, Provenance, Tier
 from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
-from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite
+from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_CELLS, bounded
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
@@ -221,7 +221,7 @@ class FeatureService:
         nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
         return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> int:
+    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
         schemas = await self._schemas.at(revision)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
@@ -240,7 +240,17 @@ class FeatureService:
         values = await bounded(
             stays, codec.encode, group, version, write.columns, write.event_time_ms
         )
-        return await self._put(group, write.keys, values, codec)
+        expired = group.expired(write.event_time_ms, self._clock())
+        if not expired.any():
+            written = await self._put(group, write.keys, values, codec)
+            return WriteResult(written, len(write.keys) - written)
+        # they are under the law of order too, so they go into the store as well
+        parts = []
+        for rows in (np.flatnonzero(expired).tolist(), np.flatnonzero(~expired).tolist()):
+            keys = [write.keys[at] for at in rows]
+            parts.append(await self._put(group, keys, [values[at] for at in rows], codec))
+        lived = len(write.keys) - int(expired.sum())
+        return WriteResult(parts[1], lived - parts[1], int(expired.sum()))
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision

@@ -65,6 +65,19 @@ class FeatureWrite:
     schema_version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of the rows of a write.
+
+    `stale` ones were older than what was there. `expired` ones were past the TTL of their group
+    as they came: they replace older rows, and are never read.
+    """
+
+    written: int
+    stale: int
+    expired: int = 0
+
+
 class FeatureSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
@@ -77,8 +90,8 @@ class FeatureSource(Protocol):
         Raises `Unknown` for an entity, group or feature, never for a key.
         """
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> int:
-        """Store rows durably; return how many were not older than what was there.
+    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
+        """Store rows durably.
 
         Raises `InvalidInput` that names the feature which is missing or too many.
         """
@@ -86,7 +99,7 @@ class FeatureSource(Protocol):
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
     ) -> int:
-        """Replace rows by tombstones of these event times; return as `write` does."""
+        """Replace rows by tombstones of these event times; return how many were not stale."""
 
     async def health(self) -> dict[str, Any]:
         """Return the state of the store and of the cache, for people: plain values."""

@@ -152,7 +152,11 @@ class Execution:
                 raise InvalidInput(
                     f"the condition of '{node.name}' needs '{name}'", field=f"context.{name}"
                 )
-        return node.when.holds(variables)
+        try:
+            return node.when.holds(variables)
+        except InvalidInput as error:
+            error.field = error.field and f"context.{error.field}"
+            raise
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
         if isinstance(error, Unavailable | DeadlineExceeded | ModelFailed):

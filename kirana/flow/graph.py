@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from kirana.catalog.objects import FlowObject, NodeObject
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, InvalidInput, Problem, did_you_mean
-from kirana.expressions import Expression
+from kirana.expressions import Expression, Kind
 from kirana.flow.nodes import OPS
 from kirana.flow.nodes.base import Node, Site
 from kirana.flow.values import Candidates, Shape
@@ -47,7 +47,7 @@ class Graph:
 def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
     """Raises `CatalogError` with a `Problem` for each thing that does not fit."""
     inputs = _inputs_of(flow)
-    conditions = _conditions_of(flow)
+    conditions = _conditions_of(flow, _kinds_of(flow, catalog))
     waits = _waits_of(flow, inputs, conditions)
     order = _order(waits)
     sinks = [name for name in order if not flow.graph[name]]
@@ -123,12 +123,31 @@ def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
     return inputs
 
 
-def _conditions_of(flow: FlowObject) -> dict[str, Expression]:
+def _kinds_of(flow: FlowObject, catalog: Catalog) -> dict[str, Kind]:
+    """Return what each name of a condition stands for: an id, what is declared, or a node."""
+    kinds = {key.name: Kind.TEXT for each in catalog.entities.values() for key in each.keys}
+    kinds |= {name: Kind.TEXT for each in catalog.inferflows.values() for name in each.context}
+    problems = []
+    for name, kind in flow.context.items():
+        if name in flow.nodes:
+            message = f"'{name}' is the name of a node too"
+            problems.append(Problem(message, path=f"context.{name}"))
+        if name in kinds and kind != "text":
+            message = f"'{name}' is an id, and ids are text: number({name}) makes a number of it"
+            problems.append(Problem(message, path=f"context.{name}"))
+        kinds[name] = Kind.NUMBER if kind == "number" else Kind.TEXT
+    if problems:
+        raise CatalogError(problems)
+    return kinds | dict.fromkeys(flow.nodes, Kind.ITEMS)
+
+
+def _conditions_of(flow: FlowObject, kinds: Mapping[str, Kind]) -> dict[str, Expression]:
     problems, conditions = [], {}
     for name, node in flow.nodes.items():
         if node.when is not None:
             try:
                 conditions[name] = Expression(node.when)
+                conditions[name].require_kinds(kinds)
             except InvalidInput as error:
                 problems.append(Problem(error.message, path=f"nodes.{name}.when"))
     if problems:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kirana.catalog.objects import InferflowObject
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, InvalidInput, KiranaError, Problem, did_you_mean
-from kirana.expressions import Expression
+from kirana.expressions import Expression, Kind
 from kirana.schema import NUMERIC, Entity
 
 INPUT = "input"
@@ -238,6 +238,7 @@ class _Compiler:
         try:
             score = Expression(self.inferflow.score)
             score.require(frozenset(names))
+            score.require_kinds(dict.fromkeys(names, Kind.NUMBER))
             tried = np.asarray(score({name: np.ones(2, dtype=np.float32) for name in names}))
         except InvalidInput as error:
             self.refuse("score", error.message)

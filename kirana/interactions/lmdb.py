@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import orjson
 
-from kirana.interactions.source import Event, InteractionQuery, Interactions
+from kirana.interactions.source import (
+    MAX_TIMESTAMP_MS,
+    Event,
+    InteractionQuery,
+    Interactions,
+)
 from kirana.interactions.store import Retention
 from kirana.stores.lmdb import open_by_url
 from kirana.stores.lmdb_environment import Environment
 
 _TIME_BYTES = 8
+_LAST_TIME = b"\xff" * _TIME_BYTES
 _INLINE_EVENTS = 2_000
 
 
@@ -98,7 +104,7 @@ class LmdbInteractionStore:
 
     def _trim(self, txn: Any, prefix: bytes, rule: Retention) -> None:
         with txn.cursor(db=self._events) as cursor:
-            if not _seek_last(cursor, prefix, b"\xff" * _TIME_BYTES):
+            if not _seek_last(cursor, prefix, _LAST_TIME):
                 return
             kept = 0
             while kept < rule.keep and cursor.key().startswith(prefix):
@@ -113,12 +119,15 @@ class LmdbInteractionStore:
                 if not cursor.prev():
                     return
 
-    async def query(self, queries: Sequence[InteractionQuery]) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], retention: Mapping[str, Retention]
+    ) -> list[Interactions]:
         def read(txn: Any) -> list[Interactions]:
             with txn.cursor(db=self._events) as cursor:
-                return [_walk(cursor, query) for query in queries]
+                return [_walk(cursor, query, retention[query.event]) for query in queries]
 
-        stays = sum(query.limit for query in queries) <= _INLINE_EVENTS
+        walked = sum(_most_walked(query, retention[query.event]) for query in queries)
+        stays = walked <= _INLINE_EVENTS
         return await self.environment.read_async(stays, read)
 
     async def forget(self, user_id: str) -> int:
@@ -151,21 +160,33 @@ def _seek_last(cursor: Any, prefix: bytes, time: bytes) -> bool:
     return bool(found) and cursor.key().startswith(prefix)
 
 
-def _walk(cursor: Any, query: InteractionQuery) -> Interactions:
+def _most_walked(query: InteractionQuery, rule: Retention) -> int:
+    """Return how many events a query looks at, at most: those after a range count for `keep`."""
+    return query.limit if query.until_ms >= MAX_TIMESTAMP_MS else rule.keep
+
+
+def _walk(cursor: Any, query: InteractionQuery, rule: Retention) -> Interactions:
     prefix = _prefix(query.user_id, query.event)
     start, stop = len(prefix), len(prefix) + _TIME_BYTES
     products: list[str] = []
     times: list[bytes] = []
     metadata: list[dict[str, Any] | None] = []
-    since = _time(query.since_ms)
-    going = query.limit > 0 and _seek_last(cursor, prefix, _time(query.until_ms))
+    since, until = _time(query.since_ms), _time(query.until_ms)
+    seen: set[bytes] = set()
+    kept = 0
+    going = query.limit > 0 and _seek_last(cursor, prefix, _LAST_TIME)
     while going:
         key, value = cursor.item()
-        if not key.startswith(prefix) or key[start:stop] < since:
+        time, product = key[start:stop], key[stop:]
+        if not key.startswith(prefix) or time < since or kept == rule.keep:
             break
-        products.append(key[stop:].decode())
-        times.append(key[start:stop])
-        metadata.append(orjson.loads(value) if value else None)
+        if not rule.latest_only or product not in seen:
+            seen.add(product)
+            kept += 1
+            if time <= until:
+                products.append(product.decode())
+                times.append(time)
+                metadata.append(orjson.loads(value) if value else None)
         going = len(products) < query.limit and cursor.prev()
     stamps = np.frombuffer(b"".join(times), dtype=">u8").astype(np.int64)
     return Interactions(products, stamps, metadata)

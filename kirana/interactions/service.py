@@ -15,6 +15,7 @@ from kirana.clock import MAX_FUTURE_MS
 from kirana.errors import InvalidInput
 from kirana.interactions.source import (
     MAX_TIMESTAMP_MS,
+    Appended,
     Event,
     InteractionQuery,
     Interactions,
@@ -55,14 +56,17 @@ class InteractionService:
     async def prepare(self, revision: Revision) -> None:
         await self._types.at(revision)
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> int:
+    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
         types = await self._types.at(revision)
-        await bounded(len(events) <= INLINE_ROWS, self._check, events, types)
+        expired = await bounded(len(events) <= INLINE_ROWS, self._check, events, types)
         await self._store.append(events, types.retention)
-        return len(events)
+        return Appended(len(events) - expired, expired)
 
-    def _check(self, events: Sequence[Event], types: EventTypes) -> None:
-        latest = min(int(self._clock() * 1000) + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
+    def _check(self, events: Sequence[Event], types: EventTypes) -> int:
+        """Refuse events that are none; return how many are past the TTL of their type."""
+        expired = 0
+        now_ms = int(self._clock() * 1000)
+        latest = min(now_ms + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
         for at, event in enumerate(events):
             types.catalog.event_type(event.event, field=f"events[{at}].event")
             _check_id(event.user_id, f"events[{at}].user_id")
@@ -76,6 +80,9 @@ class InteractionService:
                     "most five minutes ahead",
                     field=f"events[{at}].timestamp",
                 )
+            ttl_ms = types.retention[event.event].ttl_ms
+            expired += bool(ttl_ms) and event.timestamp_ms <= now_ms - ttl_ms
+        return expired
 
     async def query(
         self, queries: Sequence[InteractionQuery], revision: Revision
@@ -90,7 +97,7 @@ class InteractionService:
             if ttl_ms:
                 query = replace(query, since_ms=max(query.since_ms, now_ms - ttl_ms + 1))
             answered.append(query)
-        return await self._store.query(answered)
+        return await self._store.query(answered, types.retention)
 
     async def forget(self, user_id: str, revision: Revision) -> int:
         await self._types.at(revision)

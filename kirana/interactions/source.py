@@ -53,14 +53,22 @@ class Interactions:
         return len(self.product_ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of events: `expired` ones were past the TTL of their type as they came."""
+
+    accepted: int
+    expired: int = 0
+
+
 class InteractionSource(Protocol):
     """Every call runs on one revision of the catalog."""
 
     async def prepare(self, revision: Revision) -> None:
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> int:
-        """Store all events durably, or none; return how many were accepted.
+    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
+        """Store all events durably, or none.
 
         Raises `Unknown` or `InvalidInput` with a field like `events[3].timestamp`.
         """

@@ -25,8 +25,14 @@ class InteractionStore(Protocol):
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
         """Store events durably and all together. Idempotent, in any order of time."""
 
-    async def query(self, queries: Sequence[InteractionQuery]) -> list[Interactions]:
-        """Return the newest events that fit, for each query."""
+    async def query(
+        self, queries: Sequence[InteractionQuery], retention: Mapping[str, Retention]
+    ) -> list[Interactions]:
+        """Return the newest events that fit, for each query.
+
+        What was stored by another rule is answered by that of `retention`: of the newest `keep`
+        of a user, and with `latest_only` each product at its newest time.
+        """
 
     async def forget(self, user_id: str) -> int:
         """Remove everything of one person; return how many events that were."""

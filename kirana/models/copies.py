@@ -22,7 +22,7 @@ from pathlib import Path
 import orjson
 
 from kirana.catalog.objects import ModelObject
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, Conflict
 
 _CHUNK_BYTES = 1 << 20
 
@@ -88,7 +88,7 @@ class ModelCopies:
     def add(self, name: str, folder: Path, files: tuple[str, ...], digest: str) -> None:
         """Copy the files of the model `name`, unless that was done before.
 
-        Raises `ConfigurationError` if they are not those of `digest` any more.
+        Raises `Conflict` if they are not those of `digest` any more.
         """
         target = self._folder / digest
         if target.exists():
@@ -97,9 +97,8 @@ class ModelCopies:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".new-") as beside:
             digests = {each: _copy(folder / each, Path(beside, "copy", each)) for each in files}
             if _together(digests) != digest:
-                raise ConfigurationError(
-                    f"model '{name}': its file was changed while it was published: try again",
-                    field="path",
+                raise Conflict(
+                    f"model '{name}': its file was changed while it was published: try again"
                 )
             made = Path(beside, "copy")
             made = made / files[0] if len(files) == 1 else made
@@ -119,6 +118,8 @@ class ModelCopies:
 
     def prune(self, catalog: str, oldest: int) -> None:
         """Forget the revisions of `catalog` before `oldest`, then remove what no catalog names."""
+        if not self._folder.is_dir():
+            return
         with self._lock():
             kept = {n: each for n, each in self._read(catalog).items() if int(n) >= oldest}
             self._write(catalog, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.catalog.objects import ModelObject
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.models.copies import ModelCopies, digest_of
 from kirana.models.external_data import files_of
 from kirana.models.onnx import OnnxModel, Signature, require_file
 from kirana.models.trial import Finding, try_out
 from kirana.stores.url import folder_of
+
+logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 1_024
 
@@ -81,22 +84,33 @@ class ModelFiles:
     def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
         """Copy what the revision names, so that its bytes stay what they are.
 
-        Raises `ConfigurationError` if a file is not any more what it was when it was checked.
+        Raises `Conflict` if a file is not any more what it was when it was checked, `Unavailable`
+        if it can't be copied.
         """
         pinned = [each for each in models if each.sha256 is not None]
         if not pinned:
             return
-        self.copies.note(catalog, revision, [str(each.sha256) for each in pinned])
-        for each in pinned:
-            if self.copies.path(each) is None:
-                source = self._source(each)
-                folder = (self.root / each.path).parent
-                self.copies.add(each.name, folder, source.files, str(each.sha256))
+        try:
+            self.copies.note(catalog, revision, [str(each.sha256) for each in pinned])
+            for each in pinned:
+                if self.copies.path(each) is None:
+                    source = self._source(each)
+                    folder = (self.root / each.path).parent
+                    self.copies.add(each.name, folder, source.files, str(each.sha256))
+        except OSError as error:
+            raise Unavailable(
+                f"models: no copies can be made below {self.root}: {error}"
+            ) from error
 
     def prune(self, catalog: str, oldest: int) -> None:
-        """Remove the copies that no revision from `oldest` on names, nor another catalog."""
-        if self.root.is_dir():
+        """Remove the copies that no revision from `oldest` on names, nor another catalog.
+
+        The revision is live already: what can't be removed now is removed after the next one.
+        """
+        try:
             self.copies.prune(catalog, oldest)
+        except OSError as error:
+            logger.warning("copies of models below %s are not removed: %s", self.root, error)
 
     def _open(self, model: ModelObject) -> OnnxModel:
         # what is checked before it is published has a digest, and no copy yet

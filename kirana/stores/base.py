@@ -52,6 +52,11 @@ class RowBlock:
     def value_sizes(self) -> npt.NDArray[np.int64]:
         return np.diff(self.value_ends, prepend=0)
 
+    def expired(self, now_s: float) -> npt.NDArray[np.bool_]:
+        """Tell which rows have expired by now."""
+        found: npt.NDArray[np.bool_] = (self.expiry_s != 0) & (self.expiry_s <= now_s)
+        return found
+
     def take(self, rows: npt.NDArray[np.intp]) -> RowBlock:
         """Return some of the rows, in the order in which they are named."""
         key_sizes, value_sizes = self.key_sizes[rows], self.value_sizes[rows]

@@ -142,12 +142,14 @@ class FeaturesPut(_message.Message):
     def __init__(self, group: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., columns: _Optional[_Mapping[str, Block]] = ..., event_time: _Optional[_Union[Times, _Mapping]] = ..., schema_version: _Optional[int] = ...) -> None: ...
 
 class FeaturesPutReply(_message.Message):
-    __slots__ = ("written", "stale")
+    __slots__ = ("written", "stale", "expired")
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
     written: int
     stale: int
-    def __init__(self, written: _Optional[int] = ..., stale: _Optional[int] = ...) -> None: ...
+    expired: int
+    def __init__(self, written: _Optional[int] = ..., stale: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
 
 class FeaturesDelete(_message.Message):
     __slots__ = ("group", "keys", "event_time")
@@ -191,10 +193,12 @@ class InteractionsPost(_message.Message):
     def __init__(self, types: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[int]] = ..., user_ids: _Optional[_Iterable[str]] = ..., product_ids: _Optional[_Iterable[str]] = ..., timestamps: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InteractionsPostReply(_message.Message):
-    __slots__ = ("accepted",)
+    __slots__ = ("accepted", "expired")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
     accepted: int
-    def __init__(self, accepted: _Optional[int] = ...) -> None: ...
+    expired: int
+    def __init__(self, accepted: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
 
 class InteractionsQuery(_message.Message):
     __slots__ = ("user_ids", "events", "last", "since", "until", "limit")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,14 @@ async def append(
 
 
 async def query(
-    store: InteractionStore, user: str = "7", event: str = "click", limit: int = 100, **range_: int
+    store: InteractionStore,
+    user: str = "7",
+    event: str = "click",
+    limit: int = 100,
+    rules: Mapping[str, Retention] = RETENTION,
+    **range_: int,
 ) -> list[Pair]:
-    (found,) = await store.query([InteractionQuery(user, event, limit, **range_)])
+    (found,) = await store.query([InteractionQuery(user, event, limit, **range_)], rules)
     assert found.timestamps_ms.dtype == np.int64
     assert len(found) == len(found.product_ids) == len(found.timestamps_ms) == len(found.metadata)
     return list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
@@ -63,7 +68,7 @@ async def query(
 
 async def test_who_did_nothing_has_no_interactions(store: InteractionStore) -> None:
     assert await query(store) == []
-    assert await store.query([]) == []
+    assert await store.query([], RETENTION) == []
     await store.append([], RETENTION)
 
 
@@ -119,7 +124,7 @@ async def test_metadata_is_kept(store: InteractionStore, metadata: dict[str, Any
     await store.append(
         [Event("7", "click", "a", 1, metadata), Event("7", "click", "b", 2)], RETENTION
     )
-    (found,) = await store.query([InteractionQuery("7", "click", 10)])
+    (found,) = await store.query([InteractionQuery("7", "click", 10)], RETENTION)
     assert found.metadata == [None, metadata]
 
 
@@ -179,7 +184,24 @@ async def test_a_type_that_becomes_latest_only_keeps_a_product_once(
         for _ in range(2):
             time += 1
             await store.append(events(("a", time)), rule)
-    assert await query(store) == [("a", time)]
+    assert await query(store, rules=rule) == [("a", time)]
+
+
+@pytest.mark.parametrize("until", [MAX_TIMESTAMP_MS, 8, 3])
+async def test_another_rule_holds_at_once_for_what_was_stored_before(
+    store: InteractionStore, until: int
+) -> None:
+    stored = [(product, time) for time, product in enumerate("abcabcabca", start=1)]
+    await store.append(events(*stored), {"click": Retention(keep=50)})
+    newest = list(reversed(stored))
+    for keep in (50, 10, 4, 1):
+        found = await query(store, rules={"click": Retention(keep)}, until_ms=until)
+        assert found == [pair for pair in newest[:keep] if pair[1] <= until]
+    once = [("a", 10), ("c", 9), ("b", 8)]
+    for keep in (50, 3, 2, 1):
+        rule = {"click": Retention(keep, latest_only=True)}
+        found = await query(store, rules=rule, until_ms=until)
+        assert found == [pair for pair in once[:keep] if pair[1] <= until]
 
 
 async def test_people_and_types_whose_names_begin_alike_are_apart(
@@ -203,14 +225,14 @@ async def test_many_queries_are_answered_in_their_order(store: InteractionStore)
         InteractionQuery("1", "click", 5),
         InteractionQuery("2", "view", 5),
     ]
-    found = await store.query(queries)
+    found = await store.query(queries, RETENTION)
     assert [each.product_ids for each in found] == [["b"], [], ["a"], ["b"]]
 
 
 async def test_large_queries_are_answered_like_small_ones(store: InteractionStore) -> None:
     rule = {"click": Retention(keep=5_000)}
     await store.append(events(*((str(at), at) for at in range(4_000))), rule)
-    found = await query(store, limit=3_500)
+    found = await query(store, limit=3_500, rules=rule)
     assert found == [(str(at), at) for at in range(3_999, 499, -1)]
 
 
@@ -335,6 +357,6 @@ async def test_the_store_agrees_with_a_list(
             for event in ("view", "wishlist"):
                 for limit, since, until in [(100, 0, MAX_TIMESTAMP_MS), *asked]:
                     each = InteractionQuery(prefix + user, event, limit, since, until)
-                    (found,) = await store.query([each])
+                    (found,) = await store.query([each], RETENTION)
                     pairs = list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
                     assert pairs == model.query(each)

@@ -155,8 +155,8 @@ BAD: list[tuple[Call, int, str, str | None]] = [
             "/v1/interactions",
             {
                 "events": [
-                    {"user_id": 1, "event": "click", "product_id": 1, "timestamp": 1},
-                    {"user_id": 1, "event": "clack", "product_id": 1, "timestamp": 1},
+                    {"user_id": 1, "event": "click", "product_id": 1, "timestamp": NOW_MS},
+                    {"user_id": 1, "event": "clack", "product_id": 1, "timestamp": NOW_MS},
                 ]
             },
         ),
@@ -280,7 +280,9 @@ def _events(chance: random.Random) -> Call:
 
 
 def _history(chance: random.Random) -> Call:
-    query = chance.choice(["", "?last=3", f"?since={NOW_MS + 5_000}", "?since=9&until=8"])
+    query = chance.choice(
+        ["", "?last=3", f"?since={NOW_MS + 5_000}", f"?since={NOW_MS + 9}&until={NOW_MS + 8}"]
+    )
     return Call("GET", f"/v1/interactions/{_user(chance)}/click{query}")
 
 

@@ -102,7 +102,11 @@ def test_push_grows_the_map_under_the_readers(
         "keys": {"product_id": [last]},
         "columns": {"clicks": [5], "ctr": [0.5]},
     }
-    assert client.post("/v1/features/put", json=write).json() == {"written": 1, "stale": 0}
+    assert client.post("/v1/features/put", json=write).json() == {
+        "written": 1,
+        "stale": 0,
+        "expired": 0,
+    }
     assert client.post("/v1/features/get", json=body).json()["values"] == [[5]]
 
 
@@ -133,14 +137,15 @@ def test_what_is_published_broken_is_ignored_and_the_log_says_why(
 ) -> None:
     state = shop_folder / ".kirana"
     good = (state / "CURRENT").read_text()
+    number, identity = good.split()
     broken = state / "revisions" / "999" / "catalog.json"
     broken.parent.mkdir()
     broken.write_text("{}")
-    (state / "CURRENT").write_text("999")
+    (state / "CURRENT").write_text(f"999 {identity}")
 
     def refused() -> bool:
         catalog = client.get("/healthz").json()["parts"]["catalog"]
-        return bool(catalog["refused_revisions"]) and catalog["revision"] == int(good)
+        return bool(catalog["refused_revisions"]) and catalog["revision"] == int(number)
 
     _wait_for(refused)
     (state / "CURRENT").write_text(good)

@@ -47,7 +47,7 @@ def _send(client: httpx.Client, events: Sequence[Event], batch: int) -> None:
         body = {"events": [each._asdict() for each in events[at : at + batch]]}
         reply = client.post("/v1/interactions", json=body)
         assert reply.status_code == 200, reply.text
-        assert reply.json() == {"accepted": len(body["events"])}
+        assert reply.json() == {"accepted": len(body["events"]), "expired": 0}
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:
     }
     put = {"group": "product.followers", "keys": {"product_id": list(best)}, "columns": columns}
     reply = client.post("/v1/features/put", json=put)
-    assert reply.json() == {"written": len(best), "stale": 0}, reply.text
+    assert reply.json() == {"written": len(best), "stale": 0, "expired": 0}, reply.text
     user = max((len(events), user) for (user, event), events in EXPECTED.items())[1]
     reply = client.post("/v1/flows/continue_shopping", json={"context": {"user_id": user}})
     listed = reply.json()["output"]["ids"]

@@ -62,7 +62,11 @@ def _features_part(client: httpx.Client) -> dict[str, Any]:
 def test_rows_are_in_redis_and_the_revision_in_zookeeper(
     client: httpx.Client, servers: RedisServers, redis_port: int, shop_folder: Path
 ) -> None:
-    assert _put(client, clicks=[3, 4], ctr=[0.25, 0.75]).json() == {"written": 2, "stale": 0}
+    assert _put(client, clicks=[3, 4], ctr=[0.25, 0.75]).json() == {
+        "written": 2,
+        "stale": 0,
+        "expired": 0,
+    }
     reply = _get(client, "stats.clicks", "stats.ctr")
     assert reply["values"] == [[3, 0.25], [4, 0.75]]
     assert _get(client, "stats.clicks")["tier"] == {"stats": ["cache", "cache"]}

@@ -90,7 +90,7 @@ def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", [*KINDS, *OPS, *GENERATORS, *FUNCTIONS])
 def test_the_catalog_page_knows_every_kind_op_generator_and_function(name: str) -> None:
     page = (DOCS / "catalog.md").read_text()
-    assert f"## {name}\n" in page or f"`{name}`" in page
+    assert any(each in page for each in (f"## {name}\n", f"`{name}`", f"`{name}("))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

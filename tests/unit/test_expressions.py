@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.errors import InvalidInput
-from kirana.expressions import MAX_LENGTH, Expression
+from kirana.expressions import MAX_LENGTH, Expression, Kind
+from kirana.expressions.syntax import MAX_OPERATIONS
 
 VARIABLES = {"a": 1.5, "b": -2.0, "c": 0.25}
 
@@ -328,3 +329,156 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     with suppress(InvalidInput):
         expression(dict.fromkeys(expression.names, 1.0))
+
+
+# ids and text
+
+
+@pytest.mark.parametrize("sent", [7, "7"])
+def test_an_id_is_the_same_as_a_number_and_as_text(sent: object) -> None:
+    for text in ("user_id == 7", 'user_id == "7"', "7 == user_id", "user_id != 8"):
+        assert Expression(text).holds({"user_id": sent})
+    for text in ("user_id == 8", 'user_id == "07"', 'user_id != "7"', 'user_id == "7.0"'):
+        assert not Expression(text).holds({"user_id": sent})
+
+
+def test_an_id_is_compared_to_its_last_digit() -> None:
+    large = 2**53 + 1
+    assert Expression(f"user_id == {large}").holds({"user_id": str(large)})
+    assert not Expression(f"user_id == {large}").holds({"user_id": str(large - 1)})
+    assert not Expression("a == b").holds({"a": large, "b": str(large - 1)})
+
+
+def test_text_is_compared_with_text() -> None:
+    assert Expression("city == 'pune'").holds({"city": "pune"})
+    assert not Expression("city == 'pune'").holds({"city": None})
+    assert Expression("city != 'pune'").holds({"city": ["pune"]})
+    assert not Expression("flag == 'True'").holds({"flag": True})
+
+
+@pytest.mark.parametrize("text", ["a % 2", "a + 1", "-a", "a < 1", "max(a, 1)", "1 - a > 0"])
+@pytest.mark.parametrize("value", ["7", "%99999999d", [7], None, {}])
+def test_operators_refuse_whatever_is_no_number(text: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match="'a' must be a number") as caught:
+        Expression(text)({"a": value})
+    assert caught.value.field == "a"
+
+
+GOLDEN = [
+    ("7", "split", 100, 54),
+    ("7", "other", 100, 22),
+    ("é", "split", 100, 74),
+    ("", "split", 10, 6),
+    ("user-405", "", 2**31, 382_455_769),
+    ("9007199254740993", "split", 1000, 569),
+]
+"""As any other language computes it: see docs/catalog.md."""
+
+
+@pytest.mark.parametrize(("id_", "salt", "buckets", "wanted"), GOLDEN)
+def test_hash_is_pinned(id_: str, salt: str, buckets: int, wanted: int) -> None:
+    expression = Expression(f'hash(user_id, "{salt}", {buckets})')
+    assert expression({"user_id": id_}) == wanted
+    if id_.isdecimal():
+        assert expression({"user_id": int(id_)}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [("7", 7), (7, 7), ("-7", -7), ("007", 7), (str(2**53), 2**53), (-(2**53), -(2**53))],
+)
+def test_number_reads_a_whole_number(sent: object, wanted: int) -> None:
+    assert Expression("number(user_id)")({"user_id": sent}) == wanted
+    assert Expression("number(user_id) % 2 == 1").holds({"user_id": sent}) == bool(wanted % 2)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "x", "1.5", "1e3", "+7", " 7", "7_0", "٣", str(2**53 + 1), "9" * 400, True, 1.5, None],
+)
+def test_number_refuses_any_other_id(sent: object) -> None:
+    with pytest.raises(InvalidInput):
+        Expression("number(user_id)")({"user_id": sent})
+
+
+@pytest.mark.parametrize("text", ["number(user_id)", 'hash(user_id, "s", 2)'])
+def test_an_id_without_end_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="1024 bytes"):
+        Expression(text)({"user_id": "7" * 100_000})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hash(a, b, 100)",
+        "hash(a, 7, 100)",
+        'hash(a, "s", b)',
+        'hash(a, "s", 0)',
+        'hash(a, "s", 1.5)',
+        'hash(a, "s", 2147483649)',
+        'hash(a + 1, "s", 2)',
+        "number(1 + 1)",
+        'number("7")',
+        'size("x")',
+    ],
+)
+def test_what_number_and_hash_take_is_checked_beforehand(text: str) -> None:
+    with pytest.raises(InvalidInput, match="column"):
+        Expression(text)
+
+
+def test_a_feature_can_not_be_named() -> None:
+    with pytest.raises(InvalidInput, match="features can't be named in an expression"):
+        Expression("product.stats.ctr > 1")
+
+
+def test_the_cost_of_an_expression_is_bounded() -> None:
+    Expression("+".join("a" * (MAX_OPERATIONS // 2)))
+    with pytest.raises(InvalidInput, match=f"at most {MAX_OPERATIONS} operations"):
+        Expression("+".join("a" * (MAX_OPERATIONS // 2 + 1)))
+
+
+# kinds
+
+
+KINDS = {"n": Kind.NUMBER, "id": Kind.TEXT, "node": Kind.ITEMS}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n + 1 > 2",
+        "n == 1",
+        "id == 7",
+        "id == 'x' and n < 3",
+        "size(node) < 5",
+        "node and not unknown",
+        "unknown == 1",
+        "number(id) % 2 == 1",
+        'hash(id, "s", 100) < 50',
+        'hash(unknown, "s", 100) < 50',
+        "where(id == 7, n, 0) > 1",
+    ],
+)
+def test_what_fits_its_kind_is_allowed(text: str) -> None:
+    Expression(text).require_kinds(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("id % 2 == 1", "'id' is text, not a number: number(id) makes a number"),
+        ("id < 5", "'id' is text"),
+        ("where(n > 1, id, 0) == 1", "'id' is text"),
+        ("unknown + 1 > 2", "nothing says that 'unknown' is a number"),
+        ("unknown < 5", "context: {unknown: number}"),
+        ("node > 3", "'node' is a node, not a number: size(node)"),
+        ("node == 3", "only size(node) can be compared"),
+        ('hash(n, "s", 2) == 1', "'n' is a number already"),
+        ("size(n) > 1", "it has no size"),
+    ],
+)
+def test_what_does_not_fit_its_kind_is_refused_with_the_way_out(text: str, reason: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Expression(text).require_kinds(KINDS)
+    assert reason in caught.value.message

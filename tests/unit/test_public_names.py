@@ -8,8 +8,8 @@ import pytest
 
 PUBLIC = {
     "kirana.client": {
-        *("AsyncClient", "CatalogListing", "CatalogRecord", "Client", "Deleted", "Features"),
-        *("FlowRun", "InteractionList", "Ranking", "Written"),
+        *("Accepted", "AsyncClient", "CatalogListing", "CatalogRecord", "Client", "Deleted"),
+        *("Features", "FlowRun", "InteractionList", "Ranking", "Written"),
     },
     "kirana.codecs": {"CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status", "key_texts"},
     "kirana.edge": {"Edge", "Limits", "Parts"},

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.catalog.revisions import Revisions
+from kirana.clock import unit_problem
 from kirana.codecs import STATUS_NAMES, key_texts
 from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
 from kirana.edge.http import HttpRequest, json_bytes
@@ -65,13 +66,12 @@ class FeatureHandlers:
         times = _event_times(message.event_time, len(keys))
         write = FeatureWrite(group.name, keys, columns, times, version.number)
         try:
-            written = await self._features.write(write, request.revision)
+            done = await self._features.write(write, request.revision)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
-        stale = len(keys) - written
         if request.binary_reply:
-            return put_reply(written, stale)
-        return json_bytes({"written": written, "stale": stale})
+            return put_reply(done)
+        return json_bytes({"written": done.written, "stale": done.stale, "expired": done.expired})
 
     async def delete(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesDelete)
@@ -147,7 +147,10 @@ def _event_times(given: int | list[int] | None, rows: int) -> npt.NDArray[np.uin
     else:
         times = [int(time.time() * 1000) if given is None else given] * rows
     for at, each in enumerate(times):
-        if not 0 <= each < 1 << 53:
+        problem = unit_problem(each)
+        if problem is None and not 0 <= each < 1 << 53:
+            problem = f"{each} is no time in milliseconds"
+        if problem is not None:
             field = f"event_time[{at}]" if isinstance(given, list) else "event_time"
-            raise InvalidInput(f"{each} is no time in milliseconds", field=field)
+            raise InvalidInput(problem, field=field)
     return np.array(times, dtype=np.uint64)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from kirana.clock import unit_problem
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.limits import Limits
 from kirana.edge.messages import InteractionsPost, InteractionsQuery
@@ -41,10 +42,10 @@ class InteractionHandlers:
                 field="events",
             )
         events = await bounded(len(message.events) <= INLINE_ROWS, _events, message)
-        accepted = await self._interactions.append(events, request.revision)
+        done = await self._interactions.append(events, request.revision)
         if request.binary_reply:
-            return accepted_reply(accepted)
-        return json_bytes({"accepted": accepted})
+            return accepted_reply(done)
+        return json_bytes({"accepted": done.accepted, "expired": done.expired})
 
     async def get(self, request: HttpRequest) -> bytes:
         user_id, event = request.parameters
@@ -130,14 +131,22 @@ class InteractionHandlers:
         since = 0 if since is None else since
         until = MAX_TIMESTAMP_MS if until is None else until
         for field, value in (("since", since), ("until", until)):
-            if not 0 <= value <= MAX_TIMESTAMP_MS:
-                raise InvalidInput(f"{value} is no time in milliseconds", field=field)
+            # the largest is how people spell that a range has no end
+            problem = None if value == MAX_TIMESTAMP_MS else unit_problem(value)
+            if problem is None and not 0 <= value <= MAX_TIMESTAMP_MS:
+                problem = f"{value} is no time in milliseconds"
+            if problem is not None:
+                raise InvalidInput(problem, field=field)
         if since > until:
             raise InvalidInput(f"'since' ({since}) is after 'until' ({until})", field="since")
         return InteractionQuery(user_id, event, count, since, until)
 
 
 def _events(message: InteractionsPost) -> list[Event]:
+    for at, each in enumerate(message.events):
+        problem = unit_problem(each.timestamp)
+        if problem is not None:
+            raise InvalidInput(problem, field=f"events[{at}].timestamp")
     return [
         Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
         for e in message.events

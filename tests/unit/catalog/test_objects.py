@@ -65,16 +65,24 @@ def test_a_group_is_named_by_its_entity_and_itself(name: str) -> None:
         group(name=name)
 
 
-@given(st.integers(0, 10_000), st.sampled_from(sorted(UNITS_MS)))
+@given(st.integers(1, 10_000), st.sampled_from(sorted(UNITS_MS)))
 def test_durations_are_milliseconds(number: int, unit: str) -> None:
     assert group(ttl=f"{number}{unit}").ttl == number * UNITS_MS[unit]
+
+
+@pytest.mark.parametrize("ttl", ["0s", "0ms", "0m", "0h", "0d", "00s"])
+def test_a_ttl_that_would_keep_nothing_is_refused(ttl: str) -> None:
+    reason = f"'{ttl}' would keep nothing: leave it out for never"
+    with pytest.raises(ValidationError, match=reason):
+        group(ttl=ttl)
+    with pytest.raises(ValidationError, match=reason):
+        EventTypeObject.model_validate({"name": "click", "ttl": ttl})
 
 
 def test_a_duration_is_written_again_with_its_unit() -> None:
     assert group(ttl="2000ms").model_dump()["ttl"] == "2s"
     assert group(ttl="7d").model_dump()["ttl"] == "7d"
     assert group(ttl="90m").model_dump()["ttl"] == "90m"
-    assert group(ttl="0d").model_dump()["ttl"] == "0d"
     assert group().model_dump()["ttl"] is None
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
 from kirana.revision import Revision
 from tests.support import SHOP, nth, write_shop
+from tests.unit.catalog.following import following
 
 POLL_S = 0.001
 
@@ -62,16 +62,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(POLL_S)
-
-
-@asynccontextmanager
-async def following(live: LiveRevision) -> AsyncIterator[None]:
-    task = asyncio.create_task(live.follow())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_revision_is_built_once_for_all_who_ask_together(
@@ -235,9 +225,9 @@ async def test_a_revision_file_that_is_broken_is_refused_by_following(
     assert await revisions.at(nth(catalog, 1)) == 1
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe"], ids=["empty", "not UTF-8"])
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", None], ids=["empty", "not UTF-8", "gone"])
 async def test_following_survives_an_unreadable_current(
-    catalog: DirectoryCatalog, text: bytes
+    catalog: DirectoryCatalog, text: bytes | None
 ) -> None:
     publish_next(catalog, 1)
     live = LiveRevision(catalog, [Part(refuses={0})], poll_s=POLL_S)
@@ -245,7 +235,10 @@ async def test_following_survives_an_unreadable_current(
     current = catalog.folder / ".kirana/CURRENT"
     before = current.read_bytes()
     async with following(live):
-        current.write_bytes(text)
+        if text is None:
+            current.unlink()
+        else:
+            current.write_bytes(text)
         await until(lambda: live.away_since is not None)
         assert (live.revision.number, live.refused) == (1, 0)
         current.write_bytes(before)

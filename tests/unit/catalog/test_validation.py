@@ -57,6 +57,44 @@ def test_the_shop_is_valid_with_its_models(tmp_path: Path) -> None:
 
 
 BROKEN = {
+    "arithmetic on an id": (
+        [("limit: 10}}", 'limit: 10}, when: "user_id % 2 == 1"}')],
+        "nodes.similar.when",
+        "'user_id' is text, not a number: number(user_id) makes a number of an id",
+    ),
+    "arithmetic on what nothing declares": (
+        [("limit: 10}}", 'limit: 10}, when: "hour < 5"}')],
+        "nodes.similar.when",
+        "context: {hour: number}",
+    ),
+    "arithmetic on declared text": (
+        [
+            ("limit: 10}}", 'limit: 10}, when: "city > 1"}'),
+            ("name: for_you\n", "name: for_you\ncontext: {city: text}\n"),
+        ],
+        "nodes.similar.when",
+        "'city' is text, not a number",
+    ),
+    "a feature in a condition": (
+        [("limit: 10}}", 'limit: 10}, when: "product.stats.ctr > 1"}')],
+        "nodes.similar.when",
+        "features can't be named in an expression",
+    ),
+    "an id that is declared a number": (
+        [("name: for_you\n", "name: for_you\ncontext: {user_id: number}\n")],
+        "context.user_id",
+        "'user_id' is an id, and ids are text",
+    ),
+    "a context of the name of a node": (
+        [("name: for_you\n", "name: for_you\ncontext: {recent: number}\n")],
+        "context.recent",
+        "'recent' is the name of a node too",
+    ),
+    "an output as an id": (
+        [('score: "p_click + 4 * p_order"', 'score: "number(p_click)"')],
+        "score",
+        "'p_click' is a number already",
+    ),
     "a group of an unknown entity": (
         [("name: product.stats", "name: produkt.stats")],
         "name",
@@ -469,6 +507,9 @@ def test_a_ttl_that_no_stored_value_can_hold_is_refused(tmp_path: Path) -> None:
 
 def test_a_node_that_a_condition_looks_at_need_not_be_consumed_by_it(tmp_path: Path) -> None:
     check(tmp_path, edited(("limit: 10}}", 'limit: 10}, when: "size(seen) > 0"}')))
+    split = "limit: 10}, when: \"hash(user_id, 'a', 100) < 50 and hour < 5\"}"
+    declared = ("name: for_you\n", "name: for_you\ncontext: {hour: number}\n")
+    check(tmp_path, edited(("limit: 10}}", split), declared))
 
 
 def test_ids_may_be_resolved_through_resolved_ones(tmp_path: Path) -> None:

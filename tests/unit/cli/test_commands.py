@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support import SHOP, write_shop
+
+DAY_MS = 86_400_000
 
 
 def kirana(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -60,10 +63,38 @@ def test_apply_publishes_once(folder: Path) -> None:
 def test_push_tells_what_was_written_and_what_was_stale(folder: Path, tmp_path: Path) -> None:
     kirana("apply", folder)
     file = tmp_path / "user.profile.parquet"
-    pq.write_table(pa.table({"user_id": ["1", "2"], "age": [20, 30], "event_time": [5, 5]}), file)
+    now = int(time.time() * 1000)
+    rows = {"user_id": ["1", "2"], "age": [20, 30], "event_time": [now, now]}
+    pq.write_table(pa.table(rows), file)
     assert "user.profile: 2 rows written\n" in kirana("push", folder, file).stdout
-    pq.write_table(pa.table({"user_id": ["1", "2"], "age": [21, 31], "event_time": [4, 6]}), file)
+    rows = {"user_id": ["1", "2"], "age": [21, 31], "event_time": [now - 1, now + 1]}
+    pq.write_table(pa.table(rows), file)
     assert "user.profile: 1 rows written, 1 stale\n" in kirana("push", folder, file).stdout
+
+
+def test_push_tells_what_had_expired(folder: Path, tmp_path: Path) -> None:
+    kirana("apply", folder)
+    file = tmp_path / "user.profile.parquet"
+    now = int(time.time() * 1000)
+    times = [now, now - 31 * DAY_MS, now - 60 * DAY_MS]
+    rows = {"user_id": ["1", "2", "3"], "age": [20, 30, 40], "event_time": times}
+    pq.write_table(pa.table(rows), file)
+    assert "user.profile: 1 rows written, 2 expired\n" in kirana("push", folder, file).stdout
+    older = {**rows, "event_time": [now - 1, *times[1:]]}
+    pq.write_table(pa.table(older), file)
+    said = kirana("push", folder, file).stdout
+    assert "user.profile: 0 rows written, 1 stale, 2 expired\n" in said
+
+
+def test_push_of_seconds_says_what_to_send(folder: Path, tmp_path: Path) -> None:
+    kirana("apply", folder)
+    file = tmp_path / "user.profile.parquet"
+    rows = {"user_id": ["1"], "age": [20], "event_time": [1_700_000_000]}
+    pq.write_table(pa.table(rows), file)
+    done = kirana("push", folder, file)
+    assert done.returncode == 1
+    assert "column 'event_time'" in done.stderr
+    assert "send milliseconds, 1700000000000" in " ".join(done.stderr.split())
 
 
 def test_push_of_a_wrong_row_names_it_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -74,7 +105,7 @@ def test_push_of_a_wrong_row_names_it_and_writes_nothing(folder: Path, tmp_path:
     assert done.returncode == 1
     assert "user.profile.parquet, column 'age'" in done.stderr
     assert "300000" in done.stderr
-    pq.write_table(pa.table({"user_id": ["1"], "age": [20], "event_time": [1]}), file)
+    pq.write_table(pa.table({"user_id": ["1"], "age": [20]}), file)
     assert "1 rows written" in kirana("push", folder, file).stdout
 
 

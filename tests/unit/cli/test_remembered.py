@@ -118,3 +118,13 @@ def test_of_a_catalog_elsewhere_the_store_must_be_given(tmp_path: Path) -> None:
     require_given_store(given, "features", tmp_path)
     serve(tmp_path, **zookeeper)
     require_given_store(settings, "features", tmp_path)
+
+
+def test_a_command_hears_of_nothing_that_it_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(tmp_path, features="redis://:hunter2@127.0.0.1:6379/3", models="file:///elsewhere")
+    uses = ("catalog", "models")
+    settings = local_settings(tmp_path, {}, environment=NOTHING, uses=uses)
+    assert settings.models == "file:///elsewhere"
+    assert "features" not in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from kirana.client import AsyncClient
+from kirana.client import Accepted, AsyncClient
 from kirana.client.asynchronous import ATTEMPTS
 from kirana.client.transport import Broken, NotSent, Request, Response
 from kirana.errors import (
@@ -124,7 +124,7 @@ async def test_a_write_with_its_event_time_can_be_repeated() -> None:
 async def test_the_same_event_again_is_the_same_event() -> None:
     reply = Response(200, pb.InteractionsPostReply(accepted=1).SerializeToString())
     transport = Scripted(Broken("x"), reply)
-    assert await client_of(transport).add_interactions([Event("7", "click", "1", 5)]) == 1
+    assert await client_of(transport).add_interactions([Event("7", "click", "1", 5)]) == Accepted(1)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://a"])

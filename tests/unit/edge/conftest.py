@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from kirana.edge import Edge
+from kirana.catalog.revisions import LiveRevision
+from kirana.client import AsyncClient
+from kirana.client.transport import Request, Response
+from kirana.edge import Edge, Limits, Parts
+from kirana.edge.handle import call
 from tests.support import Shop
+from tests.unit.catalog.following import following
 
 
 @pytest.fixture
@@ -24,8 +31,58 @@ async def client(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
         yield opened
 
 
+class EdgeTransport:
+    """Calls the edge as a handle of Serve does, without Serve."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        query = str(httpx.QueryParams(dict(request.query))).encode()
+        status, body = await call(
+            self._edge, request.method, request.path, query, request.body, request.binary, 5_000
+        )
+        return Response(status, body)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def kirana(edge: Edge) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(transport=EdgeTransport(edge)) as client:
+        yield client
+
+
 def client_of(edge: Edge) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=edge), base_url="http://shop")
+
+
+@dataclass
+class AwayCatalog:
+    """A shop over HTTP that follows its catalog, and a catalog that can go and come again."""
+
+    client: httpx.AsyncClient
+    live: LiveRevision
+    current: Path
+
+    async def go(self) -> None:
+        self.current.rename(self.current.with_name("AWAY"))
+        await until(lambda: self.live.away_since is not None)
+
+    async def come(self) -> None:
+        self.current.with_name("AWAY").rename(self.current)
+        await until(lambda: self.live.away_since is None)
+
+
+@pytest.fixture
+async def away(shop: Shop, shop_folder: Path) -> AsyncIterator[AwayCatalog]:
+    live = LiveRevision(shop.source, [], poll_s=0.001)
+    await live.start()
+    parts = Parts(shop.features, shop.interactions, shop.flows, shop.inferflow)
+    edge = Edge(parts, live, shop.source, Limits(), publisher=shop.publisher)
+    async with following(live), client_of(edge) as client:
+        yield AwayCatalog(client, live, shop_folder / ".kirana/CURRENT")
 
 
 async def refused(

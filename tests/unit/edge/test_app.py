@@ -36,6 +36,7 @@ POSTS = [route.template for route in ROUTES if route.method == "POST"]
 FLOW = "/v1/flows/for_you"
 BODY = b'{"context": {"user_id": "7"}}'
 TIMEOUT = "x-kirana-timeout-ms"
+SENT_MS = 1_700_000_000_000
 
 
 def filled(template: str) -> str:
@@ -145,9 +146,8 @@ class TestRoutes:
         assert response.json()["error"]["code"] == "method_not_allowed"
 
     async def test_routes_match_the_raw_path(self, edge: Edge) -> None:
-        post = (
-            b'{"events": [{"user_id": "a/b", "event": "click", "product_id": "1", "timestamp": 1}]}'
-        )
+        event = {"user_id": "a/b", "event": "click", "product_id": "1", "timestamp": SENT_MS}
+        post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
         found = await exchange(
             edge, [chunk(b"")], method="GET", path="/v1/interactions/a/b/click",
@@ -156,9 +156,8 @@ class TestRoutes:
         assert [each["product_id"] for each in found.body["interactions"]] == ["1"]
 
     async def test_a_percent_sign_is_decoded_once(self, edge: Edge) -> None:
-        post = (
-            b'{"events": [{"user_id": "%41", "event": "click", "product_id": "1", "timestamp": 1}]}'
-        )
+        event = {"user_id": "%41", "event": "click", "product_id": "1", "timestamp": SENT_MS}
+        post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
         found = await exchange(
             edge, [chunk(b"")], method="GET", path="/v1/interactions/%41/click",
@@ -171,7 +170,7 @@ class TestRoutes:
         self, edge: Edge, user: str
     ) -> None:
         """`raw_path` is optional in ASGI; `path` is decoded already."""
-        event = {"user_id": user, "event": "click", "product_id": "1", "timestamp": 1}
+        event = {"user_id": user, "event": "click", "product_id": "1", "timestamp": SENT_MS}
         post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
         path = f"/v1/interactions/{user}/click"
@@ -355,7 +354,7 @@ class TestJson:
             "/v1/features/get": b'{"entity": "product", "keys": {"product_id": [%s]}, '
             b'"features": ["stats.ctr"]}',
             "/v1/interactions": b'{"events": [{"user_id": "7", "event": "click", '
-            b'"product_id": "1", "timestamp": 1, "metadata": {"a": %s}}]}',
+            b'"product_id": "1", "timestamp": 1700000000000, "metadata": {"a": %s}}]}',
             "/v1/interactions/query": b'{"user_ids": [%s], "events": ["click"]}',
             FLOW: b'{"context": {"user_id": %s}}',
             "/v1/infer/ranker": b'{"context": {"user_id": "7", "product_id": ["1"]}, '

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from kirana.client import AsyncClient
-from kirana.client.transport import Request, Response
+from kirana.client import Accepted, AsyncClient, Written
 from kirana.codecs import Column
-from kirana.edge import Edge
-from kirana.edge.handle import call
 from kirana.errors import Conflict, InvalidInput, TooLarge, Unknown
 from kirana.interactions import Event
 
 NOW = 1_700_000_000_000
-
-
-class EdgeTransport:
-    """Calls the edge as a handle of Serve does, without Serve."""
-
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-
-    async def send(self, request: Request, timeout_s: float) -> Response:
-        query = str(httpx.QueryParams(dict(request.query))).encode()
-        status, body = await call(
-            self._edge, request.method, request.path, query, request.body, request.binary, 5_000
-        )
-        return Response(status, body)
-
-    async def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-async def kirana(edge: Edge) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(transport=EdgeTransport(edge)) as client:
-        yield client
+DAY_MS = 86_400_000
 
 
 async def _post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
@@ -52,7 +27,7 @@ async def _post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
 async def _fill(kirana: AsyncClient) -> None:
     stats = {"clicks": np.array([1, 2]), "ctr": np.array([0.1, np.nan])}
     written = await kirana.put_features("product.stats", {"product_id": ["1", "2"]}, stats)
-    assert (written.written, written.stale) == (2, 0)
+    assert written == Written(2, 0, 0)
     nulls = np.array([False, True])
     attrs = {
         "title": Column(np.array(["né", ""], dtype=object), nulls),
@@ -132,9 +107,9 @@ async def test_interactions_are_the_same_in_json(
     events = [
         Event("7", "click", "1", NOW, {"place": "né"}),
         Event("7", "click", "2", NOW + 1),
-        Event("8", "wishlist", "2", NOW + 2),
+        Event("8", "wishlist", "2", int(time.time() * 1000)),
     ]
-    assert await kirana.add_interactions(events) == 3
+    assert await kirana.add_interactions(events) == Accepted(3, 0)
     body = {"user_ids": ["7", "8"], "events": ["click", "wishlist"], "last": 5}
     said = (await _post(client, "/v1/interactions/query", body))["interactions"]
     found = await kirana.query_interactions(["7", 8], ["click", "wishlist"], last=5)
@@ -147,6 +122,28 @@ async def test_interactions_are_the_same_in_json(
     ranged = await kirana.interactions("7", "click", since=NOW, until=NOW)
     assert list(ranged.product_ids) == ["1"]
     assert await kirana.forget("7") == 2
+
+
+async def test_what_became_of_rows_is_counted(kirana: AsyncClient) -> None:
+    await _fill(kirana)
+    now = int(time.time() * 1000)
+    times = [now, now - 60_000, now - 8 * DAY_MS]
+    for clicks in (np.array([1, 2, 3]), [1, 2, 3]):
+        columns = {"clicks": clicks, "ctr": [0.5] * 3}
+        keys = {"product_id": ["new", "1", "gone"]}
+        done = await kirana.put_features("product.stats", keys, columns, event_time=times)
+        assert done == Written(1, 1, 1)
+
+
+async def test_what_became_of_events_is_counted(kirana: AsyncClient) -> None:
+    now = int(time.time() * 1000)
+    events = [
+        Event("7", "wishlist", "1", now - DAY_MS),
+        Event("7", "wishlist", "2", now - DAY_MS // 2),
+        Event("7", "click", "1", now - 9 * DAY_MS),
+    ]
+    assert await kirana.add_interactions(events) == Accepted(2, 1)
+    assert list((await kirana.interactions("7", "wishlist")).product_ids) == ["2"]
 
 
 async def test_a_ranking_is_the_same_in_json(

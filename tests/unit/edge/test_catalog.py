@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from kirana.assembly import catalog_place
+from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.publishing import Published
 from kirana.cli.locations import local_settings
-from tests.support import nth, open_shop
-from tests.unit.edge.conftest import client_of, refused
+from kirana.edge.replies import CatalogListReply
+from kirana.errors import Problem
+from tests.support import Shop, nth, open_shop
+from tests.unit.edge.conftest import AwayCatalog, client_of, refused
 
 NEW = {"keep": 7, "ttl": "2d"}
 
@@ -29,14 +35,35 @@ async def _put(client: httpx.AsyncClient, path: str, each: Any, **more: Any) -> 
     return number
 
 
-async def test_what_is_live_is_listed_with_its_history(client: httpx.AsyncClient) -> None:
+async def test_what_is_live_is_listed_with_its_history(
+    client: httpx.AsyncClient, source: DirectoryCatalog
+) -> None:
     found = (await client.get("/v1/catalog")).json()
-    assert found["revision"] == 1
+    assert (found["revision"], found["catalog"]) == (1, source.current().catalog)
+    assert "away_since" not in found
     assert found["objects"]["event_type"] == ["click", "wishlist"]
     (first,) = found["history"]
     assert first["revision"] == 1
     assert "flow for_you" in first["put"]
     assert first["deleted"] == []
+
+
+async def test_while_the_catalog_is_away_what_is_live_is_listed_without_its_history(
+    away: AwayCatalog,
+) -> None:
+    before = (await away.client.get("/v1/catalog")).json()
+    assert len(before["history"]) == 1
+    await away.go()
+    response = await away.client.get("/v1/catalog")
+    assert response.status_code == 200
+    assert away.live.away_since is not None
+    since_ms = int(away.live.away_since * 1000)
+    assert response.json() == {**before, "history": [], "away_since": since_ms}
+    msgspec.json.decode(response.content, type=CatalogListReply)
+    click = await away.client.get("/v1/catalog/event_type/click")
+    assert click.json()["object"]["keep"] == 50
+    await away.come()
+    assert (await away.client.get("/v1/catalog")).json() == before
 
 
 async def test_an_object_is_read_as_people_write_it(client: httpx.AsyncClient) -> None:
@@ -98,6 +125,26 @@ async def test_several_objects_are_one_revision(
     assert "seller.trust" in catalog.groups
     assert "wishlist" not in catalog.event_types
     assert not source.publish().changed
+
+
+async def test_a_change_that_gives_warnings_is_published_and_they_are_told(
+    shop: Shop, shop_folder: Path
+) -> None:
+    class Warned(DirectoryCatalog):
+        def publish_change(self, change: Change, expected_revision: int | None = None) -> Published:
+            done = super().publish_change(change, expected_revision)
+            warned = replace(done.checked, warnings=(Problem("it is slow", "shop.yaml"),))
+            return replace(done, checked=warned)
+
+    shop.publisher = Warned(shop_folder)
+    async with client_of(await shop.edge()) as client:
+        path, warned = "/v1/catalog/event_type/cart", ["shop.yaml: it is slow"]
+        put = await client.put(path, json={"object": NEW})
+        assert put.json() == {"revision": 2, "warnings": warned}
+        body = {"objects": [{"kind": "event_type", "name": "cart"}]}
+        post = await client.post("/v1/catalog", json=body)
+        assert post.json() == {"revision": 3, "warnings": warned}
+        assert (await client.delete(path)).json() == {"revision": 4, "warnings": warned}
 
 
 async def test_one_bad_object_refuses_them_all_and_names_the_field(

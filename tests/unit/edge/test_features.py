@@ -12,6 +12,8 @@ from kirana.edge import Limits
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 
+DAY_MS = 86_400_000
+SENT_MS, FUTURE_MS = 1_700_000_000_000, 10**14
 GET, PUT, DELETE = "/v1/features/get", "/v1/features/put", "/v1/features/delete"
 STATS: dict[str, Any] = {
     "group": "product.stats",
@@ -47,7 +49,7 @@ async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
 
 
 async def test_what_was_put_comes_back_with_its_dtype(client: httpx.AsyncClient) -> None:
-    assert await post(client, PUT, STATS) == {"written": 2, "stale": 0}
+    assert await post(client, PUT, STATS) == {"written": 2, "stale": 0, "expired": 0}
     await post(client, PUT, ATTRS)
     await post(client, PUT, SIMILAR)
     features = ["stats.ctr", "stats.clicks", "attrs.title", "attrs.in_stock", "similar.weights"]
@@ -134,7 +136,7 @@ async def test_an_older_write_is_stale(client: httpx.AsyncClient) -> None:
         "columns": {"clicks": [0, 0], "ctr": [0, 0]},
         "event_time": [now - 1, now + 1],
     }
-    assert await post(client, PUT, older) == {"written": 1, "stale": 1}
+    assert await post(client, PUT, older) == {"written": 1, "stale": 1, "expired": 0}
     assert (await post(client, GET, ASK))["values"] == [[0.1], [0.0]]
 
 
@@ -145,7 +147,8 @@ async def test_a_deleted_row_is_missing_and_older_writes_do_not_raise_it(
     await post(client, PUT, {**STATS, "event_time": now})
     body = {"group": "product.stats", "keys": {"product_id": "1"}, "event_time": now}
     assert await post(client, DELETE, body) == {"deleted": 1, "stale": 0}
-    assert await post(client, PUT, {**STATS, "event_time": now}) == {"written": 1, "stale": 1}
+    again = await post(client, PUT, {**STATS, "event_time": now})
+    assert again == {"written": 1, "stale": 1, "expired": 0}
     reply = await post(client, GET, ASK)
     assert reply["status"] == {"stats": ["missing", "ok"]}
     assert reply["values"] == [[0.5], [0.25]]
@@ -172,10 +175,24 @@ async def test_provenance_explains_every_cell(client: httpx.AsyncClient) -> None
 
 
 async def test_an_expired_row_is_seen_as_such(client: httpx.AsyncClient) -> None:
-    await post(client, PUT, {**STATS, "event_time": int(time.time() * 1000) - 8 * 86_400_000})
+    eight_days_ago = int(time.time() * 1000) - 8 * DAY_MS
+    done = await post(client, PUT, {**STATS, "event_time": eight_days_ago})
+    assert done == {"written": 0, "stale": 0, "expired": 2}
     reply = await post(client, GET, ASK)
     assert reply["status"] == {"stats": ["expired", "expired"]}
     assert reply["values"] == [[0.5], [0.5]]
+
+
+async def test_rows_of_one_put_may_be_written_stale_and_expired(client: httpx.AsyncClient) -> None:
+    now = int(time.time() * 1000)
+    await post(client, PUT, {**STATS, "event_time": now})
+    keys, columns = {"product_id": ["3", "1", "4", "2"]}, {"clicks": [9] * 4, "ctr": [0.75] * 4}
+    times = [now, now - 1, now - 8 * DAY_MS, now - 8 * DAY_MS]
+    put = {**STATS, "keys": keys, "columns": columns, "event_time": times}
+    assert await post(client, PUT, put) == {"written": 1, "stale": 1, "expired": 2}
+    reply = await post(client, GET, {**ASK, "keys": keys})
+    assert reply["status"] == {"stats": ["ok", "ok", "expired", "ok"]}
+    assert reply["values"] == [[0.75], [0.1], [0.5], [0.25]]
 
 
 BAD: dict[str, tuple[str, Any, int, str, str]] = {
@@ -257,13 +274,13 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "put of a time without end": (
         PUT, {**STATS, "event_time": 10**30}, 400, "invalid_input", "event_time"),
     "put of a time in the future": (
-        PUT, {**STATS, "event_time": 2**52}, 400, "invalid_input", "event_time"),
+        PUT, {**STATS, "event_time": FUTURE_MS}, 400, "invalid_input", "event_time"),
     "put of times in the future": (
-        PUT, {**STATS, "event_time": [1, 2**52]}, 400, "invalid_input", "event_time[1]"),
+        PUT, {**STATS, "event_time": [SENT_MS, FUTURE_MS]}, 400, "invalid_input", "event_time[1]"),
     "put of times of another length": (
-        PUT, {**STATS, "event_time": [1]}, 400, "invalid_input", "event_time"),
+        PUT, {**STATS, "event_time": [SENT_MS]}, 400, "invalid_input", "event_time"),
     "put of times of which one is none": (
-        PUT, {**STATS, "event_time": [1, -1]}, 400, "invalid_input", "event_time[1]"),
+        PUT, {**STATS, "event_time": [SENT_MS, -1]}, 400, "invalid_input", "event_time[1]"),
     "put to no keys": (
         PUT, {**STATS, "keys": {"product_id": []}}, 400, "invalid_input", "keys.product_id"),
     "delete without keys": (
@@ -276,7 +293,11 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
         "keys.product_id"),
     "delete in the future": (
         DELETE,
-        {"group": "product.stats", "keys": {"product_id": ["1", "2"]}, "event_time": [1, 2**52]},
+        {
+            "group": "product.stats",
+            "keys": {"product_id": ["1", "2"]},
+            "event_time": [SENT_MS, FUTURE_MS],
+        },
         400, "invalid_input", "event_time[1]"),
     "delete with columns": (
         DELETE, {**STATS}, 400, "invalid_input", "columns"),

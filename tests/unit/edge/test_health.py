@@ -18,7 +18,7 @@ from kirana.interactions.service import InteractionService
 from kirana.interactions.store import Retention
 from kirana.stores import ValueReader
 from tests.support import Shop, open_shop, publish, write_shop
-from tests.unit.edge.conftest import client_of
+from tests.unit.edge.conftest import AwayCatalog, client_of
 
 
 class NoFeatures:
@@ -48,7 +48,9 @@ class NoInteractions:
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
         raise Unavailable("the interactions are down")
 
-    async def query(self, queries: Sequence[InteractionQuery]) -> list[Interactions]:
+    async def query(
+        self, queries: Sequence[InteractionQuery], retention: Mapping[str, Retention]
+    ) -> list[Interactions]:
         raise Unavailable("the interactions are down")
 
     async def forget(self, user_id: str) -> int:
@@ -122,7 +124,12 @@ async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: S
             "keys": {"product_id": "1"},
             "columns": {"clicks": [1], "ctr": [0.5]},
         }
-        event = {"user_id": "7", "event": "click", "product_id": "1", "timestamp": 1}
+        event = {
+            "user_id": "7",
+            "event": "click",
+            "product_id": "1",
+            "timestamp": 1_700_000_000_000,
+        }
         for path, body in (
             ("/v1/features/put", put),
             ("/v1/interactions", {"events": [event]}),
@@ -150,6 +157,28 @@ async def test_a_catalog_without_groups_and_events_is_healthy(tmp_path: Path) ->
     async with client_of(await shop.edge()) as client:
         assert (await client.get("/healthz")).status_code == 200
     await shop.close()
+
+
+async def test_a_catalog_that_is_away_is_told_and_what_was_read_of_it_serves(
+    away: AwayCatalog, shop: Shop
+) -> None:
+    before = (await away.client.get("/healthz")).json()
+    assert "away_since" not in before["parts"]["catalog"]
+    await away.go()
+    response = await away.client.get("/healthz")
+    assert response.status_code == 200
+    assert away.live.away_since is not None
+    assert response.json()["parts"]["catalog"] == {
+        "state": "ok",
+        "revision": 1,
+        "catalog": shop.revision.catalog,
+        "refused_revisions": 0,
+        "away_since": int(away.live.away_since * 1000),
+    }
+    flow = await away.client.post("/v1/flows/for_you", json={"context": {"user_id": "7"}})
+    assert flow.status_code == 200
+    await away.come()
+    assert (await away.client.get("/healthz")).json() == before
 
 
 async def test_refused_revisions_are_counted(shop: Shop) -> None:

@@ -15,6 +15,7 @@ from tests.unit.edge.conftest import client_of, refused
 
 POST, QUERY = "/v1/interactions", "/v1/interactions/query"
 NOW_MS = int(time.time() * 1000)
+DAY_MS = 86_400_000
 
 
 def click(product: Any, ago_ms: int = 0, user: Any = "7", **more: Any) -> dict[str, Any]:
@@ -26,7 +27,10 @@ def click(product: Any, ago_ms: int = 0, user: Any = "7", **more: Any) -> dict[s
 
 async def send(client: httpx.AsyncClient, *events: dict[str, Any]) -> None:
     response = await client.post(POST, json={"events": events})
-    assert (response.status_code, response.json()) == (200, {"accepted": len(events)})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"accepted": len(events), "expired": 0},
+    )
 
 
 async def get(client: httpx.AsyncClient, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -139,6 +143,17 @@ async def test_a_forgotten_person_is_gone(client: httpx.AsyncClient) -> None:
     assert (await client.delete("/v1/interactions/7")).json() == {"deleted": 0}
 
 
+async def test_events_past_the_ttl_of_their_type_are_counted_apart(
+    client: httpx.AsyncClient,
+) -> None:
+    wishes = [("old", DAY_MS), ("young", DAY_MS // 2), ("older", 2 * DAY_MS)]
+    events = [{**click(product, ago_ms), "event": "wishlist"} for product, ago_ms in wishes]
+    response = await client.post(POST, json={"events": [click("ever", 9 * DAY_MS), *events]})
+    assert response.json() == {"accepted": 2, "expired": 2}
+    assert await products(client, "7/wishlist") == ["young"]
+    assert await products(client) == ["ever"]
+
+
 GOOD = click("a")
 BAD_EVENTS: dict[str, tuple[Any, int, str]] = {
     "no person": ({**GOOD, "user_id": ""}, 400, "user_id"),
@@ -220,15 +235,16 @@ async def test_what_is_no_list_of_events_is_refused(
         ("last=%D9%A3", "last"),
         ("last=" + "9" * 5000, "last"),
         ("last=1&last=2", "last"),
-        ("last=5&since=1", "last"),
+        (f"last=5&since={NOW_MS}", "last"),
         ("last=5&limit=5", "last"),
         ("limit=0", "limit"),
-        ("limit=0&since=1", "limit"),
+        (f"limit=0&since={NOW_MS}", "limit"),
         ("since=-1", "since"),
         ("since=now", "since"),
         ("until=-1", "until"),
         (f"until={2**53}", "until"),
-        ("since=2&until=1", "since"),
+        (f"since={NOW_MS}&until={NOW_MS - 1}", "since"),
+        (f"since={2**53 - 1}&until={NOW_MS}", "since"),
         ("lasst=5", "lasst"),
         ("LAST=5", "LAST"),
         ("last=%FF", "last"),
@@ -287,11 +303,11 @@ ASK: dict[str, Any] = {"user_ids": ["7", "8"], "events": ["click", "wishlist"]}
         ({**ASK, "last": 0}, 400, "last"),
         ({**ASK, "last": "5"}, 400, "last"),
         ({**ASK, "last": 10**30}, 400, "last"),
-        ({**ASK, "last": 5, "until": 1}, 400, "last"),
+        ({**ASK, "last": 5, "until": NOW_MS}, 400, "last"),
         ({**ASK, "since": -1}, 400, "since"),
         ({**ASK, "until": 10**30}, 400, "until"),
-        ({**ASK, "since": 2, "until": 1}, 400, "since"),
-        ({**ASK, "since": 1, "limit": 0}, 400, "limit"),
+        ({**ASK, "since": NOW_MS, "until": NOW_MS - 1}, 400, "since"),
+        ({**ASK, "since": NOW_MS, "limit": 0}, 400, "limit"),
         ({**ASK, "user_id": "7"}, 400, "user_id"),
     ],
     ids=lambda value: ascii(value)[:70],

@@ -33,6 +33,7 @@ OPERATIONS = [
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
 OPERATIONS_PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 EXAMPLES = 40
+SENT_MS = 1_700_000_000_000
 
 GOOD: dict[str, Any] = {
     "features_get": {"entity": "product", "keys": {"product_id": ["1"]}, "features": ["stats.ctr"]},
@@ -40,11 +41,11 @@ GOOD: dict[str, Any] = {
         "group": "product.stats",
         "keys": {"product_id": ["1"]},
         "columns": {"clicks": [1], "ctr": [0.5]},
-        "event_time": 1_700_000_000_000,
+        "event_time": SENT_MS,
     },
     "features_delete": {"group": "product.stats", "keys": {"product_id": ["1"]}},
     "interactions_post": {
-        "events": [{"user_id": "7", "event": "click", "product_id": "1", "timestamp": 5}]
+        "events": [{"user_id": "7", "event": "click", "product_id": "1", "timestamp": SENT_MS}]
     },
     "interactions_query": {"user_ids": ["7"], "events": ["click"], "last": 3},
     "flow_run": {"context": {"user_id": "7"}, "trace": True},
@@ -184,7 +185,7 @@ ANYTHING = st.recursive(
 
 LEAVES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.sampled_from(WORDS) | st.text(max_size=8),
-    "integer": st.integers(-3, 3) | st.integers(),
+    "integer": st.integers(-3, 3) | st.integers() | st.integers(SENT_MS, SENT_MS + 3),
     "number": st.floats(allow_nan=False, allow_infinity=False),
     "boolean": st.booleans(),
     "null": st.none(),

@@ -14,7 +14,7 @@ from kirana.codecs.rows import PROVENANCE_NAMES, STATUS_NAMES
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.revision import Revision
 from kirana.stores.memory import MemoryFeatureStore
@@ -102,8 +102,8 @@ class World:
         version: int = 0,
         at_ms: int | None = None,
         group: str = GROUP,
-    ) -> int:
-        """Write rows by key through the replica with the cache; return how many were not stale."""
+    ) -> WriteResult:
+        """Write rows by key through the replica with the cache."""
         pinned = nth(self.catalog, revision)
         found = self.catalog.load(pinned).groups[group]
         schema = found.version(version) if version else found.current

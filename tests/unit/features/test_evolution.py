@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kirana.errors import InvalidInput, Unknown
+from kirana.features.source import WriteResult
 from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
 
 CLICKS = "name: clicks, dtype: int64, default: 0"
@@ -161,12 +162,12 @@ async def test_the_order_of_writes_is_that_of_their_events_whatever_their_versio
 ) -> None:
     world.publish(CLICKS)
     two = world.publish(CLICKS, CTR)
-    assert await world.write({"1": {"clicks": 2, "ctr": 0.25}}, revision=two) == 1
+    assert await world.write({"1": {"clicks": 2, "ctr": 0.25}}, revision=two) == WriteResult(1, 0)
     old = {"1": {"clicks": 1}}
-    assert await world.write(old, revision=two, version=1, at_ms=NOW_MS - 1) == 0
+    assert await world.write(old, revision=two, version=1, at_ms=NOW_MS - 1) == WriteResult(0, 1)
     found = await world.read(["1"], "stats.clicks", "stats.ctr", revision=two)
     assert found.cells == {"stats.clicks": [stored(2)], "stats.ctr": [stored(0.25)]}
-    assert await world.write(old, revision=two, version=1, at_ms=NOW_MS + 1) == 1
+    assert await world.write(old, revision=two, version=1, at_ms=NOW_MS + 1) == WriteResult(1, 0)
     # a group is written whole: nothing of the newer version is merged into it
     found = await world.read(["1"], "stats.clicks", "stats.ctr", revision=two)
     assert found.cells == {"stats.clicks": [stored(1)], "stats.ctr": [lacking(0.5)]}

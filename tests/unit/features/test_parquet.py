@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kirana.clock import FIRST_MICROSECONDS, LAST_SECONDS
 from kirana.codecs import Column
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
@@ -428,6 +429,44 @@ def test_parts_of_a_millisecond_are_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("type_", [pa.int64(), pa.uint64(), pa.float64()])
 def test_whole_numbers_are_milliseconds(tmp_path: Path, type_: pa.DataType) -> None:
     assert times_of(tmp_path, pa.array([NOW_MS, 0], type_)) == [NOW_MS, 0]
+
+
+@pytest.mark.parametrize("type_", [pa.int64(), pa.uint64(), pa.float64()])
+@pytest.mark.parametrize(
+    ("sent", "unit", "meant"),
+    [
+        (1, "seconds", 1_000),
+        (LAST_SECONDS, "seconds", 10**14),
+        (FIRST_MICROSECONDS + 1, "microseconds", 10**11),
+        (NOW_MS * 1_000, "microseconds", NOW_MS),
+        (NOW_MS * 1_000_000, "nanoseconds", NOW_MS),
+    ],
+)
+def test_a_whole_number_of_another_unit_is_refused_with_its_row(
+    tmp_path: Path, type_: pa.DataType, sent: int, unit: str, meant: int
+) -> None:
+    times = pa.array([NOW_MS, 0, sent, sent]).cast(type_, safe=False)
+    message = refuse_time(tmp_path, times)
+    assert f"row 2: {sent} looks like {unit}: send milliseconds, {meant}" in message
+
+
+def test_a_time_of_another_unit_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
+    times = np.full(BATCH_ROWS + 5, NOW_MS)
+    times[BATCH_ROWS + 3] = NOW_MS // 1_000
+    assert f"row {BATCH_ROWS + 3}: " in refuse_time(tmp_path, times)
+
+
+def test_the_first_whole_number_that_can_be_meant_in_milliseconds_is_read(tmp_path: Path) -> None:
+    assert times_of(tmp_path, [LAST_SECONDS + 1, 0]) == [LAST_SECONDS + 1, 0]
+    # it can be meant so, but is of the future
+    assert "ahead" in refuse_time(tmp_path, [FIRST_MICROSECONDS])
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+@pytest.mark.parametrize("at", [1, LAST_SECONDS // 1_000])
+def test_a_timestamp_says_its_unit_however_early_it_is(tmp_path: Path, unit: str, at: int) -> None:
+    wanted = at * 1_000 if unit == "s" else at
+    assert times_of(tmp_path, pa.array([at], pa.timestamp(unit))) == [wanted]
 
 
 def test_five_minutes_ahead_is_the_most(tmp_path: Path) -> None:

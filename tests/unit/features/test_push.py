@@ -16,12 +16,13 @@ from kirana.catalog.snapshot import Catalog
 from kirana.codecs import Status
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
-from kirana.features.push import Push
+from kirana.features.push import Push, Pushed
 from kirana.features.service import FeatureService
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, nth, publish, write_shop
 
 COLUMNS = ("stats.clicks", "stats.ctr")
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -59,10 +60,16 @@ def stats(path: Path, ids: list[str], clicks: list[Any], **more: Any) -> Path:
     return write(path, product_id=ids, clicks=clicks, ctr=[0.25] * len(ids), **more)
 
 
-async def push(store: FeatureStore, catalog: Catalog, *paths: Path, **options: Any) -> Any:
+async def push(
+    store: FeatureStore, catalog: Catalog, *paths: Path, guarded: bool = True, **options: Any
+) -> Any:
     job = Push(paths, catalog, **options)
     await job.check(lambda rows: None)
-    return await job.write(store, lambda rows: None)
+    return await job.write(store, lambda rows: None, guarded=guarded)
+
+
+def counts(done: Pushed) -> tuple[int, int, int, int]:
+    return done.rows, done.written, done.stale, done.expired
 
 
 async def read(
@@ -119,8 +126,9 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
         {"clicks": [1, 2.5]},
         {"product_id": ["b", None]},
         {"product_id": ["b", ""]},
-        {"event_time": [1_000, 2**52]},
-        {"event_time": [1_000, None]},
+        {"event_time": [1_700_000_000_000, 10**14]},
+        {"event_time": [1_700_000_000_000, 1_700_000_000]},
+        {"event_time": [1_700_000_000_000, None]},
     ],
     ids=str,
 )
@@ -171,13 +179,73 @@ async def test_a_push_again_changes_nothing(
     assert (await read(store, catalog, ["a"]))[0][0] == [1]
 
 
+@pytest.mark.parametrize("guarded", [True, False])
 async def test_rows_that_are_past_their_ttl_are_expired_when_read(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    eight_days_ago = now_ms() - 8 * DAY_MS
+    path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[eight_days_ago])
+    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    assert await read(store, catalog, ["a"]) == ([[0], [0.5]], [Status.EXPIRED])
+
+
+async def test_rows_of_one_push_may_be_written_stale_and_expired(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
-    eight_days_ago = now_ms() - 8 * 86_400_000
-    path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[eight_days_ago])
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "b"], [1, 2], event_time=[now, now])
     await push(store, catalog.load(nth(catalog, 1)), path)
-    assert await read(store, catalog, ["a"]) == ([[0], [0.5]], [Status.EXPIRED])
+    times = [now, now - 1, now - 8 * DAY_MS, now - 8 * DAY_MS]
+    stats(path, ["c", "a", "d", "b"], [3, 4, 5, 6], event_time=times)
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(done) == (4, 1, 1, 2)
+    values, status = await read(store, catalog, ["a", "b", "c", "d"])
+    assert values[0] == [1, 2, 3, 0]
+    assert status == [Status.OK, Status.OK, Status.OK, Status.EXPIRED]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_of_one_key_in_one_file_the_row_that_lives_stays(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "a"], [1, 2], event_time=[now, now - 8 * DAY_MS])
+    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (2, 1, 0, 1)
+    assert await read(store, catalog, ["a"]) == ([[1], [0.25]], [Status.OK])
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_row_that_has_expired_replaces_an_older_one_that_lives(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    """The older one was written when rows of its group lived longer."""
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "b"], [1, 1], event_time=[now - 3 * DAY_MS] * 2)
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    publish(write_shop(catalog.folder, SHOP.replace("ttl: 7d", "ttl: 1d")))
+    stats(path, ["a"], [2], event_time=[now - 2 * DAY_MS])
+    done = await push(store, catalog.load(nth(catalog, 2)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    values, status = await read(store, catalog, ["a", "b"])
+    assert (values[0], status) == ([0, 1], [Status.EXPIRED, Status.OK])
+
+
+async def test_a_row_that_has_expired_leaves_a_newer_one_alone(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a"], [1], event_time=[now])
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    stats(path, ["a"], [2], event_time=[now - 8 * DAY_MS])
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(done) == (1, 0, 0, 1)
+    assert (await read(store, catalog, ["a"]))[0][0] == [1]
 
 
 async def test_rows_follow_the_schema_version_that_is_named(

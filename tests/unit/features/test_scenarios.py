@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kirana.features import FeatureQuery
+from kirana.features.source import WriteResult
 from tests.support import nth
 from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
 
@@ -37,11 +38,13 @@ async def test_a_new_feature_is_added_but_ingestion_jobs_still_use_the_older_sch
         "1": {"clicks": 1, "ctr": 0.25},
         "2": {"clicks": 2, "ctr": None},
     }
-    assert await world.write(before, revision=1) == 2
+    assert await world.write(before, revision=1) == WriteResult(2, 0)
     live = world.publish(ORDERS, CLICKS, CTR)
     # the jobs go on as they were, whether or not they have heard of the new revision
-    assert await world.write({"3": {"clicks": 3, "ctr": 0.75}}, revision=live, version=1) == 1
-    assert await world.write({"4": {"clicks": None, "ctr": 0.125}}, revision=1) == 1
+    third = {"3": {"clicks": 3, "ctr": 0.75}}
+    assert await world.write(third, revision=live, version=1) == WriteResult(1, 0)
+    fourth = {"4": {"clicks": None, "ctr": 0.125}}
+    assert await world.write(fourth, revision=1) == WriteResult(1, 0)
     keys = ["1", "2", "3", "4", "nobody"]
     found = await world.read(keys, *ALL, revision=live)
     assert found.status == ["ok", "ok", "ok", "ok", "missing"]
@@ -78,7 +81,7 @@ async def test_ongoing_writes_do_not_include_the_new_feature_and_the_existing_on
     # a week later the job of the older version has refreshed product 1, and nobody product 2
     world.now_ms = NOW_MS + TTL_MS - 1_000
     fresh = {"1": {"clicks": 7, "ctr": 0.75}}
-    assert await world.write(fresh, revision=live, version=1) == 1
+    assert await world.write(fresh, revision=live, version=1) == WriteResult(1, 0)
     world.now_ms = NOW_MS + TTL_MS + 1_000
     found = await world.read(["1", "2", "3"], *ALL, revision=live)
     assert found.status == ["ok", "expired", "missing"]

@@ -17,15 +17,17 @@ from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, Unavailable, Unknown
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.service import FeatureService
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, ByOrder, Shop, nth, publish, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
 NOW_MS = 1_700_000_000_000
-TTL_MS = 7 * 86_400_000
+DAY_MS = 86_400_000
+TTL_MS = 7 * DAY_MS
 STATS = ("stats.clicks", "stats.ctr")
+WRITTEN, STALE, PAST_TTL = WriteResult(1, 0), WriteResult(0, 1), WriteResult(0, 0, 1)
 CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
 GROWN = SHOP.replace(CTR, CTR + "  - {name: orders, dtype: int32, default: 9}\n")
 
@@ -74,7 +76,7 @@ async def put(
     revision: int = 1,
     schema_version: int = 0,
     **columns: list[Any],
-) -> int:
+) -> WriteResult:
     pinned = nth(catalog, revision)
     found = catalog.load(pinned).groups[group]
     version = found.version(schema_version) if schema_version else found.current
@@ -105,7 +107,7 @@ async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
     catalog = DirectoryCatalog(tmp_path / "shop")
     keys, times = ["1", "2"], [now, now]
     written = await put(shop.features, catalog, keys, times, clicks=[3, 4], ctr=[0.25, 0.125])
-    assert written == 2
+    assert written == WriteResult(2, 0)
     rows = await get(shop.features, ["2", "3", "1"])
     assert values(rows) == [4, 0, 3]
     assert status(rows) == [Status.OK, Status.MISSING, Status.OK]
@@ -286,11 +288,11 @@ async def test_a_feature_too_many_is_unknown(service: FeatureService) -> None:
 
 
 async def test_events_order_writes(service: FeatureService, catalog: CountedCatalog) -> None:
-    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5]) == 1
-    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[2], ctr=[0.5]) == 0
+    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5]) == WRITTEN
+    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[2], ctr=[0.5]) == STALE
     assert values(await get(service, ["1"])) == [1]
-    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[3], ctr=[0.5]) == 1
-    assert await put(service, catalog, ["1"], [NOW_MS + 1], clicks=[4], ctr=[0.5]) == 1
+    assert await put(service, catalog, ["1"], [NOW_MS], clicks=[3], ctr=[0.5]) == WRITTEN
+    assert await put(service, catalog, ["1"], [NOW_MS + 1], clicks=[4], ctr=[0.5]) == WRITTEN
     assert values(await get(service, ["1"])) == [4]
 
 
@@ -301,7 +303,7 @@ async def test_one_write_may_be_old_for_some_keys_only(
     again = await put(
         service, catalog, ["2", "1"], [NOW_MS - 1, NOW_MS - 1], clicks=[2, 2], ctr=[0.5, 0.5]
     )
-    assert again == 1
+    assert again == WriteResult(1, 1)
     assert values(await get(service, ["1", "2"])) == [1, 2]
 
 
@@ -325,8 +327,8 @@ async def test_a_delete_is_under_the_law_of_order(
     older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
     assert await service.delete("product.stats", ["1", "2"], older, nth(service._source, 1)) == 1
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
-    assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == 0
-    assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == 1
+    assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == STALE
+    assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == WRITTEN
     assert values(await get(service, ["2"])) == [4]
 
 
@@ -335,14 +337,14 @@ async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
     assert await service.delete("product.stats", ["1"], time, nth(service._source, 1)) == 1
-    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == 0
+    assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == STALE
 
 
 async def test_events_from_more_than_five_minutes_ahead_are_refused(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     limit = NOW_MS + 5 * 60_000
-    assert await put(service, catalog, ["1"], [limit], clicks=[1], ctr=[0.5]) == 1
+    assert await put(service, catalog, ["1"], [limit], clicks=[1], ctr=[0.5]) == WRITTEN
     with pytest.raises(InvalidInput, match="ahead") as caught:
         await put(service, catalog, ["2", "3"], [NOW_MS, limit + 1], clicks=[1, 1], ctr=[0.5, 0.5])
     assert caught.value.field == "event_time[1]"
@@ -351,6 +353,81 @@ async def test_events_from_more_than_five_minutes_ahead_are_refused(
             "product.stats", ["2"], np.array([limit + 1], dtype=np.uint64), nth(service._source, 1)
         )
     assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
+
+
+# rows that have expired as they come
+
+
+@pytest.mark.parametrize("age_ms", [TTL_MS, TTL_MS + 1_000, 2 * TTL_MS, NOW_MS])
+async def test_a_row_that_has_expired_is_neither_written_nor_stale(
+    service: FeatureService, catalog: CountedCatalog, age_ms: int
+) -> None:
+    done = await put(service, catalog, ["1"], [NOW_MS - age_ms], clicks=[1], ctr=[0.75])
+    assert done == PAST_TTL
+    rows = await get(service, ["1"])
+    assert (status(rows), values(rows)) == ([Status.EXPIRED], [0])
+
+
+async def test_a_row_lives_to_the_end_of_its_ttl(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    done = await put(service, catalog, ["1"], [NOW_MS - TTL_MS + 1], clicks=[1], ctr=[0.75])
+    assert done == WRITTEN
+    assert status(await get(service, ["1"])) == [Status.OK]
+
+
+async def test_a_row_of_a_group_without_a_ttl_never_expires(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    one = {"title": ["tea"], "category_id": [7], "in_stock": [True]}
+    for at_ms in (0, 1, NOW_MS - 100 * TTL_MS):
+        done = await put(service, catalog, ["1"], [at_ms], group="product.attrs", **one)
+        assert done == WRITTEN
+
+
+async def test_rows_of_one_write_may_be_written_stale_and_expired(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
+    gone = NOW_MS - TTL_MS
+    done = await put(
+        service,
+        catalog,
+        ["3", "1", "4", "2"],
+        [gone, NOW_MS - 1, NOW_MS - 1, gone],
+        clicks=[6, 7, 8, 9],
+        ctr=[0.5] * 4,
+    )
+    assert done == WriteResult(written=1, stale=1, expired=2)
+    rows = await get(service, ["1", "2", "3", "4"])
+    assert values(rows) == [1, 2, 0, 8]
+    assert status(rows) == [Status.OK, Status.OK, Status.EXPIRED, Status.OK]
+
+
+async def test_a_row_that_has_expired_replaces_an_older_one_that_lives(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    """The older one was written when rows of its group lived longer."""
+    await put(service, catalog, ["1", "2"], [NOW_MS - 3 * DAY_MS] * 2, clicks=[1, 1], ctr=[0.5] * 2)
+    publish(write_shop(catalog.folder, SHOP.replace("ttl: 7d", "ttl: 1d")))
+    newer = [NOW_MS - 2 * DAY_MS]
+    done = await put(service, catalog, ["1"], newer, revision=2, clicks=[2], ctr=[0.5])
+    assert done == PAST_TTL
+    rows = await get(service, ["1", "2"], revision=2)
+    assert (status(rows), values(rows)) == ([Status.EXPIRED, Status.OK], [0, 1])
+    # a row between the two is stale, by whichever revision
+    between = [NOW_MS - 2 * DAY_MS - 1]
+    assert await put(service, catalog, ["1"], between, clicks=[3], ctr=[0.5]) == STALE
+
+
+async def test_a_row_that_has_expired_does_not_undo_a_delete(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    time = np.array([NOW_MS], dtype=np.uint64)
+    await service.delete("product.stats", ["1"], time, nth(service._source, 1))
+    done = await put(service, catalog, ["1"], [NOW_MS - TTL_MS], clicks=[1], ctr=[0.5])
+    assert done == PAST_TTL
+    assert status(await get(service, ["1"])) == [Status.MISSING]
 
 
 async def test_a_row_expires_after_the_ttl_of_its_group(

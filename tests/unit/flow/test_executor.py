@@ -584,3 +584,10 @@ async def test_the_flow_of_the_shop_runs(shop: Shop) -> None:
         "ranked",
         "top",
     }
+
+
+@pytest.mark.parametrize("sent", ["7", "%99999999d"])
+async def test_text_for_a_number_of_a_condition_is_named(sent: str) -> None:
+    with pytest.raises(InvalidInput, match="'age' must be a number") as caught:
+        await run({"a": Step(Tiny(give), when="age % 2 == 1")}, {"age": sent})
+    assert caught.value.field == "context.age"

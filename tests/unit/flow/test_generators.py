@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kirana.catalog.objects import CandidateGeneratorObject
 from kirana.codecs import Column, key_texts
 from kirana.errors import CatalogError, InvalidInput
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.flow.generators import Generator, build_generator
 from kirana.flow.generators.neighbours import best_neighbours, seed_ages
 from kirana.interactions import Interactions
@@ -68,7 +68,7 @@ async def write_list(
     }
     texts = key_texts(declared.entity, keys)
     write = FeatureWrite(group, texts, columns, np.array([1], dtype=np.uint64))
-    assert await shop.features.write(write, shop.revision) == 1
+    assert await shop.features.write(write, shop.revision) == WriteResult(1, 0)
 
 
 async def write_similar(shop: Shop, product: str, neighbours: dict[int, float]) -> None:

@@ -132,6 +132,7 @@ def test_a_condition_makes_its_node_wait_without_consuming(
     when = " or ".join(f"size({name}) > age" for name in sorted(looked_at)) or "age > 1"
     record = made.model_dump(by_alias=True)
     record["nodes"][order[later]]["when"] = when
+    record["context"] = {"age": "number"}
     compiled = compile_flow(FlowObject.model_validate(record), catalog)
     names = [node.name for node in compiled.nodes]
     node = compiled.nodes[names.index(order[later])]

@@ -117,7 +117,7 @@ async def put(
         },
         np.full(len(texts), int(time.time() * 1000) - age_ms, dtype=np.uint64),
     )
-    assert await shop.features.write(write, shop.source.current()) == len(texts)
+    assert (await shop.features.write(write, shop.source.current())).stale == 0
 
 
 async def put_attrs(shop: Shop, ids: list[Any], categories: list[int | None]) -> None:

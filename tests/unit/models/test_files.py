@@ -11,7 +11,7 @@ import pytest
 
 from kirana.catalog.changes import Change, plain
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.errors import CatalogError, ConfigurationError
+from kirana.errors import CatalogError, ConfigurationError, Conflict
 from kirana.models.copies import ModelCopies
 from kirana.models.files import ModelFiles
 from kirana.models.onnx import OnnxModel
@@ -163,7 +163,7 @@ def test_a_file_that_changes_while_it_is_published_is_refused(folder: Path) -> N
     catalog = DirectoryCatalog(folder, files)
     checked = catalog.check()
     overwrite(folder, 5.0)
-    with pytest.raises(ConfigurationError, match="changed while it was published"):
+    with pytest.raises(Conflict, match="changed while it was published"):
         files.pin("somebody", 1, checked.catalog.models.values())
     assert not [name for name in copies_of(folder) if "click" in name]
 

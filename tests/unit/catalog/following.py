@@ -1,0 +1,19 @@
+"""A live revision that follows its catalog for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from kirana.catalog.revisions import LiveRevision
+
+
+@asynccontextmanager
+async def following(live: LiveRevision) -> AsyncIterator[None]:
+    task = asyncio.create_task(live.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
