@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from kirana.stores import FeatureStore, open_feature_store
-from tests.contract.backends import BACKENDS
+from tests.contract.backends import backends
 from tests.contract.catalog_source import CLICKS, write
 from tests.redis_servers import RedisServers
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=backends())
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
     if request.param in own:

@@ -23,6 +23,7 @@ from kirana.stores import open_feature_store
 from kirana.stores.breaker import FAILURES
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
+from tests.waiting import wait_until
 
 FRESH_S = 0.2
 PRODUCTS = 20_000
@@ -208,9 +209,8 @@ async def test_by_policy_a_redis_that_is_away_is_an_error(
 
 
 async def until_status(service: FeatureService, shop: Shop, key: str, wanted: Status) -> None:
-    for _ in range(100):
+    async def reached() -> bool:
         rows = await read(service, shop, key)
-        if rows.status["stats"].tolist() == [wanted]:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{key} never was {wanted.name}")
+        return bool(rows.status["stats"].tolist() == [wanted])
+
+    await wait_until(reached, f"{key} is {wanted.name}")

@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from kirana.serve_environment import free_ports, serve_environment
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 SERVE_CONFIG = REPOSITORY / "serve_config.yaml"

@@ -17,9 +17,9 @@ import yaml
 from tests.e2e.prometheus import counts
 from tests.e2e.ray_cluster import REPOSITORY, SERVE_CONFIG, RayCluster, cluster_beside_others
 from tests.e2e.serving import listening_on
-from tests.e2e.shop_requests import PRODUCTS, WRITES
-from tests.e2e.waiting import wait_for
+from tests.e2e.shop_requests import PAUSE_S, PRODUCTS, WRITES
 from tests.support import publish, write_shop
+from tests.waiting import wait_for
 
 SHELF = f"/storefront?user_id=7&products={','.join(PRODUCTS)}"
 _SESSION = re.compile(r"--session[-_]dir=(\S+)")
@@ -132,7 +132,7 @@ def test_a_killed_replica_fails_no_call_of_another_application(cluster: RayClust
         done, wrong = 0, []
         with httpx.Client(base_url=cluster.url, timeout=30) as client:
             expected = client.get(SHELF).json()
-            while not stop.is_set():
+            while not stop.wait(PAUSE_S):
                 reply = client.get(SHELF)
                 if reply.status_code != 200 or reply.json() != expected:
                     wrong.append(f"{reply.status_code} {reply.text}")

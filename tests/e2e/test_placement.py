@@ -18,8 +18,8 @@ from kirana.edge.routes import ROUTES
 from kirana.serve_environment import free_ports
 from tests.e2e.prometheus import counts, figures_url
 from tests.e2e.shop_requests import BAD, READS, WRITES, Call, generated_calls
-from tests.e2e.waiting import wait_for
 from tests.support import write_shop
+from tests.waiting import wait_for
 
 PLACEMENTS = ("fused", "spread", "models=spread,features=spread")
 CALLS = [*WRITES, *READS, *(each[0] for each in BAD), *generated_calls(300)]

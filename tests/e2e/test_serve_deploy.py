@@ -28,8 +28,8 @@ from tests.e2e.ray_cluster import (
     cluster_beside_others,
 )
 from tests.e2e.shop_requests import NOW_MS, WRITES
-from tests.e2e.waiting import wait_for
 from tests.support import publish, write_shop
+from tests.waiting import wait_for
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 """Serve gives load balancers half a minute to see that a replica goes; here are none."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -41,13 +40,3 @@ async def refused(
     assert reply["error"]["message"]
     assert response.headers["content-type"] == "application/json"
     return response.status_code, reply["error"]["code"], reply["error"]["field"]
-
-
-async def until(reached: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Ask again and again, until it is so."""
-    async with asyncio.timeout(10):
-        while True:
-            found = reached()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.001)
