@@ -25,7 +25,7 @@ demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
 unit: $(DEVELOPMENT) ## Tests of the library, in under a minute: no servers, nothing installed
-	@$(BIN)/python -m pytest -n 2 -m 'not redis and not serve and not zookeeper' tests/unit
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper' tests/unit
 
 # What tests need (the markers of docs/development.md), and the benchmarks. Each need takes commands;
 # the package of a command follows where it has another name.
