@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from tests.e2e.prometheus import counts
 from tests.e2e.ray_cluster import REPOSITORY, SERVE_CONFIG, RayCluster, cluster_beside_others
 from tests.e2e.serving import listening_on
 from tests.e2e.shop_requests import PAUSE_S, PRODUCTS, WRITES
+from tests.e2e.starts import one_at_a_time
 from tests.support import publish, write_shop
 from tests.waiting import wait_for
 
@@ -44,17 +46,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     config["applications"].append(storefront)
     exports = {"PYTHONPATH": str(REPOSITORY)}
     try:
-        with cluster_beside_others(shop, short, exports=exports) as started:
-            config["http_options"]["port"] = started.http_port
-            started.deploy(config, folder / "serve.yaml")
-            with httpx.Client(base_url=started.url, timeout=30) as client:
-                wait_for(lambda: _answers(client, "/healthz"), "Kirana is up")
-                for call in WRITES:
-                    assert call.send(client).status_code == 200
-                wait_for(
-                    lambda: _answers(client, "/storefront?user_id=7&products=1"),
-                    "the storefront is up",
-                )
+        with ExitStack() as stack:
+            with one_at_a_time():
+                started = stack.enter_context(cluster_beside_others(shop, short, exports=exports))
+                config["http_options"]["port"] = started.http_port
+                started.deploy(config, folder / "serve.yaml")
+                with httpx.Client(base_url=started.url, timeout=30) as client:
+                    wait_for(lambda: _answers(client, "/healthz"), "Kirana is up")
+                    for call in WRITES:
+                        assert call.send(client).status_code == 200
+                    wait_for(
+                        lambda: _answers(client, "/storefront?user_id=7&products=1"),
+                        "the storefront is up",
+                    )
             yield started
     finally:
         shutil.rmtree(short)

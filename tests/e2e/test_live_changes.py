@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from demo.server import server
-from kirana.serve_environment import free_ports
 from tests.e2e.shop_requests import PAUSE_S
+from tests.e2e.starts import kirana_up
 from tests.support import SHOP, write_shop
 from tests.waiting import wait_for
 
@@ -38,7 +37,7 @@ def features_url(shop_folder: Path) -> str:
 @pytest.fixture(scope="module")
 def client(shop_folder: Path, features_url: str) -> Iterator[httpx.Client]:
     options = ("--features", features_url)
-    with server(shop_folder, free_ports(1)[0], shop_folder / "up.log", *options) as served:
+    with kirana_up(shop_folder, *options) as served:
         yield served.client
 
 

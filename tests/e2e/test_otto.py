@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from demo.server import server
 from kirana.client import Client
-from kirana.serve_environment import free_ports
+from tests.e2e.starts import kirana_up
 
 OTTO = Path(__file__).parents[2] / "graphs" / "otto"
 TYPES = ("clicks", "carts", "orders")
@@ -56,7 +55,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("otto") / "catalog"
     shutil.copytree(OTTO, folder)
     options = ("--direct-ports", "off")
-    with server(folder, free_ports(1)[0], folder / "up.log", *options) as served:
+    with kirana_up(folder, *options) as served:
         _send(served.client, _sessions(), batch=100)
         shuffled = [*_sessions("s"), *random.Random(7).sample(_sessions("s"), 400)]
         random.Random(8).shuffle(shuffled)

@@ -14,9 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from demo.server import server
-from kirana.serve_environment import free_ports
 from tests.e2e.shop_requests import PAUSE_S, WRITES
+from tests.e2e.starts import kirana_up
 from tests.support import SHOP, write_shop
 from tests.waiting import wait_for
 
@@ -61,7 +60,7 @@ def placed(
 ) -> Iterator[tuple[httpx.Client, Path]]:
     folder = write_shop(tmp_path_factory.mktemp("publish") / "shop")
     options = _options(request.param, folder)
-    with server(folder, free_ports(1)[0], folder / "up.log", *options) as served:
+    with kirana_up(folder, *options) as served:
         for call in WRITES:
             assert call.send(served.client).status_code == 200
         yield served.client, folder

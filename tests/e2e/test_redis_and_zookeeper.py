@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from demo.server import server
-from kirana.serve_environment import free_ports
+from tests.e2e.starts import kirana_up
 from tests.redis_servers import RedisServers
 from tests.support import SHOP, write_shop
 from tests.waiting import wait_for
@@ -42,7 +41,7 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(shop_folder: Path, redis_port: int, catalog_url: str) -> Iterator[httpx.Client]:
     features = f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
     options = ("--features", features, "--catalog", catalog_url)
-    with server(shop_folder, free_ports(1)[0], shop_folder / "up.log", *options) as served:
+    with kirana_up(shop_folder, *options) as served:
         yield served.client
 
 

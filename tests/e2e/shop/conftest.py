@@ -8,8 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo.server import server
-from kirana.serve_environment import free_ports
+from tests.e2e.starts import kirana_up
 from tests.support import write_shop
 
 
@@ -21,5 +20,5 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def client(shop_folder: Path) -> Iterator[httpx.Client]:
-    with server(shop_folder, free_ports(1)[0], shop_folder / "up.log") as served:
+    with kirana_up(shop_folder) as served:
         yield served.client
