@@ -99,9 +99,6 @@ _QUIET_PORTS = range(21_000, 29_000)
 
 _TRIES = 1_000
 
-_reserved: list[socket.socket] = []
-"""Hold the names of the ports that this process was given until it ends."""
-
 
 def free_ports(count: int) -> list[int]:
     """Return ports, in no order, that nothing listens on now, at any address.
@@ -131,7 +128,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _reserve(port: int) -> bool:
-    """Tell whether no other call has this port; the system frees the name with the process."""
+    """Tell whether no other call has this port, and hold its name until this process ends."""
     if sys.platform != "linux":
         return True
     name = socket.socket(socket.AF_UNIX)
@@ -140,5 +137,5 @@ def _reserve(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _reserved.append(name)
+    name.detach()
     return True
