@@ -42,6 +42,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         "name": "storefront",
         "route_prefix": "/storefront",
         "import_path": "examples.storefront.app:app",
+        # whether a call fails is asked here, and a busy machine may need seconds for one
+        "args": {"timeout_s": 20.0},
     }
     config["applications"].append(storefront)
     exports = {"PYTHONPATH": str(REPOSITORY)}
