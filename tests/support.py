@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -162,6 +163,11 @@ SHOP_WEIGHTS = {
 def write_linear_model(path: Path, weights: Sequence[float], output: str) -> None:
     """Write an ONNX model `output[:, 0] = matrix @ weights`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_linear_model(tuple(weights), output))
+
+
+@cache
+def _linear_model(weights: tuple[float, ...], output: str) -> bytes:
     matrix = np.array(weights, dtype=np.float32).reshape(-1, 1)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["features", "weights"], [output])],
@@ -173,7 +179,8 @@ def write_linear_model(path: Path, weights: Sequence[float], output: str) -> Non
     opset = helper.make_opsetid("", 17)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def write_shop(folder: Path, catalog: str = SHOP) -> Path:

@@ -16,8 +16,8 @@ from kirana.errors import KiranaError, Unknown
 class Storefront:
     """`GET /?user_id=7&products=1,2,3` shows the best of the products, with their titles."""
 
-    def __init__(self, application: str = "kirana") -> None:
-        self._kirana = connect(application, timeout_s=1.0)
+    def __init__(self, application: str = "kirana", timeout_s: float = 1.0) -> None:
+        self._kirana = connect(application, timeout_s=timeout_s)
 
     async def __call__(self, request: Request) -> Response:
         query = request.query_params
@@ -45,4 +45,6 @@ class Storefront:
         ]
 
 
-app = Storefront.bind()
+def app(arguments: dict[str, Any]) -> serve.Application:
+    """Build the application from the `args` of its configuration."""
+    return Storefront.bind(**arguments)

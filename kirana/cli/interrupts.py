@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -22,15 +23,17 @@ def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
         # somebody else has taken it, or it is to be ignored
         return asyncio.run(main)
     interrupted = False
+    same_until = 0.0
 
     async def run() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def interrupt() -> None:
-            nonlocal interrupted
+            nonlocal interrupted, same_until
             if not interrupted:
                 interrupted = True
+                same_until = time.monotonic() + ONCE_S
                 loop.call_later(ONCE_S, end_at_once_from_now_on)
                 task.cancel()
 
@@ -48,4 +51,8 @@ def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
             raise
         raise KeyboardInterrupt from None
     finally:
+        if interrupted:
+            # the rest of the same Ctrl-C would kill a process that is leaving in order
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            time.sleep(max(0.0, same_until - time.monotonic()))
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from kirana.catalog.publishing import CatalogPlace
+from tests.waiting import wait_for
 
 GROUP = """
 kind: entity
@@ -28,7 +28,4 @@ def write(folder: Path, *features: str) -> None:
 
 def seen(place: CatalogPlace, number: int) -> None:
     """Wait until a place has heard of a revision."""
-    deadline = time.monotonic() + 5
-    while place.current().number != number:
-        assert time.monotonic() < deadline, f"{place.current()} is not {number}"
-        time.sleep(0.01)
+    wait_for(lambda: place.current().number == number, lambda: f"{place.current()} is {number}")

@@ -1,9 +1,8 @@
-"""Rows as codecs make them, stores that close themselves, and waiting for a server."""
+"""Rows as codecs make them, stores that close themselves, and a wait for a server."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -12,6 +11,7 @@ from kirana.codecs import Codec, Column
 from kirana.errors import Unavailable
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
+from tests.waiting import wait_until
 
 NOW_MS = 1_900_000_000_000
 HOUR_MS = 3_600_000
@@ -39,11 +39,6 @@ async def opened(url: str) -> AsyncIterator[FeatureStore]:
         await store.close()
 
 
-async def until(asked: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await asked()  # type: ignore[misc]
-                return
-            except Unavailable:
-                await asyncio.sleep(0.05)
+async def available(call: Callable[[], Awaitable[object]], what: str) -> None:
+    """Repeat a call until the store is available for it."""
+    await wait_until(call, what, ignoring=Unavailable)

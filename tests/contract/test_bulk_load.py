@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,27 +219,26 @@ async def test_each_node_of_a_cluster_gets_its_rows_at_once(
 
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_rows_of_a_slot_that_has_moved_are_written_where_it_is(
-    tmp_path: Path, guarded: bool
+    own: RedisServers, guarded: bool
 ) -> None:
-    with RedisServers(tmp_path) as own:
-        nodes = own.start_cluster()
-        store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
-        block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
-        assert await store.load(block, READER, guarded=guarded) == 1_000
-        slot = block_slots(block)[0]
-        source = next(node for node in nodes if slot in slots_on(node))
-        target = next(node for node in nodes if node != source)
-        there = ask(target, "CLUSTER MYID")
-        ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
-        ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
-        keys = [block.key_list()[at] for at in np.flatnonzero(block_slots(block) == slot)]
-        ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
-        for node in (target, source, *nodes):
-            ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)
-        newer = block_of([str(at) for at in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
-        assert await store.load(newer, READER, guarded=guarded) == 1_000
-        assert await store.get(newer.key_list()) == newer.value_list()
-        await store.close()
+    nodes = own.start_cluster()
+    store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
+    block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
+    assert await store.load(block, READER, guarded=guarded) == 1_000
+    slot = block_slots(block)[0]
+    source = next(node for node in nodes if slot in slots_on(node))
+    target = next(node for node in nodes if node != source)
+    there = ask(target, "CLUSTER MYID")
+    ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
+    ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
+    keys = [block.key_list()[at] for at in np.flatnonzero(block_slots(block) == slot)]
+    ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
+    for node in (target, source, *nodes):
+        ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)
+    newer = block_of([str(at) for at in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
+    assert await store.load(newer, READER, guarded=guarded) == 1_000
+    assert await store.get(newer.key_list()) == newer.value_list()
+    await store.close()
 
 
 def slots_on(node: int) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +22,8 @@ from kirana.stores import open_feature_store
 from kirana.stores.breaker import FAILURES
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
+from tests.unit.features.counted_store import Clock
+from tests.waiting import wait_until
 
 FRESH_S = 0.2
 PRODUCTS = 20_000
@@ -37,14 +38,26 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     await opened.close()
 
 
+@pytest.fixture
+def clock() -> Clock:
+    """What the caches of a test take for the time."""
+    return Clock()
+
+
 def replica(
-    shop: Shop, url: str, *, fresh_s: float = FRESH_S, max_bytes: int = 1 << 20, fails: bool = False
+    shop: Shop,
+    url: str,
+    clock: Clock,
+    *,
+    fresh_s: float = FRESH_S,
+    max_bytes: int = 1 << 20,
+    fails: bool = False,
 ) -> FeatureService:
     """A process of its own would share no more with another one than these do."""
     return FeatureService(
         open_feature_store(f"{url}?socket_timeout=0.1"),
         shop.source,
-        cache=FeatureCache(max_bytes, fresh_s),
+        cache=FeatureCache(max_bytes, fresh_s, clock=clock),
         fail_when_unavailable=fails,
     )
 
@@ -77,11 +90,13 @@ def asked_of(url: str) -> int:
     return int(stats["keyspace_hits"]) + int(stats["keyspace_misses"])
 
 
-async def test_what_is_hot_does_not_reach_redis(servers: RedisServers, shop: Shop) -> None:
+async def test_what_is_hot_does_not_reach_redis(
+    servers: RedisServers, shop: Shop, clock: Clock
+) -> None:
     """As popular as products are: a tenth of them fits into the cache."""
     url = servers.empty("redis 7")
     room = (PRODUCTS // 10) * 300
-    service = replica(shop, url, fresh_s=3_600, max_bytes=room)
+    service = replica(shop, url, clock, fresh_s=3_600, max_bytes=room)
     keys = [str(at) for at in range(PRODUCTS)]
     for at in range(0, PRODUCTS, 1_000):
         await write(service, shop, keys[at : at + 1_000], 7)
@@ -110,9 +125,11 @@ async def test_what_is_hot_does_not_reach_redis(servers: RedisServers, shop: Sho
     await service.close()
 
 
-async def test_one_off_keys_do_not_push_out_what_is_hot(servers: RedisServers, shop: Shop) -> None:
+async def test_one_off_keys_do_not_push_out_what_is_hot(
+    servers: RedisServers, shop: Shop, clock: Clock
+) -> None:
     url = servers.empty("redis 7")
-    service = replica(shop, url, fresh_s=3_600, max_bytes=300 * 300)
+    service = replica(shop, url, clock, fresh_s=3_600, max_bytes=300 * 300)
     hot = [str(at) for at in range(100)]
     await write(service, shop, hot, 1)
     for _ in range(20):
@@ -130,33 +147,33 @@ async def test_one_off_keys_do_not_push_out_what_is_hot(servers: RedisServers, s
 
 
 async def test_a_write_is_seen_at_once_here_and_within_the_bound_elsewhere(
-    servers: RedisServers, shop: Shop
+    servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     url = servers.empty("redis 7")
-    here, there = replica(shop, url), replica(shop, url)
+    here, there = replica(shop, url, clock), replica(shop, url, clock)
     await write(here, shop, ["1"], 1)
     assert clicks(await read(there, shop, "1", "2")) == [1, 0]
     await write(here, shop, ["1", "2"], 2, after_ms=1)
     assert clicks(await read(here, shop, "1", "2")) == [2, 2]
     # the row and the want of one are both remembered for as long
     assert clicks(await read(there, shop, "1", "2")) == [1, 0]
-    await asyncio.sleep(FRESH_S)
+    clock.now += FRESH_S
     assert clicks(await read(there, shop, "1", "2")) == [2, 2]
     times = np.full(1, int(time.time() * 1000) + 10, dtype=np.uint64)
     await here.delete("product.stats", ["1"], times, shop.revision)
     assert (await read(here, shop, "1")).status["stats"].tolist() == [Status.MISSING]
-    await asyncio.sleep(FRESH_S)
+    clock.now += FRESH_S
     assert (await read(there, shop, "1")).status["stats"].tolist() == [Status.MISSING]
     for service in (here, there):
         await service.close()
 
 
 async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
-    servers: RedisServers, shop: Shop
+    servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()
     url = f"redis://127.0.0.1:{port}"
-    service = replica(shop, url, fresh_s=3_600)
+    service = replica(shop, url, clock, fresh_s=3_600)
     await write(service, shop, ["1", "2"], 5)
     await read(service, shop, "1")
     servers.process(port).send_signal(signal.SIGSTOP)
@@ -176,13 +193,15 @@ async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
     await service.close()
 
 
-async def test_a_redis_that_comes_back_empty_has_no_rows(servers: RedisServers, shop: Shop) -> None:
+async def test_a_redis_that_comes_back_empty_has_no_rows(
+    servers: RedisServers, shop: Shop, clock: Clock
+) -> None:
     port = servers.start()
-    service = replica(shop, f"redis://127.0.0.1:{port}")
+    service = replica(shop, f"redis://127.0.0.1:{port}", clock)
     await write(service, shop, ["1"], 5)
     assert clicks(await read(service, shop, "1")) == [5]
     servers.kill(port)
-    await asyncio.sleep(FRESH_S)
+    clock.now += FRESH_S
     assert (await read(service, shop, "1")).status["stats"].tolist() == [Status.UNAVAILABLE]
     with pytest.raises(Unavailable):
         await write(service, shop, ["1"], 6)
@@ -194,10 +213,10 @@ async def test_a_redis_that_comes_back_empty_has_no_rows(servers: RedisServers, 
 
 
 async def test_by_policy_a_redis_that_is_away_is_an_error(
-    servers: RedisServers, shop: Shop
+    servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()
-    service = replica(shop, f"redis://127.0.0.1:{port}", fresh_s=3_600, fails=True)
+    service = replica(shop, f"redis://127.0.0.1:{port}", clock, fresh_s=3_600, fails=True)
     await write(service, shop, ["1"], 5)
     await read(service, shop, "1")
     servers.kill(port)
@@ -208,9 +227,8 @@ async def test_by_policy_a_redis_that_is_away_is_an_error(
 
 
 async def until_status(service: FeatureService, shop: Shop, key: str, wanted: Status) -> None:
-    for _ in range(100):
+    async def reached() -> bool:
         rows = await read(service, shop, key)
-        if rows.status["stats"].tolist() == [wanted]:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{key} never was {wanted.name}")
+        return bool(rows.status["stats"].tolist() == [wanted])
+
+    await wait_until(reached, f"{key} is {wanted.name}")

@@ -21,7 +21,7 @@ from tests.zookeeper_server import ZooKeeperServer
 Open = Callable[[], CatalogPlace]
 
 
-@pytest.fixture(params=["dir", "zk"])
+@pytest.fixture(params=["dir", pytest.param("zk", marks=pytest.mark.zookeeper)])
 def opened(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
     """Each call opens the same place anew, as another process would."""
     places: list[CatalogPlace] = []

@@ -28,7 +28,7 @@ from tests.contract.cluster_nodes import (
     write,
     write_clicks,
 )
-from tests.contract.redis_rows import NOW_MS, opened, row, until
+from tests.contract.redis_rows import NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask, wait
 from tests.support import Shop
 
@@ -105,9 +105,9 @@ async def test_a_node_that_comes_back_is_found_by_who_has_known_it(own: RedisSer
                 with pytest.raises(Unavailable):
                     await store.get(keys_on(nodes[0], 1) + keys[3:6])
         own.revive(nodes[1])
-        await until(lambda: store.get(keys), "it answers again")
+        await available(lambda: store.get(keys), "it answers again")
         await check(store, rows)
-        await until(lambda: write(store, keys, 1), "it takes writes again")
+        await available(lambda: write(store, keys, 1), "it takes writes again")
         await check(store, await write(store, keys, 2))
 
 
@@ -128,7 +128,7 @@ async def test_a_cluster_that_serves_nobody_is_unavailable_until_it_serves_again
         assert store.health()["breaker"]["state"] == "open"
         assert f"127.0.0.1:{nodes[0]}" in store.health()["away"]
         own.revive(nodes[1])
-        await until(lambda: store.get(keys), "it answers again")
+        await available(lambda: store.get(keys), "it answers again")
         await check(store, rows)
         assert store.health()["breaker"]["state"] == "closed"
         assert "away" not in store.health()
@@ -179,9 +179,9 @@ async def test_a_replica_takes_over(own: RedisServers) -> None:
         wait(lambda: replication(replica)["slave_repl_offset"] >= acknowledged, "it is replicated")
         own.kill(nodes[1])
         take_over(replica, nodes[0], nodes[2])
-        await until(lambda: store.get(keys), "it answers again")
+        await available(lambda: store.get(keys), "it answers again")
         await check(store, rows)
-        await until(lambda: write(store, keys, 1), "it takes writes again")
+        await available(lambda: write(store, keys, 1), "it takes writes again")
         rows = await write(store, keys, 2)
         await check(store, rows)
         # the old master is a replica now, and takes over again while all are alive
@@ -191,9 +191,9 @@ async def test_a_replica_takes_over(own: RedisServers) -> None:
             "the old master follows",
         )
         take_over(nodes[1], replica, nodes[0], nodes[2])
-        await until(lambda: store.get(keys), "it answers again")
+        await available(lambda: store.get(keys), "it answers again")
         await check(store, rows)
-        await until(lambda: write(store, keys, 3), "it takes writes again")
+        await available(lambda: write(store, keys, 3), "it takes writes again")
         await check(store, await write(store, keys, 4))
 
 
@@ -208,9 +208,9 @@ async def test_a_replica_takes_over_from_a_master_that_is_frozen(
         with frozen(own, nodes[1]):
             take_over(replica, nodes[0], nodes[2])
             if first == "a read":
-                await until(lambda: store.get(keys), "the replica is found")
+                await available(lambda: store.get(keys), "the replica is found")
             else:
-                await until(lambda: write(store, keys, 1), "the replica is found")
+                await available(lambda: write(store, keys, 1), "the replica is found")
             rows = await write(store, keys, 2)
             await check(store, rows)
         await check(store, rows)

@@ -16,9 +16,9 @@ from kirana.codecs.layout import HEADER, LAYOUT_VERSION
 from kirana.codecs.packed import TOMBSTONE, Packed
 from kirana.errors import ConfigurationError
 from kirana.stores import FeatureStore, open_feature_store
-from tests.contract.backends import BACKENDS
+from tests.contract.backends import backends
 
-ON_DISK = tuple(each for each in BACKENDS if each != "memory")
+ON_DISK = backends("memory")
 """Others that open the same URL, in this process or another, see what was written."""
 EXAMPLES = count()
 
@@ -179,9 +179,7 @@ async def test_concurrent_writers_of_one_key_leave_the_newest(store: FeatureStor
     assert await store.get([b"a"]) == [value(99)]
 
 
-@pytest.mark.parametrize(
-    "url", [each for each in BACKENDS if each != "redis cluster"], indirect=True
-)
+@pytest.mark.parametrize("url", backends("redis cluster"), indirect=True)
 async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
     keys = [str(at).encode() for at in range(50)]
     await put(store, dict.fromkeys(keys, value(0)))

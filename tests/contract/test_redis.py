@@ -18,7 +18,7 @@ from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
 from kirana.stores.breaker import FAILURES, PAUSE_S, Breaker
 from kirana.stores.redis_forget import MIN_GRACE_S
-from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until
+from tests.contract.redis_rows import HOUR_MS, NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask
 from tests.support import open_shop, publish, write_shop
 
@@ -69,7 +69,7 @@ async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServer
         with pytest.raises(Unavailable, match="left alone"):
             await store.get([b"a"])
         servers.process(port).send_signal(signal.SIGCONT)
-        await until(lambda: store.get([b"a"]), "it answers again")
+        await available(lambda: store.get([b"a"]), "it answers again")
 
 
 async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
@@ -80,7 +80,7 @@ async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
         with pytest.raises(Unavailable):
             await store.put([b"a"], [row(codec, "y")], codec)
         servers.start(port=port)
-        await until(lambda: store.get([b"a"]), "it answers again")
+        await available(lambda: store.get([b"a"]), "it answers again")
         assert await store.get([b"a"]) == [None]
         assert await store.put([b"a"], [row(codec, "z")], codec) == 1
 
@@ -91,7 +91,9 @@ async def test_a_failover_under_sentinel(servers: RedisServers) -> None:
         await store.put([b"a"], [row(codec, "x")], codec)
         old = servers.master()
         servers.kill(old)
-        await until(lambda: store.put([b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master")
+        await available(
+            lambda: store.put([b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master"
+        )
         assert servers.master() != old
         assert await store.get([b"a"]) == [row(codec, "y", NOW_MS + 5)]
 

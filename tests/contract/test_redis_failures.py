@@ -28,7 +28,7 @@ from tests.contract.cluster_nodes import (
     write,
     write_clicks,
 )
-from tests.contract.redis_rows import NOW_MS, opened, row, until
+from tests.contract.redis_rows import NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask, wait
 from tests.support import Shop
 
@@ -68,10 +68,10 @@ async def test_a_master_that_is_frozen_is_replaced_until_it_is_back(
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable):
                     await store.get([b"a"])
-            await until(lambda: store.get([b"a"]), "a new master is read")
+            await available(lambda: store.get([b"a"]), "a new master is read")
             assert own.master() != old
             await check(store, rows)
-            await until(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
+            await available(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
             rows = await write(store, [b"a", b"b"], 2)
             await check(store, rows)
         # it takes itself for the master until a Sentinel tells it otherwise, some seconds later
@@ -93,7 +93,7 @@ async def test_a_server_that_freezes_during_a_load_is_unavailable(
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable, match="does not answer"):
                     await loading
-        await until(lambda: store.load(block, CODEC, guarded=guarded), "it takes rows again")
+        await available(lambda: store.load(block, CODEC, guarded=guarded), "it takes rows again")
         assert ask(port, "DBSIZE") == len(block)
 
 

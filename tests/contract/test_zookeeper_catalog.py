@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,6 +23,7 @@ from kirana.revision import Revision
 from kirana.serve_environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
 from tests.support import nth
+from tests.waiting import wait_until
 from tests.zookeeper_server import ZooKeeperServer
 
 SESSION_S = 1.0
@@ -72,14 +72,9 @@ def reader(url: str) -> Iterator[ZookeeperCatalog]:
     opened.close()
 
 
-async def until(reached: Callable[[], bool]) -> None:
-    """Ask again and again, in a thread, until it is so; a ZooKeeper that is away is not yet."""
-    for _ in range(200):
-        with suppress(Unavailable):
-            if await asyncio.to_thread(reached):
-                return
-        await asyncio.sleep(0.1)
-    raise AssertionError("it never came to be")
+async def until(reached: Callable[[], bool], what: str) -> None:
+    """Wait in a thread; a ZooKeeper that is away counts as not yet."""
+    await wait_until(lambda: asyncio.to_thread(reached), what, ignoring=Unavailable)
 
 
 async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_after_it(
@@ -99,8 +94,8 @@ async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_afte
     finally:
         zookeeper.resume()
     write(source, CLICKS, CTR)
-    await until(lambda: place.publish().revision.number >= 2)
-    await until(lambda: live.revision.number == 2)
+    await until(lambda: place.publish().revision.number >= 2, "the second is published")
+    await until(lambda: live.revision.number == 2, "the second is live")
     following.cancel()
 
 
@@ -115,8 +110,11 @@ async def test_readers_follow_a_server_that_died_and_came_back(
     await asyncio.sleep(0.5)
     assert (live.revision.number, reader.current().number) == (1, 1)
     await asyncio.to_thread(zookeeper.restart)
-    await until(lambda: place.publish_change(Change({"body": ENTITY}), 1).revision.number == 2)
-    await until(lambda: live.revision.number == 2)
+    await until(
+        lambda: place.publish_change(Change({"body": ENTITY}), 1).revision.number == 2,
+        "the second is published",
+    )
+    await until(lambda: live.revision.number == 2, "the second is live")
     following.cancel()
 
 
@@ -138,15 +136,15 @@ async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision
     assert await groups.at(live.revision) == 1
     following = asyncio.create_task(live.follow())
     await asyncio.to_thread(zookeeper.kill)
-    await until(lambda: live.away_since is not None)
+    await until(lambda: live.away_since is not None, "it is seen to be away")
     assert live.revision == old
     await asyncio.to_thread(zookeeper.empty)
     write(source, CLICKS, CTR)
     anew = ZookeeperCatalog(url, source)
     new = (await asyncio.to_thread(anew.publish)).revision
     assert (new.number, old.number) == (1, 1)
-    await until(lambda: live.revision == new)
-    await until(lambda: live.away_since is None)
+    await until(lambda: live.revision == new, "the newer is live")
+    await until(lambda: live.away_since is None, "it is seen to be back")
     assert await groups.at(new) == 2
     assert await groups.at(old) == 1
     following.cancel()

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.e2e.shop_requests import PAUSE_S
+
 TIMEOUT_S = 60.0
 ASK_AGAIN_S = 1.0
 """So that a replica which came is found, though none went."""
@@ -137,12 +139,13 @@ class SlowRequest:
 
 @dataclass
 class Load:
-    """Threads that ask without a pause, and what became of it; a context manager."""
+    """Threads that ask again and again, and what became of it; a context manager."""
 
     front_door: str
     path: str
     body: object
     threads: int = 6
+    pause_s: float = PAUSE_S
     answered: Counter[str] = field(default_factory=Counter)
     """By the port that answered with a 200."""
     lost: list[Lost] = field(default_factory=list)
@@ -157,6 +160,7 @@ class Load:
         client = DirectClient(self.front_door)
         try:
             while not self._stop.is_set():
+                time.sleep(self.pause_s)
                 try:
                     url, status, content = client.post(self.path, self.body)
                 except Lost as lost:

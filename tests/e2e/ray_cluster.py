@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from kirana.serve_environment import free_ports, serve_environment
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 SERVE_CONFIG = REPOSITORY / "serve_config.yaml"
@@ -111,6 +111,16 @@ def _runs(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+def _direct_ports() -> str:
+    """Return a range for this worker: the port of a replica that was killed is known for a while.
+
+    Another cluster that took it would get requests that are not its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 19_000 + 100 * (worker % 10)
+    return f"{first}-{first + 99}"
+
+
 @contextmanager
 def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[RayCluster]:
     """Start a Ray on ports of its own; `folder` holds HAProxy's files, its path is short."""
@@ -128,6 +138,7 @@ def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[
         del ours["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]  # what `kirana env` says counts
         ports = [name for name in ours if name.endswith("_PORT")]
         ours.update(zip(ports, map(str, free_ports(len(ports))), strict=True))
+        ours["KIRANA_DIRECT_PORTS"] = _direct_ports()
         more["exports"] = {**ours, **more.get("exports", {})}
     cluster = RayCluster(catalog, dashboard, http, words, **more)
     try:

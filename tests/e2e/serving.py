@@ -12,7 +12,7 @@ import yaml
 
 from tests.e2e.direct_client import Load
 from tests.e2e.ray_cluster import SERVE_CONFIG, RayCluster
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 INFER = "/v1/infer/ranker"
 BODY = {"context": {"user_id": 7, "product_id": ["1", "2", "3", "nobody"]}}
@@ -78,8 +78,8 @@ class Serving:
         assert found is not None
         return found
 
-    def load(self) -> Load:
-        return Load(self.url, INFER, BODY)
+    def load(self, **more: float) -> Load:
+        return Load(self.url, INFER, BODY, **more)  # type: ignore[arg-type]
 
 
 def listening_on(url: str) -> psutil.Process:

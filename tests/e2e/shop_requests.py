@@ -26,6 +26,9 @@ class Call(NamedTuple):
         return client.request(self.method, self.path, json=self.body)
 
 
+PAUSE_S = 0.005
+"""Between two requests of one caller: a load that takes all of the CPU tests nothing else."""
+
 PRODUCTS = [str(each) for each in range(1, 13)]
 
 WRITES = [

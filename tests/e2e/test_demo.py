@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from demo.rankers import train_rankers
 from demo.run import PAST_SHARE, POINT_SEED
 from demo.simulation import COLUMNS, GENERATORS, answer_request, build_tables
 from kirana.serve_environment import free_ports
+from tests.waiting import wait_for
 
 POINTS = 150
 TRAIN_POINTS = 600
@@ -74,6 +74,14 @@ def _command(workdir: Path, port: int, report: Path) -> list[str]:
     return [sys.executable, "-m", "kirana", "demo", "--keep", *words]
 
 
+def _wait_for_words(words: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def said() -> bool:
+        assert process.poll() is None, log.read_text()
+        return words in log.read_text()
+
+    wait_for(said, log.read_text, timeout_s=TIMEOUT_S)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
@@ -87,11 +95,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while "stays up at" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        _wait_for_words("stays up at", process, log)
         yield Demo(process, workdir, port, log.read_text(), json.loads(report.read_text()))
     finally:
         process.terminate()
@@ -216,11 +220,7 @@ def test_ctrl_c_in_the_midst_of_it_leaves_no_process_behind(tmp_path: Path) -> N
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + TIMEOUT_S
-    while "kirana up" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+    _wait_for_words("kirana up", process, log)
     processes = psutil.Process(process.pid).children(recursive=True)
     assert len(processes) > 5
     os.killpg(process.pid, signal.SIGINT)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,9 +18,10 @@ import yaml
 from tests.e2e.prometheus import counts
 from tests.e2e.ray_cluster import REPOSITORY, SERVE_CONFIG, RayCluster, cluster_beside_others
 from tests.e2e.serving import listening_on
-from tests.e2e.shop_requests import PRODUCTS, WRITES
-from tests.e2e.waiting import wait_for
+from tests.e2e.shop_requests import PAUSE_S, PRODUCTS, WRITES
+from tests.e2e.starts import one_at_a_time
 from tests.support import publish, write_shop
+from tests.waiting import wait_for
 
 SHELF = f"/storefront?user_id=7&products={','.join(PRODUCTS)}"
 _SESSION = re.compile(r"--session[-_]dir=(\S+)")
@@ -40,21 +42,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         "name": "storefront",
         "route_prefix": "/storefront",
         "import_path": "examples.storefront.app:app",
+        # whether a call fails is asked here, and a busy machine may need seconds for one
+        "args": {"timeout_s": 20.0},
     }
     config["applications"].append(storefront)
     exports = {"PYTHONPATH": str(REPOSITORY)}
     try:
-        with cluster_beside_others(shop, short, exports=exports) as started:
-            config["http_options"]["port"] = started.http_port
-            started.deploy(config, folder / "serve.yaml")
-            with httpx.Client(base_url=started.url, timeout=30) as client:
-                wait_for(lambda: _answers(client, "/healthz"), "Kirana is up")
-                for call in WRITES:
-                    assert call.send(client).status_code == 200
-                wait_for(
-                    lambda: _answers(client, "/storefront?user_id=7&products=1"),
-                    "the storefront is up",
-                )
+        with ExitStack() as stack:
+            with one_at_a_time():
+                started = stack.enter_context(cluster_beside_others(shop, short, exports=exports))
+                config["http_options"]["port"] = started.http_port
+                started.deploy(config, folder / "serve.yaml")
+                with httpx.Client(base_url=started.url, timeout=30) as client:
+                    wait_for(lambda: _answers(client, "/healthz"), "Kirana is up")
+                    for call in WRITES:
+                        assert call.send(client).status_code == 200
+                    wait_for(
+                        lambda: _answers(client, "/storefront?user_id=7&products=1"),
+                        "the storefront is up",
+                    )
             yield started
     finally:
         shutil.rmtree(short)
@@ -132,7 +138,7 @@ def test_a_killed_replica_fails_no_call_of_another_application(cluster: RayClust
         done, wrong = 0, []
         with httpx.Client(base_url=cluster.url, timeout=30) as client:
             expected = client.get(SHELF).json()
-            while not stop.is_set():
+            while not stop.wait(PAUSE_S):
                 reply = client.get(SHELF)
                 if reply.status_code != 200 or reply.json() != expected:
                     wrong.append(f"{reply.status_code} {reply.text}")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,7 @@ import pytest
 from kirana.cli.instance import Instance
 from kirana.serve_environment import free_ports
 from tests.support import SHOP, write_shop
-
-START_TIMEOUT_S = 90
+from tests.waiting import wait_for
 
 
 def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,22 +41,18 @@ class Up:
             )
 
     def wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        def healthy() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+            return httpx.get(f"{self.url}/healthz").status_code == 200
+
+        wait_for(healthy, self.log.read_text, ignoring=httpx.TransportError)
 
     def wait_for_ray(self) -> None:
         """Wait until it is half-way up: Ray's processes are there, Serve is not."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not any("raylet" in process.name() for process in self.descendants()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(
+            lambda: any("raylet" in process.name() for process in self.descendants()),
+            self.log.read_text,
+        )
 
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,10 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support import SHOP
+from tests.e2e.shop_requests import PAUSE_S
+from tests.e2e.starts import kirana_up
+from tests.support import SHOP, write_shop
+from tests.waiting import wait_for
 
 ROWS = 40_000
 MAP_BYTES = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("changing") / "shop")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +35,10 @@ def features_url(shop_folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def options(features_url: str) -> tuple[str, ...]:
-    return ("--features", features_url)
+def client(shop_folder: Path, features_url: str) -> Iterator[httpx.Client]:
+    options = ("--features", features_url)
+    with kirana_up(shop_folder, *options) as served:
+        yield served.client
 
 
 def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,15 +46,8 @@ def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def _wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.02)
-
-
 class _Reader:
-    """Reads from the server without a pause and keeps what went wrong."""
+    """Reads from the server again and again, and keeps what went wrong."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.failures: list[str] = []
@@ -61,7 +63,7 @@ class _Reader:
             "features": ["stats.clicks"],
         }
         with httpx.Client(base_url=self._url) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(PAUSE_S):
                 reply = client.post("/v1/features/get", json=body)
                 self.calls += 1
                 if reply.status_code != 200:
@@ -90,7 +92,7 @@ def test_push_grows_the_map_under_the_readers(
     with _Reader(client) as reader:
         done = _kirana("push", str(shop_folder), str(tmp_path), "--features", features_url)
         assert done.returncode == 0, done.stderr
-        _wait_for(lambda: reader.calls > 20)
+        wait_for(lambda: reader.calls > 20, "calls are read")
     assert f"{ROWS} rows written" in done.stdout
     assert reader.failures == []
     assert (shop_folder / "features" / "data.mdb").stat().st_size > 2 * MAP_BYTES
@@ -118,7 +120,9 @@ def test_a_revision_is_live_without_a_restart(client: httpx.Client, shop_folder:
     added = renamed.replace("default: 0.5}", "default: 0.5}\n  - {name: views, dtype: int32}")
     shop.write_text(added)
     assert _kirana("apply", str(shop_folder)).returncode == 0
-    _wait_for(lambda: client.post("/v1/flows/for_me", json=body).status_code == 200)
+    wait_for(
+        lambda: client.post("/v1/flows/for_me", json=body).status_code == 200, "the flow is live"
+    )
     assert client.post("/v1/flows/for_me", json=body).json()["revision"] == before + 1
     assert client.post("/v1/flows/for_you", json=body).status_code == 404
     read = {
@@ -147,7 +151,7 @@ def test_what_is_published_broken_is_ignored_and_the_log_says_why(
         catalog = client.get("/healthz").json()["parts"]["catalog"]
         return bool(catalog["refused_revisions"]) and catalog["revision"] == int(number)
 
-    _wait_for(refused)
+    wait_for(refused, "the revision is refused")
     (state / "CURRENT").write_text(good)
     assert "this is no revision" in (state / "kirana.log").read_text()
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from demo.server import server
-from kirana.serve_environment import free_ports
+from kirana.client import Client
+from tests.e2e.starts import kirana_up
 
 OTTO = Path(__file__).parents[2] / "graphs" / "otto"
 TYPES = ("clicks", "carts", "orders")
@@ -54,7 +54,8 @@ def _send(client: httpx.Client, events: Sequence[Event], batch: int) -> None:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("otto") / "catalog"
     shutil.copytree(OTTO, folder)
-    with server(folder, free_ports(1)[0], folder / "up.log") as served:
+    options = ("--direct-ports", "off")
+    with kirana_up(folder, *options) as served:
         _send(served.client, _sessions(), batch=100)
         shuffled = [*_sessions("s"), *random.Random(7).sample(_sessions("s"), 400)]
         random.Random(8).shuffle(shuffled)
@@ -219,3 +220,12 @@ def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:
     possible = {other for product in recent for other, _ in best.get(product, [])}
     assert listed
     assert set(listed) <= possible
+
+
+def test_without_direct_ports_calls_go_through_the_front_door(client: httpx.Client) -> None:
+    assert client.get("/v1/endpoints").json() == {"endpoints": []}
+    (user, event), events = next(iter(EXPECTED.items()))
+    with Client(str(client.base_url), timeout_s=20.0) as kirana:
+        assert kirana.endpoints() == []
+        found = kirana.interactions(user, event, last=1)
+    assert [*zip(found.product_ids, found.timestamps.tolist(), strict=True)] == events[:1]

@@ -13,13 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from demo.server import server
 from kirana.edge.routes import ROUTES
-from kirana.serve_environment import free_ports
 from tests.e2e.prometheus import counts, figures_url
 from tests.e2e.shop_requests import BAD, READS, WRITES, Call, generated_calls
-from tests.e2e.waiting import wait_for
+from tests.e2e.starts import kirana_up
 from tests.support import write_shop
+from tests.waiting import wait_for
 
 PLACEMENTS = ("fused", "spread", "models=spread,features=spread")
 CALLS = [*WRITES, *READS, *(each[0] for each in BAD), *generated_calls(300)]
@@ -71,15 +70,14 @@ def _sent(answers: list[tuple[Answer, Answer]]) -> Counter[tuple[str, ...]]:
 @contextmanager
 def _doors(folder: Path, placement: str) -> Iterator[tuple[httpx.Client, httpx.Client, str]]:
     """Yield a client of the front door, one of the direct port, and where the figures are."""
-    log = folder / "up.log"
     shop = write_shop(folder / "shop")
-    with server(shop, free_ports(1)[0], log, "--placement", placement) as served:
+    with kirana_up(shop, "--placement", placement) as served:
         (endpoint,) = served.client.get("/v1/endpoints").json()["endpoints"]
         with httpx.Client(base_url=endpoint["url"], timeout=30) as direct:
             yield (
                 served.client,
                 direct,
-                wait_for(lambda: figures_url(log), "the URL of the figures"),
+                wait_for(lambda: figures_url(shop / "up.log"), "the URL of the figures"),
             )
 
 

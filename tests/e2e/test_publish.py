@@ -1,7 +1,8 @@
-"""Twenty publishes over HTTP under load: no request fails, and no reply mixes two revisions."""
+"""Publishes under load: no request fails, and no reply mixes two revisions."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import subprocess
 import sys
 import threading
@@ -11,16 +12,46 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from demo.server import server
-from kirana.serve_environment import free_ports
-from tests.e2e.shop_requests import WRITES
-from tests.e2e.waiting import wait_for
-from tests.support import write_shop
+from tests.e2e.shop_requests import PAUSE_S, WRITES
+from tests.e2e.starts import kirana_up
+from tests.support import SHOP, write_shop
+from tests.waiting import wait_for
 
 PUBLISHES = 20
 INFER = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]}}
 FLOW = {"context": {"user_id": "7"}}
+
+
+DEPLOYMENTS = ("Ingress", "Flows", "Inferflow", "FeatureStore", "InteractionStore", "ModelReplica")
+"""All have two replicas in the spread placement; a revision reaches one of the two late."""
+APPLIES = 6
+CALLERS = 4
+SCORE = 'score: "p_click + 4 * p_order"'
+TOP = "with: {k: 3}"
+
+
+def catalog_of(revision: int) -> str:
+    """Odd revisions rank three, all above zero; even ones two, all far below."""
+    if revision % 2:
+        return SHOP
+    changed = SHOP.replace(SCORE, 'score: "p_click + 4 * p_order - 1000"')
+    return changed.replace(TOP, "with: {k: 2}")
+
+
+def _options(placement: str, folder: Path) -> tuple[str, ...]:
+    if placement == "fused":
+        return ("--placement", "fused", "--replicas", "2")
+    application = {
+        "name": "kirana",
+        "import_path": "graphs.serving:build",
+        "args": {"placement": "spread"},
+        "deployments": [{"name": name, "num_replicas": 2} for name in DEPLOYMENTS],
+    }
+    config = folder / "serve.yaml.txt"
+    config.write_text(yaml.safe_dump({"applications": [application]}))
+    return ("--config", str(config))
 
 
 @pytest.fixture(scope="module", params=["fused", "spread"])
@@ -28,15 +59,52 @@ def placed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[httpx.Client, Path]]:
     folder = write_shop(tmp_path_factory.mktemp("publish") / "shop")
-    options = ("--placement", request.param, "--replicas", "2")
-    with server(folder, free_ports(1)[0], folder / "up.log", *options) as served:
+    options = _options(request.param, folder)
+    with kirana_up(folder, *options) as served:
         for call in WRITES:
             assert call.send(served.client).status_code == 200
         yield served.client, folder
 
 
+@pytest.mark.parametrize("placed", ["spread"], indirect=True)
+def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
+    placed: tuple[httpx.Client, Path],
+) -> None:
+    """The first test on this Kirana: revisions are counted from the first."""
+    client, folder = placed
+    stop = threading.Event()
+
+    def ask() -> list[tuple[int, int, bool]]:
+        seen = []
+        with httpx.Client(base_url=client.base_url, timeout=30) as own:
+            while not stop.wait(PAUSE_S):
+                reply = own.post("/v1/flows/for_you", json=FLOW)
+                assert reply.status_code == 200, reply.text
+                found = reply.json()
+                scores = found["output"]["scores"]
+                below = all(score < -500 for score in scores)
+                assert below or all(score > -500 for score in scores)
+                seen.append((found["revision"], len(scores), below))
+        return seen
+
+    with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
+        asking = [pool.submit(ask) for _ in range(CALLERS)]
+        try:
+            for revision in range(2, APPLIES + 2):
+                (folder / "shop.yaml").write_text(catalog_of(revision))
+                command = [sys.executable, "-m", "kirana", "apply", str(folder)]
+                subprocess.run(command, check=True, capture_output=True)
+        finally:
+            stop.set()
+        seen = [each for answers in asking for each in answers.result()]
+    expected = {True: (3, False), False: (2, True)}
+    assert {(n, below) for revision, n, below in seen} == set(expected.values())
+    for revision, count, below in seen:
+        assert (count, below) == expected[bool(revision % 2)], revision
+
+
 class Load:
-    """Asks without a pause, and keeps what failed, and what each reply says of its revision."""
+    """Asks again and again, and keeps what failed, and what each reply says of its revision."""
 
     def __init__(self, url: str, path: str, body: dict[str, Any]) -> None:
         self.failed: list[str] = []
@@ -46,7 +114,7 @@ class Load:
 
     def _run(self, url: str, path: str, body: dict[str, Any]) -> None:
         with httpx.Client(base_url=url, timeout=30) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(PAUSE_S):
                 try:
                     reply = client.post(path, json=body)
                 except httpx.TransportError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.waiting import wait_for
+from tests.e2e.starts import kirana_up
 from tests.redis_servers import RedisServers
-from tests.support import SHOP
+from tests.support import SHOP, write_shop
+from tests.waiting import wait_for
 from tests.zookeeper_server import ZooKeeperServer
 
 CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
@@ -31,9 +33,16 @@ def catalog_url(zookeeper: ZooKeeperServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def options(redis_port: int, catalog_url: str) -> tuple[str, ...]:
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("elsewhere") / "shop")
+
+
+@pytest.fixture(scope="module")
+def client(shop_folder: Path, redis_port: int, catalog_url: str) -> Iterator[httpx.Client]:
     features = f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
-    return ("--features", features, "--catalog", catalog_url)
+    options = ("--features", features, "--catalog", catalog_url)
+    with kirana_up(shop_folder, *options) as served:
+        yield served.client
 
 
 def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:

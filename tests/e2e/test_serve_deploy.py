@@ -28,8 +28,9 @@ from tests.e2e.ray_cluster import (
     cluster_beside_others,
 )
 from tests.e2e.shop_requests import NOW_MS, WRITES
-from tests.e2e.waiting import wait_for
+from tests.e2e.starts import one_at_a_time
 from tests.support import publish, write_shop
+from tests.waiting import wait_for
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 """Serve gives load balancers half a minute to see that a replica goes; here are none."""
@@ -57,7 +58,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         lines = _lines_of_the_readme(shop)
         assert lines[0].startswith("eval ")
         assert lines[-1].startswith("curl ")
-        RayCluster(shop, bare=True, exports=NO_WAITING).type(*lines[:-1])
+        with one_at_a_time():
+            RayCluster(shop, bare=True, exports=NO_WAITING).type(*lines[:-1])
         yield started
     finally:
         started.end()

@@ -135,7 +135,7 @@ def _a_url_that_is_none(start: Start) -> list[str]:
     return ["interactions", "lmdb://[bad"]
 
 
-CASES: list[Case] = [
+CASES = [
     _an_option_of_a_wrong_type,
     _a_deployment_that_there_is_not,
     _two_numbers_of_replicas,
@@ -146,7 +146,7 @@ CASES: list[Case] = [
     _a_missing_model_file,
     _a_taken_port,
     _no_free_direct_port,
-    _no_space_for_features,
+    pytest.param(_no_space_for_features, marks=pytest.mark.machine),
     _features_of_another_format,
     _memory_with_two_replicas,
     _a_file_that_is_no_configuration,

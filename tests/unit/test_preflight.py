@@ -338,6 +338,7 @@ class TestPort:
             check_port(HERE, port)
         assert caught.value.field == "port"
 
+    @pytest.mark.machine
     def test_ipv6_is_listened_on_too(self) -> None:
         try:
             listening = bind("::1", 0)

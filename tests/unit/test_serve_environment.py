@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,30 @@ def test_two_environments_share_no_port(tmp_path: Path) -> None:
     finally:
         for each in taken:
             each.close()
+
+
+_FEW_PORTS = """
+import sys
+from kirana import serve_environment
+serve_environment._QUIET_PORTS = range(28_000, 28_010)
+serve_environment._TRIES = 10
+print(*serve_environment.free_ports(4), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_that_ask_at_once_get_ports_of_their_own() -> None:
+    """Before a server of either listens."""
+    command = [sys.executable, "-c", _FEW_PORTS]
+    with ExitStack() as running:
+        found = []
+        for _ in range(2):
+            process = running.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            assert process.stdout is not None
+            found += process.stdout.readline().split()
+    assert len(set(found)) == len(found) == 8
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])

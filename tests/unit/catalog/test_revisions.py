@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from kirana.errors import Unavailable
 from kirana.revision import Revision
 from tests.support import SHOP, nth, write_shop
 from tests.unit.catalog.following import following
+from tests.waiting import wait_until
 
 POLL_S = 0.001
 
@@ -56,12 +56,6 @@ def publish_next(catalog: DirectoryCatalog, keep: int) -> Revision:
     """Publish a revision that differs from the others by `keep`."""
     (catalog.folder / "shop.yaml").write_text(SHOP.replace("keep: 50", f"keep: {keep}"))
     return catalog.publish().revision
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(POLL_S)
 
 
 async def test_a_revision_is_built_once_for_all_who_ask_together(
@@ -156,7 +150,7 @@ async def test_following_switches_to_what_is_published(catalog: DirectoryCatalog
     async with following(live):
         for keep in (2, 3):
             latest = publish_next(catalog, keep)
-            await until(lambda latest=latest: live.revision == latest)  # type: ignore[misc]
+            await wait_until(lambda latest=latest: live.revision == latest)  # type: ignore[misc]
     assert part.prepared == [1, 2, 3]
     assert live.refused == 0
 
@@ -182,7 +176,7 @@ async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
         await slow.asked.wait()
         assert live.revision.number == 1
         slow.released.set()
-        await until(lambda: live.revision.number == 2)
+        await wait_until(lambda: live.revision.number == 2)
 
 
 async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
@@ -195,10 +189,10 @@ async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
     with caplog.at_level(logging.ERROR):
         async with following(live):
             publish_next(catalog, 2)
-            await until(lambda: live.refused > 0)
+            await wait_until(lambda: live.refused > 0)
             assert live.revision.number == 1
             publish_next(catalog, 3)
-            await until(lambda: live.revision.number == 3)
+            await wait_until(lambda: live.revision.number == 3)
     assert live.refused == 1
     assert "revision 1 stays live" in caplog.text
 
@@ -218,10 +212,10 @@ async def test_a_revision_file_that_is_broken_is_refused_by_following(
     publish_next(catalog, 2)
     (catalog.folder / ".kirana/revisions/2/catalog.json").write_text("{")
     async with following(live):
-        await until(lambda: live.refused == 1)
+        await wait_until(lambda: live.refused == 1)
         assert live.revision.number == 1
         publish_next(catalog, 3)
-        await until(lambda: live.revision.number == 3)
+        await wait_until(lambda: live.revision.number == 3)
     assert await revisions.at(nth(catalog, 1)) == 1
 
 
@@ -239,9 +233,9 @@ async def test_following_survives_an_unreadable_current(
             current.unlink()
         else:
             current.write_bytes(text)
-        await until(lambda: live.away_since is not None)
+        await wait_until(lambda: live.away_since is not None)
         assert (live.revision.number, live.refused) == (1, 0)
         current.write_bytes(before)
         publish_next(catalog, 2)
-        await until(lambda: live.revision.number == 2)
+        await wait_until(lambda: live.revision.number == 2)
         assert live.away_since is None

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.waiting import wait_for
+
 BOUND_S = 30
 
 WAITING = """
@@ -63,10 +65,12 @@ def test_ctrl_c_once_more_ends_what_does_not_leave() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.readline() == "leaving\n"
-        deadline = time.monotonic() + BOUND_S
-        while process.poll() is None and time.monotonic() < deadline:
+
+        def ended() -> bool:
             process.send_signal(signal.SIGINT)
-            time.sleep(0.05)
+            return process.poll() is not None
+
+        wait_for(ended, "a further Ctrl-C ends it")
         said, errors = process.communicate(timeout=BOUND_S)
     assert (said, errors) == ("", "")
     assert process.returncode == -signal.SIGINT

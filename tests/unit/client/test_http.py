@@ -11,6 +11,7 @@ import pytest
 from kirana.client.http import HttpTransport
 from kirana.client.transport import Broken, NotSent, Request
 from kirana.edge.http import MAX_TIMEOUT_MS
+from tests.waiting import wait_until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -163,12 +164,10 @@ async def test_direct_ports_are_found_though_the_first_call_was_given_up() -> No
                 await asked.wait()
                 first.cancel()
                 await asyncio.gather(first, return_exceptions=True)
-                said = b""
-                for _ in range(100):
-                    said = (await transport.send(Request("GET", "/a"), 5.0)).body
-                    if said == b"direct":
-                        break
-                    await asyncio.sleep(0.05)
-                assert said == b"direct"
+
+                async def asked_direct() -> bool:
+                    return (await transport.send(Request("GET", "/a"), 5.0)).body == b"direct"
+
+                await wait_until(asked_direct)
             finally:
                 await transport.close()

@@ -116,6 +116,7 @@ def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None
         codec.encode_block(group, group.current, {"a": texts}, times)
 
 
+@pytest.mark.usefixtures("inmost_loops")
 @settings(deadline=None)
 @given(tables())
 def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:

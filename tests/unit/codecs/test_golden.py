@@ -87,6 +87,7 @@ def test_a_row_is_written_as_it_always_was(row: dict[str, Any], codec: Codec) ->
     assert encode(golden_group(), row, codec) == stored(row, codec)
 
 
+@pytest.mark.usefixtures("inmost_loops")
 @each_row
 @each_codec
 def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any], codec: Codec) -> None:

@@ -14,6 +14,8 @@ from kirana.codecs.keys import split_key_text as split
 from kirana.errors import InvalidInput, TooLarge
 from kirana.schema import Entity, Key
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 USER = Entity("user", (Key("user_id"),))
 CATEGORY = Entity("category", (Key("category_id", "int64"),))
 USER_CATEGORY = Entity("user_category", (Key("user_id"), Key("category_id", "int64")))

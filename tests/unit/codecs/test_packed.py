@@ -37,6 +37,8 @@ from tests.unit.codecs.packed_batches import (
 )
 from tests.unit.codecs.packed_reader import read_row
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 
 @FEW
 @given(tables())

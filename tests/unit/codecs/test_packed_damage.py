@@ -24,6 +24,8 @@ from tests.unit.codecs.packed_batches import (
     group_of,
 )
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 DAMAGED = pytest.mark.parametrize("schema", [MIXED, NUMBERS], ids=["with strings", "numbers"])
 
 

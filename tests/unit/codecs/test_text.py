@@ -28,6 +28,8 @@ from tests.unit.codecs.packed_batches import (
 )
 from tests.unit.codecs.packed_batches import encode as encode_any
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 TEXT = CODECS["text"]
 PACKED = CODECS["packed"]
 DAY_MS = 86_400_000

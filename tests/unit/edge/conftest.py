@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kirana.edge import Edge, Limits, Parts
 from kirana.edge.handle import call
 from tests.support import Shop
 from tests.unit.catalog.following import following
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ class AwayCatalog:
 
     async def go(self) -> None:
         self.current.rename(self.current.with_name("AWAY"))
-        await until(lambda: self.live.away_since is not None)
+        await wait_until(lambda: self.live.away_since is not None)
 
     async def come(self) -> None:
         self.current.with_name("AWAY").rename(self.current)
-        await until(lambda: self.live.away_since is None)
+        await wait_until(lambda: self.live.away_since is None)
 
 
 @pytest.fixture
@@ -98,13 +98,3 @@ async def refused(
     assert reply["error"]["message"]
     assert response.headers["content-type"] == "application/json"
     return response.status_code, reply["error"]["code"], reply["error"]["field"]
-
-
-async def until(reached: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Ask again and again, until it is so."""
-    async with asyncio.timeout(10):
-        while True:
-            found = reached()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.001)

@@ -21,7 +21,8 @@ from kirana.metrics import Counters
 from kirana.preflight import bind
 from tests.e2e.shop_requests import BAD, READS, WRITES, Call
 from tests.support import Shop
-from tests.unit.edge.conftest import client_of, until
+from tests.unit.edge.conftest import client_of
+from tests.waiting import wait_until
 
 HOST = "127.0.0.1"
 FLOW = "/v1/flows/for_you"
@@ -234,7 +235,7 @@ class TestLimits:
             slow = await Slow.begin(direct)
             assert counters.requests == {}
             await slow.hang_up()
-            await until(lambda: bool(counters.requests))
+            await wait_until(lambda: bool(counters.requests))
             assert counters.requests == {("flow_run", "direct", "499"): 1}
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
@@ -269,7 +270,7 @@ class TestDrain:
         port = direct.port
         slow = await Slow.begin(direct)
         draining = asyncio.create_task(direct.drain(0))
-        await until(lambda: refuses(port))
+        await wait_until(lambda: refuses(port))
         assert not draining.done()
         response = await slow.finish()
         assert response.status_code == 200
@@ -343,7 +344,7 @@ class TestLoad:
         assert direct.average_ongoing() == 3
         for each in slow:
             await each.finish()
-        await until(lambda: direct.average_ongoing() == 0)
+        await wait_until(lambda: direct.average_ongoing() == 0)
 
     async def test_requests_weigh_as_long_as_they_last(
         self, clock: SimpleNamespace, shop: Shop
@@ -361,12 +362,12 @@ class TestLoad:
             other = await Slow.begin(direct)
             clock.now += 3  # both
             await one.finish()
-            await until(lambda: answered() == 1)
+            await wait_until(lambda: answered() == 1)
             clock.now += 4  # the other
             assert direct.average_ongoing() == pytest.approx((2 + 2 * 3 + 4) / 10)
             clock.now += 1  # still the other
             await other.finish()
-            await until(lambda: answered() == 2)
+            await wait_until(lambda: answered() == 2)
             clock.now += 3  # nobody
             assert direct.average_ongoing() == pytest.approx(1 / 4)
             clock.now += 1
@@ -378,6 +379,6 @@ class TestLoad:
         slow = await Slow.begin(direct)
         assert direct.average_ongoing() == 1
         await slow.hang_up()
-        await until(lambda: direct.average_ongoing() == 0)
+        await wait_until(lambda: direct.average_ongoing() == 0)
         clock.now += 10
         assert direct.average_ongoing() == 0

@@ -13,7 +13,8 @@ import pytest
 from kirana.edge import endpoints as module
 from kirana.edge.endpoints import FORGOTTEN_S, STALE_S, Endpoint, Endpoints
 from tests.support import Shop
-from tests.unit.edge.conftest import client_of, until
+from tests.unit.edge.conftest import client_of
+from tests.waiting import wait_until
 
 A = Endpoint("a", "http://10.0.0.1:20000")
 B = Endpoint("b", "http://10.0.0.2:20000")
@@ -126,11 +127,11 @@ class TestTogether:
         await one.announce(A)
         async with following(one, monkeypatch), following(other, monkeypatch):
             await other.announce(B)
-            await until(lambda: one.live() == [A, B])
+            await wait_until(lambda: one.live() == [A, B])
             assert other.live() == [B, A]
             await other.withdraw()
-            await until(lambda: one.live() == [A])
-            await until(lambda: other.live() == [A])
+            await wait_until(lambda: one.live() == [A])
+            await wait_until(lambda: other.live() == [A])
 
     async def test_a_beat_changes_the_note(
         self, board: Notes, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +140,7 @@ class TestTogether:
         await one.announce(A)
         before = board["a"]
         async with following(one, monkeypatch):
-            await until(lambda: board["a"] != before)
+            await wait_until(lambda: board["a"] != before)
         assert json.loads(board["a"])["url"] == A.url
 
     async def test_a_replica_that_moved_is_seen_where_it_is(self, board: Notes) -> None:
@@ -277,7 +278,7 @@ class TestWithdrawn:
         await one.withdraw()
         async with following(one, monkeypatch):
             before = board.reads
-            await until(lambda: board.reads > before + 3)
+            await wait_until(lambda: board.reads > before + 3)
         assert board == {}
 
     @pytest.mark.parametrize("slow", ["write", "read"], indirect=True)
@@ -304,7 +305,7 @@ class TestWithdrawn:
         await asyncio.to_thread(slow.reached.wait, 10)
         before = slow.reads
         async with following(one, monkeypatch):
-            await until(lambda: slow.reads > before + 2)
+            await wait_until(lambda: slow.reads > before + 2)
             assert one.live() == []
         slow.going_on.set()
         await withdrawing
@@ -329,14 +330,14 @@ class TestTrouble:
         await one.announce(A)
         async with following(one, monkeypatch) as task:
             await other.announce(B)
-            await until(lambda: one.live() == [A, B])
+            await wait_until(lambda: one.live() == [A, B])
             board.error = ConnectionError("the board is away")
-            await until(lambda: "the board is away" in caplog.text)
+            await wait_until(lambda: "the board is away" in caplog.text)
             assert one.live() == [A, B]
             assert not task.done()
             board.error = None
             await Endpoints(board).announce(C)
-            await until(lambda: C in one.live())
+            await wait_until(lambda: C in one.live())
 
     async def test_a_board_that_is_away_leaves_what_was_last_seen(
         self,
@@ -351,10 +352,10 @@ class TestTrouble:
         await one.announce(A)
         board.error = ConnectionError("the board is away")
         async with following(one, monkeypatch):
-            await until(lambda: "the board is away" in caplog.text)
+            await wait_until(lambda: "the board is away" in caplog.text)
             clock.now += STALE_S + 1
             caplog.clear()
-            await until(lambda: "the board is away" in caplog.text)
+            await wait_until(lambda: "the board is away" in caplog.text)
         assert one.live() == [A, B]
 
     async def test_who_can_not_reach_the_board_is_withdrawn_all_the_same(

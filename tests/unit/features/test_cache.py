@@ -32,6 +32,8 @@ from tests.unit.features.cached import (
 )
 from tests.unit.features.counted_store import Clock, group_of
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 KEYS = [f"k{at}" for at in range(14)]
 WHICH = st.integers(0, 2)
 RANGE = st.tuples(st.integers(0, len(KEYS) - 1), st.integers(0, 6))
@@ -126,7 +128,7 @@ class Compared:
 
 
 @pytest.mark.parametrize("moved_at_once", [1, MOVED_AT_ONCE])
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     st.permutations(GROUPS),
     st.sampled_from([4_000, 9_000, 60_000]),

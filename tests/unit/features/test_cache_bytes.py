@@ -26,6 +26,8 @@ from tests.unit.features.cached import (
 )
 from tests.unit.features.counted_store import Clock, group_of
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 MANY = [str(at) for at in range(5_000)]
 
 

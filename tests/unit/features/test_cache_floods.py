@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from kirana.features.cache import FeatureCache
 from kirana.features.cached_group import SLOT_BYTES
 from tests.unit.features.cached import FRESH_S, ROW, STATS, read
 from tests.unit.features.counted_store import Clock
+
+pytestmark = pytest.mark.usefixtures("inmost_loops")
 
 SLOTS = 5_000
 HOT = 20_000

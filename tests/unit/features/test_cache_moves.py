@@ -13,6 +13,8 @@ from kirana.features.cached_group import SLOT_BYTES
 from kirana.schema import FeatureGroup
 from tests.unit.features.cached import ATTRS, FRESH_S, GROUPS, ROW, STATS, SUMMED, TEXT, read
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 PART = 3
 KEYS = [str(at) for at in range(40)]
 ROOM = 60 * (ROW + SLOT_BYTES)

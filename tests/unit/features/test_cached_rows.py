@@ -26,6 +26,8 @@ from tests.unit.features.counted_store import (
     read,
 )
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 GROUPS = [
     group_of("product.strings", [TITLE, A]),
     group_of("product.grown", [A], [A, B]),

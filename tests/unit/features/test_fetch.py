@@ -25,6 +25,8 @@ from tests.unit.features.counted_store import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 
 @pytest.fixture
 def store() -> CountedStore:

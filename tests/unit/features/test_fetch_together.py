@@ -29,6 +29,8 @@ from tests.unit.features.counted_store import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 
 @pytest.fixture
 def store() -> CountedStore:
@@ -294,7 +296,7 @@ class Interleaved:
         await self.check_read(KEYS)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(STEPS)
 def test_no_interleaving_gives_what_is_older_than_an_acknowledged_write(
     steps: Sequence[Step],

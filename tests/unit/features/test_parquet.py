@@ -188,12 +188,14 @@ def test_a_list_that_is_no_such_vector_is_refused(tmp_path: Path, values: list[A
     assert refuse_one(tmp_path, Feature("a", "int8", (2,)), pa.array(values)) == "a"
 
 
+@pytest.mark.usefixtures("inmost_loops")
 def test_keys_are_texts_in_their_order(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int8"), entity=USER_GENRE)
     columns = {"genre_id": [1, 2], "a": [1, 2], "user_id": ["x|y", "z"]}
     assert read(tmp_path, columns, group).keys.to_pylist() == ["x\\|y|1", "z|2"]
 
 
+@pytest.mark.usefixtures("inmost_loops")
 def test_integer_keys_of_a_string_entity_are_their_decimals(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int8"))
     assert read(tmp_path, {"product_id": [7, -8], "a": [1, 2]}, group).keys.to_pylist() == [
@@ -202,6 +204,7 @@ def test_integer_keys_of_a_string_entity_are_their_decimals(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.usefixtures("inmost_loops")
 @pytest.mark.parametrize(
     "keys", [["1", None], [1.5, 2.0], [True, False], ["", "1"], ["1", "x" * 500]]
 )
@@ -218,6 +221,7 @@ def test_a_null_key_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
     assert f"row {BATCH_ROWS + 3} " in error.message
 
 
+@pytest.mark.usefixtures("inmost_loops")
 def test_a_large_file_comes_in_batches_of_all_rows(tmp_path: Path) -> None:
     count = 2 * BATCH_ROWS + 7
     columns = {"product_id": np.arange(count), "a": np.arange(count)}
@@ -248,6 +252,7 @@ TEXT_TYPES = [
 each_text_type = pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
 
 
+@pytest.mark.usefixtures("inmost_loops")
 @each_text_type
 def test_a_long_string_of_many_rows_comes_in_small_batches(tmp_path: Path, kind: Any) -> None:
     """It is in the file once: the file's bytes say nothing of what its rows take."""
@@ -267,6 +272,7 @@ def test_a_long_string_of_many_rows_comes_in_small_batches(tmp_path: Path, kind:
     assert found == texts
 
 
+@pytest.mark.usefixtures("inmost_loops")
 def test_numbers_that_take_few_bytes_in_the_file_come_in_small_batches(tmp_path: Path) -> None:
     count, width = 200, 50_000
     flat = pa.array(np.zeros(count * width, np.float32))
@@ -280,6 +286,7 @@ def test_numbers_that_take_few_bytes_in_the_file_come_in_small_batches(tmp_path:
         assert column.values.nbytes <= BATCH_BYTES
 
 
+@pytest.mark.usefixtures("inmost_loops")
 @each_text_type
 def test_a_key_may_be_of_any_kind_of_text(tmp_path: Path, kind: Any) -> None:
     keys = pa.array([b"1", "é".encode(), b"a|b"], pa.binary()).view(pa.string()).cast(kind)

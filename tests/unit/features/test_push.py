@@ -21,15 +21,15 @@ from kirana.features.service import FeatureService
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, nth, publish, write_shop
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 COLUMNS = ("stats.clicks", "stats.ctr")
 DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> DirectoryCatalog:
-    folder = write_shop(tmp_path / "shop")
-    publish(folder)
-    return DirectoryCatalog(folder)
+def catalog(shop_folder: Path) -> DirectoryCatalog:
+    return DirectoryCatalog(shop_folder)
 
 
 @pytest.fixture

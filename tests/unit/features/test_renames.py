@@ -13,6 +13,8 @@ from kirana.features import FeatureQuery
 from tests.support import nth
 from tests.unit.features.evolving import GROUP, World, lacking, no_row, null, stored
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 CLICKS = "name: clicks, dtype: int64, default: 0"
 CTR = "name: ctr, dtype: float32, default: 0.5"
 RENAMED = "name: clicks_7d, dtype: int64, default: 7, aliases: [clicks]"

@@ -16,6 +16,8 @@ from kirana.features.source import WriteResult
 from tests.support import nth
 from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 CLICKS = "name: clicks, dtype: int64, default: 0"
 CTR = "name: ctr, dtype: float32, default: 0.5"
 ORDERS = "name: orders, dtype: int64, default: 9"

@@ -23,6 +23,8 @@ from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, ByOrder, Shop, nth, publish, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
 TTL_MS = 7 * DAY_MS
@@ -48,10 +50,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> CountedCatalog:
-    folder = write_shop(tmp_path / "shop")
-    publish(folder)
-    return CountedCatalog(folder)
+def catalog(shop_folder: Path) -> CountedCatalog:
+    return CountedCatalog(shop_folder)
 
 
 @pytest.fixture

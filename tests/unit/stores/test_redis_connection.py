@@ -16,9 +16,8 @@ from redis.exceptions import ResponseError
 from kirana import native
 from kirana.stores import redis_connection
 from kirana.stores.redis_connection import ARRAY, BUFFER_BYTES, Connection, values_of
-from tests.unit.inmost_loops import inmost_loops
 
-__all__ = ["inmost_loops"]
+pytestmark = pytest.mark.usefixtures("inmost_loops")
 
 LONG_S = 30.0
 PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"

@@ -15,15 +15,15 @@ import httpx
 import pytest
 
 NOW = 1_700_000_000_000
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")
 def url(client: httpx.Client) -> str:
     stats = {"clicks": [7, 9], "ctr": [0.1, None]}
-    put = {"group": "product.stats", "keys": {"product_id": ["1", "2"]}, "columns": stats}
+    put = {"group": "product.stats", "keys": {"product_id": ["101", "102"]}, "columns": stats}
     client.post("/v1/features/put", json=put).raise_for_status()
-    event = {"user_id": "7", "event": "click", "product_id": "1", "timestamp": NOW}
+    event = {"user_id": "70", "event": "click", "product_id": "101", "timestamp": NOW}
     event["metadata"] = {"place": "home\x1b[2J"}
     client.post("/v1/interactions", json={"events": [event]}).raise_for_status()
     return str(client.base_url)
@@ -48,11 +48,11 @@ def _json(arguments: Sequence[str], url: str) -> Any:
 
 
 def test_get_shows_a_row_a_key_and_what_became_of_it(url: str) -> None:
-    words = ["get", "product", "1", "2", "nobody", "-f", "stats.clicks", "-f", "stats.ctr"]
+    words = ["get", "product", "101", "102", "nobody", "-f", "stats.clicks", "-f", "stats.ctr"]
     head, one, two, nobody, note = _said(words, url).splitlines()
     assert head.split() == ["key", "stats.clicks", "stats.ctr"]
-    assert one.split() == ["1", "7", "0.1"]
-    assert two.split() == ["2", "9", "null"]
+    assert one.split() == ["101", "7", "0.1"]
+    assert two.split() == ["102", "9", "null"]
     assert nobody.split() == ["nobody", "0", "(missing)", "0.5", "(missing)"]
     assert "1 of 3 not ok" in note
     found = _json(words, url)
@@ -61,7 +61,7 @@ def test_get_shows_a_row_a_key_and_what_became_of_it(url: str) -> None:
 
 
 def test_get_takes_compound_keys_and_all_features(url: str) -> None:
-    found = _json(["get", "user_category", "7|5"], url)
+    found = _json(["get", "user_category", "70|5"], url)
     assert found["features"] == ["affinity.clicks"]
     assert found["values"] == [[-1.0]]
     done = _kirana("get", "user_category", "7", url=url)
@@ -70,27 +70,27 @@ def test_get_takes_compound_keys_and_all_features(url: str) -> None:
 
 
 def test_get_tells_where_a_value_comes_from(url: str) -> None:
-    assert "0.1 stored" in _said(["get", "product", "1", "-f", "stats.ctr", "--provenance"], url)
-    words = ["get", "product", "2", "-f", "stats.ctr", "--provenance"]
+    assert "0.1 stored" in _said(["get", "product", "101", "-f", "stats.ctr", "--provenance"], url)
+    words = ["get", "product", "102", "-f", "stats.ctr", "--provenance"]
     assert _json(words, url)["provenance"] == {"stats.ctr": ["null"]}
 
 
 def test_interactions_shows_what_a_user_did(url: str) -> None:
-    said = _said(["interactions", "7", "click"], url)
+    said = _said(["interactions", "70", "click"], url)
     assert "2023-11-14 22:13:20" in said
     assert "\x1b" not in said
     for words in (["--last", "1"], ["--since", "2023-11-14T22:13"], ["--until", str(NOW)]):
-        (record,) = _json(["interactions", "7", "click", *words], url)["interactions"]
-        assert (record["product_id"], record["timestamp"]) == ("1", NOW)
-    assert _json(["interactions", "7", "click", "--since", "2024-01-01"], url) == {
+        (record,) = _json(["interactions", "70", "click", *words], url)["interactions"]
+        assert (record["product_id"], record["timestamp"]) == ("101", NOW)
+    assert _json(["interactions", "70", "click", "--since", "2024-01-01"], url) == {
         "interactions": []
     }
 
 
 def test_infer_shows_scores_and_what_the_models_saw(url: str) -> None:
-    words = ["infer", "ranker", "-c", "user_id=7", "-c", "product_id=1"]
+    words = ["infer", "ranker", "-c", "user_id=70", "-c", "product_id=101"]
     found = _json([*words, "--outputs", "--matrix"], url)
-    assert found["ids"] == ["1"]
+    assert found["ids"] == ["101"]
     assert set(found["outputs"]) == {"p_click", "p_order"}
     assert len(found["matrix"]["columns"]) == len(found["matrix"]["rows"][0]) == 7
     head = _said([*words, "--matrix", "-k", "1"], url).splitlines()[0]

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
-import shutil
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from demo.server import server
 from kirana.client import AsyncClient, Client
 from kirana.errors import DeadlineExceeded, Unavailable
 from kirana.interactions import Event
 from kirana.serve_environment import free_ports
-from tests.e2e.ray_cluster import cluster_beside_others
 from tests.e2e.serving import Serving, listening_on
-from tests.e2e.shop_requests import NOW_MS, PRODUCTS, WRITES
-from tests.e2e.waiting import wait_for
-from tests.support import publish, write_shop
+from tests.e2e.shop_requests import NOW_MS, PAUSE_S, PRODUCTS
+from tests.waiting import wait_for, wait_until
 
 CALLERS = 4
 CONTEXT = {"user_id": "7", "product_id": PRODUCTS}
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    folder = tmp_path_factory.mktemp("client")
-    shop = write_shop(folder / "shop")
-    publish(shop)
-    short = Path(tempfile.mkdtemp(prefix="kirana-"))
-    try:
-        with cluster_beside_others(shop, short) as cluster:
-            started = Serving(cluster, folder)
-            started.deploy(2)
-            started.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
-            with httpx.Client(base_url=cluster.url, timeout=30) as client:
-                for call in WRITES:
-                    assert call.send(client).status_code == 200
-            yield started
-    finally:
-        shutil.rmtree(short)
 
 
 class Load:
@@ -61,7 +35,7 @@ class Load:
         self._expected = self.client.infer("ranker", CONTEXT, top_k=5)
 
     def _call(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(PAUSE_S):
             found = self.client.infer("ranker", CONTEXT, top_k=5)
             if list(found.ids) != list(self._expected.ids):
                 self.wrong.append(str(found.ids))
@@ -145,7 +119,7 @@ def test_events_written_while_a_replica_is_killed_are_there_once(serving: Servin
 
     def write(client: Client, caller: int) -> int:
         count = 0
-        while not stop.is_set():
+        while not stop.wait(PAUSE_S):
             event = Event(f"writer {caller}", "click", str(count), NOW_MS + count)
             assert client.add_interactions([event]) == 1
             count += 1
@@ -200,12 +174,12 @@ async def test_a_first_call_that_is_given_up_costs_no_direct_port(serving: Servi
         with pytest.raises(DeadlineExceeded):
             await client.health(timeout_s=0.0001)
         urls = await client.endpoints()
-        for _ in range(50):
+
+        async def direct() -> bool:
             await client.infer("ranker", CONTEXT)
-            if _direct_requests(urls):
-                break
-            await asyncio.sleep(0.1)
-        assert _direct_requests(urls), "all calls go through the front door, for ever"
+            return bool(_direct_requests(urls))
+
+        await wait_until(direct, "a call goes to a direct port")
 
 
 async def test_an_hour_is_a_timeout_too(serving: Serving) -> None:
@@ -226,14 +200,3 @@ async def test_where_nothing_listens_a_call_says_so(tmp_path: Path) -> None:
     async with AsyncClient(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port} can't be reached"):
             await client.health()
-
-
-def test_without_direct_ports_calls_go_through_the_front_door(tmp_path: Path) -> None:
-    shop = write_shop(tmp_path / "shop")
-    options = ("--direct-ports", "off")
-    with (
-        server(shop, free_ports(1)[0], tmp_path / "up.log", *options) as served,
-        Client(str(served.client.base_url), timeout_s=20.0) as client,
-    ):
-        assert client.endpoints() == []
-        assert list(client.infer("ranker", CONTEXT).ids) == PRODUCTS

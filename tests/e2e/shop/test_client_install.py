@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_the_client_comes_without_ray(client: httpx.Client, tmp_path: Path) -> None:

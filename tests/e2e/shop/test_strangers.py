@@ -18,7 +18,7 @@ import pytest
 from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.wire import messages_pb2 as pb
 from tests.e2e.serving import listening_on
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 JSON = {"content-type": "application/json"}
 PROTO = {"content-type": "application/x-protobuf"}

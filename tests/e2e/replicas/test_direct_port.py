@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-import httpx
-import pytest
-
-from demo.server import server
-from kirana.serve_environment import free_ports
 from tests.e2e.direct_client import Load, SlowRequest
-from tests.e2e.ray_cluster import cluster_beside_others
 from tests.e2e.serving import BODY, INFER, Serving, listening_on
-from tests.e2e.shop_requests import WRITES
-from tests.e2e.waiting import wait_for
-from tests.support import publish, write_shop
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    folder = tmp_path_factory.mktemp("direct")
-    shop = write_shop(folder / "shop")
-    publish(shop)
-    short = Path(tempfile.mkdtemp(prefix="kirana-"))
-    try:
-        with cluster_beside_others(shop, short) as cluster:
-            started = Serving(cluster, folder)
-            started.deploy(2)
-            started.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
-            with httpx.Client(base_url=cluster.url, timeout=30) as client:
-                for call in WRITES:
-                    assert call.send(client).status_code == 200
-            yield started
-    finally:
-        shutil.rmtree(short)
+from tests.waiting import wait_for
 
 
 def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
@@ -109,7 +78,7 @@ def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None
     serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica")
     quick = {"metrics_interval_s": 0.5, "look_back_period_s": 2, "upscale_delay_s": 1}
     serving.scale_by_load(**quick, min_replicas=1, max_replicas=2, target_ongoing_requests=2)
-    with serving.load() as load:
+    with serving.load(pause_s=0) as load:
         serving.wait_for_endpoints(lambda found: len(found) == 2, "a replica for the load")
         serving.scale_by_load(
             **quick, downscale_delay_s=1, min_replicas=1, max_replicas=2, target_ongoing_requests=90
@@ -134,10 +103,3 @@ def test_of_the_spread_graph_a_rolled_ingress_loses_no_request(serving: Serving)
         )
         _wait_until_each_answers(load, list(new.values()))
     assert (load.lost, load.wrong) == ([], [])
-
-
-def test_without_direct_ports_there_are_no_endpoints(tmp_path: Path) -> None:
-    shop = write_shop(tmp_path / "shop")
-    options = ("--direct-ports", "off")
-    with server(shop, free_ports(1)[0], tmp_path / "up.log", *options) as served:
-        assert served.client.get("/v1/endpoints").json() == {"endpoints": []}

@@ -1,0 +1,24 @@
+"""A running Kirana over the shop of `tests.support`, started as a user starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.starts import kirana_up
+from tests.support import write_shop
+
+
+@pytest.fixture(scope="package")
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalog's folder; tests leave the catalog as it is."""
+    return write_shop(tmp_path_factory.mktemp("served") / "shop")
+
+
+@pytest.fixture(scope="package")
+def client(shop_folder: Path) -> Iterator[httpx.Client]:
+    with kirana_up(shop_folder) as served:
+        yield served.client

@@ -1,0 +1,73 @@
+"""How tests are spread over workers: which ones stay together, and which groups start first."""
+
+from __future__ import annotations
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = {
+    "tests/e2e/replicas/test_client.py": "replicas",
+    "tests/e2e/replicas/test_direct_port.py": "replicas",
+    "tests/e2e/shop/test_client_install.py": "shop",
+    "tests/e2e/shop/test_commands.py": "shop",
+    "tests/e2e/shop/test_http.py": "shop",
+    "tests/e2e/shop/test_strangers.py": "shop",
+    "tests/contract/test_bulk_load.py": "redis",
+    "tests/contract/test_cached_reads.py": "redis",
+    "tests/contract/test_copies.py": "redis",
+    "tests/contract/test_feature_store.py": "redis",
+    "tests/contract/test_redis.py": "redis",
+    "tests/contract/test_catalog.py": "zookeeper",
+    "tests/contract/test_zookeeper_catalog.py": "zookeeper",
+}
+"""Files that share what takes long to start, and the names of their groups; any other file is a
+group of its own."""
+
+FIRST = (
+    "tests/e2e/test_publish.py",
+    "replicas",
+    "redis",
+    "tests/e2e/test_serve_deploy.py",
+    "tests/e2e/test_placement.py",
+    "zookeeper",
+    "shop",
+    "tests/e2e/test_demo.py",
+    "tests/e2e/test_handles.py",
+    "tests/e2e/test_otto.py",
+    "tests/e2e/test_redis_and_zookeeper.py",
+    "tests/e2e/test_live_changes.py",
+)
+"""Long groups, so that none is left for the end; between them those that mostly wait."""
+
+APART = (
+    "tests/e2e/test_lifecycle.py",
+    "tests/e2e/test_start_errors.py",
+    "tests/contract/test_cluster_failures.py",
+    "tests/contract/test_cluster_slots.py",
+)
+"""Files whose tests share nothing: each test is a group of its own, and fills what time is left."""
+
+
+class GroupScheduler(LoadScopeScheduling):
+    """Give each worker one group after the other, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return nodeid if file in APART else TOGETHER.get(file, file)
+
+
+def place_of(item: pytest.Item) -> tuple[int, int]:
+    """Return a key to sort by: long groups, other groups, tests that are apart."""
+    group = group_of(item.nodeid)
+    if group in FIRST:
+        return 0, FIRST.index(group)
+    return (2 if group == item.nodeid else 1), 0
