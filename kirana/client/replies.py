@@ -146,11 +146,17 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True)
 class CatalogListing:
-    """What is live: names by kind, and the newest revisions."""
+    """What is live: names by kind, and the newest revisions.
+
+    `catalog` is the identity of the catalog. While it can't be read, `away_since` (ms) says since
+    when, and `history` is empty.
+    """
 
     revision: int
     objects: Mapping[str, Sequence[str]]
     history: Sequence[Mapping[str, Any]]
+    catalog: str = ""
+    away_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,13 @@ def _seek_last(cursor: Any, prefix: bytes, time: bytes) -> bool:
 
 
 def _most_walked(query: InteractionQuery, rule: Retention) -> int:
-    """Return how many events a query looks at, at most: those after a range count for `keep`."""
+    """Return how many events a query looks at, as far as that is known beforehand.
+
+    Those after a range count for `keep`. Repeats that were stored under another rule, of which
+    there may be any number, are passed over.
+    """
+    if rule.latest_only:
+        return _INLINE_EVENTS + 1
     return query.limit if query.until_ms >= MAX_TIMESTAMP_MS else rule.keep
 
 

@@ -18,6 +18,8 @@ from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.validation import Placed
 from kirana.catalog.zookeeper import ZookeeperCatalog
+from kirana.cli.catalog import publish
+from kirana.cli.locations import local_settings
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable
 from kirana.revision import Revision
 from kirana.serve_environment import free_ports
@@ -155,6 +157,21 @@ async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision
     ]
     assert len([each for each in said if "is there again" in each]) == 1
     assert "the catalog began anew: revision 1 replaces 1" in said
+
+
+def test_who_publishes_to_a_catalog_that_begins_anew_is_warned(
+    zookeeper: ZooKeeperServer, url: str, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = local_settings(source, {"catalog": url}, environment={})
+    publish(settings, source)
+    write(source, CLICKS, CTR)
+    assert publish(settings, source).revision.number == 2
+    assert "warning" not in capsys.readouterr().err
+    zookeeper.empty()
+    assert publish(settings, source).revision.number == 1
+    said = capsys.readouterr().err
+    assert f"{url} was at revision 2 when it was published from here" in said
+    assert "its revision 1 is of another history" in said
 
 
 def test_who_finds_no_server_is_told_so_within_seconds() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.starts import kirana_up
@@ -85,6 +87,32 @@ def test_rows_are_in_redis_and_the_revision_in_zookeeper(
     assert part["store"] == f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
     assert part["breaker"]["state"] == "closed"
     assert part["cache"]["hits"] > 0
+
+
+def test_a_push_goes_where_the_shop_is_served_from_and_says_so(
+    client: httpx.Client, shop_folder: Path, redis_port: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "category.stats.parquet"
+    columns = {"category_id": pa.array([7], pa.int64()), "share": pa.array([0.75])}
+    pq.write_table(pa.table(columns), file)
+    done = _kirana("push", str(shop_folder), str(file))
+    assert done.returncode == 0, done.stderr
+    assert "1 rows written" in done.stdout
+    features = f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
+    assert f"features: {features}, as of the last 'kirana up'" in done.stderr
+    read = {"entity": "category", "keys": {"category_id": [7]}, "features": ["stats.share"]}
+    assert client.post("/v1/features/get", json=read).json()["values"] == [[0.75]]
+
+
+def test_a_push_elsewhere_is_refused_while_the_shop_is_served(
+    client: httpx.Client, shop_folder: Path, redis_port: int, tmp_path: Path
+) -> None:
+    elsewhere = f"lmdb://{tmp_path}/features"
+    done = _kirana("push", str(shop_folder), str(tmp_path), "--features", elsewhere)
+    assert done.returncode == 1
+    assert f"redis://127.0.0.1:{redis_port}" in done.stderr
+    assert elsewhere in done.stderr
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_new_schema_version_is_followed_and_old_rows_are_read_through_it(
