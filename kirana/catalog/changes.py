@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kirana.catalog.documents import MAX_DEPTH, Document
-from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.objects import KINDS, CatalogObject, ModelObject
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.validation import Placed, parse_documents
 from kirana.errors import CatalogError, Problem, Unknown
@@ -73,6 +73,8 @@ def apply_change(live: Catalog | None, change: Change) -> tuple[list[Placed], di
     for each in live.objects if live else ():
         document = Document(f"{each.kind} '{each.name}'", plain(each), {})
         kept[(each.kind, each.name)] = Placed(each, document)
+    for key, placed in put.items():
+        _check_digest(placed, kept.get(key))
     for place, key in change.delete.items():
         kind, name = key
         if kind not in KINDS:
@@ -85,6 +87,16 @@ def apply_change(live: Catalog | None, change: Change) -> tuple[list[Placed], di
             raise CatalogError([Problem(message, place)])
         del kept[key]
     return list({**kept, **put}.values()), put
+
+
+def _check_digest(put: Placed, live: Placed | None) -> None:
+    """Refuse a model of another path whose digest is still that of the live one."""
+    model, before = put.object, live.object if live else None
+    if not isinstance(model, ModelObject) or not isinstance(before, ModelObject):
+        return
+    if model.sha256 and model.sha256 == before.sha256 and model.path != before.path:
+        message = f"it is that of {before.path}: leave it out to take the file {model.path}"
+        raise CatalogError([put.document.problem(message, "sha256")])
 
 
 def _too_deep(value: object, levels: int = MAX_DEPTH) -> bool:

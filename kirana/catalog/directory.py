@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -35,6 +36,7 @@ from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
+    lost_catalog,
     new_bytes,
     new_identity,
     read_object,
@@ -45,7 +47,7 @@ from kirana.catalog.record_files import RecordFiles
 from kirana.catalog.schema_records import parse_versions
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.storage_records import parse_storage
+from kirana.catalog.storage_records import Storage, parse_storage, storage_of
 from kirana.catalog.validation import Placed, parse_documents, validate
 from kirana.errors import CatalogError, Conflict, KiranaError, Problem, Unknown
 from kirana.revision import NO_REVISION, Revision
@@ -79,9 +81,10 @@ class DirectoryCatalog:
         self._require_published_records(written)
         if not placed:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
-        validated = validate(placed, written.with_live(live), self._models)
+        known = written.with_live(self._published_storage())
+        validated = validate(placed, known, self._models)
         catalog = validated.catalog
-        added = additions(catalog, written)
+        added = additions(catalog, written, known)
         return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
@@ -97,7 +100,9 @@ class DirectoryCatalog:
         """
         with self._lock():
             live = self._expect(expected_revision)
-            before = self.load(live) if live.number else None
+            if live == NO_REVISION:
+                raise lost_catalog(str(self.folder))
+            before = self.load(live)
             placed, put = apply_change(before, change)
             checked = self._validate(placed, before)
             deleted = list(change.delete.values())
@@ -152,6 +157,9 @@ class DirectoryCatalog:
         content = serialize(catalog, identity)
         before = self._read_revision(live.number) if live.number else b""
         if before == content and not checked.added:
+            if self._models is not None:
+                # copies may have been lost
+                self._models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = max([live.number, *self._revision_numbers()]) + 1
         if self._models is not None:
@@ -202,7 +210,7 @@ class DirectoryCatalog:
         """See `CatalogSource`."""
         try:
             number, _, identity = self._current.read_text().strip().partition(" ")
-        except (FileNotFoundError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError):
             number, identity = "", ""
         if number.isdecimal():
             self._seen, self._away_since = True, None
@@ -243,14 +251,32 @@ class DirectoryCatalog:
 
     def _require_published_records(self, written: History) -> None:
         """Stored rows follow the records that were published: none may be lost, or another."""
+        content = self._published_content()
         try:
-            content = orjson.loads(self._read_revision(self.current().number))
             published = History(
                 parse_versions(content["versions"]), parse_storage(content.get("storage", {}))
             )
         except (AttributeError, ValueError, KeyError, TypeError):
             return
         self._records.require(published, written)
+
+    def _published_storage(self) -> Storage:
+        """Return how the live revision stores rows, also if it can't be loaded any more."""
+        content = self._published_content()
+        try:
+            if "storage" in content:
+                return parse_storage(content["storage"])
+            return storage_of(content["objects"])
+        except (AttributeError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _published_content(self) -> dict[str, Any]:
+        """Return the live revision as it was written down, nothing where there is none."""
+        try:
+            content = orjson.loads(self._read_revision(self.current().number))
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _revision_file(self, revision: int, name: str = "catalog.json") -> Path:
         return self._state / "revisions" / str(revision) / name

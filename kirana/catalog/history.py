@@ -1,4 +1,4 @@
-"""What was published before, which a catalog has to live with: it decides what may change."""
+"""The records that were published before: they decide what a catalog may still change."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ class History:
     versions: Versions = field(default_factory=dict)
     storage: Storage = field(default_factory=dict)
 
-    def with_live(self, live: Catalog | None) -> History:
-        """Take the live revision for the first record of an entity that has none.
+    def with_live(self, storage: Storage) -> History:
+        """Take what the live revision stores for the first record of an entity that has none.
 
         A catalog that was published before there were records has none for what it stores.
         """
-        if live is None:
-            return self
-        return History(self.versions, {**live.storage, **self.storage})
+        return History(self.versions, {**storage, **self.storage})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,12 @@ class Additions:
         return bool(self.versions or self.storage)
 
 
-def additions(catalog: Catalog, written: History) -> Additions:
-    """Return the records of a catalog beyond those that were written before."""
+def additions(catalog: Catalog, written: History, known: History) -> Additions:
+    """Return the records beyond those that were `written`.
+
+    They are those of the catalog, and those that were only `known`: of an entity that it leaves
+    out, too, so that it can't come back with another meaning.
+    """
     versions = (
         group.current
         for group in catalog.groups.values()
@@ -50,7 +52,7 @@ def additions(catalog: Catalog, written: History) -> Additions:
     )
     storage = (
         record
-        for entity, records in catalog.storage.items()
+        for entity, records in {**known.storage, **catalog.storage}.items()
         for record in records[len(written.storage.get(entity, ())) :]
     )
     return Additions(tuple(versions), tuple(storage))

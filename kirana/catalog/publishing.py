@@ -1,4 +1,4 @@
-"""What all places of a catalog have in common: how a revision is written down, and told of."""
+"""The parts that all places of a catalog share: how a revision is written down and described."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.storage_records import record_of as storage_record
 from kirana.catalog.validation import Placed
-from kirana.errors import CatalogError, Problem
+from kirana.errors import CatalogError, Conflict, Problem
 from kirana.revision import Revision
 from kirana.schema import spelled
 
@@ -69,6 +69,14 @@ class CatalogPlace(CatalogSource, CatalogPublisher, Protocol):
         """Let go of the place. No-op if closed."""
 
 
+def lost_catalog(where: str) -> Conflict:
+    """Return the error for a change of a catalog that has no revision: nothing is to be changed.
+
+    Published by itself, the change would be all that is left of the catalog.
+    """
+    return Conflict(f"the catalog has no revision, or it was lost: run 'kirana apply' on {where}")
+
+
 def new_identity() -> str:
     """Return the identity of a catalog that begins now."""
     return uuid.uuid4().hex[:16]
@@ -76,11 +84,12 @@ def new_identity() -> str:
 
 def new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
     """Return the models of which the live revision has other bytes."""
-    before = live.models if live else {}
+    # one that was published, or is checked, without a look into its file has no digest
+    before = {name: each.sha256 for name, each in live.models.items()} if live else {}
     return tuple(
         name
         for name, model in catalog.models.items()
-        if name in before and before[name].sha256 != model.sha256
+        if model.sha256 and before.get(name) and before[name] != model.sha256
     )
 
 

@@ -125,8 +125,10 @@ class LiveRevision:
 
     def _look(self) -> Revision | None:
         """Return the current revision, None while the catalog is away."""
-        current = self._source.current()
-        away_since = self._source.away_since()
+        try:
+            current, away_since = self._source.current(), self._source.away_since()
+        except (KiranaError, OSError):
+            current, away_since = NO_REVISION, self.away_since or time.time()
         if away_since is not None and self.away_since is None:
             logger.warning("the catalog is away: revision %s stays live", self.revision)
         if away_since is None and self.away_since is not None:

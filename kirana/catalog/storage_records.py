@@ -1,4 +1,4 @@
-"""What gives stored bytes and key texts their meaning, as append-only records of an entity.
+"""Append-only records of how the rows of an entity are stored: what gives bytes their meaning.
 
 A record holds the keys of an entity in their order, and the codec and checksum of each of its
 groups. It is written beside the schema versions, stays when the entity is deleted, and decides
@@ -8,7 +8,7 @@ what a catalog may still change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,6 +77,31 @@ def parse_storage(record: Mapping[str, Any]) -> dict[str, list[StorageRecord]]:
         entity: [parse_record(entity, at, each) for at, each in enumerate(records, start=1)]
         for entity, records in record.items()
     }
+
+
+def storage_of(objects: Iterable[Mapping[str, Any]]) -> dict[str, list[StorageRecord]]:
+    """Return first records for published objects that have none, as they were written down.
+
+    They need not be valid any more: rows are stored by them all the same.
+    """
+    by_kind: dict[str, list[Mapping[str, Any]]] = {"entity": [], "feature_group": []}
+    for each in objects:
+        if each["kind"] in by_kind:
+            by_kind[each["kind"]].append(each)
+    found = {}
+    for entity in by_kind["entity"]:
+        groups = {
+            group["name"].partition(".")[2]: {
+                "codec": group.get("codec", "packed"),
+                "checksum": group.get("checksum", "none"),
+            }
+            for group in by_kind["feature_group"]
+            if group["name"].partition(".")[0] == entity["name"]
+        }
+        keys = [{"dtype": "string", **key} for key in entity["keys"]]
+        record = {"keys": keys, "groups": dict(sorted(groups.items()))}
+        found[entity["name"]] = [parse_record(entity["name"], 1, record)]
+    return found
 
 
 def extended(

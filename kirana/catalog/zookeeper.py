@@ -39,6 +39,7 @@ from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
+    lost_catalog,
     new_bytes,
     new_identity,
     read_object,
@@ -47,7 +48,7 @@ from kirana.catalog.publishing import (
 )
 from kirana.catalog.schema_records import features_record, parse_version
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.storage_records import StorageRecord, parse_record
+from kirana.catalog.storage_records import Storage, StorageRecord, parse_record, storage_of
 from kirana.catalog.storage_records import record_of as storage_record
 from kirana.catalog.validation import Placed, parse_documents, validate
 from kirana.catalog.zookeeper_session import ZookeeperSession
@@ -63,10 +64,10 @@ MAX_NODE_BYTES = 1_000_000
 """ZooKeeper's own limit is 1 MiB, of the node and its path."""
 
 PRUNE_EVERY = 20
-"""After so many revisions, objects that no kept revision names are looked for."""
+"""Look for objects that no kept revision names once per this many revisions."""
 
 UNUSED_MS = 3_600_000
-"""How long such an object stays: another publisher may be about to name it."""
+"""Such an object stays for an hour: another publisher may be about to name it."""
 
 
 class ZookeeperCatalog:
@@ -111,7 +112,7 @@ class ZookeeperCatalog:
     def check(self) -> Checked:
         """See `CatalogPlace`."""
         live, _ = self._expect(None)
-        return self._validate(self._read_source(), self._load_or_none(live))
+        return self._validate(self._read_source(), self._load_or_none(live), live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """See `CatalogPlace`."""
@@ -119,15 +120,17 @@ class ZookeeperCatalog:
         with self._publishing:
             live, stat = self._expect(expected_revision)
             before = self._load_or_none(live)
-            return self._make_live(live, before, stat, self._validate(placed, before))
+            return self._make_live(live, before, stat, self._validate(placed, before, live))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`."""
         with self._publishing:
             live, stat = self._expect(expected_revision)
-            before = self.load(live) if live.number else None
+            if live == NO_REVISION:
+                raise lost_catalog(self._where)
+            before = self.load(live)
             placed, _ = apply_change(before, change)
-            return self._make_live(live, before, stat, self._validate(placed, before))
+            return self._make_live(live, before, stat, self._validate(placed, before, live))
 
     def history(self, limit: int) -> list[RevisionRecord]:
         """See `CatalogPublisher`."""
@@ -188,19 +191,35 @@ class ZookeeperCatalog:
             raise CatalogError([Problem("its files hold no object", str(self._source))])
         return placed
 
-    def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
+    def _validate(
+        self, placed: Sequence[Placed], live: Catalog | None, revision: Revision
+    ) -> Checked:
         """Check against all records of the groups and entities, also of those that were deleted."""
-        identity = live.revision.catalog if live else ""
+        identity = revision.catalog
         groups = {each.object.name for each in placed if each.object.kind == "feature_group"}
+        stored = self._published_storage(revision)
         entities = {each.object.name for each in placed if each.object.kind == "entity"}
         written = History(
             self._load_versions(identity, self._counts(groups)),
-            self._load_storage(self._counts(entities)),
+            self._load_storage(self._counts(entities | stored.keys())),
         )
-        validated = validate(placed, written.with_live(live), self._models)
+        known = written.with_live(stored)
+        validated = validate(placed, known, self._models)
         catalog = validated.catalog
-        added = additions(catalog, written)
+        added = additions(catalog, written, known)
         return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
+
+    def _published_storage(self, revision: Revision) -> Storage:
+        """Return how the live revision stores rows, also if it can't be loaded any more."""
+        (content,) = self._session.read_all([self._revision_path(revision.number)])
+        try:
+            manifest = _parsed(content or b"")
+            if "storage" in manifest:
+                return self._load_storage(manifest["storage"])
+            paths = [self._path(f"objects/{name}") for name in manifest["objects"]]
+            return storage_of(_parsed(each or b"") for each in self._session.read_all(paths))
+        except (AttributeError, ValueError, KeyError, TypeError):
+            return {}
 
     def _counts(self, names: Iterable[str]) -> dict[str, int]:
         return {name: len(self._session.children(self._path(f"versions/{name}"))) for name in names}
@@ -228,12 +247,15 @@ class ZookeeperCatalog:
         identity = live.catalog or new_identity()
         same = before is not None and serialize(before, identity) == serialize(catalog, identity)
         if same and not added:
+            if self._models is not None:
+                # copies may have been lost
+                self._models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = live.number + 1
         if self._models is not None:
             self._models.pin(identity, number, catalog.models.values())
         # what is never changed can be written beforehand: nobody sees it before the revision
-        known = set(self._objects)
+        known = set(self._objects) if before is not None else set()
         objects = [self._write_object(each, known) for each in catalog.objects]
         token = uuid.uuid4().hex
         about = record_of(number, before.objects if before else (), catalog.objects)
@@ -250,7 +272,7 @@ class ZookeeperCatalog:
         self._ensure("revisions")
         revision = Revision(identity, number)
         self._commit(revision, stat, orjson.dumps(manifest), added, token)
-        self._live = revision
+        self._follow(revision)
         self._prune(revision)
         return Published(revision, True, checked)
 
@@ -412,7 +434,7 @@ class ZookeeperCatalog:
         try:
             self._session.ask(lambda client: client.create_async(path, content, makepath=True))
         except NodeExistsError:
-            # written again, so that nobody who prunes takes it for unused
+            # written again, so that another publisher does not remove it as unused
             self._session.ask(lambda client: client.set_async(path, content))
         return name
 
@@ -431,6 +453,12 @@ class ZookeeperCatalog:
             self._live, self._empty_since = found, None
         elif self._live != NO_REVISION and self._empty_since is None:
             self._empty_since = time.time()
+
+    def _follow(self, published: Revision) -> None:
+        """Take what was published here for live, unless something newer was heard of."""
+        live = self._live
+        if published.catalog != live.catalog or published.number > live.number:
+            self._live, self._empty_since = published, None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -14,7 +14,7 @@ from kirana.cli.console import err
 from kirana.cli.remembered import STORES, recall, require_password
 from kirana.errors import ConfigurationError
 from kirana.settings import PREFIX, Settings, read_settings
-from kirana.stores.url import folder_of
+from kirana.stores.url import folder_of, without_password
 
 CatalogDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The catalog: a directory of YAML files.")
@@ -87,18 +87,26 @@ def local_settings(
     return read_settings(urls, environment, options=options)
 
 
-def require_given_store(settings: Settings, name: str, directory: Path) -> None:
-    """Raise `ConfigurationError` if a store is in a directory whose catalog is elsewhere.
+def require_given_store(
+    settings: Settings,
+    name: str,
+    directory: Path,
+    options: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Raise `ConfigurationError` if nothing says where a store of a catalog elsewhere is.
 
-    A catalog in ZooKeeper is served from somewhere else, with stores of its own.
+    A catalog in ZooKeeper is served from somewhere else, with stores of its own: it must be given,
+    or remembered of a `kirana up` with that catalog.
     """
-    here = quote(str(directory.resolve()))
-    elsewhere = settings.catalog != f"dir://{here}"
-    if elsewhere and getattr(settings, name) == f"lmdb://{here}/.kirana/data/{name}":
-        if recall(directory).urls.get(name) == getattr(settings, name):
-            return
+    environment = os.environ if environment is None else environment
+    here = f"dir://{quote(str(directory.resolve()))}"
+    if settings.catalog == here or name in options or environment.get(f"{PREFIX}{name.upper()}"):
+        return
+    remembered = recall(directory).urls
+    if remembered.get("catalog") != without_password(settings.catalog):
         raise ConfigurationError(
-            f"{name}: the catalog is {settings.catalog}, and where its store is was not said: "
+            f"{name}: the catalog is {settings.catalog}, and nothing says where its {name} are: "
             f"give --{name} or {PREFIX}{name.upper()}",
             field=name,
         )

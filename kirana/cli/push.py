@@ -28,6 +28,7 @@ from kirana.features.push import Push, Pushed
 from kirana.revision import NO_REVISION
 from kirana.settings import Settings
 from kirana.stores import open_feature_store
+from kirana.stores.url import scheme_of
 
 
 def push(
@@ -64,7 +65,13 @@ def push(
     """
     options = as_urls(features=features, catalog=catalog)
     settings = local_settings(directory, options, uses=("catalog", "features"))
-    require_given_store(settings, "features", directory)
+    require_given_store(settings, "features", directory, options)
+    if scheme_of(settings.features) == "memory":
+        raise ConfigurationError(
+            "features: memory:// is the memory of a replica, which no other process can write to: "
+            "write over HTTP",
+            field="features",
+        )
     require_same(directory, Instance(directory).serving(), settings, "catalog", "features")
     with closing(catalog_place(settings)) as place:
         revision = place.current()

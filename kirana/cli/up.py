@@ -80,7 +80,6 @@ def up(
     with instance.hold(f"http://{host}:{port}", shown_stores(settings)) as state:
         note = partial(instance.note_processes, state)
         _look_before(settings, file, host, port)
-        remember(directory, settings)
         report(publish(settings, directory))
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
@@ -90,6 +89,7 @@ def up(
                 stack.enter_context(cluster(host, port, metrics_port, Path(state.folder), note))
                 deploy(settings, file.deployments)
                 note()
+            remember(directory, settings)
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
             err.print(f"What it has to say is in {log}", markup=False)
             err.print(f"Figures for Prometheus: http://127.0.0.1:{metrics_port}/metrics")

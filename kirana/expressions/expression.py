@@ -51,6 +51,8 @@ class Expression:
             raise InvalidInput(f"'{text[:60]}' can't be read as an expression: {error}") from None
         self._uses = syntax.uses
         self.names = self._uses.names
+        self._numbers = frozenset(self._uses.calculated)
+        self._texts: frozenset[str] = frozenset()
 
     def require(self, known: Mapping[str, object] | frozenset[str]) -> None:
         """Raise `InvalidInput` for a variable that is not among `known`."""
@@ -59,16 +61,23 @@ class Expression:
                 raise InvalidInput(f"'{self.text}': unknown '{name}', {did_you_mean(name, known)}")
 
     def require_kinds(self, kinds: Mapping[str, Kind]) -> None:
-        """Raise `InvalidInput` where a name is used as what it is not; others are of no kind."""
+        """Raise `InvalidInput` where a name is used as what it is not; others are of no kind.
+
+        From then on values of another kind are refused.
+        """
         try:
             self._uses.check(kinds)
         except InvalidInput as error:
             raise InvalidInput(f"'{self.text}': {error.message}") from None
+        declared = {kind: {n for n in self.names if kinds.get(n) is kind} for kind in Kind}
+        self._numbers |= declared[Kind.NUMBER]
+        self._texts = frozenset(declared[Kind.TEXT])
 
     def __call__(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate. Raises `InvalidInput` where the values don't fit; `field` names which."""
         try:
             if self._alone is not None:
+                self._require(self._alone, variables[self._alone])
                 return _as_float(variables[self._alone])
             with np.errstate(all="ignore"):
                 return eval(self._code, _GLOBALS, self._values(variables))
@@ -79,17 +88,26 @@ class Expression:
 
     def _values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = {}
+        for name in self._numbers | self._texts:
+            self._require(name, variables[name])
         for name in self._uses.calculated:
-            value = variables[name]
-            if not _is_number(value):
-                message = f"'{name}' must be a number, not {_described(value)}"
-                raise InvalidInput(f"'{self.text}': {message}", field=name)
-            values[name] = _as_float(value)
+            values[name] = _as_float(variables[name])
         for name in self._uses.tested - self._uses.calculated:
             values[name] = _as_float(variables[name])
         for name in (*self._uses.compared, *self._uses.sized, *self._uses.ids):
             values[AS_SENT + name] = variables[name]
         return values
+
+    def _require(self, name: str, value: object) -> None:
+        """Raise `InvalidInput` for a value that is not of the kind of its name."""
+        kind = None
+        if name in self._numbers and not _is_number(value):
+            kind = "a number"
+        elif name in self._texts and not _is_text(value):
+            kind = "text"
+        if kind is not None:
+            message = f"'{self.text}': '{name}' must be {kind}, not {_described(value)}"
+            raise InvalidInput(message, field=name)
 
     def holds(self, variables: Mapping[str, Any]) -> bool:
         """Evaluate a condition. Raises `InvalidInput` if it comes to more than one truth."""
@@ -103,6 +121,11 @@ def _is_number(value: object) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "fiub"
     return isinstance(value, bool | int | float | np.number | np.bool_)
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether it is text, or an id that was sent as a number."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _described(value: object) -> str:

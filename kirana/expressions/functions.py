@@ -15,8 +15,8 @@ _LARGEST = 2**53
 """Up to here every whole number is a float64."""
 
 
-def _size(value: object) -> int:
-    return len(value) if isinstance(value, Sized) else 0
+def _size(value: object) -> float:
+    return float(len(value)) if isinstance(value, Sized) else 0.0
 
 
 def number(value: object) -> float:
@@ -78,7 +78,8 @@ def power(base: Any, exponent: Any) -> Any:
     """Return NaN where there is no real power; `**` would make a complex number of it."""
     if isinstance(base, np.ndarray) or isinstance(exponent, np.ndarray):
         return np.float_power(base, exponent)
-    found = base**exponent
+    # whole numbers of any size would make powers that never end
+    found = float(base) ** float(exponent)
     return float("nan") if isinstance(found, complex) else found
 
 

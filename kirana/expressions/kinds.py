@@ -44,6 +44,10 @@ class Uses:
             reason = _NO_NUMBER[kinds.get(name, Kind.UNKNOWN)]
             if reason is not None:
                 raise InvalidInput(reason.format(name=name))
+        for name in sorted(self.tested):
+            kind = kinds.get(name, Kind.UNKNOWN)
+            if kind in (Kind.TEXT, Kind.UNKNOWN):
+                raise InvalidInput(_NO_TRUTH[kind].format(name=name))
         for name in sorted(self.compared | self.ids):
             if kinds.get(name) is Kind.ITEMS:
                 raise InvalidInput(f"'{name}' is a node: only size({name}) can be compared")
@@ -55,6 +59,13 @@ class Uses:
                 raise InvalidInput(f"'{name}' is a number: it has no size")
 
 
+_NO_TRUTH = {
+    Kind.TEXT: "'{name}' is text, which is neither true nor false: compare it, {name} == 'x'",
+    Kind.UNKNOWN: (
+        "nothing says that '{name}' is a number, true or false: declare it in the flow, "
+        "context: {{{name}: number}}"
+    ),
+}
 _NO_NUMBER: dict[Kind, str | None] = {
     Kind.NUMBER: None,
     Kind.TEXT: (

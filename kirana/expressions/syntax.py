@@ -120,6 +120,10 @@ class Syntax:
     def _compared(self, node: ast.expr) -> ast.expr:
         if isinstance(node, ast.Constant) and type(node.value) in (str, int):
             return node
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            inner = node.operand
+            if isinstance(inner, ast.Constant) and type(inner.value) is int:
+                return ast.Constant(-inner.value)
         if isinstance(node, ast.Name):
             return self._name(node, self.uses.compared, AS_SENT)
         return self._number(node)

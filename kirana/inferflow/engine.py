@@ -17,7 +17,7 @@ from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.keys import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.codecs.rows import Provenance
-from kirana.errors import InvalidInput, TooLarge, Unknown
+from kirana.errors import InvalidInput, ModelFailed, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
 from kirana.inferflow.source import InferRequest, InferResult
@@ -94,8 +94,11 @@ class InferflowService:
         outputs = await self._score_models(plan, matrix, revision)
         scores = plan.score({**inputs, **outputs})
         scores = np.asarray(scores, dtype=np.float32)
-        if scores.shape != (rows,):
+        if scores.shape == ():
+            # an expression without a column: one number for all
             scores = np.broadcast_to(scores, (rows,))
+        elif scores.shape != (rows,):
+            raise ModelFailed(plan.name, f"its score has the shape {scores.shape} for {rows} rows")
         texts = ids[plan.rows].texts
         if request.top_k is None:
             kept = matrix if request.keep_matrix else None

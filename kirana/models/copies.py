@@ -15,16 +15,20 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
+from kirana.catalog.durable import write_durably
 from kirana.catalog.objects import ModelObject
 from kirana.errors import ConfigurationError, Conflict
 
 _CHUNK_BYTES = 1 << 20
+_NEW = ".new-"
+_ABANDONED_S = 86_400
 
 
 def digest_of(folder: Path, files: Iterable[str]) -> str:
@@ -73,17 +77,23 @@ class ModelCopies:
         copy = self._folder / model.sha256
         if path is None:
             raise ConfigurationError(
-                f"model '{model.name}': its copy {copy} is gone: publish it again from its file",
+                f"model '{model.name}': its copy {copy} is gone: 'kirana apply' makes it again, if "
+                "the file has not changed",
                 field="sha256",
             )
-        found = digest_of(path.parent, _files_below(copy) if copy.is_dir() else (path.name,))
-        if found != model.sha256:
+        if not self._is_whole(copy):
             raise ConfigurationError(
-                f"model '{model.name}': its copy {copy} was changed: remove it, and publish the "
-                "model again from its file",
+                f"model '{model.name}': its copy {copy} was changed: remove it, and run "
+                "'kirana apply'",
                 field="sha256",
             )
         return path
+
+    @staticmethod
+    def _is_whole(copy: Path) -> bool:
+        if copy.is_dir():
+            return digest_of(copy, _files_below(copy)) == copy.name
+        return digest_of(copy.parent, (copy.name,)) == copy.name
 
     def add(self, name: str, folder: Path, files: tuple[str, ...], digest: str) -> None:
         """Copy the files of the model `name`, unless that was done before.
@@ -94,7 +104,7 @@ class ModelCopies:
         if target.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".new-") as beside:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=_NEW) as beside:
             digests = {each: _copy(folder / each, Path(beside, "copy", each)) for each in files}
             if _together(digests) != digest:
                 raise Conflict(
@@ -132,6 +142,9 @@ class ModelCopies:
             for copy in self._folder.iterdir():
                 if len(copy.name) == 64 and copy.name not in named:
                     shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+                elif copy.name.startswith(_NEW) and _is_old(copy):
+                    # of a publisher that was killed
+                    shutil.rmtree(copy)
 
     def _read(self, catalog: str) -> dict[str, list[str]]:
         try:
@@ -141,9 +154,7 @@ class ModelCopies:
         return found
 
     def _write(self, catalog: str, revisions: Mapping[str, list[str]]) -> None:
-        beside = self._notes / f".{catalog}.{os.getpid()}"
-        beside.write_bytes(orjson.dumps(revisions))
-        beside.rename(self._note(catalog))
+        write_durably(self._note(catalog), orjson.dumps(revisions))
 
     def _note(self, catalog: str) -> Path:
         return self._notes / f"{catalog}.json"
@@ -154,6 +165,10 @@ class ModelCopies:
         with (self._folder / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_old(folder: Path) -> bool:
+    return time.time() - folder.stat().st_mtime > _ABANDONED_S
 
 
 def _files_below(folder: Path) -> list[str]:

@@ -21,14 +21,14 @@ def files_of(name: str, path: Path) -> tuple[str, ...]:
     try:
         if not _mentions(path, _MARK):
             return (path.name,)
-        locations = sorted(set(_locations(path)))
-    except Exception as error:  # a file that is no ONNX makes protobuf raise what it likes
+        locations = sorted({str(PurePosixPath(each)) for each in _locations(path)})
+    except Exception as error:  # protobuf's errors for a file that is no ONNX have no common base
         raise ConfigurationError(
             f"model '{name}': {path} can't be read: {error}", field="path"
         ) from None
     for each in locations:
         parts = PurePosixPath(each).parts
-        if not parts or parts[0] == "/" or ".." in parts or each == path.name:
+        if each == "." or parts[0] == "/" or ".." in parts or each == path.name:
             raise ConfigurationError(
                 f"model '{name}': its external data '{each}' must lie beside {path.name}",
                 field="path",

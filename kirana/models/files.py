@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 MAX_REMEMBERED = 1_024
 
 _Stamp = tuple[int, int, int, int]
-"""Of a file: inode, size, time of the last change, and of the last change of its inode. Who
-overwrites a file can set back the first time, but not the second one.
-"""
+"""Inode, size, mtime and ctime of a file. An overwrite can restore the mtime, but not the ctime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,11 @@ class ModelFiles:
         if key not in self._findings:
             if len(self._findings) >= MAX_REMEMBERED:
                 self._findings.clear()
-            self._findings[key] = try_out(self._open(model), row, outputs)
+            findings = try_out(self._open(model), row, outputs)
+            if any(each.late for each in findings):
+                # the machine may have been busy
+                return findings
+            self._findings[key] = findings
         return self._findings[key]
 
     def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
@@ -109,7 +111,7 @@ class ModelFiles:
         """
         try:
             self.copies.prune(catalog, oldest)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             logger.warning("copies of models below %s are not removed: %s", self.root, error)
 
     def _open(self, model: ModelObject) -> OnnxModel:

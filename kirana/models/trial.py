@@ -19,10 +19,11 @@ LIMIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a trial has shown. `wrong` is for a model that must not go live."""
+    """One result of a trial: a `wrong` model must not go live, a `late` one was not tried."""
 
     message: str
-    wrong: bool
+    wrong: bool = False
+    late: bool = False
 
 
 class _Trial(threading.Thread):
@@ -41,16 +42,18 @@ class _Trial(threading.Thread):
 
     def run(self) -> None:
         for output in self._outputs:
-            for rows in ROWS:
-                matrix = np.tile(self._row, (rows, 1))
-                try:
-                    self._model.run(matrix, output, self._options)
-                except ModelFailed as error:
-                    self.findings.append(Finding(error.message, error.wrong_rows))
-                    break
-                except KiranaError as error:
-                    self.findings.append(Finding(error.message, False))
-                    break
+            errors = [self._error_of(output, rows) for rows in ROWS]
+            # an error on one row must not hide that three rows give one value
+            found = [each for each in errors if each and each.wrong] or list(filter(None, errors))
+            self.findings += found[:1]
+
+    def _error_of(self, output: str, rows: int) -> Finding | None:
+        try:
+            self._model.run(np.tile(self._row, (rows, 1)), output, self._options)
+        except KiranaError as error:
+            wrong = isinstance(error, ModelFailed) and error.wrong_rows
+            return Finding(error.message, wrong=wrong)
+        return None
 
     def stop(self) -> None:
         """Have the run end at its next operator."""
@@ -70,5 +73,8 @@ def try_out(
     if not trial.is_alive():
         return trial.findings
     trial.stop()
-    late = f"model '{model.name}' took more than {limit_s:g} s for {max(ROWS)} rows at most"
-    return [Finding(f"{late}: how many rows it gives was not seen", False)]
+    message = (
+        f"model '{model.name}' took more than {limit_s:g} s for at most {max(ROWS)} rows: whether "
+        "it gives a value for each row was not checked"
+    )
+    return [Finding(message, late=True)]

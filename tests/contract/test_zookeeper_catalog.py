@@ -25,7 +25,7 @@ from kirana.revision import Revision
 from kirana.serve_environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
 from tests.support import nth
-from tests.waiting import wait_until
+from tests.waiting import wait_for, wait_until
 from tests.zookeeper_server import ZooKeeperServer
 
 SESSION_S = 1.0
@@ -174,6 +174,25 @@ def test_who_publishes_to_a_catalog_that_begins_anew_is_warned(
     assert "its revision 1 is of another history" in said
 
 
+def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_it(
+    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog
+) -> None:
+    place.publish()
+    seen(place, 1)
+    zookeeper.empty()
+
+    def refused() -> bool:
+        with pytest.raises(Conflict, match="run 'kirana apply'"):
+            place.publish_change(Change({"body": ENTITY}), None)
+        return True
+
+    wait_for(refused, "it is connected again", ignoring=Unavailable)
+    anew = place.publish().revision
+    other = ZookeeperCatalog(url)
+    assert list(other.load(anew).entities) == ["product"]
+    other.close()
+
+
 def test_who_finds_no_server_is_told_so_within_seconds() -> None:
     (port,) = free_ports(1)
     place = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop")
@@ -190,8 +209,10 @@ def test_who_was_overtaken_publishes_nothing(
     class Slow(ZookeeperCatalog):
         """Another publishes between its look at what is live and its own publishing."""
 
-        def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
-            found = super()._validate(placed, live)
+        def _validate(
+            self, placed: Sequence[Placed], live: Catalog | None, revision: Revision
+        ) -> Checked:
+            found = super()._validate(placed, live, revision)
             looked.set()
             assert overtaken.wait(10)
             return found

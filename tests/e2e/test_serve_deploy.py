@@ -109,12 +109,12 @@ def _a_wrong_url(folder: Path) -> tuple[Variables, list[str]]:
     return {"KIRANA_FEATURES": "rediss://localhost"}, ["features", "rediss://localhost"]
 
 
-def _a_missing_model_file(folder: Path) -> tuple[Variables, list[str]]:
+def _a_model_whose_copy_is_gone(folder: Path) -> tuple[Variables, list[str]]:
     shop = write_shop(folder / "without-model")
     publish(shop)
-    (shop / "models" / "click" / "1" / "model.onnx").unlink()
+    shutil.rmtree(shop / "models" / ".kirana")
     variables = {"KIRANA_CATALOG": f"dir://{shop}", "KIRANA_MODELS": f"file://{shop}/models"}
-    return variables, ["there is no file", "click/1/model.onnx"]
+    return variables, ["model 'click_model': its copy", "is gone", "kirana apply"]
 
 
 def _no_published_revision(folder: Path) -> tuple[Variables, list[str]]:
@@ -138,7 +138,7 @@ def _memory_with_more_than_one_replica(folder: Path) -> tuple[Variables, list[st
     "case",
     [
         _a_wrong_url,
-        _a_missing_model_file,
+        _a_model_whose_copy_is_gone,
         _no_published_revision,
         _a_folder_of_another_format,
         _memory_with_more_than_one_replica,

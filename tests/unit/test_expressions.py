@@ -452,7 +452,7 @@ KINDS = {"n": Kind.NUMBER, "id": Kind.TEXT, "node": Kind.ITEMS}
         "id == 7",
         "id == 'x' and n < 3",
         "size(node) < 5",
-        "node and not unknown",
+        "node and not n",
         "unknown == 1",
         "number(id) % 2 == 1",
         'hash(id, "s", 100) < 50',
@@ -476,9 +476,45 @@ def test_what_fits_its_kind_is_allowed(text: str) -> None:
         ("node == 3", "only size(node) can be compared"),
         ('hash(n, "s", 2) == 1', "'n' is a number already"),
         ("size(n) > 1", "it has no size"),
+        ("id", "'id' is text, which is neither true nor false"),
+        ("not id", "'id' is text, which is neither true nor false"),
+        ("where(id, 1, 0) > 0", "'id' is text, which is neither true nor false"),
+        ("unknown and n > 1", "nothing says that 'unknown' is a number, true or false"),
     ],
 )
 def test_what_does_not_fit_its_kind_is_refused_with_the_way_out(text: str, reason: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Expression(text).require_kinds(KINDS)
     assert reason in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["n == 5", "n != 5", "n", "not n", "n > 1 or n == 5"])
+@pytest.mark.parametrize("sent", ["5", "05", "abc", [5], None, {}])
+def test_what_is_declared_a_number_must_be_one(text: str, sent: object) -> None:
+    expression = Expression(text)
+    expression.require_kinds(KINDS)
+    with pytest.raises(InvalidInput, match="'n' must be a number") as caught:
+        expression({"n": sent})
+    assert caught.value.field == "n"
+    assert expression({"n": True}) in (True, False, 1.0)
+
+
+@pytest.mark.parametrize("sent", [[7], None, {}, 7.5, True])
+def test_what_is_declared_text_must_be_text_or_an_id(sent: object) -> None:
+    expression = Expression("id == 7")
+    expression.require_kinds(KINDS)
+    with pytest.raises(InvalidInput, match="'id' must be text"):
+        expression({"id": sent})
+
+
+def test_a_negative_id_is_compared_to_its_last_digit() -> None:
+    large = -(10**16) - 1
+    assert Expression(f"id == {large}").holds({"id": str(large)})
+    assert not Expression(f"id == {large}").holds({"id": str(large + 1)})
+
+
+@pytest.mark.parametrize("base", ["size(a)", "(b + b)", "(True + True)"])
+def test_powers_of_whole_numbers_end(base: str) -> None:
+    variables = {"a": "x" * 200, "b": True}
+    with suppress(InvalidInput):
+        Expression(f"{base} ** {base} ** {base} ** {base} > 1")(variables)

@@ -121,7 +121,7 @@ def test_events_written_while_a_replica_is_killed_are_there_once(serving: Servin
         count = 0
         while not stop.wait(PAUSE_S):
             event = Event(f"writer {caller}", "click", str(count), NOW_MS + count)
-            assert client.add_interactions([event]) == 1
+            assert client.add_interactions([event]).accepted == 1
             count += 1
         return count
 
@@ -152,7 +152,8 @@ async def test_an_id_is_an_id_whatever_stands_in_it(
 ) -> None:
     metadata = {"from": user}
     async with AsyncClient(serving.url, timeout_s=20.0, direct=direct) as client:
-        assert await client.add_interactions([Event(user, "click", user, NOW_MS, metadata)]) == 1
+        event = Event(user, "click", user, NOW_MS, metadata)
+        assert (await client.add_interactions([event])).accepted == 1
         found = await client.interactions(user, "click")
         assert list(found.product_ids) == [user]
         assert list(found.metadata) == [metadata]

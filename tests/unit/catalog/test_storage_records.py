@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,17 +112,48 @@ def test_a_change_over_http_is_refused_as_the_files_are(tmp_path: Path) -> None:
 
 def test_the_live_revision_is_the_first_record_of_a_catalog_that_has_none(tmp_path: Path) -> None:
     """It was published before there were records; the source has changed since."""
-    catalog = write(tmp_path / "shop")
-    catalog.publish()
-    (record,) = (tmp_path / "shop" / "versions" / "user_genre").iterdir()
-    record.unlink()
-    file = tmp_path / "shop" / ".kirana" / "revisions" / "1" / "catalog.json"
-    text = file.read_text()
-    start = text.index('"storage"')
-    file.write_text(text[:start].rstrip().rstrip(",") + "\n}")
+    record = published_before_records(tmp_path / "shop")
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
     write(tmp_path / "shop").publish()
     assert record.is_file()
+
+
+def published_before_records(folder: Path, **edits: str) -> Path:
+    """Publish as it was done before there were records; return where the first would be.
+
+    `edits` replace text of the published revision.
+    """
+    write(folder).publish()
+    (record,) = (folder / "versions" / "user_genre").iterdir()
+    record.unlink()
+    file = folder / ".kirana" / "revisions" / "1" / "catalog.json"
+    content = json.loads(file.read_text())
+    del content["storage"]
+    text = json.dumps(content)
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    return record
+
+
+def test_what_an_old_catalog_leaves_out_is_remembered_too(tmp_path: Path) -> None:
+    record = published_before_records(tmp_path / "shop")
+    (tmp_path / "shop" / "catalog.yaml").write_text(
+        "kind: entity\nname: user\nkeys: [{name: user_id}]\n"
+    )
+    DirectoryCatalog(tmp_path / "shop").publish()
+    assert record.is_file()
+    assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
+
+
+def test_a_live_revision_that_can_not_be_loaded_any_more_has_a_record_too(tmp_path: Path) -> None:
+    """It was published by rules that are stricter now: a TTL of 0 meant never."""
+    published_before_records(tmp_path / "shop", **{'"ttl": null': '"ttl": "0ms"'})
+    catalog = DirectoryCatalog(tmp_path / "shop")
+    with pytest.raises(CatalogError):
+        catalog.load(catalog.current())
+    assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
 
 
 @pytest.mark.parametrize("edit", ["genre", "packed", None])

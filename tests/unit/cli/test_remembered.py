@@ -111,13 +111,21 @@ def test_a_running_kirana_with_another_store_is_named(tmp_path: Path) -> None:
 def test_of_a_catalog_elsewhere_the_store_must_be_given(tmp_path: Path) -> None:
     zookeeper = {"catalog": "zk://127.0.0.1:2181/shop"}
     settings = local_settings(tmp_path, zookeeper, environment=NOTHING)
-    with pytest.raises(ConfigurationError, match="give --features") as caught:
-        require_given_store(settings, "features", tmp_path)
-    assert caught.value.field == "features"
-    given = local_settings(tmp_path, {**zookeeper, "features": REDIS}, environment=NOTHING)
-    require_given_store(given, "features", tmp_path)
+
+    def require(*given: str, **variables: str) -> None:
+        options = dict.fromkeys(given, settings.features)
+        require_given_store(settings, "features", tmp_path, options, variables)
+
+    for served in (False, True):
+        if served:
+            serve(tmp_path)  # from a catalog in the directory, which says nothing of this one
+        with pytest.raises(ConfigurationError, match="give --features") as caught:
+            require()
+        assert caught.value.field == "features"
+        require("features")
+        require(KIRANA_FEATURES=REDIS)
     serve(tmp_path, **zookeeper)
-    require_given_store(settings, "features", tmp_path)
+    require()
 
 
 def test_a_command_hears_of_nothing_that_it_does_not_use(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from kirana.catalog.changes import Change, plain
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.errors import CatalogError, ConfigurationError, Conflict
+from kirana.errors import CatalogError, ConfigurationError, Conflict, Unknown
 from kirana.models.copies import ModelCopies
 from kirana.models.files import ModelFiles
 from kirana.models.onnx import OnnxModel
@@ -107,6 +108,7 @@ def test_a_digest_whose_copy_is_gone_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["", "AB" * 32, "ab", "zz" * 32])
 def test_what_is_no_digest_is_refused(folder: Path, digest: str) -> None:
+    place(folder).publish()
     model = {"kind": "model", "name": "m", "path": "click/1/model.onnx", "sha256": digest}
     with pytest.raises(CatalogError, match="64 hexadecimal digits"):
         place(folder).publish_change(Change({"object": model}), None)
@@ -165,7 +167,8 @@ def test_a_file_that_changes_while_it_is_published_is_refused(folder: Path) -> N
     overwrite(folder, 5.0)
     with pytest.raises(Conflict, match="changed while it was published"):
         files.pin("somebody", 1, checked.catalog.models.values())
-    assert not [name for name in copies_of(folder) if "click" in name]
+    click = checked.catalog.models["click_model"].sha256
+    assert click not in copies_of(folder)
 
 
 def test_a_catalog_of_a_time_without_digests_says_what_to_do(folder: Path) -> None:
@@ -215,6 +218,16 @@ def test_a_model_with_external_data_is_pinned_with_all_its_files(folder: Path) -
     assert score(folder, again.revision) == whole + 4
 
 
+def test_external_data_may_be_named_with_a_dot(folder: Path) -> None:
+    path = folder / "models" / "click" / "1" / "model.onnx"
+    split(path, "weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    (entry,) = (e for e in model.graph.initializer[0].external_data if e.key == "location")
+    entry.value = "./weights.bin"
+    path.write_bytes(model.SerializeToString())
+    assert score(folder, place(folder).publish().revision)
+
+
 @pytest.mark.parametrize("location", ["../outside.bin", "gone.bin"])
 def test_external_data_that_is_missing_or_elsewhere_is_refused(folder: Path, location: str) -> None:
     path = folder / "models" / "click" / "1" / "model.onnx"
@@ -247,6 +260,24 @@ def test_a_model_that_gives_another_number_of_rows_can_not_go_live(folder: Path)
     assert problem.path == "models[0]"
     assert "model 'click_model': its output 'p_click' has 1 rows" in problem.message
     assert "for a matrix of 2 rows" in problem.message
+
+
+def test_an_error_on_one_row_does_not_hide_a_wrong_number_of_rows(folder: Path) -> None:
+    """It takes the second row, which there is from two on, and gives one value for all."""
+    path = folder / "models" / "click" / "1" / "model.onnx"
+    make, info, types = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto
+    graph = onnx.helper.make_graph(
+        [make("Gather", ["x", "second"], ["row"], axis=0), make("ReduceSum", ["row"], ["p_click"])],
+        "second",
+        [info("x", types.FLOAT, ["n", 7])],
+        [info("p_click", types.FLOAT, ["n", 1])],
+        [onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), "second")],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CatalogError, match="its output 'p_click' has 1 rows"):
+        place(folder).check()
 
 
 def test_a_model_that_nobody_calls_is_tried_out_too(folder: Path) -> None:
@@ -340,4 +371,42 @@ def test_a_trial_that_does_not_end_is_left_and_told_of(folder: Path) -> None:
 def test_a_revision_of_another_history_is_not_this_one(folder: Path) -> None:
     published = place(folder).publish().revision
     assert nth(place(folder), 1) == published
-    assert Revision("another", 1) != published
+    with pytest.raises(Unknown, match="1 of catalog another"):
+        place(folder).load(Revision("another", 1))
+
+
+def test_copies_that_were_lost_are_made_again_by_the_next_apply(folder: Path) -> None:
+    revision = place(folder).publish().revision
+    before = score(folder, revision)
+    shutil.rmtree(folder / "models" / ".kirana")
+    with pytest.raises(ConfigurationError, match="'kirana apply' makes it again"):
+        score(folder, revision)
+    assert not place(folder).publish().changed
+    assert score(folder, revision) == before
+
+
+def test_a_digest_does_not_go_along_to_another_path(folder: Path) -> None:
+    """As when somebody edits what GET gave."""
+    first = place(folder).publish().revision
+    model = plain(place(folder).load(first).models["click_model"])
+    write_linear_model(folder / "models" / "click" / "2" / "model.onnx", [1.0] * 7, "p_click")
+    moved = {**model, "path": "click/2/model.onnx"}
+    with pytest.raises(CatalogError, match="leave it out to take the file click/2") as caught:
+        place(folder).publish_change(Change({"object": moved}), None)
+    assert caught.value.problems[0].path == "sha256"
+    del moved["sha256"]
+    assert place(folder).publish_change(Change({"object": moved}), None).changed
+
+
+def test_a_catalog_that_is_lost_is_not_begun_anew_by_a_change(folder: Path) -> None:
+    place(folder).publish()
+    (folder / ".kirana" / "CURRENT").unlink()
+    brand = {"kind": "entity", "name": "brand", "keys": [{"name": "brand_id"}]}
+    with pytest.raises(Conflict, match="run 'kirana apply'"):
+        place(folder).publish_change(Change({"object": brand}), None)
+    assert place(folder).publish().changed
+
+
+def test_nothing_is_new_to_who_does_not_look_into_the_files(folder: Path) -> None:
+    place(folder).publish()
+    assert DirectoryCatalog(folder).check().new_bytes == ()
