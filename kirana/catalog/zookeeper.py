@@ -13,16 +13,14 @@ stays.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import orjson
@@ -34,7 +32,6 @@ from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.documents import read_documents
 from kirana.catalog.history import Additions, History, additions
 from kirana.catalog.model_store import ModelStore
-from kirana.catalog.objects import CatalogObject
 from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
@@ -42,32 +39,24 @@ from kirana.catalog.publishing import (
     lost_catalog,
     new_bytes,
     new_identity,
-    read_object,
     record_of,
     serialize,
 )
-from kirana.catalog.schema_records import features_record, parse_version
+from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.storage_records import Storage, StorageRecord, parse_record, storage_of
 from kirana.catalog.storage_records import record_of as storage_record
 from kirana.catalog.validation import Placed, parse_documents, validate
+from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parsed, spell
 from kirana.catalog.zookeeper_session import ZookeeperSession
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
 from kirana.revision import NO_REVISION, Revision
-from kirana.schema import SchemaVersion, spelled
 from kirana.stores.url import option_of, split
 
 DEFAULT_SESSION_S = 10.0
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
 
-MAX_NODE_BYTES = 1_000_000
-"""ZooKeeper's own limit is 1 MiB, of the node and its path."""
-
 PRUNE_EVERY = 20
 """Look for objects that no kept revision names once per this many revisions."""
-
-UNUSED_MS = 3_600_000
-"""Such an object stays for an hour: another publisher may be about to name it."""
 
 
 class ZookeeperCatalog:
@@ -95,6 +84,7 @@ class ZookeeperCatalog:
         self._session = ZookeeperSession(
             parts.netloc, self._where, _session_s(url), self._path("current"), self._hear
         )
+        self._nodes = ZookeeperNodes(self._session, self._root)
         self._source = source
         self._models = models
         self._kept = kept
@@ -105,9 +95,6 @@ class ZookeeperCatalog:
         self._publishing = threading.Lock()
         self._live = NO_REVISION
         self._empty_since: float | None = None
-        self._identity = ""
-        self._objects: dict[str, Placed] = {}
-        self._versions: dict[tuple[str, int], SchemaVersion] = {}
 
     def check(self) -> Checked:
         """See `CatalogPlace`."""
@@ -142,7 +129,7 @@ class ZookeeperCatalog:
             # one that is damaged is of no use here, and hides none of the others
             with suppress(ValueError, KeyError, TypeError):
                 if each is not None:
-                    found.append(RevisionRecord(**_parsed(each)["about"]))
+                    found.append(RevisionRecord(**parsed(each)["about"]))
         return found
 
     def current(self) -> Revision:
@@ -165,12 +152,12 @@ class ZookeeperCatalog:
             raise Unknown("revision", str(revision), [str(self.current())])
         where = self._revision_path(revision.number)
         try:
-            manifest = _parsed(content)
-            placed = self._load_objects(manifest["objects"])
+            manifest = parsed(content)
+            placed = self._nodes.read_objects(manifest["objects"])
             history = History(
-                self._load_versions(revision.catalog, manifest["versions"]),
+                self._nodes.read_versions(revision.catalog, manifest["versions"]),
                 # what was published before there were records, or identities, has none
-                self._load_storage(manifest.get("storage", {})),
+                self._nodes.read_storage(manifest.get("storage", {})),
             )
             identity = manifest.get("catalog", "")
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -197,32 +184,17 @@ class ZookeeperCatalog:
         """Check against all records of the groups and entities, also of those that were deleted."""
         identity = revision.catalog
         groups = {each.object.name for each in placed if each.object.kind == "feature_group"}
-        stored = self._published_storage(revision)
+        stored = self._nodes.published_storage(revision)
         entities = {each.object.name for each in placed if each.object.kind == "entity"}
         written = History(
-            self._load_versions(identity, self._counts(groups)),
-            self._load_storage(self._counts(entities | stored.keys())),
+            self._nodes.read_versions(identity, self._nodes.counts(groups)),
+            self._nodes.read_storage(self._nodes.counts(entities | stored.keys())),
         )
         known = written.with_live(stored)
         validated = validate(placed, known, self._models)
         catalog = validated.catalog
         added = additions(catalog, written, known)
         return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
-
-    def _published_storage(self, revision: Revision) -> Storage:
-        """Return how the live revision stores rows, also if it can't be loaded any more."""
-        (content,) = self._session.read_all([self._revision_path(revision.number)])
-        try:
-            manifest = _parsed(content or b"")
-            if "storage" in manifest:
-                return self._load_storage(manifest["storage"])
-            paths = [self._path(f"objects/{name}") for name in manifest["objects"]]
-            return storage_of(_parsed(each or b"") for each in self._session.read_all(paths))
-        except (AttributeError, ValueError, KeyError, TypeError):
-            return {}
-
-    def _counts(self, names: Iterable[str]) -> dict[str, int]:
-        return {name: len(self._session.children(self._path(f"versions/{name}"))) for name in names}
 
     def _expect(self, revision: int | None) -> tuple[Revision, ZnodeStat | None]:
         """Return the live revision as ZooKeeper has it now, and the state of its node."""
@@ -255,8 +227,8 @@ class ZookeeperCatalog:
         if self._models is not None:
             self._models.pin(identity, number, catalog.models.values())
         # what is never changed can be written beforehand: nobody sees it before the revision
-        known = set(self._objects) if before is not None else set()
-        objects = [self._write_object(each, known) for each in catalog.objects]
+        known = self._nodes.last_objects if before is not None else set()
+        objects = [self._nodes.write_object(each, known) for each in catalog.objects]
         token = uuid.uuid4().hex
         about = record_of(number, before.objects if before else (), catalog.objects)
         manifest = {
@@ -268,8 +240,8 @@ class ZookeeperCatalog:
             "token": token,
         }
         for name in (*(v.group for v in added.versions), *(r.entity for r in added.storage)):
-            self._ensure(f"versions/{name}")
-        self._ensure("revisions")
+            self._nodes.ensure(f"versions/{name}")
+        self._nodes.ensure("revisions")
         revision = Revision(identity, number)
         self._commit(revision, stat, orjson.dumps(manifest), added, token)
         self._follow(revision)
@@ -284,14 +256,14 @@ class ZookeeperCatalog:
         added: Additions,
         token: str,
     ) -> None:
-        self._check_size(manifest, f"revision {revision}")
+        self._nodes.check_size(manifest, f"revision {revision}")
         transaction = self._session.client().transaction()
         for version in added.versions:
-            path = self._record_path(version.group, version.number)
-            transaction.create(path, _spell(version, {"features": features_record(version)}))
+            path = self._nodes.record_path(version.group, version.number)
+            transaction.create(path, spell(version, {"features": features_record(version)}))
         for record in added.storage:
-            path = self._record_path(record.entity, record.number)
-            transaction.create(path, _spell(record, storage_record(record)))
+            path = self._nodes.record_path(record.entity, record.number)
+            transaction.create(path, spell(record, storage_record(record)))
         transaction.create(self._revision_path(revision.number), manifest)
         current = f"{revision.number} {revision.catalog}".encode()
         if stat is None:
@@ -328,32 +300,11 @@ class ZookeeperCatalog:
             numbers = [int(each) for each in self._session.children(self._path("revisions"))]
             for number in numbers:
                 if number < oldest:
-                    self._remove(self._revision_path(number))
+                    self._nodes.remove(self._revision_path(number))
             if revision.number % PRUNE_EVERY == 0:
-                self._prune_objects([number for number in numbers if number >= oldest])
+                self._nodes.prune_objects([number for number in numbers if number >= oldest])
         if self._models is not None:
             self._models.prune(revision.catalog, oldest)
-
-    def _prune_objects(self, kept: Sequence[int]) -> None:
-        manifests = self._session.read_all([self._revision_path(number) for number in kept])
-        if None in manifests:
-            return  # another publisher prunes as well
-        named = {name for each in manifests if each for name in _parsed(each)["objects"]}
-        root = self._path("objects")
-        now_ms = time.time() * 1000
-        for kind in self._session.children(root):
-            for name in self._session.children(f"{root}/{kind}"):
-                for digest in self._session.children(f"{root}/{kind}/{name}"):
-                    path = f"{root}/{kind}/{name}/{digest}"
-                    if f"{kind}/{name}/{digest}" in named:
-                        continue
-                    stat = self._session.exists(path)
-                    if stat is not None and now_ms - stat.mtime > UNUSED_MS:
-                        self._remove(path)
-
-    def _remove(self, path: str) -> None:
-        with suppress(NoNodeError):
-            self._session.ask(lambda client: client.delete_async(path))
 
     def _has_token(self, number: int, token: str) -> bool:
         """Whether a revision is there whose publishing was not answered, and by whom."""
@@ -361,7 +312,7 @@ class ZookeeperCatalog:
             (found,) = self._session.read_all([self._revision_path(number)])
         except Unavailable:
             return False
-        return found is not None and _parsed(found).get("token") == token
+        return found is not None and parsed(found).get("token") == token
 
     def _load_or_none(self, revision: Revision) -> Catalog | None:
         """Return the live revision; None where there is none, or one that nobody can read."""
@@ -369,83 +320,6 @@ class ZookeeperCatalog:
             return self.load(revision) if revision.number else None
         except (CatalogError, Unknown):
             return None
-
-    def _load_objects(self, names: Sequence[str]) -> list[Placed]:
-        known = self._objects
-        unread = [name for name in names if name not in known]
-        contents = self._session.read_all([self._path(f"objects/{name}") for name in unread])
-        read: dict[str, Placed] = {}
-        for name, content in zip(unread, contents, strict=True):
-            if content is None:
-                raise ValueError(f"its object {name} is missing")
-            read[name] = read_object(_parsed(content), self._path(f"objects/{name}"))
-        # those of the last revision are kept, for the next one shares most of them
-        found = {name: read[name] if name in read else known[name] for name in names}
-        self._objects = found
-        return list(found.values())
-
-    def _load_versions(
-        self, identity: str, counts: Mapping[str, int]
-    ) -> dict[str, list[SchemaVersion]]:
-        if identity != self._identity:
-            # another history has other versions of the same numbers
-            self._identity, self._versions = identity, {}
-        wanted = [(group, n) for group, count in counts.items() for n in range(1, count + 1)]
-        unread = [each for each in wanted if each not in self._versions]
-        contents = self._session.read_all([self._record_path(*each) for each in unread])
-        for (group, number), content in zip(unread, contents, strict=True):
-            record = _record(content, group, number)
-            version = parse_version(group, number, record["features"])
-            _require_print(version, record)
-            self._versions[group, number] = version
-        return {
-            group: [self._versions[group, n] for n in range(1, count + 1)]
-            for group, count in counts.items()
-            if count
-        }
-
-    def _load_storage(self, counts: Mapping[str, int]) -> dict[str, list[StorageRecord]]:
-        wanted = [(entity, n) for entity, count in counts.items() for n in range(1, count + 1)]
-        contents = self._session.read_all([self._record_path(*each) for each in wanted])
-        found: dict[str, list[StorageRecord]] = {}
-        for (entity, number), content in zip(wanted, contents, strict=True):
-            record = _record(content, entity, number)
-            storage = parse_record(entity, number, record)
-            _require_print(storage, record)
-            found.setdefault(entity, []).append(storage)
-        return found
-
-    def _write_object(self, each: CatalogObject, known: set[str]) -> str:
-        """Store an object under its digest, if it isn't there; return its name below `objects`.
-
-        `known` are those of the live revision, which are there.
-        """
-        record = spelled(each.model_dump(by_alias=True))
-        try:
-            content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
-        except TypeError as error:
-            raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
-        self._check_size(content, f"{each.kind} '{each.name}'")
-        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-        name = f"{each.kind}/{each.name}/{digest}"
-        if name in known:
-            return name
-        path = self._path(f"objects/{name}")
-        try:
-            self._session.ask(lambda client: client.create_async(path, content, makepath=True))
-        except NodeExistsError:
-            # written again, so that another publisher does not remove it as unused
-            self._session.ask(lambda client: client.set_async(path, content))
-        return name
-
-    @staticmethod
-    def _check_size(content: bytes, what: str) -> None:
-        if len(content) > MAX_NODE_BYTES:
-            message = f"{what} takes {len(content)} bytes, a node of ZooKeeper {MAX_NODE_BYTES}"
-            raise CatalogError([Problem(message)])
-
-    def _ensure(self, name: str) -> None:
-        self._session.ask(lambda client: client.ensure_path_async(self._path(name)))
 
     def _hear(self, data: bytes | None) -> None:
         found = _parsed_current(data or b"")
@@ -466,9 +340,6 @@ class ZookeeperCatalog:
     def _revision_path(self, number: int) -> str:
         return self._path(f"revisions/{number}")
 
-    def _record_path(self, name: str, number: int) -> str:
-        return self._path(f"versions/{name}/{number}")
-
 
 def _session_s(url: str) -> float:
     text = option_of(url, "session_timeout")
@@ -488,27 +359,3 @@ def _session_s(url: str) -> float:
 def _parsed_current(data: bytes) -> Revision | None:
     number, _, identity = data.decode(errors="replace").partition(" ")
     return Revision(identity, int(number)) if number.isdecimal() else None
-
-
-def _spell(record: SchemaVersion | StorageRecord, content: Mapping[str, Any]) -> bytes:
-    whole = {"fingerprint": f"{record.fingerprint:08x}", **content}
-    return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
-
-
-def _record(content: bytes | None, name: str, number: int) -> dict[str, Any]:
-    if content is None:
-        raise ValueError(f"record {number} of '{name}' is missing")
-    return _parsed(content)
-
-
-def _require_print(record: SchemaVersion | StorageRecord, written: Mapping[str, Any]) -> None:
-    if record.fingerprint != int(written["fingerprint"], 16):
-        name = record.group if isinstance(record, SchemaVersion) else record.entity
-        raise ValueError(f"record {record.number} of '{name}' was changed")
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    parsed = orjson.loads(content)
-    if not isinstance(parsed, dict):
-        raise ValueError("it is no JSON object")
-    return parsed

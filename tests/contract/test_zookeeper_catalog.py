@@ -12,6 +12,8 @@ from uuid import uuid4
 import pytest
 from kazoo.client import KazooClient
 
+from kirana.catalog import zookeeper as zookeeper_catalog
+from kirana.catalog import zookeeper_nodes
 from kirana.catalog.changes import Change
 from kirana.catalog.publishing import Checked
 from kirana.catalog.revisions import LiveRevision, Revisions
@@ -20,7 +22,7 @@ from kirana.catalog.validation import Placed
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.cli.catalog import publish
 from kirana.cli.locations import local_settings
-from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable
+from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable, Unknown
 from kirana.revision import Revision
 from kirana.serve_environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
@@ -294,6 +296,32 @@ def test_people_can_read_it(zookeeper: ZooKeeperServer, url: str, place: Zookeep
     assert b'"name": "clicks"' in version
     assert b'"fingerprint"' in version
     assert b'"ttl":"7d"' in group
+
+
+def test_only_the_last_revisions_and_what_they_name_are_kept(
+    zookeeper: ZooKeeperServer, url: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zookeeper_nodes, "UNUSED_MS", 0)
+    monkeypatch.setattr(zookeeper_catalog, "PRUNE_EVERY", 5)
+    place = ZookeeperCatalog(url, source, kept=3)
+    for keep in range(1, 6):
+        event = {"kind": "event_type", "name": "click", "keep": keep}
+        if keep == 1:
+            place.publish()
+        else:
+            place.publish_change(Change({"body": event}), keep - 1)
+    assert [each.revision for each in place.history(10)] == [5, 4, 3]
+    assert [len(place.load(nth(place, number)).event_types) for number in (3, 4, 5)] == [1, 1, 1]
+    with pytest.raises(Unknown):
+        place.load(nth(place, 2))
+    root = url.partition("?")[0].removeprefix(f"zk://{zookeeper.address}")
+    client = KazooClient(zookeeper.address)
+    client.start()
+    assert len(client.get_children(f"{root}/objects/event_type/click")) == 3
+    assert len(client.get_children(f"{root}/objects/entity/product")) == 1
+    client.stop()
+    client.close()
+    place.close()
 
 
 def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> None:
