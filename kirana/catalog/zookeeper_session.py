@@ -86,8 +86,12 @@ class ZookeeperSession:
         _end(given_up)
 
     def client(self) -> KazooClient:
-        """Return the connected client. Raises `Unavailable` if it never was connected."""
-        return self._client or self._start()
+        """Return the client. Raises `Unavailable` if it never was connected."""
+        client = self._client or self._start()
+        if not client.connected:
+            # whoever asks looks after the session: nothing else may do so
+            self.away_since()
+        return self._client or client
 
     def _start(self) -> KazooClient:
         with self._lock:
