@@ -1,4 +1,4 @@
-"""Models looked into before they go live: what they take and give, and what a trial shows."""
+"""Check models before they go live: their signatures, and a trial on a few rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the catalog asks of the files behind its models."""
+"""The model files, as the catalog uses them."""
 
 from __future__ import annotations
 

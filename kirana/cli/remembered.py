@@ -1,4 +1,4 @@
-"""What a catalog directory remembers of how it was last served and published.
+"""The memory of a catalog directory: how it was last served and published.
 
 DIR/.kirana/stores.json      where the stores of the last `kirana up` are, without passwords
 DIR/.kirana/published.json   the last revision that was published to each place elsewhere

@@ -1,4 +1,4 @@
-"""A model tried out before it goes live: whether it gives a value for each row that it is given."""
+"""Try a model out before it goes live: does it give one value for each row?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Finding:
 
 
 class _Trial(threading.Thread):
-    """A thread of its own: one operator can't be stopped, and must not keep a process alive."""
+    """Runs in a daemon thread: an operator can't be stopped, and must not keep a process alive."""
 
     def __init__(
         self, model: OnnxModel, row: npt.NDArray[np.float32], outputs: Sequence[str]
