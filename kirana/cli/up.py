@@ -81,6 +81,8 @@ def up(
         note = partial(instance.note_processes, state)
         _look_before(settings, file, host, port)
         report(publish(settings, directory))
+        # before the first request: whoever finds it healthy may push
+        remember(directory, settings)
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
         (metrics_port,) = free_ports(1)
@@ -89,7 +91,6 @@ def up(
                 stack.enter_context(cluster(host, port, metrics_port, Path(state.folder), note))
                 deploy(settings, file.deployments)
                 note()
-            remember(directory, settings)
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
             err.print(f"What it has to say is in {log}", markup=False)
             err.print(f"Figures for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
