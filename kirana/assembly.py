@@ -27,7 +27,6 @@ from kirana.interactions import InteractionSource
 from kirana.interactions.open import open_interaction_store
 from kirana.interactions.service import InteractionService
 from kirana.models import ModelRunner
-from kirana.models.copies import ModelCopies
 from kirana.models.files import ModelFiles
 from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.revision import Revision
@@ -134,8 +133,7 @@ class Assembly:
         remote: ModelRunner | None = self._remote.get("models")
         if remote is not None:
             return remote
-        root = folder_of(self._settings.models, "file", setting="models")
-        return ModelRegistry(LoadedModels(ModelCopies(root)), self._source)
+        return ModelRegistry(LoadedModels.below(self._settings.models), self._source)
 
     @cached_property
     def inferflow(self) -> Inferer:

@@ -16,7 +16,6 @@ from pathlib import Path
 from kirana.assembly import catalog_place, open_catalog
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.interactions.open import open_interaction_store
-from kirana.models.copies import ModelCopies
 from kirana.models.registry import LoadedModels
 from kirana.placement import owners_of
 from kirana.revision import NO_REVISION, Revision
@@ -105,7 +104,7 @@ def check_revision(settings: Settings) -> Revision:
                 f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
                 field="catalog",
             )
-        loaded = LoadedModels(ModelCopies(folder_of(settings.models, "file", setting="models")))
+        loaded = LoadedModels.below(settings.models)
         for model in source.load(revision).models.values():
             loaded.load(model)
         return revision

@@ -144,6 +144,12 @@ class SchemaVersion:
         return self.feature(name, field=field) if at is None else self.features[at]
 
 
+def expired(expiry_s: npt.NDArray[np.uint32], now_s: float) -> npt.NDArray[np.bool_]:
+    """Tell which expiries (Unix seconds, 0 = never) are over."""
+    found: npt.NDArray[np.bool_] = (expiry_s != 0) & (expiry_s <= now_s)
+    return found
+
+
 @dataclass(frozen=True)
 class FeatureGroup:
     """Features of one entity that are written, and expire, together.
@@ -178,9 +184,7 @@ class FeatureGroup:
 
     def expired(self, event_time_ms: npt.NDArray[np.uint64], now_s: float) -> npt.NDArray[np.bool_]:
         """Tell which values of these event times have expired by now."""
-        expiry = self.expiry_s(event_time_ms)
-        found: npt.NDArray[np.bool_] = (expiry != 0) & (expiry <= now_s)
-        return found
+        return expired(self.expiry_s(event_time_ms), now_s)
 
     def expiry_s(self, event_time_ms: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
         """Unix seconds at which values of these event times expire (rounded up), 0 = never."""

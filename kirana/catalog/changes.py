@@ -59,7 +59,7 @@ def plain(each: CatalogObject) -> dict[str, Any]:
     return found
 
 
-def apply_change(live: Catalog | None, change: Change) -> tuple[list[Placed], dict[Key, Placed]]:
+def apply_change(live: Catalog, change: Change) -> tuple[list[Placed], dict[Key, Placed]]:
     """Return all objects with the change, and those that were put.
 
     Raises `CatalogError` for objects that are none, `Unknown` for those to delete.
@@ -70,7 +70,7 @@ def apply_change(live: Catalog | None, change: Change) -> tuple[list[Placed], di
     documents = [Document(place, dict(each), {}) for place, each in change.put.items()]
     put = {each.key: each for each in parse_documents(documents)}
     kept: dict[Key, Placed] = {}
-    for each in live.objects if live else ():
+    for each in live.objects:
         document = Document(f"{each.kind} '{each.name}'", plain(each), {})
         kept[(each.kind, each.name)] = Placed(each, document)
     for key, placed in put.items():

@@ -74,14 +74,17 @@ class DirectoryCatalog:
 
     def check(self) -> Checked:
         """See `CatalogPlace`."""
-        return self._validate(parse_documents(read_documents(self.folder)), self._live_or_none())
+        return self._check(self._live_or_none())
+
+    def _check(self, live: Catalog | None) -> Checked:
+        return self._validate(parse_documents(read_documents(self.folder)), live)
 
     def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
-        written = self._records.read()
-        self._require_published_records(written)
+        written, content = self._records.read(), self._published_content()
+        self._require_published_records(written, content)
         if not placed:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
-        known = written.with_live(self._published_storage())
+        known = written.with_live(_storage_in(content))
         validated = validate(placed, known, self._models)
         catalog = validated.catalog
         added = additions(catalog, written, known)
@@ -91,7 +94,8 @@ class DirectoryCatalog:
         """See `CatalogPlace`."""
         with self._lock():
             live = self._expect(expected_revision)
-            return self._make_live(live, self.check(), {})
+            before = self._live_or_none()
+            return self._make_live(live, before, self._check(before), {})
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
@@ -112,7 +116,7 @@ class DirectoryCatalog:
                 files = rewrite(self.folder, records, deleted)
             except (OSError, UnicodeDecodeError) as error:
                 raise Conflict(f"the source can't be rewritten: {error}") from None
-            return self._make_live(live, checked, files)
+            return self._make_live(live, before, checked, files)
 
     def history(self, limit: int) -> list[RevisionRecord]:
         records: list[RevisionRecord] = []
@@ -133,15 +137,14 @@ class DirectoryCatalog:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
         return live
 
-    def _require_applied(self, live: Catalog | None, keys: Sequence[Key]) -> None:
+    def _require_applied(self, live: Catalog, keys: Sequence[Key]) -> None:
         """What people have edited, and not published, must not be lost, nor go live by itself."""
         try:
             placed = parse_documents(read_documents(self.folder))
         except CatalogError as error:
             raise Conflict(f"mend the source first: {error.message}") from None
         edited = {each.key: each for each in placed}
-        objects = live.objects if live else ()
-        published: dict[Key, CatalogObject] = {(each.kind, each.name): each for each in objects}
+        published: dict[Key, CatalogObject] = {(e.kind, e.name): e for e in live.objects}
         for key in keys:
             mine, theirs = edited.get(key), published.get(key)
             if not _same(mine.object if mine else None, theirs):
@@ -150,13 +153,16 @@ class DirectoryCatalog:
                 raise Conflict(f"{message}: run 'kirana apply {self.folder}' first")
 
     def _make_live(
-        self, live: Revision, checked: Checked, files: Mapping[Path, bytes | None]
+        self,
+        live: Revision,
+        before: Catalog | None,
+        checked: Checked,
+        files: Mapping[Path, bytes | None],
     ) -> Published:
         catalog = checked.catalog
         identity = live.catalog or new_identity()
         content = serialize(catalog, identity)
-        before = self._read_revision(live.number) if live.number else b""
-        if before == content and not checked.added:
+        if self._read_revision(live.number) == content and not checked.added:
             if self._models is not None:
                 # copies may have been lost
                 self._models.pin(identity, live.number, catalog.models.values())
@@ -167,7 +173,7 @@ class DirectoryCatalog:
         self._records.append(checked.added)
         self._revision_file(number).parent.mkdir(parents=True)
         write_durably(self._revision_file(number), content)
-        record = record_of(number, self._objects_of(live), catalog.objects)
+        record = record_of(number, before.objects if before else (), catalog.objects)
         write_durably(self._revision_file(number, "about.json"), orjson.dumps(record))
         # the source first: what is acknowledged must never be undone by the next 'apply'
         for file, text in files.items():
@@ -176,24 +182,16 @@ class DirectoryCatalog:
             else:
                 write_durably(file, text)
         write_durably(self._current, f"{number} {identity}".encode())
-        self._prune(identity, number)
+        self._prune(identity)
         return Published(Revision(identity, number), True, checked)
 
-    def _prune(self, identity: str, newest: int) -> None:
+    def _prune(self, identity: str) -> None:
         """Remove the revisions before the last ones, and the bytes of models that only they had."""
         numbers = sorted(self._revision_numbers())
         for number in numbers[: -self._kept]:
             shutil.rmtree(self._revision_file(number).parent, ignore_errors=True)
         if self._models is not None:
-            oldest = numbers[-self._kept :][0] if numbers else newest
-            self._models.prune(identity, oldest)
-
-    def _objects_of(self, revision: Revision) -> Sequence[CatalogObject]:
-        """Return the objects of a revision; none if it can't be read."""
-        try:
-            return self.load(revision).objects if revision.number else ()
-        except KiranaError:
-            return ()
+            self._models.prune(identity, min(numbers[-self._kept :]))
 
     def _live_or_none(self) -> Catalog | None:
         """Return the live revision; None where there is none, or it can't be read."""
@@ -249,9 +247,8 @@ class DirectoryCatalog:
         except FileNotFoundError:
             return b""
 
-    def _require_published_records(self, written: History) -> None:
+    def _require_published_records(self, written: History, content: Mapping[str, Any]) -> None:
         """Stored rows follow the records that were published: none may be lost, or another."""
-        content = self._published_content()
         try:
             published = History(
                 parse_versions(content["versions"]), parse_storage(content.get("storage", {}))
@@ -259,16 +256,6 @@ class DirectoryCatalog:
         except (AttributeError, ValueError, KeyError, TypeError):
             return
         self._records.require(published, written)
-
-    def _published_storage(self) -> Storage:
-        """Return how the live revision stores rows, also if it can't be loaded any more."""
-        content = self._published_content()
-        try:
-            if "storage" in content:
-                return parse_storage(content["storage"])
-            return storage_of(content["objects"])
-        except (AttributeError, ValueError, KeyError, TypeError):
-            return {}
 
     def _published_content(self) -> dict[str, Any]:
         """Return the live revision as it was written down, nothing where there is none."""
@@ -304,3 +291,13 @@ def _same(mine: CatalogObject | None, published: CatalogObject | None) -> bool:
     if isinstance(mine, ModelObject) and mine.sha256 is None:
         theirs.pop("sha256", None)
     return plain(mine) == theirs
+
+
+def _storage_in(content: Mapping[str, Any]) -> Storage:
+    """Return how a published revision stores rows, also if it can't be loaded any more."""
+    try:
+        if "storage" in content:
+            return parse_storage(content["storage"])
+        return storage_of(content["objects"])
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return {}

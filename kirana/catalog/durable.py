@@ -14,8 +14,13 @@ def write_durably(file: Path, content: bytes) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     beside.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder has."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

@@ -138,7 +138,6 @@ class ZookeeperCatalog:
         Raises `Unavailable` if it was away from the beginning.
         """
         self._session.client()
-        self._session.away_since()  # looks after the session
         return self._live
 
     def away_since(self) -> float | None:

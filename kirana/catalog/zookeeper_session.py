@@ -61,7 +61,8 @@ class ZookeeperSession:
             return None
         if client.connected:
             self._away_since = None
-            self._give_up_next()
+            if self._next is not None:
+                self._give_up_next()
             return None
         if self._away_since is None:
             self._away_since = time.time()
@@ -88,9 +89,8 @@ class ZookeeperSession:
     def client(self) -> KazooClient:
         """Return the client. Raises `Unavailable` if it never was connected."""
         client = self._client or self._start()
-        if not client.connected:
-            # whoever asks looks after the session: nothing else may do so
-            self.away_since()
+        # every use looks after the session: a publisher is asked nothing else
+        self.away_since()
         return self._client or client
 
     def _start(self) -> KazooClient:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from kirana.catalog.durable import write_durably
 from kirana.errors import ConfigurationError
 from kirana.revision import Revision
 from kirana.settings import PREFIX, Settings
@@ -97,9 +98,7 @@ def _published(directory: Path) -> dict[str, Revision]:
 
 def _write(file: Path, content: object) -> None:
     file.parent.mkdir(exist_ok=True)
-    beside = file.with_suffix(".new")
-    beside.write_bytes(msgspec.json.encode(content))
-    beside.rename(file)
+    write_durably(file, msgspec.json.encode(content))
 
 
 def _file(directory: Path) -> Path:

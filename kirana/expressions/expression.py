@@ -51,8 +51,11 @@ class Expression:
             raise InvalidInput(f"'{text[:60]}' can't be read as an expression: {error}") from None
         self._uses = syntax.uses
         self.names = self._uses.names
-        self._numbers = frozenset(self._uses.calculated)
-        self._texts: frozenset[str] = frozenset()
+        uses = syntax.uses
+        self._floats = uses.calculated | uses.tested
+        self._as_sent = [(AS_SENT + name, name) for name in uses.compared | uses.sized | uses.ids]
+        self._numbers = set(uses.calculated)
+        self._texts: set[str] = set()
 
     def require(self, known: Mapping[str, object] | frozenset[str]) -> None:
         """Raise `InvalidInput` for a variable that is not among `known`."""
@@ -69,9 +72,8 @@ class Expression:
             self._uses.check(kinds)
         except InvalidInput as error:
             raise InvalidInput(f"'{self.text}': {error.message}") from None
-        declared = {kind: {n for n in self.names if kinds.get(n) is kind} for kind in Kind}
-        self._numbers |= declared[Kind.NUMBER]
-        self._texts = frozenset(declared[Kind.TEXT])
+        self._numbers |= {name for name in self.names if kinds.get(name) is Kind.NUMBER}
+        self._texts |= {name for name in self.names if kinds.get(name) is Kind.TEXT}
 
     def __call__(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate. Raises `InvalidInput` where the values don't fit; `field` names which."""
@@ -87,15 +89,10 @@ class Expression:
             raise InvalidInput(f"'{self.text}' can't be evaluated: {error}") from None
 
     def _values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name in self._numbers | self._texts:
+        for name in self.names:
             self._require(name, variables[name])
-        for name in self._uses.calculated:
-            values[name] = _as_float(variables[name])
-        for name in self._uses.tested - self._uses.calculated:
-            values[name] = _as_float(variables[name])
-        for name in (*self._uses.compared, *self._uses.sized, *self._uses.ids):
-            values[AS_SENT + name] = variables[name]
+        values = {name: _as_float(variables[name]) for name in self._floats}
+        values.update((as_sent, variables[name]) for as_sent, name in self._as_sent)
         return values
 
     def _require(self, name: str, value: object) -> None:

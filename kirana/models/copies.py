@@ -22,7 +22,7 @@ from pathlib import Path
 
 import orjson
 
-from kirana.catalog.durable import write_durably
+from kirana.catalog.durable import sync_folder, write_durably
 from kirana.catalog.objects import ModelObject
 from kirana.errors import ConfigurationError, Conflict
 
@@ -117,7 +117,7 @@ class ModelCopies:
             except OSError:
                 if not target.exists():  # another publisher was as fast
                     raise
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def note(self, catalog: str, revision: int, digests: Iterable[str]) -> None:
         """Write down that a revision names these copies: they are not pruned before it."""
@@ -187,11 +187,3 @@ def _copy(source: Path, target: Path) -> str:
         os.fsync(written.fileno())
     target.chmod(0o444)
     return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

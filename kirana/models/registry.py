@@ -16,10 +16,16 @@ from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
 from kirana.models.runner import Scores
 from kirana.revision import Revision
+from kirana.stores.url import folder_of
 
 
 class LoadedModels:
     """Sessions of the copies below a model root, each loaded once and checked by its digest."""
+
+    @classmethod
+    def below(cls, url: str) -> LoadedModels:
+        """Load from the copies below a model root. Raises `ConfigurationError` for its URL."""
+        return cls(ModelCopies(folder_of(url, "file", setting="models")))
 
     def __init__(self, copies: ModelCopies) -> None:
         self._copies = copies

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from kirana.errors import Unavailable
 from kirana.ragged import Bytes, places_of, table_of_equal
+from kirana.schema import expired
 
 
 class ValueReader(Protocol):
@@ -54,8 +55,7 @@ class RowBlock:
 
     def expired(self, now_s: float) -> npt.NDArray[np.bool_]:
         """Tell which rows have expired by now."""
-        found: npt.NDArray[np.bool_] = (self.expiry_s != 0) & (self.expiry_s <= now_s)
-        return found
+        return expired(self.expiry_s, now_s)
 
     def take(self, rows: npt.NDArray[np.intp]) -> RowBlock:
         """Return some of the rows, in the order in which they are named."""
