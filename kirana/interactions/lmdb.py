@@ -61,6 +61,7 @@ class LmdbInteractionStore:
         self, txn: Any, events: Sequence[Event], retention: Mapping[str, Retention]
     ) -> None:
         touched: dict[bytes, Retention] = {}
+        walked: dict[bytes, dict[bytes, list[bytes]]] = {}
         for event in events:
             rule = retention[event.event]
             prefix = _prefix(event.user_id, event.event)
@@ -68,7 +69,7 @@ class LmdbInteractionStore:
             time = _time(event.timestamp_ms)
             if not rule.latest_only:
                 txn.delete(prefix + product, db=self._latest)
-            elif not self._move_up(txn, prefix, product, time):
+            elif not self._move_up(txn, prefix, product, time, walked):
                 continue
             metadata = b"" if event.metadata is None else orjson.dumps(event.metadata)
             txn.put(prefix + time + product, metadata, db=self._events)
@@ -76,11 +77,26 @@ class LmdbInteractionStore:
         for prefix, rule in touched.items():
             self._trim(txn, prefix, rule)
 
-    def _move_up(self, txn: Any, prefix: bytes, product: bytes, time: bytes) -> bool:
-        """Make room for the newest of a product; False if what is there is newer."""
+    def _move_up(
+        self,
+        txn: Any,
+        prefix: bytes,
+        product: bytes,
+        time: bytes,
+        walked: dict[bytes, dict[bytes, list[bytes]]],
+    ) -> bool:
+        """Make room for the newest of a product; False if what is there is newer.
+
+        `walked` holds, by prefix, the times of each product when one was first looked for.
+        """
         known = txn.get(prefix + product, None, self._latest)
         if known is None:
-            known = self._keep_newest(txn, prefix, product)
+            # from the time when all events were kept there may be several of this product
+            if prefix not in walked:
+                walked[prefix] = self._times_of_products(txn, prefix)
+            *older, known = walked[prefix].get(product) or [None]
+            for each in older:
+                txn.delete(prefix + each + product, db=self._events)
         if known is not None:
             if known > time:
                 return False
@@ -88,19 +104,17 @@ class LmdbInteractionStore:
         txn.put(prefix + product, time, db=self._latest)
         return True
 
-    def _keep_newest(self, txn: Any, prefix: bytes, product: bytes) -> bytes | None:
-        """Leave one event of a product from the time when all were kept; return its time."""
+    def _times_of_products(self, txn: Any, prefix: bytes) -> dict[bytes, list[bytes]]:
+        """Return the times of the events of each product, the oldest first."""
         start = len(prefix) + _TIME_BYTES
-        newest = None
+        times: dict[bytes, list[bytes]] = {}
         with txn.cursor(db=self._events) as cursor:
             found = cursor.set_range(prefix)
             while found and cursor.key().startswith(prefix):
-                if cursor.key()[start:] == product:
-                    if newest is not None:
-                        txn.delete(prefix + newest + product, db=self._events)
-                    newest = cursor.key()[len(prefix) : start]
+                key = cursor.key()
+                times.setdefault(key[start:], []).append(key[len(prefix) : start])
                 found = cursor.next()
-        return newest
+        return times
 
     def _trim(self, txn: Any, prefix: bytes, rule: Retention) -> None:
         with txn.cursor(db=self._events) as cursor:

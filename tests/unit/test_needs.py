@@ -25,10 +25,8 @@ MARKERS = {
 @pytest.mark.parametrize(
     ("path", "needs"),
     [
-        ("tests/unit/test_schema.py", set()),
         ("tests/unit/native", {"compiled"}),
         ("tests/contract/test_feature_store.py", {"redis"}),
-        ("tests/contract/test_catalog.py", {"zookeeper"}),
         ("tests/e2e/test_redis_and_zookeeper.py", {"redis", "serve", "zookeeper"}),
         ("tests/nothing", NEEDS),
     ],

@@ -14,7 +14,7 @@ from kirana.serve_environment import REQUIRED, cluster_environment
 from kirana.stores.url import folder_of
 
 KIRANA = [sys.executable, "-m", "kirana"]
-NAMES = ["shop", "my shop", 'it\'s a "shop"', "$HOME `id` \\ !", "café", "[red]two\nlines"]
+NAMES = ["shop", 'it\'s "my" shop $HOME `id` \\ !', "[red]café\nof two lines"]
 
 
 @pytest.fixture
