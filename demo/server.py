@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from kirana.cli.interrupts import STOP
 from kirana.errors import Unavailable
 
 START_TIMEOUT_S = 120
@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[Serve
             _wait_until_healthy(process, client, log)
             yield Server(process, client)
     finally:
-        process.terminate()
+        process.send_signal(STOP)
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

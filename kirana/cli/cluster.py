@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from kirana.cli.interrupts import interrupts_held_back
 from kirana.errors import Unavailable
 from kirana.serve_environment import serve_environment
 from kirana.settings import Settings
@@ -41,7 +42,8 @@ def cluster(
     # Serve sets its own logger's level again; a filter stays
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
-        with _one_line("Ray"):
+        # whoever leaves while it connects may crash it
+        with interrupts_held_back(), _one_line("Ray"):
             ray.init(
                 address="local",
                 include_dashboard=False,

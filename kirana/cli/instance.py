@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from kirana.cli.console import own_command
+from kirana.cli.interrupts import STOP
 from kirana.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 45
@@ -136,7 +136,7 @@ class Instance:
         if not self.is_held() or state is None:
             self.clean_up()
             return False
-        psutil.Process(state.pid).send_signal(signal.SIGTERM)
+        psutil.Process(state.pid).send_signal(STOP)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self.is_held():
             if time.monotonic() > deadline:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+STOP = signal.SIGUSR1
+"""Ends `kirana up` in order. While Ray starts, its own handler of SIGTERM may deadlock."""
 
 ONCE_S = 0.3
 """Within so long it is the same Ctrl-C: a launcher may pass on what the terminal has sent too."""
@@ -56,3 +61,33 @@ def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             time.sleep(max(0.0, same_until - time.monotonic()))
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Have Ctrl-C and its like wait for the end of the block; the second one does not wait.
+
+    Raises `KeyboardInterrupt` after the block.
+    """
+    waiting = False
+
+    def hold(_number: int, _frame: FrameType | None) -> None:
+        nonlocal waiting
+        if waiting:
+            raise KeyboardInterrupt
+        waiting = True
+
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGHUP, STOP)
+        if callable(handler := signal.getsignal(number))
+    }
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if waiting:
+        raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from kirana.cli.catalog import publish, report
 from kirana.cli.cluster import cluster, deploy
 from kirana.cli.console import err
 from kirana.cli.instance import Instance
+from kirana.cli.interrupts import STOP
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
@@ -74,7 +75,7 @@ def up(
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))
     settings = local_settings(directory, given, {"direct_host": host, **file.arguments})
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, STOP):
         _end_on(number)
     instance = Instance(directory)
     with instance.hold(f"http://{host}:{port}", shown_stores(settings)) as state:
@@ -117,14 +118,15 @@ def _end_on(number: signal.Signals) -> None:
     def end(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(number, end)
+    # nohup has SIGHUP ignored
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, end)
 
 
 def _ignore_signals() -> None:
     """Ending must not be ended half-way by an impatient second Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, STOP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _wait() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class FeatureService:
         self._source = source
         self._schemas = Revisions(source, Schemas)
         self._clock = clock
-        self._nowhere: set[tuple[str, int]] = set()
+        self._nowhere: set[tuple[str, str, int]] = set()
         self._newest = NO_REVISION
 
     async def prepare(self, revision: Revision) -> None:
@@ -129,11 +130,15 @@ class FeatureService:
         schemas = await self._schemas.at(revision)
         plans = [schemas.plan(query) for query in queries]
         if len(plans) == 1 or self._store.embedded:
-            return [await self._read(*each) for each in zip(queries, plans, strict=True)]
+            return [
+                await self._read(query, plan, revision.catalog)
+                for query, plan in zip(queries, plans, strict=True)
+            ]
         # all at once: one round trip
-        return [*await asyncio.gather(*map(self._read, queries, plans))]
+        reads = map(self._read, queries, plans, repeat(revision.catalog))
+        return [*await asyncio.gather(*reads)]
 
-    async def _read(self, query: FeatureQuery, plan: _Plan) -> EntityRows:
+    async def _read(self, query: FeatureQuery, plan: _Plan, catalog: str) -> EntityRows:
         keys = query.keys
         fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
         if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
@@ -146,7 +151,7 @@ class FeatureService:
         decoded = await bounded(stays, self._decode, plan, fetched)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:
-                decoded[at] = await self._look_once(read.group, rows, fetched[at])
+                decoded[at] = await self._look_once(read.group, rows, fetched[at], catalog)
         return await bounded(stays, self._assemble, query, plan, decoded, fetched)
 
     def _decode(self, plan: _Plan, fetched: Sequence[Fetched]) -> list[Rows]:
@@ -155,27 +160,38 @@ class FeatureService:
             each.decode(read.group, now) for read, each in zip(plan.groups, fetched, strict=True)
         ]
 
-    async def _look_once(self, group: FeatureGroup, rows: Rows, fetched: Fetched) -> Rows:
+    async def _look_once(
+        self, group: FeatureGroup, rows: Rows, fetched: Fetched, catalog: str
+    ) -> Rows:
         """Rows may follow a schema version that is newer than the request's revision."""
-        unknown = {(group.name, number) for number in rows.unknown_versions} - self._nowhere
+        unknown = {(catalog, group.name, number) for number in rows.unknown_versions}
+        unknown -= self._nowhere
         if not unknown:
             return rows
         try:
-            fresh = await self._newest_group(group.name, max(number for _, number in unknown))
+            newest = max(number for *_, number in unknown)
+            fresh = await self._newest_group(group.name, newest, catalog)
         except (KiranaError, OSError):
             # no newer revision can be had now: the rows are what they are to this one
             return rows
         known = 0 if fresh is None else len(fresh.versions)
-        self._nowhere |= {each for each in unknown if each[1] > known}
+        self._nowhere |= {each for each in unknown if each[2] > known}
         if fresh is None or known <= len(group.versions):
             return rows
         return fetched.decode(_as_of(fresh, group), self._clock())
 
-    async def _newest_group(self, name: str, version: int) -> FeatureGroup | None:
-        """Return the group as of the newest revision; asked for again if it lacks the version."""
-        fresh = (await self._schemas.at(self._newest)).group(name) if self._newest.number else None
+    async def _newest_group(self, name: str, version: int, catalog: str) -> FeatureGroup | None:
+        """Return the group as of the newest revision; asked for again if it lacks the version.
+
+        The versions of another catalog, after one was lost, say nothing about a row.
+        """
+        fresh = None
+        if self._newest.catalog == catalog:
+            fresh = (await self._schemas.at(self._newest)).group(name)
         if fresh is None or len(fresh.versions) < version:
             self._newest = await asyncio.to_thread(self._source.current)
+            if self._newest.catalog != catalog:
+                return None
             fresh = (await self._schemas.at(self._newest)).group(name)
         return fresh
 

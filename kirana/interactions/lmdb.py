@@ -94,9 +94,10 @@ class LmdbInteractionStore:
             # from the time when all events were kept there may be several of this product
             if prefix not in walked:
                 walked[prefix] = self._times_of_products(txn, prefix)
-            *older, known = walked[prefix].get(product) or [None]
-            for each in older:
-                txn.delete(prefix + each + product, db=self._events)
+            times = walked[prefix].get(product, [])
+            for older in times[:-1]:
+                txn.delete(prefix + older + product, db=self._events)
+            known = times[-1] if times else None
         if known is not None:
             if known > time:
                 return False

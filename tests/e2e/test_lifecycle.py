@@ -95,7 +95,7 @@ def test_ctrl_c_half_way_up_leaves_no_process_behind(up: Up) -> None:
     up.wait_for_ray()
     processes = up.descendants()
     up.interrupt()
-    up.process.wait(60)
+    assert up.process.wait(60) == 130, up.log.read_text()
     assert _gone(processes) == []
     assert "Traceback" not in up.log.read_text()
 
@@ -104,7 +104,7 @@ def test_down_half_way_up_leaves_no_process_behind(up: Up) -> None:
     up.wait_for_ray()
     processes = up.descendants()
     _kirana("down", str(up.folder))
-    up.process.wait(60)
+    assert up.process.wait(60) == 130, up.log.read_text()
     assert _gone(processes) == []
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from kirana.cli.interrupts import interrupts_held_back
 from tests.waiting import wait_for
 
 BOUND_S = 30
@@ -89,3 +90,24 @@ def test_ctrl_c_before_the_commands_are_there_is_quiet(delay_s: float) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=BOUND_S)
     assert errors == ""
+
+
+def interrupted(times: int) -> list[str]:
+    """Return what a block that is interrupted so often still did."""
+    done = []
+
+    def block() -> None:
+        with interrupts_held_back():
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return done
+
+
+def test_one_interrupt_waits_for_the_end_of_a_block_and_the_second_does_not() -> None:
+    assert interrupted(1) == ["the rest"]
+    assert interrupted(2) == []

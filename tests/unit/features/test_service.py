@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -512,6 +513,21 @@ async def test_all_who_meet_a_new_version_at_once_read_its_rows(service: Feature
     found = await asyncio.gather(*(get(service, ["1"]) for _ in range(5)))
     assert [status(rows) for rows in found] == [[Status.OK]] * 5
     assert [values(rows) for rows in found] == [[4]] * 5
+
+
+@pytest.mark.usefixtures("newer_row")
+async def test_a_version_is_that_of_the_catalog_that_follows_a_lost_one(
+    service: FeatureService, catalog: CountedCatalog, store: FeatureStore
+) -> None:
+    assert status(await get(service, ["1"])) == [Status.OK]
+    shutil.rmtree(catalog.folder)
+    publish(write_shop(catalog.folder))
+    other = SHOP.replace(CTR, CTR + "  - {name: views, dtype: int64, default: 1}\n")
+    publish(write_shop(catalog.folder, other))
+    writer = FeatureService(store, DirectoryCatalog(catalog.folder), clock=Clock())
+    await put(writer, catalog, ["8"], revision=2, clicks=[8], ctr=[0.5], views=[2])
+    rows = await get(service, ["8"])
+    assert (status(rows), values(rows)) == ([Status.OK], [8])
 
 
 async def test_a_version_that_is_nowhere_is_looked_up_once(
