@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import needs, parallel
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.zookeeper_server import ZooKeeperServer
+
+# a busy machine must fail no test
+settings.register_profile("kirana", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kirana")
 
 
 def pytest_configure() -> None:

@@ -8,9 +8,12 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from kirana.cli.interrupts import interrupts_held_back
 from kirana.errors import Unavailable
@@ -21,6 +24,9 @@ OBJECT_STORE_BYTES = 256 << 20
 """Small, because everything travels by value."""
 
 APPLICATION = "kirana"
+
+TOO_SLOW = "timed out during startup"
+"""Of what Ray says when its own processes did not start in the time that it gives them."""
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -42,17 +48,19 @@ def cluster(
     # Serve sets its own logger's level again; a filter stays
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
+        start = partial(
+            ray.init,
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _metrics_export_port=metrics_port,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         # whoever leaves while it connects may crash it
         with interrupts_held_back(), _one_line("Ray"):
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _metrics_export_port=metrics_port,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            twice_if_slow(start, _end_children)
         signal.signal(signal.SIGTERM, on_term)  # Ray has put its own handler there
         note()
         with _one_line("Serve"):
@@ -71,14 +79,35 @@ def cluster(
             ray.shutdown()
 
 
+def twice_if_slow(start: Callable[[], object], end: Callable[[], None]) -> None:
+    """Start Ray, and once more if it was too slow for itself; `end` ends what the first left.
+
+    Ray gives its agents 15 s, which no setting changes. A machine that is busy, or reads them
+    from disk for the first time, may need longer.
+    """
+    try:
+        start()
+    except Exception as error:
+        if TOO_SLOW not in str(error):
+            raise
+        end()
+        start()
+
+
+def _end_children() -> None:
+    children = psutil.Process().children(recursive=True)
+    for process in children:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(children, timeout=5)
+
+
 @contextmanager
 def _one_line(part: str) -> Iterator[None]:
     """Raise `Unavailable` with the line that tells most of what Ray says, often a traceback."""
-    from ray.exceptions import RayError
-
     try:
         yield
-    except (RayError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except Exception as error:  # Ray also raises some that have no kind of their own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         # HAProxy's last line says only that something before it was fatal
         told = next((each for each in lines if "cannot bind" in each), lines[-1])

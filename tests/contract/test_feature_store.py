@@ -90,9 +90,7 @@ rows_of_calls = st.lists(
 )
 
 
-@settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows_of_calls)
 async def test_any_writes_leave_the_greatest_of_each_key(
     store: FeatureStore, calls: list[list[tuple[bytes, int, bool]]]

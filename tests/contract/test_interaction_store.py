@@ -334,9 +334,7 @@ class Model:
         return gone
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(appended | users, max_size=8), st.lists(ranges, max_size=3))
 async def test_the_store_agrees_with_a_list(
     store: InteractionStore, steps: list[list[Event] | str], asked: list[tuple[int, int, int]]

@@ -66,12 +66,29 @@ def placed(
         yield served.client, folder
 
 
+def _direct_ports(client: httpx.Client) -> list[str]:
+    found = wait_for(
+        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
+        "two direct ports",
+    )
+    return [each["url"] for each in found]
+
+
+@pytest.fixture
+def shop(placed: tuple[httpx.Client, Path]) -> tuple[httpx.Client, Path]:
+    """A client and the folder; every replica has followed what the test before this published."""
+    client, _ = placed
+    newest = client.get("/v1/catalog").json()["history"][0]["revision"]
+    wait_for(lambda: _all_on(_direct_ports(client), newest), f"all are on revision {newest}")
+    return placed
+
+
 @pytest.mark.parametrize("placed", ["spread"], indirect=True)
 def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
-    placed: tuple[httpx.Client, Path],
+    shop: tuple[httpx.Client, Path],
 ) -> None:
     """The first test on this Kirana: revisions are counted from the first."""
-    client, folder = placed
+    client, folder = shop
     stop = threading.Event()
 
     def ask() -> list[tuple[int, int, bool]]:
@@ -145,14 +162,10 @@ def _all_on(urls: list[str], revision: int) -> bool:
     return all(httpx.get(f"{url}/v1/catalog").json()["revision"] == revision for url in urls)
 
 
-def test_publishes_under_load_fail_and_mix_nothing(placed: tuple[httpx.Client, Path]) -> None:
-    client, folder = placed
+def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Path]) -> None:
+    client, folder = shop
     base = str(client.base_url).rstrip("/")
-    found = wait_for(
-        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
-        "two direct ports",
-    )
-    doors = [base, *(each["url"] for each in found)]
+    doors = [base, *_direct_ports(client)]
     ranker = client.get("/v1/catalog/inferflow/ranker").json()
     number = ranker["revision"]
     put = f"{base}/v1/catalog/inferflow/ranker"
@@ -207,14 +220,10 @@ def _ranks_on(url: str, revision: int) -> bool:
     )
 
 
-def test_objects_of_one_revision_go_live_together(placed: tuple[httpx.Client, Path]) -> None:
-    client, folder = placed
+def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path]) -> None:
+    client, folder = shop
     base = str(client.base_url).rstrip("/")
-    found = wait_for(
-        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
-        "two direct ports",
-    )
-    doors = [base, *(each["url"] for each in found)]
+    doors = [base, *_direct_ports(client)]
     ranker = client.get("/v1/catalog/inferflow/ranker").json()["object"]
     flow = client.get("/v1/catalog/flow/for_you").json()
     number = flow["revision"] + 1
@@ -253,9 +262,9 @@ def test_objects_of_one_revision_go_live_together(placed: tuple[httpx.Client, Pa
 
 
 def test_a_publish_that_comes_second_is_refused_and_changes_nothing(
-    placed: tuple[httpx.Client, Path],
+    shop: tuple[httpx.Client, Path],
 ) -> None:
-    client, folder = placed
+    client, folder = shop
     ranker = client.get("/v1/catalog/inferflow/ranker").json()
     before = (folder / "shop.yaml").read_text()
     live = client.get("/v1/catalog").json()["revision"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.errors import InvalidInput
@@ -30,7 +30,6 @@ def combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 arithmetic = st.recursive(numbers | st.sampled_from(list(VARIABLES)), combine, max_leaves=12)
 
 
-@settings(deadline=None)
 @given(arithmetic)
 def test_arithmetic_is_pythons_own_on_floats(text: str) -> None:
     try:
@@ -44,7 +43,6 @@ def test_arithmetic_is_pythons_own_on_floats(text: str) -> None:
     assert found == pytest.approx(wanted, rel=1e-9, abs=1e-300, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(arithmetic, st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5))
 def test_a_column_is_computed_as_its_cells_are(text: str, column: list[float]) -> None:
     expression = Expression(text)
@@ -320,7 +318,6 @@ def test_huge_and_deep_texts_are_read_or_refused(make: Callable[[], str]) -> Non
         Expression(make())({"a": 1.0})
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab01.()+-*/%<>=!,'\"_ [{}]:\\nofrt", max_size=30) | st.text(max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.errors import InvalidInput, Unknown
@@ -94,7 +94,6 @@ def test_without_a_ttl_nothing_expires() -> None:
     assert group().expiry_s(np.array([0, 2**53], dtype=np.uint64)).tolist() == [0, 0]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**53), st.integers(1, 10**13))
 def test_expiry_is_event_time_plus_ttl_rounded_up_to_seconds(time: int, ttl: int) -> None:
     (found,) = group(ttl).expiry_s(np.array([time], dtype=np.uint64)).tolist()

@@ -15,7 +15,7 @@ from kirana.schema import DTYPES, NUMERIC, Array, Entity, Feature, FeatureGroup,
 
 PACKED = CODECS["packed"]
 PRODUCT = Entity("product", (Key("product_id"),))
-FEW = settings(deadline=None, max_examples=40)
+FEW = settings(max_examples=40)
 NOW = 1_700_000_000
 NOW_MS = NOW * 1000
 

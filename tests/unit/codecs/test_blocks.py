@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.codecs import CODECS, Codec, Column, Status
@@ -55,7 +55,6 @@ def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) ->
     ]
 
 
-@settings(deadline=None)
 @given(tables(), st.booleans())
 def test_a_block_is_the_values_side_by_side(
     table: tuple[FeatureGroup, list[Row]], checksum: bool
@@ -117,7 +116,6 @@ def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None
 
 
 @pytest.mark.usefixtures("inmost_loops")
-@settings(deadline=None)
 @given(tables())
 def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
     group, rows = table

@@ -35,7 +35,7 @@ from tests.unit.codecs.packed_reader import read_row
 pytestmark = pytest.mark.usefixtures("inmost_loops")
 
 PACKED = CODECS["packed"]
-FEW = settings(deadline=None, max_examples=25)
+FEW = settings(max_examples=25)
 HEADER = 24
 SUM = 4
 BOTH = pytest.mark.parametrize("schema", [MIXED, NUMBERS], ids=["with strings", "numbers"])

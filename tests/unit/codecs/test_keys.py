@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.codecs.keys import MAX_KEY_BYTES, check_lengths, id_texts, join_ids, key_texts
@@ -30,14 +30,12 @@ RANGES = {
 ids = st.text(alphabet=st.sampled_from("ab|\\é🛒:\0 ") | st.characters(codec="utf-8"), max_size=12)
 
 
-@settings(deadline=None)
 @given(st.lists(ids, min_size=1, max_size=4))
 def test_ids_survive_joining_and_splitting(parts: list[str]) -> None:
     (text,) = join_ids([[part] for part in parts])
     assert split(text) == parts
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(ids, ids), min_size=2, max_size=6, unique=True))
 def test_different_ids_never_make_one_text(pairs: list[tuple[str, str]]) -> None:
     lefts, rights = zip(*pairs, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.codecs.layout import HEADER, Layout, layout_of
@@ -59,7 +59,6 @@ def test_booleans_alone_need_no_alignment() -> None:
     assert (made.null_bytes, made.boolean_start, made.boolean_bytes, made.stride) == (2, 2, 2, 4)
 
 
-@settings(deadline=None)
 @given(layouts())
 def test_every_element_is_aligned_and_nothing_overlaps(made: Layout) -> None:
     taken: list[tuple[int, int]] = []
@@ -81,7 +80,6 @@ def test_every_element_is_aligned_and_nothing_overlaps(made: Layout) -> None:
     assert made.row_dtype.itemsize == HEADER.itemsize + made.stride
 
 
-@settings(deadline=None)
 @given(layouts(), st.data())
 def test_runs_copy_each_numeric_feature_to_its_columns(made: Layout, data: st.DataObject) -> None:
     wanted = data.draw(st.lists(st.sampled_from(made.version.features), max_size=12))

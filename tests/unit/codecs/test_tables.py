@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("inmost_loops")
 
 PACKED = CODECS["packed"]
 TEXT = CODECS["text"]
-FEW = settings(deadline=None, max_examples=50)
+FEW = settings(max_examples=50)
 Values = list[bytes | None]
 
 

@@ -176,7 +176,6 @@ WORDS = [
 
 SEARCH = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -128,7 +128,7 @@ class Compared:
 
 
 @pytest.mark.parametrize("moved_at_once", [1, MOVED_AT_ONCE])
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.permutations(GROUPS),
     st.sampled_from([4_000, 9_000, 60_000]),

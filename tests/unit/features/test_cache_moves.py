@@ -136,7 +136,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CHANGES, st.integers(1, 3))
 def test_nothing_is_read_but_what_was_kept_last(
     changes: list[tuple[str, list[str]]], room: int

@@ -80,7 +80,7 @@ async def test_two_rows_keep_their_places(group: FeatureGroup, keys: tuple[str, 
 
 
 @ANY_GROUP
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.permutations(KINDS), st.lists(st.sampled_from(KINDS), unique=True))
 def test_all_rows_keep_their_places_whatever_was_cached_before(
     group: FeatureGroup, keys: list[str], before: list[str]

@@ -296,7 +296,7 @@ class Interleaved:
         await self.check_read(KEYS)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(STEPS)
 def test_no_interleaving_gives_what_is_older_than_an_acknowledged_write(
     steps: Sequence[Step],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kirana.features.frequency import FrequencySketch, Hashes
 
-FEW = settings(deadline=None, max_examples=50)
+FEW = settings(max_examples=50)
 MOST = 255
 HASHES = st.integers(0, 2**64 - 1)
 BATCHES = st.lists(st.sets(HASHES, max_size=20), max_size=12)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.codecs import Column
@@ -165,7 +165,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(DTYPES), st.sampled_from([(), (2,), (2, 2)]), st.lists(json_values, max_size=4)
 )

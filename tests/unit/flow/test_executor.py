@@ -237,7 +237,7 @@ def dags(draw: st.DrawFn) -> dict[str, tuple[tuple[str, ...], int, bool]]:
     return drawn
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(drawn=dags())
 def test_each_node_runs_once_after_all_that_it_consumes(
     drawn: dict[str, tuple[tuple[str, ...], int, bool]],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.catalog.objects import CandidateGeneratorObject
@@ -197,7 +197,6 @@ def stored(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], list[floa
     return ids, weights, factors, draw(st.integers(1, 12))
 
 
-@settings(deadline=None)
 @given(stored())
 def test_best_neighbours_are_those_of_the_plain_sum(
     drawn: tuple[list[list[int]], list[list[int]], list[float], int],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.catalog.directory import DirectoryCatalog
@@ -94,7 +94,6 @@ def check_order(graph: dict[str, list[str]], compiled: Graph) -> None:
     }
 
 
-@settings(deadline=None)
 @given(graph=graphs())
 def test_a_graph_compiles_if_it_is_acyclic_and_has_one_output(
     catalog: Catalog, graph: dict[str, list[str]]
@@ -111,7 +110,6 @@ def test_a_graph_compiles_if_it_is_acyclic_and_has_one_output(
         check_order(graph, compiled)
 
 
-@settings(deadline=None)
 @given(graph=dags())
 def test_each_node_comes_after_all_that_it_consumes(
     catalog: Catalog, graph: dict[str, list[str]]
@@ -119,7 +117,6 @@ def test_each_node_comes_after_all_that_it_consumes(
     check_order(graph, compile_flow(sources_and_merges(graph), catalog))
 
 
-@settings(deadline=None)
 @given(graph=dags(), data=st.data())
 def test_a_condition_makes_its_node_wait_without_consuming(
     catalog: Catalog, graph: dict[str, list[str]], data: st.DataObject

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.catalog.snapshot import Catalog
@@ -224,7 +224,6 @@ class TestMerge:
             "similar": (0,),
         }
 
-    @settings(deadline=None)
     @given(
         parts=st.lists(
             st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 100)), min_size=1, max_size=4

@@ -682,7 +682,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     asyncio.run(shop.close())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(world=worlds())
 def test_the_matrix_is_that_of_a_walk_over_the_rows(bench: Bench, world: World) -> None:
     result = asyncio.run(bench.run(world))

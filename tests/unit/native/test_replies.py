@@ -17,7 +17,7 @@ from kirana.native.replies import Unusual, ValueReader, Values
 from tests.unit.native.test_rows import BODY, NOW, row, versions
 
 ARRAY = -1
-FEW = settings(deadline=None, max_examples=150)
+FEW = settings(max_examples=150)
 
 NILS = (b"$-1\r\n", b"_\r\n")
 STRINGS = st.sampled_from(NILS) | st.binary(max_size=12).map(lambda each: string(each))
@@ -95,7 +95,7 @@ def test_what_comes_in_pieces_is_what_hiredis_reads(
         assert values == (taken[0] if is_array else taken)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.sampled_from([b"", b"*1\r\n", b"*2\r\n", b"*3\r\n"]), SHREDS, st.sampled_from([ARRAY, 2]))
 def test_of_any_bytes_nothing_is_read_that_hiredis_does_not_read(
     head: bytes, shreds: bytes, strings: int
