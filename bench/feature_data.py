@@ -10,6 +10,7 @@ import numpy as np
 from kirana.codecs import Column
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 
@@ -52,7 +53,7 @@ async def write_rows(
     width = values.shape[1]
     columns = {name: Column(values[:, at % width].copy()) for at, name in enumerate(names)}
     times = np.full(len(keys), int(time.time() * 1000), dtype=np.uint64)
-    await service.write(FeatureWrite(group, keys, columns, times), revision)
+    await service.write(FeatureWrite(group, keys, columns, times), RequestContext.begin(revision))
 
 
 def copy_of(store: Path) -> Path:

@@ -17,11 +17,12 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
 from kirana.features.fetch import store_keys
-from kirana.features.service import FeatureService
+from kirana.features.service import FeatureService, _assemble, _decode
 from kirana.features.source import FeatureWrite
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.stores import open_feature_store
-from kirana.stores.redis_lane import mget_command
+from kirana.stores.redis_shared import mget_command
 
 ROWS = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
 FEATURES = (1, 5, 20, 60, 100, 200, 500)
@@ -47,6 +48,7 @@ async def measure_growth(address: str) -> list[Breakdown]:
         (folder / "catalog.yaml").write_text(catalog_text())
         source = DirectoryCatalog(folder)
         revision = source.publish().revision
+        context = RequestContext.begin(revision)
         service = FeatureService(open_feature_store(f"redis://{address}"), source)
         keys = [str(at) for at in range(ROWS[-1])]
         for name in (*(f"n{at}" for at in range(GROUPS[-1])), "wide"):
@@ -56,7 +58,7 @@ async def measure_growth(address: str) -> list[Breakdown]:
             query = [FeatureQuery("item", keys[:rows], matrix=tuple(names))]
 
             async def call() -> None:
-                reads = [service.read(query, revision) for _ in range(readers)]
+                reads = [service.read(query, context) for _ in range(readers)]
                 await asyncio.gather(*reads)
 
             return await seconds_a_call(call) * 1e6
@@ -99,7 +101,9 @@ async def _write(
             each.name: Column(rng.random(len(some), dtype=np.float32)) for each in version.features
         }
         times = np.full(len(some), now, dtype=np.uint64)
-        await service.write(FeatureWrite(group, some, columns, times), revision)
+        await service.write(
+            FeatureWrite(group, some, columns, times), RequestContext.begin(revision)
+        )
 
 
 async def breakdown_of_a_read(
@@ -108,13 +112,14 @@ async def breakdown_of_a_read(
     """Each step of a read of 500 rows x 60, measured by itself; the rest is what is between."""
     store = open_feature_store(f"redis://{address}")
     group = f"{query.entity}.{query.matrix[0].partition('.')[0]}"
+    context = RequestContext.begin(revision)
     schemas = await service._schemas.at(revision)
     plan = schemas.plan(query)
     keys = store_keys(group, query.keys)
     fetched = await service._fetcher.fetch([plan.groups[0].group], query.keys)
     raw = RawMget(address, keys)
 
-    decoded = service._decode(plan, fetched)
+    decoded = _decode(plan, fetched, context.now_ms)
 
     def alone(step: Callable[[], object]) -> Side:
         async def side() -> None:
@@ -123,13 +128,13 @@ async def breakdown_of_a_read(
         return side
 
     seconds = await seconds_together(
-        lambda: service.read([query], revision),
+        lambda: service.read([query], context),
         lambda: store.get(keys),
         raw.read,
         alone(lambda: store_keys(group, query.keys)),
         alone(lambda: mget_command(keys)),
-        alone(lambda: service._decode(plan, fetched)),
-        alone(lambda: service._assemble(query, plan, decoded, fetched)),
+        alone(lambda: _decode(plan, fetched, context.now_ms)),
+        alone(lambda: _assemble(query, plan, decoded, fetched, context.now_ms)),
     )
     whole, get, mget, texts, command, decode, matrix = (1e6 * each for each in seconds)
     await store.close()

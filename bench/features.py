@@ -46,6 +46,7 @@ from kirana.features.cache import FeatureCache
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.models.files import ModelFiles
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.stores import open_feature_store
@@ -101,6 +102,7 @@ async def measure_lmdb(folder: Path) -> dict[str, Figure]:
         await write_rows(service, revision, [mixed[at] for at in rows], names, values[list(rows)])
         if version == 1:
             await write_rows(service, revision, uniform, names, values)
+    context = RequestContext.begin(revision)
     one = [FeatureQuery("product", uniform, matrix=MATRIX)]
     three = [FeatureQuery("product", mixed, matrix=MATRIX)]
     loop = LmdbLoop(copy_of(folder / "store"), store_keys("product.stats", uniform), COLUMNS)
@@ -109,9 +111,9 @@ async def measure_lmdb(folder: Path) -> dict[str, Figure]:
         return loop.get()
 
     figures = {
-        "lmdb_vs_get_loop": await compare(lambda: service.read(one, revision), bare),
+        "lmdb_vs_get_loop": await compare(lambda: service.read(one, context), bare),
         "mixed_versions_vs_uniform": await compare(
-            lambda: service.read(three, revision), lambda: service.read(one, revision)
+            lambda: service.read(three, context), lambda: service.read(one, context)
         ),
     }
     await service.close()
@@ -155,11 +157,11 @@ async def redis_fixture(folder: Path, address: str) -> RedisFixture:
 
 
 async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
-    service, revision = fixture.service, fixture.revision
+    service, context = fixture.service, RequestContext.begin(fixture.revision)
     one = [fixture.query()]
     names = tuple(f"third{at // 20}.{name}" for at, name in enumerate(NAMES))
     three = [FeatureQuery("product", fixture.ids[:ROWS], matrix=names)]
-    (rows,) = await service.read(one, revision)
+    (rows,) = await service.read(one, context)
     assert np.array_equal(rows.matrix, fixture.values[:ROWS])
     keys = store_keys("product.stats", fixture.ids[:ROWS])
     raw = RawMget(fixture.address, keys)
@@ -173,15 +175,15 @@ async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
         fixture.source,
         cache=FeatureCache(64 << 20, 3_600),
     )
-    await cached.read(one, revision)
+    await cached.read(one, context)
     figures = {
-        "redis_vs_mget": await compare(lambda: service.read(one, revision), raw.read),
-        "redis_vs_mget_sync": await compare(lambda: service.read(one, revision), synchronous.read),
+        "redis_vs_mget": await compare(lambda: service.read(one, context), raw.read),
+        "redis_vs_mget_sync": await compare(lambda: service.read(one, context), synchronous.read),
         "redis_3_groups_vs_mget": await compare(
-            lambda: service.read(three, revision), raw_three.read
+            lambda: service.read(three, context), raw_three.read
         ),
         "cache_vs_redis": await compare(
-            lambda: cached.read(one, revision), lambda: service.read(one, revision)
+            lambda: cached.read(one, context), lambda: service.read(one, context)
         ),
         "cache_bytes_vs_raw": Figure.reported([_cache_bytes() for _ in range(3)], "x"),
     }
@@ -245,7 +247,7 @@ async def _rows_per_s(fixture: RedisFixture, count: int) -> float:
     rows, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < FEAST_SECONDS:
         for batch in batches:
-            (found,) = await fixture.service.read(batch, fixture.revision)
+            (found,) = await fixture.service.read(batch, RequestContext.begin(fixture.revision))
             rows += len(found.matrix)
     return rows / elapsed
 

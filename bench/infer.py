@@ -20,6 +20,7 @@ from kirana.inferflow import InferRequest
 from kirana.inferflow.engine import InferflowService
 from kirana.models.files import ModelFiles
 from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.request import RequestContext
 from kirana.stores import open_feature_store
 
 HIDDEN = 64
@@ -78,9 +79,10 @@ async def measure() -> Report:
         loop = LmdbLoop(copy_of(folder / "store"), keys, COLUMNS)
         mlp = session(folder / "mlp.onnx")
         request = InferRequest("ranker", {"product_id": ids})
+        context = RequestContext.begin(revision)
 
         async def kirana() -> object:
-            return await service.infer(request, revision)
+            return await service.infer(request, context)
 
         async def by_hand() -> object:
             return mlp.run(["p_click"], {"features": loop.matrix()})[0]

@@ -32,6 +32,8 @@ from kirana.edge.messages import Infer
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
+from kirana.models.runner import MATRIX
+from kirana.request import RequestContext
 from kirana.serve_environment import REQUIRED, UNTUNED, free_ports
 from kirana.settings import Settings
 
@@ -248,19 +250,19 @@ async def in_process_parts(fixture: Fixture) -> dict[str, float]:
     """Return microseconds of each step of a rank, each measured by itself."""
     loop = RankLoop(fixture.settings, "ranker", fixture.bodies)
     assembly = loop.assembly
-    revision = open_catalog(fixture.settings).current()
-    request = HttpRequest(("ranker",), b"", fixture.bodies[0], revision)
+    context = RequestContext.begin(open_catalog(fixture.settings).current())
+    request = HttpRequest(("ranker",), b"", fixture.bodies[0], context)
     message = await request.decode(Infer)
     ids = [str(each) for each in json.loads(fixture.bodies[0])["context"]["product_id"]]
     query = [FeatureQuery("product", ids, matrix=tuple(f"stats.{name}" for name in NAMES))]
-    matrix = (await assembly.features.read(query, revision))[0].matrix
+    matrix = (await assembly.features.read(query, context))[0].matrix
     infer = InferRequest("ranker", message.context, top_k=50, keep_matrix=False)
 
     seconds = await seconds_together(
         lambda: request.decode(Infer),
-        lambda: assembly.features.read(query, revision),
-        lambda: assembly.models.run("mlp", matrix, "p_click", revision),
-        lambda: assembly.inferflow.infer(infer, revision),
+        lambda: assembly.features.read(query, context),
+        lambda: assembly.models.run("mlp", {MATRIX: matrix}, ["p_click"], context),
+        lambda: assembly.inferflow.infer(infer, context),
         loop.call,
     )
     parse, read, model, ranked, whole = (1e6 * each for each in seconds)

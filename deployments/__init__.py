@@ -1,1 +1,1 @@
-"""Ray Serve deployments, one file each: thin shells around objects of `kirana`."""
+"""Ray Serve deployments: thin shells around objects of `kirana`."""

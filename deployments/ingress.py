@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import DIRECT_ONGOING
-from deployments.board import GcsBoard
+from deployments.endpoint_registry import GcsEndpointRegistry
 from deployments.options import OPTIONS
 from deployments.replica import Replica, node_address
 from kirana.assembly import catalog_place
@@ -46,7 +46,7 @@ class Ingress:
         live = LiveRevision(replica.source, replica.assembly.prepared)
         await live.start()
         context = serve.get_replica_context()
-        self._endpoints = Endpoints(GcsBoard(context.app_name))
+        self._endpoints = Endpoints(GcsEndpointRegistry(context.app_name))
         limits = Limits(
             max_body_bytes=replica.settings.max_body_bytes,
             timeout_ms=replica.settings.timeout_ms,
@@ -93,9 +93,10 @@ class Ingress:
         body: bytes | None,
         binary: bool,
         timeout_ms: int,
+        named: Mapping[str, str],
     ) -> tuple[int, bytes]:
         """What `kirana.client.handles` calls."""
-        return await call(self._edge, method, path, query, body, binary, timeout_ms)
+        return await call(self._edge, method, path, query, body, binary, timeout_ms, named)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `deployments.autoscaling` adds to the requests that Serve counts."""

@@ -6,9 +6,15 @@ import logging
 import os
 import sys
 
+from kirana.request import current_id
 from kirana.serve_environment import LOG_FILE
 
-FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(request_id)s %(name)s: %(message)s"
+
+
+def _with_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = current_id.get()
+    return True
 
 
 def start_log() -> None:
@@ -19,6 +25,7 @@ def start_log() -> None:
     file = os.environ.get(LOG_FILE)
     handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(_with_request_id)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -9,13 +9,9 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
-from deployments.feature_store import FeatureStore
-from deployments.flows import Flows
 from deployments.front_door import check_front_door
-from deployments.inferflow import Inferflow
 from deployments.ingress import Ingress
-from deployments.interaction_store import InteractionStore
-from deployments.model_replica import ModelReplica
+from deployments.parts import FeatureStore, Flows, Inferflow, InteractionStore, ModelReplica
 from deployments.replica import alive_nodes
 from kirana.errors import ConfigurationError, KiranaError, did_you_mean
 from kirana.preflight import check_placement, check_revision, check_space, check_stores

@@ -21,7 +21,7 @@ from kirana.features.service import FeatureService
 from kirana.flow import FlowRunner
 from kirana.flow.executor import FlowService
 from kirana.flow.nodes.base import Services
-from kirana.inferflow import Inferer
+from kirana.inferflow import InferflowRunner
 from kirana.inferflow.engine import InferflowService
 from kirana.interactions import InteractionSource
 from kirana.interactions.open import open_interaction_store
@@ -136,8 +136,8 @@ class Assembly:
         return ModelRegistry(LoadedModels.below(self._settings.models), self._source)
 
     @cached_property
-    def inferflow(self) -> Inferer:
-        remote: Inferer | None = self._remote.get("inferflow")
+    def inferflow(self) -> InferflowRunner:
+        remote: InferflowRunner | None = self._remote.get("inferflow")
         return remote or InferflowService(self.features, self.models, self._source)
 
     @cached_property

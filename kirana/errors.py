@@ -46,6 +46,8 @@ class KiranaError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+        self.request_id: str | None = None
+        """Of the call that a client made; None elsewhere."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args, self.__dict__))

@@ -19,9 +19,11 @@ INLINE_BYTES = 128 << 10
 """Bytes of JSON: up to so many stay, about 1 ms."""
 
 
-async def bounded(stays: bool, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call `work` here if it `stays`, else in a thread."""
-    if stays:
+async def inline_or_thread(
+    inline: bool, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
+) -> T:
+    """Call `work` on the event loop if `inline`, else in a thread."""
+    if inline:
         return work(*arguments, **named)
     return await asyncio.to_thread(work, *arguments, **named)
 

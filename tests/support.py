@@ -26,6 +26,7 @@ from kirana.interactions.service import InteractionService
 from kirana.metrics import Metrics
 from kirana.models.files import ModelFiles
 from kirana.models.registry import ModelRegistry
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 
@@ -206,6 +207,11 @@ def nth(source: CatalogSource, number: int) -> Revision:
     return Revision(source.current().catalog, number)
 
 
+def request_at(source: CatalogSource, number: int = 1, now_ms: int | None = None) -> RequestContext:
+    """Begin a request on the revision of this number, at `now_ms` of the clock or now."""
+    return RequestContext.begin(nth(source, number), now_ms=now_ms)
+
+
 @dataclass
 class Shop:
     """Every part over the stores of one folder, on its published revision."""
@@ -218,6 +224,10 @@ class Shop:
     inferflow: InferflowService
     flows: FlowService
     revision: Revision
+
+    def request(self) -> RequestContext:
+        """Begin a request on the published revision, now."""
+        return RequestContext.begin(self.revision)
 
     async def edge(
         self,

@@ -14,6 +14,7 @@ from pathlib import Path
 from kirana.assembly import Assembly, open_catalog
 from kirana.edge.handlers.ranking import RankingHandlers
 from kirana.edge.http import HttpRequest
+from kirana.request import RequestContext
 from kirana.settings import Settings
 
 WORK_S = 0.02
@@ -25,7 +26,8 @@ class RankLoop:
         source = open_catalog(settings)
         self.assembly = Assembly(settings, source)
         self._handlers = RankingHandlers(self.assembly.flows, self.assembly.inferflow)
-        self._requests = [HttpRequest((model_id,), b"", body, source.current()) for body in bodies]
+        context = RequestContext.begin(source.current())
+        self._requests = [HttpRequest((model_id,), b"", body, context) for body in bodies]
         self._next = 0
 
     async def call(self) -> bytes:

@@ -44,7 +44,7 @@ def connected(url: str, timeout_ms: int) -> Iterator[Client]:
 
     if not url.startswith(("http://", "https://")):
         raise InvalidInput(f"'{url}' is not like {DEFAULT_URL}", field="url")
-    with Client(url, timeout_s=timeout_ms / 1000, direct=False) as client:
+    with Client(url, timeout_s=timeout_ms / 1000, direct=False, caller="kirana-cli") as client:
         yield client
 
 
@@ -56,7 +56,9 @@ def complete(kind: str) -> Callable[[str], list[str]]:
 
         url = os.environ.get(VARIABLE, DEFAULT_URL)
         try:
-            with Client(url, timeout_s=COMPLETION_TIMEOUT_S, direct=False) as client:
+            with Client(
+                url, timeout_s=COMPLETION_TIMEOUT_S, direct=False, caller="kirana-cli"
+            ) as client:
                 found = client.catalog(history=0).objects.get(kind, ())
         except KiranaError:
             return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from kirana.errors import (
     Unavailable,
 )
 from kirana.interactions import Event
+from kirana.request import new_id
 
 T = TypeVar("T")
 
@@ -57,7 +59,8 @@ class AsyncClient:
     two the one with fewer under way, and to `url` where there are none.
 
     Every method raises `kirana.errors`: `InvalidInput` and `Unknown` with the `field`,
-    `Unavailable`, `DeadlineExceeded`, `Conflict`, ...
+    `Unavailable`, `DeadlineExceeded`, `Conflict`, ... Each call has an id, the same in all its
+    attempts; an error carries it as `request_id`, and so do the lines of Kirana's log.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         direct: bool = True,
         connections: int = 64,
+        caller: str = "",
         transport: Transport | None = None,
     ) -> None:
+        """`caller` is the name of what calls, by which Kirana's log and limits know it."""
         self._url = url
+        self._headers = {"x-kirana-caller": caller} if caller else {}
         self._timeout_s = timeout_s
         self._transport = transport or HttpTransport(url, direct=direct, connections=connections)
 
@@ -279,6 +285,17 @@ class AsyncClient:
         return await self._call(Request("GET", "/v1/endpoints"), timeout_s, wire.endpoints_reply)
 
     async def _call(
+        self, request: Request, timeout_s: float | None, read: Callable[[bytes], T]
+    ) -> T:
+        request_id = new_id()
+        named = replace(request, headers={**self._headers, "x-request-id": request_id})
+        try:
+            return await self._answer(named, timeout_s, read)
+        except KiranaError as error:
+            error.request_id = request_id
+            raise
+
+    async def _answer(
         self, request: Request, timeout_s: float | None, read: Callable[[bytes], T]
     ) -> T:
         given_s = self._timeout_s if timeout_s is None else timeout_s

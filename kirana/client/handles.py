@@ -24,14 +24,19 @@ DEFAULT_APPLICATION = "kirana"
 
 
 def connect(
-    application: str = DEFAULT_APPLICATION, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    application: str = DEFAULT_APPLICATION,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    caller: str = "",
 ) -> AsyncClient:
     """Return a client of a Kirana that runs in the same Ray cluster.
 
     It works inside a running event loop, as Serve's handles do in Kirana's mode.
     """
     transport = HandleTransport(application)
-    return AsyncClient(f"application '{application}'", timeout_s=timeout_s, transport=transport)
+    return AsyncClient(
+        f"application '{application}'", timeout_s=timeout_s, caller=caller, transport=transport
+    )
 
 
 class HandleTransport:
@@ -53,6 +58,7 @@ class HandleTransport:
                 request.body,
                 request.binary,
                 timeout_ms(timeout_s),
+                dict(request.headers),
             )
         except RayServeException as error:
             raise NotSent(str(error)) from error

@@ -48,7 +48,7 @@ class HttpTransport:
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         session = await self._opened()
-        headers = {"x-kirana-timeout-ms": str(timeout_ms(timeout_s))}
+        headers = {**request.headers, "x-kirana-timeout-ms": str(timeout_ms(timeout_s))}
         if request.binary:
             headers["accept"] = CONTENT_TYPE
         if request.body is not None:

@@ -38,8 +38,11 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         direct: bool = True,
         connections: int = 64,
+        caller: str = "",
     ) -> None:
-        self._client = AsyncClient(url, timeout_s=timeout_s, direct=direct, connections=connections)
+        self._client = AsyncClient(
+            url, timeout_s=timeout_s, direct=direct, connections=connections, caller=caller
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kirana", daemon=True)
         self._thread.start()

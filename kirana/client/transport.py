@@ -9,7 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call. `path` is encoded already; a `safe` one may be sent again."""
+    """One call. `path` is encoded already; a `safe` one may be sent again.
+
+    `headers` say whose request it is; what a transport needs it adds by itself.
+    """
 
     method: str
     path: str
@@ -17,6 +20,7 @@ class Request:
     body: bytes | None = None
     binary: bool = False
     safe: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

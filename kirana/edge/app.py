@@ -16,6 +16,7 @@ from typing import Any
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.edge.context import context_of, id_of
 from kirana.edge.endpoints import Endpoints
 from kirana.edge.errors import HttpError, body_of, status_of
 from kirana.edge.handlers.catalog import CatalogHandlers
@@ -24,8 +25,11 @@ from kirana.edge.handlers.features import FeatureHandlers
 from kirana.edge.handlers.health import HealthHandlers, Unhealthy
 from kirana.edge.handlers.interactions import InteractionHandlers
 from kirana.edge.handlers.ranking import RankingHandlers
+from kirana.edge.hang_up import HangUpWatch
 from kirana.edge.http import (
+    REQUEST_ID_HEADER,
     Disconnected,
+    Headers,
     HttpRequest,
     Receive,
     Scope,
@@ -38,10 +42,11 @@ from kirana.edge.http import (
 from kirana.edge.limits import Limits
 from kirana.edge.openapi import openapi_document
 from kirana.edge.parts import Parts
-from kirana.edge.routes import ROUTES
+from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.edge.selection import Selections
 from kirana.errors import DeadlineExceeded, KiranaError
 from kirana.metrics import Metrics, NoMetrics
+from kirana.request import current_id
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +63,21 @@ FRONT_DOOR = "serve"
 NO_ROUTE = "none"
 
 
+@dataclass(slots=True)
+class _Answered:
+    """What became of a request. Without an answer its client has hung up, or Serve has for it."""
+
+    route: str = NO_ROUTE
+    status: int = 499
+
+
 @dataclass(frozen=True, slots=True)
 class _Route:
     name: str
     method: str
     segments: tuple[str | None, ...]
     handler: Handler
-    binary: bool
+    spec: RouteSpec
 
     def matches(self, segments: Sequence[str]) -> bool:
         return len(segments) == len(self.segments) and all(
@@ -94,7 +107,7 @@ class Edge:
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
         features = FeatureHandlers(parts.features, Revisions(source, Selections), limits)
         interactions = InteractionHandlers(parts.interactions, limits)
-        ranking = RankingHandlers(parts.flows, parts.inferer)
+        ranking = RankingHandlers(parts.flows, parts.inferflow)
         catalog = CatalogHandlers(self._catalogs, live, publisher)
         health = HealthHandlers(parts, live, self._catalogs)
         handlers: dict[str, Handler] = {
@@ -119,7 +132,7 @@ class Edge:
         self._routes: dict[tuple[str | None, ...], list[_Route]] = defaultdict(list)
         self._found: dict[tuple[Any, ...], tuple[_Route, tuple[str, ...]]] = {}
         for each in ROUTES:
-            route = _Route(each.name, each.method, each.segments, handlers[each.name], each.binary)
+            route = _Route(each.name, each.method, each.segments, handlers[each.name], each)
             self._routes[route.segments[:FIXED_SEGMENTS]].append(route)
 
     async def _openapi(self, request: HttpRequest) -> bytes:
@@ -135,29 +148,41 @@ class Edge:
         if scope["type"] != "http":
             return
         began = time.perf_counter()
+        headers = read_headers(scope)
+        id = id_of(headers)
+        current_id.set(id)
         self._ongoing += 1
+        answered = _Answered()
         try:
-            route, status = await self._reply(scope, receive, send)
+            await self._reply(scope, receive, send, headers, id, answered)
         finally:
             self._ongoing -= 1
-        door = scope.get("kirana.door", FRONT_DOOR)
-        self._metrics.request(route, door, status, time.perf_counter() - began)
+            door = scope.get("kirana.door", FRONT_DOOR)
+            took_s = time.perf_counter() - began
+            self._metrics.request(answered.route, door, answered.status, took_s)
 
-    async def _reply(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, int]:
-        """Answer one request; return the name of its route, and the status."""
+    async def _reply(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Headers,
+        id: str,
+        answered: _Answered,
+    ) -> None:
+        """Answer one request, and note what became of it."""
         status, binary = 200, False
-        name = NO_ROUTE
-        headers: tuple[tuple[bytes, bytes], ...] = ()
+        more: tuple[tuple[bytes, bytes], ...] = ()
         try:
             route, parameters = self._find(scope)
-            name = route.name
-            body, binary = await self._answer(route, parameters, scope, receive)
+            answered.route = route.name
+            body, binary = await self._answer(route, parameters, scope, receive, headers, id)
         except Disconnected:
-            return name, 499
+            return
         except Unhealthy as error:
             status, body = error.status, error.body
         except HttpError as error:
-            status, body, headers = error.status, body_of(error), error.headers
+            status, body, more = error.status, body_of(error), error.headers
         except KiranaError as error:
             status, body = status_of(error), body_of(error)
             if status >= 500:
@@ -167,11 +192,17 @@ class Edge:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             status = 500
             body = body_of(KiranaError("this is an error of Kirana itself; its log says more"))
-        await reply(send, status, body, headers, binary=binary)
-        return name, status
+        answered.status = status
+        await reply(send, status, body, ((REQUEST_ID_HEADER, id.encode()), *more), binary=binary)
 
     async def _answer(
-        self, route: _Route, parameters: tuple[str, ...], scope: Scope, receive: Receive
+        self,
+        route: _Route,
+        parameters: tuple[str, ...],
+        scope: Scope,
+        receive: Receive,
+        headers: Headers,
+        id: str,
     ) -> tuple[bytes, bool]:
         """Return the body of the reply, and whether it is Proto3."""
         if self._ongoing > self._limits.max_ongoing:
@@ -181,20 +212,20 @@ class Edge:
                 f"more than {self._limits.max_ongoing} requests are under way in this replica",
                 ((b"retry-after", b"1"),),
             )
-        headers = read_headers(scope, binary_route=route.binary)
-        timeout_ms = headers.timeout_ms or self._limits.timeout_ms
+        spec = route.spec
+        binary = headers.binary(scope["method"], binary_route=spec.binary)
+        binary_reply = headers.binary_reply(binary_route=spec.binary)
+        timeout_ms = headers.timeout_ms(self._limits.timeout_ms)
+        deadline = time.monotonic() + timeout_ms / 1000
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 body = await read_body(receive, headers.content_length, self._limits.max_body_bytes)
+                context = context_of(headers, id, self._live.revision, deadline, spec.priority)
                 request = HttpRequest(
-                    parameters,
-                    scope["query_string"],
-                    body,
-                    self._live.revision,
-                    headers.binary,
-                    headers.binary_reply,
+                    parameters, scope["query_string"], body, context, binary, binary_reply
                 )
-                return await route.handler(request), headers.binary_reply
+                async with HangUpWatch(receive):
+                    return await route.handler(request), binary_reply
         except TimeoutError:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
 

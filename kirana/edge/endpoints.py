@@ -1,4 +1,4 @@
-"""The live direct ports of all replicas: each leaves a note on a board, and reads the others'."""
+"""The live direct ports of all replicas: each writes a note to a registry and reads all notes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Endpoint:
     url: str
 
 
-class Board(Protocol):
+class EndpointRegistry(Protocol):
     """Small notes by name that every replica of the cluster sees. Calls may block."""
 
     def write(self, name: str, note: bytes) -> None: ...
@@ -55,9 +55,12 @@ class Endpoints:
     """
 
     def __init__(
-        self, board: Board | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        registry: EndpointRegistry | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._clock = clock
         self._own: Endpoint | None = None
         self._own_name: str | None = None
@@ -68,7 +71,7 @@ class Endpoints:
 
     def live(self) -> list[Endpoint]:
         """Return the endpoints that take requests, this replica's own first."""
-        # while the board is away nobody can be seen to beat: the last that was seen stands
+        # while the registry is away nobody can be seen to beat: the last that was seen stands
         fresh = (self._looked if self._away else self._clock()) - STALE_S
         found = [self._own] if self._own else []
         found += [
@@ -86,36 +89,36 @@ class Endpoints:
     async def withdraw(self) -> None:
         """Take this replica's note off; returns at once if there is none."""
         own, self._own = self._own, None
-        if own is not None and self._board is not None:
-            await asyncio.to_thread(self._board.remove, own.replica)
+        if own is not None and self._registry is not None:
+            await asyncio.to_thread(self._registry.remove, own.replica)
 
     async def follow(self) -> None:
-        """Beat and look, until cancelled. A board that is away leaves what was last seen."""
-        while self._board is not None:
+        """Beat and look, until cancelled. A registry that is away leaves what was last seen."""
+        while self._registry is not None:
             await asyncio.sleep(BEAT_S)
             try:
                 await self._look()
             except Exception:
                 self._away = True
-                logger.warning("the board of direct ports does not answer", exc_info=True)
+                logger.warning("the registry of direct ports does not answer", exc_info=True)
 
     async def _look(self) -> None:
-        if self._board is None:
+        if self._registry is None:
             return
         own = self._own
         if own is not None:
             self._beat += 1
             note = msgspec.json.encode(_Note(own.url, self._beat))
-            await asyncio.to_thread(self._board.write, own.replica, note)
+            await asyncio.to_thread(self._registry.write, own.replica, note)
             if self._own is None:
                 # withdrawn meanwhile: the note must not come back
-                await asyncio.to_thread(self._board.remove, own.replica)
-        notes = await asyncio.to_thread(self._board.read)
+                await asyncio.to_thread(self._registry.remove, own.replica)
+        notes = await asyncio.to_thread(self._registry.read)
         self._take(notes)
         for name, seen in list(self._seen.items()):
             if self._clock() - seen.changed > FORGOTTEN_S:
                 del self._seen[name]
-                await asyncio.to_thread(self._board.remove, name)
+                await asyncio.to_thread(self._registry.remove, name)
 
     def _take(self, notes: dict[str, bytes]) -> None:
         now = self._clock()

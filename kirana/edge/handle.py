@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kirana.edge.app import Edge
@@ -19,9 +20,16 @@ async def call(
     body: bytes | None,
     binary: bool,
     timeout_ms: int,
+    named: Mapping[str, str],
 ) -> tuple[int, bytes]:
-    """Return the status and the body that the same request over HTTP gets."""
+    """Return the status and the body that the same request over HTTP gets.
+
+    `named` are headers that say whose request it is.
+    """
     headers = [(TIMEOUT_HEADER, str(timeout_ms).encode())]
+    headers += [
+        (name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()
+    ]
     if binary:
         headers.append((b"accept", CONTENT_TYPE))
     if body is not None:

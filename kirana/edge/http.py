@@ -16,7 +16,7 @@ from kirana.edge.protobuf import CONTENT_TYPE
 from kirana.edge.protobuf import decode as decode_binary
 from kirana.errors import InvalidInput, TooLarge
 from kirana.loop import INLINE_BYTES
-from kirana.revision import Revision
+from kirana.request import RequestContext
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,6 +25,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 M = TypeVar("M", bound=msgspec.Struct)
 
 TIMEOUT_HEADER = b"x-kirana-timeout-ms"
+REQUEST_ID_HEADER = b"x-request-id"
+CALLER_HEADER = b"x-kirana-caller"
 MAX_TIMEOUT_MS = 600_000
 MAX_DIGITS = 19
 """Of a number in a query string: one in nanoseconds is told what it is."""
@@ -45,7 +47,7 @@ class HttpRequest:
     parameters: tuple[str, ...]
     query_string: bytes
     body: bytes
-    revision: Revision
+    context: RequestContext
     binary: bool = False
     binary_reply: bool = False
 
@@ -121,35 +123,57 @@ def path_segments(scope: Scope) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Headers:
-    """What the headers say of the body, of the reply, and of the time there is."""
+    """What the headers say; each is checked where it is used, so that every reply has an id."""
 
     content_length: int = 0
-    binary: bool = False
-    binary_reply: bool = False
-    timeout_ms: int | None = None
+    content_type: bytes | None = None
+    accept: bytes = b""
+    timeout: bytes | None = None
+    request_id: bytes = b""
+    traceparent: bytes = b""
+    caller: bytes = b""
+
+    def timeout_ms(self, default: int) -> int:
+        """Raises `InvalidInput` for what is no number of milliseconds."""
+        value = self.timeout
+        if value is None:
+            return default
+        short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
+        if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+            raise InvalidInput(
+                f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode()
+            )
+        return int(value)
+
+    def binary(self, method: str, *, binary_route: bool) -> bool:
+        """Return whether the body is Proto3. Raises `HttpError` if the route doesn't take it."""
+        if self.content_type is None or method not in ("POST", "PUT"):
+            return False
+        return _is_binary(self.content_type, binary_route)
+
+    def binary_reply(self, *, binary_route: bool) -> bool:
+        return binary_route and CONTENT_TYPE in self.accept.lower()
 
 
-def read_headers(scope: Scope, *, binary_route: bool) -> Headers:
-    """Raises `HttpError` for a content type that the route doesn't take."""
+_NAMES = {
+    b"content-type": "content_type",
+    b"accept": "accept",
+    TIMEOUT_HEADER: "timeout",
+    REQUEST_ID_HEADER: "request_id",
+    b"traceparent": "traceparent",
+    CALLER_HEADER: "caller",
+}
+
+
+def read_headers(scope: Scope) -> Headers:
     found = Headers()
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             digits = value.lstrip(b"0") or b"0"
             found.content_length = int(digits) if len(digits) <= 15 else 1 << 60
-        elif name == b"content-type" and scope["method"] in ("POST", "PUT"):
-            found.binary = _is_binary(value, binary_route)
-        elif name == b"accept" and binary_route:
-            found.binary_reply = CONTENT_TYPE in value.lower()
-        elif name == TIMEOUT_HEADER:
-            found.timeout_ms = _timeout_ms(value)
+        elif name in _NAMES:
+            setattr(found, _NAMES[name], value)
     return found
-
-
-def _timeout_ms(value: bytes) -> int:
-    short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
-    if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
-        raise InvalidInput(f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode())
-    return int(value)
 
 
 async def read_body(receive: Receive, content_length: int, limit: int) -> bytes:

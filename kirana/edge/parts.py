@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kirana.features import FeatureSource
 from kirana.flow import FlowRunner
-from kirana.inferflow import Inferer
+from kirana.inferflow import InferflowRunner
 from kirana.interactions import InteractionSource
 
 
@@ -15,4 +15,4 @@ class Parts:
     features: FeatureSource
     interactions: InteractionSource
     flows: FlowRunner
-    inferer: Inferer
+    inferflow: InferflowRunner

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kirana.edge import messages, replies
+from kirana.request import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class RouteSpec:
     query: tuple[str, ...] = ()
     binary: bool = False
     """Whether it also takes and gives `application/x-protobuf`."""
+    priority: Priority = "shopper"
 
     @property
     def segments(self) -> tuple[str | None, ...]:
@@ -52,6 +54,7 @@ ROUTES = (
         replies.FeaturesPutReply,
         messages.FeaturesPut,
         binary=True,
+        priority="writer",
     ),
     RouteSpec(
         "features_delete",
@@ -61,6 +64,7 @@ ROUTES = (
         replies.FeaturesDeleteReply,
         messages.FeaturesDelete,
         binary=True,
+        priority="writer",
     ),
     RouteSpec(
         "interactions_post",
@@ -70,6 +74,7 @@ ROUTES = (
         replies.InteractionsPostReply,
         messages.InteractionsPost,
         binary=True,
+        priority="writer",
     ),
     RouteSpec(
         "interactions_query",
@@ -96,6 +101,7 @@ ROUTES = (
         "Forget everything that a user did",
         replies.InteractionsDeleteReply,
         binary=True,
+        priority="writer",
     ),
     RouteSpec(
         "flow_run",
@@ -121,6 +127,7 @@ ROUTES = (
         "What is live, and how it came to be",
         replies.CatalogListReply,
         query=("history",),
+        priority="operator",
     ),
     RouteSpec(
         "catalog_post",
@@ -129,6 +136,7 @@ ROUTES = (
         "Publish several objects as one revision",
         replies.CatalogChangeReply,
         messages.CatalogPost,
+        priority="operator",
     ),
     RouteSpec(
         "catalog_get",
@@ -136,6 +144,7 @@ ROUTES = (
         "/v1/catalog/{kind}/{name}",
         "Read an object",
         replies.CatalogGetReply,
+        priority="operator",
     ),
     RouteSpec(
         "catalog_put",
@@ -144,6 +153,7 @@ ROUTES = (
         "Publish an object",
         replies.CatalogChangeReply,
         messages.CatalogPut,
+        priority="operator",
     ),
     RouteSpec(
         "catalog_delete",
@@ -152,6 +162,7 @@ ROUTES = (
         "Remove an object",
         replies.CatalogChangeReply,
         query=("expected_revision",),
+        priority="operator",
     ),
     RouteSpec(
         "endpoints",
@@ -159,6 +170,7 @@ ROUTES = (
         "/v1/endpoints",
         "The live direct ports",
         replies.EndpointsReply,
+        priority="operator",
     ),
     RouteSpec(
         "healthz",
@@ -166,6 +178,7 @@ ROUTES = (
         "/healthz",
         "The state of each part",
         replies.HealthReply,
+        priority="operator",
     ),
     RouteSpec(
         "openapi",
@@ -173,5 +186,6 @@ ROUTES = (
         "/openapi.json",
         "This contract",
         replies.OpenApiReply,
+        priority="operator",
     ),
 )

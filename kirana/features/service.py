@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
@@ -22,7 +21,8 @@ from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
-from kirana.loop import INLINE_CELLS, bounded
+from kirana.loop import INLINE_CELLS, inline_or_thread
+from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
 from kirana.stores import FeatureStore
@@ -108,7 +108,6 @@ class FeatureService:
         *,
         cache: FeatureCache | None = None,
         fail_when_unavailable: bool = False,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """With `fail_when_unavailable`, a read of a store that does not answer raises
         `Unavailable`; without it, rows have defaults and the status.
@@ -119,51 +118,49 @@ class FeatureService:
         self._fail_when_unavailable = fail_when_unavailable
         self._source = source
         self._schemas = Revisions(source, Schemas)
-        self._clock = clock
         self._nowhere: set[tuple[str, str, int]] = set()
         self._newest = NO_REVISION
 
     async def prepare(self, revision: Revision) -> None:
         await self._schemas.at(revision)
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
-        schemas = await self._schemas.at(revision)
+    async def read(
+        self, queries: Sequence[FeatureQuery], context: RequestContext
+    ) -> list[EntityRows]:
+        schemas = await self._schemas.at(context.revision)
         plans = [schemas.plan(query) for query in queries]
         if len(plans) == 1 or self._store.embedded:
             return [
-                await self._read(query, plan, revision.catalog)
+                await self._read(query, plan, context)
                 for query, plan in zip(queries, plans, strict=True)
             ]
         # all at once: one round trip
-        reads = map(self._read, queries, plans, repeat(revision.catalog))
+        reads = map(self._read, queries, plans, repeat(context))
         return [*await asyncio.gather(*reads)]
 
-    async def _read(self, query: FeatureQuery, plan: _Plan, catalog: str) -> EntityRows:
+    async def _read(self, query: FeatureQuery, plan: _Plan, context: RequestContext) -> EntityRows:
         keys = query.keys
         fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
         if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
             raise Unavailable(self._fetcher.why or "the feature store does not answer")
-        stays = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
-        if not stays:
+        inline = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
+        if not inline:
             # the cache's table may change under another thread
             for each in fetched:
                 each.keep()
-        decoded = await bounded(stays, self._decode, plan, fetched)
+        decoded = await inline_or_thread(inline, _decode, plan, fetched, context.now_ms)
         for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:
-                decoded[at] = await self._look_once(read.group, rows, fetched[at], catalog)
-        return await bounded(stays, self._assemble, query, plan, decoded, fetched)
-
-    def _decode(self, plan: _Plan, fetched: Sequence[Fetched]) -> list[Rows]:
-        now = self._clock()
-        return [
-            each.decode(read.group, now) for read, each in zip(plan.groups, fetched, strict=True)
-        ]
+                decoded[at] = await self._look_once(read.group, rows, fetched[at], context)
+        return await inline_or_thread(
+            inline, _assemble, query, plan, decoded, fetched, context.now_ms
+        )
 
     async def _look_once(
-        self, group: FeatureGroup, rows: Rows, fetched: Fetched, catalog: str
+        self, group: FeatureGroup, rows: Rows, fetched: Fetched, context: RequestContext
     ) -> Rows:
         """Rows may follow a schema version that is newer than the request's revision."""
+        catalog = context.revision.catalog
         unknown = {(catalog, group.name, number) for number in rows.unknown_versions}
         unknown -= self._nowhere
         if not unknown:
@@ -178,7 +175,7 @@ class FeatureService:
         self._nowhere |= {each for each in unknown if each[2] > known}
         if fresh is None or known <= len(group.versions):
             return rows
-        return fetched.decode(_as_of(fresh, group), self._clock())
+        return fetched.decode(_as_of(fresh, group), context.now_ms / 1000)
 
     async def _newest_group(self, name: str, version: int, catalog: str) -> FeatureGroup | None:
         """Return the group as of the newest revision; asked for again if it lacks the version.
@@ -195,50 +192,8 @@ class FeatureService:
             fresh = (await self._schemas.at(self._newest)).group(name)
         return fresh
 
-    def _assemble(
-        self,
-        query: FeatureQuery,
-        plan: _Plan,
-        decoded: Sequence[Rows],
-        fetched: Sequence[Fetched],
-    ) -> EntityRows:
-        count = len(query.keys)
-        matrix = None
-        if len(plan.groups) == 1 and plan.groups[0].matrix is not None:
-            # as it is stored, if all of its rows are there
-            matrix = decoded[0].view(plan.groups[0].matrix)
-        in_place = matrix is None
-        if matrix is None:
-            matrix = np.empty((count, plan.width), dtype=np.float32)
-        columns: dict[str, Column] = {}
-        status: dict[str, Array] = {}
-        age: dict[str, Array] = {}
-        provenance: dict[str, Array] = {}
-        tier: dict[str, Array] = {}
-        now_ms = int(self._clock() * 1000)
-        for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
-            short = read.group.short_name
-            status[short] = rows.status
-            if read.matrix is not None and in_place:
-                _fill(matrix, read.matrix, read.places, rows)
-            for name, asked in zip(read.columns, read.asked, strict=True):
-                columns[asked] = rows.column(name)
-                if query.provenance:
-                    provenance[asked] = rows.provenance(name)
-            if query.provenance:
-                times = rows.event_time_ms.astype(np.int64)
-                there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
-                age[short] = np.where(there, now_ms - times, -1)
-                tier[short] = np.where(there, np.uint8(Tier.STORE), np.uint8(Tier.NONE))
-                if found.cached is not None:
-                    tier[short][found.cached] = np.where(
-                        there[found.cached], np.uint8(Tier.CACHE), np.uint8(Tier.NONE)
-                    )
-        nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
-        return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
-
-    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
-        schemas = await self._schemas.at(revision)
+    async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
+        schemas = await self._schemas.at(context.revision)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
         for feature in version.features:
@@ -250,13 +205,13 @@ class FeatureService:
                 )
         for name in write.columns:
             version.feature(name, field=f"columns.{name}")
-        self.check_times(write.event_time_ms)
+        _check_times(write.event_time_ms, context.now_ms)
         codec = CODECS[group.codec]
-        stays = len(write.keys) * len(version.features) <= INLINE_CELLS
-        values = await bounded(
-            stays, codec.encode, group, version, write.columns, write.event_time_ms
+        inline = len(write.keys) * len(version.features) <= INLINE_CELLS
+        values = await inline_or_thread(
+            inline, codec.encode, group, version, write.columns, write.event_time_ms
         )
-        expired = group.expired(write.event_time_ms, self._clock())
+        expired = group.expired(write.event_time_ms, context.now_ms / 1000)
         if not expired.any():
             written = await self._put(group, write.keys, values, codec)
             return WriteResult(written, len(write.keys) - written)
@@ -269,13 +224,13 @@ class FeatureService:
         return WriteResult(parts[1], lived - parts[1], int(expired.sum()))
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
+        self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> int:
-        schemas = await self._schemas.at(revision)
+        schemas = await self._schemas.at(context.revision)
         found = schemas.catalog.group(group, field="group")
-        self.check_times(event_time_ms)
+        _check_times(event_time_ms, context.now_ms)
         codec = CODECS[found.codec]
-        forgotten_at = int(self._clock()) + TOMBSTONE_S
+        forgotten_at = context.now_ms // 1000 + TOMBSTONE_S
         values = codec.tombstones(event_time_ms.astype(np.uint64), forgotten_at)
         return await self._put(found, keys, values, codec)
 
@@ -288,19 +243,9 @@ class FeatureService:
             # also of a write that failed: some of it may have arrived
             self._fetcher.written(group.name, keys)
 
-    def check_times(self, event_time_ms: Array) -> None:
-        """Refuse event times that are further ahead than clocks differ."""
-        limit = int(self._clock() * 1000) + MAX_FUTURE_MS
-        late = np.flatnonzero(event_time_ms > limit)
-        if len(late):
-            raise InvalidInput(
-                f"{event_time_ms[late[0]]} is more than five minutes ahead",
-                field=f"event_time[{late[0]}]",
-            )
-
     async def health(self) -> dict[str, Any]:
         # past the cache, which may know that there is no such row
-        answers = await self._store.answers()
+        answers = await self._store.ping()
         found = {**self._store.health(), "answers": answers}
         if self._cache is not None:
             found["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
@@ -308,6 +253,65 @@ class FeatureService:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _decode(plan: _Plan, fetched: Sequence[Fetched], now_ms: int) -> list[Rows]:
+    return [
+        each.decode(read.group, now_ms / 1000)
+        for read, each in zip(plan.groups, fetched, strict=True)
+    ]
+
+
+def _assemble(
+    query: FeatureQuery,
+    plan: _Plan,
+    decoded: Sequence[Rows],
+    fetched: Sequence[Fetched],
+    now_ms: int,
+) -> EntityRows:
+    count = len(query.keys)
+    matrix = None
+    if len(plan.groups) == 1 and plan.groups[0].matrix is not None:
+        # as it is stored, if all of its rows are there
+        matrix = decoded[0].view(plan.groups[0].matrix)
+    in_place = matrix is None
+    if matrix is None:
+        matrix = np.empty((count, plan.width), dtype=np.float32)
+    columns: dict[str, Column] = {}
+    status: dict[str, Array] = {}
+    age: dict[str, Array] = {}
+    provenance: dict[str, Array] = {}
+    tier: dict[str, Array] = {}
+    for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
+        short = read.group.short_name
+        status[short] = rows.status
+        if read.matrix is not None and in_place:
+            _fill(matrix, read.matrix, read.places, rows)
+        for name, asked in zip(read.columns, read.asked, strict=True):
+            columns[asked] = rows.column(name)
+            if query.provenance:
+                provenance[asked] = rows.provenance(name)
+        if query.provenance:
+            times = rows.event_time_ms.astype(np.int64)
+            there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
+            age[short] = np.where(there, now_ms - times, -1)
+            tier[short] = np.where(there, np.uint8(Tier.STORE), np.uint8(Tier.NONE))
+            if found.cached is not None:
+                tier[short][found.cached] = np.where(
+                    there[found.cached], np.uint8(Tier.CACHE), np.uint8(Tier.NONE)
+                )
+    nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
+    return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
+
+
+def _check_times(event_time_ms: Array, now_ms: int) -> None:
+    """Refuse event times that are further ahead than clocks differ."""
+    late = np.flatnonzero(event_time_ms > now_ms + MAX_FUTURE_MS)
+    if len(late):
+        raise InvalidInput(
+            f"{event_time_ms[late[0]]} is more than five minutes ahead",
+            field=f"event_time[{late[0]}]",
+        )
 
 
 def _fill(matrix: Array, plan: MatrixPlan, places: Sequence[slice], rows: Rows) -> None:

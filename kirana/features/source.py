@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs import Column
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 
@@ -79,25 +80,27 @@ class WriteResult:
 
 
 class FeatureSource(Protocol):
-    """Every call runs on one revision of the catalog."""
+    """Every call is judged on the revision and at the time of its request."""
 
     async def prepare(self, revision: Revision) -> None:
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
+    async def read(
+        self, queries: Sequence[FeatureQuery], context: RequestContext
+    ) -> list[EntityRows]:
         """Answer all queries.
 
         Raises `Unknown` for an entity, group or feature, never for a key.
         """
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> WriteResult:
+    async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
         """Store rows durably.
 
         Raises `InvalidInput` that names the feature which is missing or too many.
         """
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
+        self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> int:
         """Replace rows by tombstones of these event times; return how many were not stale."""
 

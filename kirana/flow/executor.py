@@ -25,6 +25,7 @@ from kirana.flow.graph import Graph, GraphNode, compile_flow
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 
@@ -38,11 +39,11 @@ class FlowService:
     async def prepare(self, revision: Revision) -> None:
         await self._graphs.at(revision)
 
-    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
-        graphs = await self._graphs.at(revision)
+    async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
+        graphs = await self._graphs.at(context.revision)
         if request.name not in graphs:
             raise Unknown("flow", request.name, graphs, field="name")
-        call = Call(request.context, self._services, revision)
+        call = Call(request.context, self._services, context)
         return await Execution(graphs[request.name], call, trace=request.trace).run()
 
 
@@ -115,7 +116,7 @@ class Execution:
                     value = await node.node.run(inputs, self._call)
                 else:
                     async with asyncio.timeout(node.timeout_s):
-                        value = await node.node.run(inputs, self._call)
+                        value = await node.node.run(inputs, self._call.within(node.timeout_s))
             except (InvalidInput, Unknown):
                 raise  # the request is wrong: neither another attempt nor a fallback mends it
             except Exception as error:
@@ -125,6 +126,8 @@ class Execution:
                     if not node.falls_back:
                         raise self._failure(node, error) from error
                     state, value = "fallback", node.node.gives.empty()
+                else:
+                    self._call.request.ledger.retries += 1
         self._values[node.name] = value
         if self._trace:
             reason = _reason(failure, node) if failure else None

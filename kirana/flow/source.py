@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from kirana.flow.values import Candidates
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 State = Literal["ok", "skipped", "fallback"]
@@ -42,12 +43,12 @@ class FlowResult:
 
 
 class FlowRunner(Protocol):
-    """Every call runs on one revision of the catalog."""
+    """Every call is judged on the revision and at the time of its request."""
 
     async def prepare(self, revision: Revision) -> None:
         """Compile the flows of a revision. Raises `Unavailable` if that can't be done."""
 
-    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
+    async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,
 
         `NodeError` where a node without a fallback failed, `ModelFailed` where that was a model,

@@ -1,5 +1,5 @@
 """Inferflow: ids in, scores out; features found, a matrix built, models called, by config."""
 
-from kirana.inferflow.source import Inferer, InferRequest, InferResult
+from kirana.inferflow.source import InferflowRunner, InferRequest, InferResult
 
-__all__ = ["InferRequest", "InferResult", "Inferer"]
+__all__ = ["InferRequest", "InferResult", "InferflowRunner"]

@@ -1,6 +1,7 @@
 """Runs a plan: reads entities stage by stage, builds the matrix, calls the models, scores.
 
-See `Inferer` for the contract. Work is by group and column; over rows only where ids are text.
+See `InferflowRunner` for the contract. Work is by group and column; over rows only where ids are
+text.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from kirana.errors import InvalidInput, ModelFailed, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
 from kirana.inferflow.source import InferRequest, InferResult
-from kirana.loop import INLINE_ROWS, bounded
+from kirana.loop import INLINE_ROWS, inline_or_thread
 from kirana.models import ModelRunner
+from kirana.models.runner import MATRIX
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array, Entity, Key
 
@@ -57,7 +60,7 @@ class _Keys:
 
 
 class InferflowService:
-    """Implements `Inferer` over a feature source and a model runner."""
+    """Implements `InferflowRunner` over a feature source and a model runner."""
 
     def __init__(
         self,
@@ -76,8 +79,8 @@ class InferflowService:
         await self._plans.at(revision)
         await self._models.prepare(revision)
 
-    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
-        plans = await self._plans.at(revision)
+    async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
+        plans = await self._plans.at(context.revision)
         if request.model_id not in plans:
             raise Unknown("model_id", request.model_id, plans, field="model_id")
         plan, entities = plans[request.model_id]
@@ -90,8 +93,8 @@ class InferflowService:
         defaults: dict[str, int] = {}
         if rows:
             for stage in plan.stages:
-                matrix = await self._run_stage(stage, ids, matrix, defaults, rows, revision)
-        outputs = await self._score_models(plan, matrix, revision)
+                matrix = await self._run_stage(stage, ids, matrix, defaults, rows, context)
+        outputs = await self._score_models(plan, matrix, context)
         scores = plan.score({**inputs, **outputs})
         scores = np.asarray(scores, dtype=np.float32)
         if scores.shape == ():
@@ -150,12 +153,14 @@ class InferflowService:
         matrix: Floats,
         defaults: dict[str, int],
         rows: int,
-        revision: Revision,
+        context: RequestContext,
     ) -> Floats:
         """Read what a stage needs; return the matrix with its columns."""
-        stays = rows <= 2 * INLINE_ROWS
+        inline = rows <= 2 * INLINE_ROWS
         keys = [
-            await bounded(stays, _distinct_keys, read.entity, [ids[name] for name in read.ids])
+            await inline_or_thread(
+                inline, _distinct_keys, read.entity, [ids[name] for name in read.ids]
+            )
             for read in stage
         ]
         queries = [
@@ -168,7 +173,7 @@ class InferflowService:
             )
             for read, found in zip(stage, keys, strict=True)
         ]
-        answers = await self._features.read(queries, revision)
+        answers = await self._features.read(queries, context)
         for read, found, answer in zip(stage, keys, answers, strict=True):
             if read.matrix:
                 columns = found.spread(answer.matrix)
@@ -188,13 +193,18 @@ class InferflowService:
         return matrix
 
     async def _score_models(
-        self, plan: Plan, matrix: Floats, revision: Revision
+        self, plan: Plan, matrix: Floats, context: RequestContext
     ) -> dict[str, Floats]:
         if len(matrix) == 0:
             return {call.output: np.empty(0, dtype=np.float32) for call in plan.calls}
-        runs = [self._models.run(call.model, matrix, call.output, revision) for call in plan.calls]
-        scores = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
-        return {call.output: each for call, each in zip(plan.calls, scores, strict=True)}
+        inputs = {MATRIX: matrix}
+        runs = [
+            self._models.run(model, inputs, outputs, context)
+            for model, outputs in plan.outputs_of.items()
+        ]
+        found = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
+        scores = {output: values for each in found for output, values in each.items()}
+        return {call.output: scores[call.output] for call in plan.calls}
 
 
 def _compile_all(catalog: Catalog) -> dict[str, tuple[Plan, dict[str, Entity]]]:

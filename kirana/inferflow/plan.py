@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,14 @@ class Plan:
     score: Expression
     default_row: npt.NDArray[np.float32]
     """The matrix of a row of which nothing is known: the default of each column."""
+
+    @cached_property
+    def outputs_of(self) -> dict[str, tuple[str, ...]]:
+        """The outputs that are used of each model, which runs once for all of them."""
+        found: dict[str, tuple[str, ...]] = {}
+        for call in self.calls:
+            found[call.model] = (*found.get(call.model, ()), call.output)
+        return found
 
 
 def compile_inferflow(inferflow: InferflowObject, catalog: Catalog) -> Plan:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 Id = str | int
@@ -50,8 +51,8 @@ class InferResult:
     defaults: Mapping[str, int]
 
 
-class Inferer(Protocol):
-    """Every call runs on one revision of the catalog."""
+class InferflowRunner(Protocol):
+    """Every call is judged on the revision and at the time of its request."""
 
     async def prepare(self, revision: Revision) -> None:
         """Compile a revision's inferflows, and make the models ready that they call.
@@ -59,7 +60,7 @@ class Inferer(Protocol):
         Raises `Unavailable` if that can't be done.
         """
 
-    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
+    async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
         """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit,
 
         `ModelFailed` where a model fails on the matrix.

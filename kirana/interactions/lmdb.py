@@ -142,8 +142,8 @@ class LmdbInteractionStore:
                 return [_walk(cursor, query, retention[query.event]) for query in queries]
 
         walked = sum(_most_walked(query, retention[query.event]) for query in queries)
-        stays = walked <= _INLINE_EVENTS
-        return await self.environment.read_async(stays, read)
+        inline = walked <= _INLINE_EVENTS
+        return await self.environment.read_async(inline, read)
 
     async def forget(self, user_id: str) -> int:
         prefix = f"{user_id}\0".encode()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,8 @@ from kirana.interactions.source import (
     Interactions,
 )
 from kirana.interactions.store import InteractionStore, Retention
-from kirana.loop import INLINE_ROWS, bounded
+from kirana.loop import INLINE_ROWS, inline_or_thread
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 MAX_ID_BYTES = 200
@@ -42,70 +42,63 @@ class EventTypes:
 class InteractionService:
     """Implements `InteractionSource` over a store."""
 
-    def __init__(
-        self,
-        store: InteractionStore,
-        source: CatalogSource,
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, store: InteractionStore, source: CatalogSource) -> None:
         self._store = store
         self._types = Revisions(source, EventTypes)
-        self._clock = clock
 
     async def prepare(self, revision: Revision) -> None:
         await self._types.at(revision)
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
-        types = await self._types.at(revision)
-        expired = await bounded(len(events) <= INLINE_ROWS, self._check, events, types)
+    async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
+        types = await self._types.at(context.revision)
+        inline = len(events) <= INLINE_ROWS
+        expired = await inline_or_thread(inline, _check, events, types, context.now_ms)
         await self._store.append(events, types.retention)
         return Appended(len(events) - expired, expired)
 
-    def _check(self, events: Sequence[Event], types: EventTypes) -> int:
-        """Refuse events that are none; return how many are past the TTL of their type."""
-        expired = 0
-        now_ms = int(self._clock() * 1000)
-        latest = min(now_ms + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
-        for at, event in enumerate(events):
-            types.catalog.event_type(event.event, field=f"events[{at}].event")
-            _check_id(event.user_id, f"events[{at}].user_id")
-            _check_id(event.product_id, f"events[{at}].product_id")
-            if event.metadata is not None:
-                _check_metadata(event.metadata, f"events[{at}].metadata")
-            if not 0 <= event.timestamp_ms <= latest:
-                reason = "is before 1970" if event.timestamp_ms < 0 else "is in the future"
-                raise InvalidInput(
-                    f"{event.timestamp_ms} {reason}: a timestamp is in milliseconds, and at "
-                    "most five minutes ahead",
-                    field=f"events[{at}].timestamp",
-                )
-            ttl_ms = types.retention[event.event].ttl_ms
-            expired += bool(ttl_ms) and event.timestamp_ms <= now_ms - ttl_ms
-        return expired
-
     async def query(
-        self, queries: Sequence[InteractionQuery], revision: Revision
+        self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
-        types = await self._types.at(revision)
-        now_ms = int(self._clock() * 1000)
+        types = await self._types.at(context.revision)
         answered = []
         for at, query in enumerate(queries):
             types.catalog.event_type(query.event, field=f"queries[{at}].event")
             _check_id(query.user_id, f"queries[{at}].user_id")
             ttl_ms = types.retention[query.event].ttl_ms
             if ttl_ms:
-                query = replace(query, since_ms=max(query.since_ms, now_ms - ttl_ms + 1))
+                query = replace(query, since_ms=max(query.since_ms, context.now_ms - ttl_ms + 1))
             answered.append(query)
         return await self._store.query(answered, types.retention)
 
-    async def forget(self, user_id: str, revision: Revision) -> int:
-        await self._types.at(revision)
+    async def forget(self, user_id: str, context: RequestContext) -> int:
+        await self._types.at(context.revision)
         _check_id(user_id, "user_id")
         return await self._store.forget(user_id)
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _check(events: Sequence[Event], types: EventTypes, now_ms: int) -> int:
+    """Refuse events that are none; return how many are past the TTL of their type."""
+    expired = 0
+    latest = min(now_ms + MAX_FUTURE_MS, MAX_TIMESTAMP_MS)
+    for at, event in enumerate(events):
+        types.catalog.event_type(event.event, field=f"events[{at}].event")
+        _check_id(event.user_id, f"events[{at}].user_id")
+        _check_id(event.product_id, f"events[{at}].product_id")
+        if event.metadata is not None:
+            _check_metadata(event.metadata, f"events[{at}].metadata")
+        if not 0 <= event.timestamp_ms <= latest:
+            reason = "is before 1970" if event.timestamp_ms < 0 else "is in the future"
+            raise InvalidInput(
+                f"{event.timestamp_ms} {reason}: a timestamp is in milliseconds, and at "
+                "most five minutes ahead",
+                field=f"events[{at}].timestamp",
+            )
+        ttl_ms = types.retention[event.event].ttl_ms
+        expired += bool(ttl_ms) and event.timestamp_ms <= now_ms - ttl_ms
+    return expired
 
 
 def _check_metadata(metadata: dict[str, Any], field: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 MAX_TIMESTAMP_MS = (1 << 53) - 1
@@ -62,24 +63,24 @@ class Appended:
 
 
 class InteractionSource(Protocol):
-    """Every call runs on one revision of the catalog."""
+    """Every call is judged on the revision and at the time of its request."""
 
     async def prepare(self, revision: Revision) -> None:
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> Appended:
+    async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
         """Store all events durably, or none.
 
         Raises `Unknown` or `InvalidInput` with a field like `events[3].timestamp`.
         """
 
     async def query(
-        self, queries: Sequence[InteractionQuery], revision: Revision
+        self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
         """Answer all queries. Raises `Unknown` for an event type, never for a user.
 
         Fields are like `queries[3].event`.
         """
 
-    async def forget(self, user_id: str, revision: Revision) -> int:
+    async def forget(self, user_id: str, context: RequestContext) -> int:
         """Remove everything of one person; return how many events that were."""

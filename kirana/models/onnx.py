@@ -1,7 +1,8 @@
-"""One ONNX model as a function from a float32 matrix to a value a row."""
+"""One ONNX model as a function from named inputs to named outputs, with a value a row."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from kirana.errors import ConfigurationError, InvalidInput, ModelFailed, Unknown
-from kirana.models.runner import Scores
+from kirana.models.runner import MATRIX, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +73,49 @@ class OnnxModel:
 
     def run(
         self,
-        matrix: npt.NDArray[np.float32],
-        output: str,
+        inputs: Mapping[str, npt.NDArray[np.float32]],
+        outputs: Sequence[str],
         options: onnxruntime.RunOptions | None = None,
-    ) -> Scores:
-        """Return one output with the shape (rows,).
+    ) -> dict[str, Scores]:
+        """Run the model once; return the wanted outputs by name, each of the shape (rows,).
 
-        Raises `ModelFailed` if the model fails on this matrix, or gives another number of rows.
+        Raises `ModelFailed` if the model fails on these inputs, or gives another number of rows.
         """
+        matrix = self._matrix_of(inputs)
+        for output in outputs:
+            if output not in self.signature.outputs:
+                raise Unknown("output", output, self.signature.outputs)
+        try:
+            found = self._session.run(list(outputs), {self._input: matrix}, options)
+        except Exception as error:  # onnxruntime's errors have no common base
+            reason = f"it can't score this matrix of {len(matrix)} rows: {error}"
+            raise ModelFailed(self.name, reason) from None
+        return {
+            output: self._one_a_row(output, values, len(matrix))
+            for output, values in zip(outputs, found, strict=True)
+        }
+
+    def _matrix_of(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        if set(inputs) not in ({MATRIX}, {self._input}):
+            raise InvalidInput(
+                f"model '{self.name}' takes one input, '{self._input}', not {sorted(inputs)}"
+            )
+        (matrix,) = inputs.values()
         if self.signature.width not in (None, matrix.shape[1]):
             raise InvalidInput(
                 f"model '{self.name}' takes {self.signature.width} columns, not {matrix.shape[1]}"
             )
-        if output not in self.signature.outputs:
-            raise Unknown("output", output, self.signature.outputs)
-        try:
-            scores: Scores = self._session.run([output], {self._input: matrix}, options)[0]
-        except Exception as error:  # onnxruntime's errors have no common base
-            reason = f"it can't score this matrix of {len(matrix)} rows: {error}"
-            raise ModelFailed(self.name, reason) from None
-        if scores.size != len(matrix) or (scores.ndim and len(scores) != len(matrix)):
-            shape = list(scores.shape)
+        return matrix
+
+    def _one_a_row(self, output: str, values: Scores, rows: int) -> Scores:
+        if values.size != rows or (values.ndim and len(values) != rows):
             raise ModelFailed(
                 self.name,
-                f"its output '{output}' has {len(scores) if scores.ndim else 1} rows "
-                f"(shape {shape}) for a matrix of {len(matrix)} rows",
+                f"its output '{output}' has {len(values) if values.ndim else 1} rows "
+                f"(shape {list(values.shape)}) for a matrix of {rows} rows",
                 wrong_rows=True,
             )
-        return scores.reshape(-1)
+        return values.reshape(-1)
 
 
 def require_file(name: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,11 @@ from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
-from kirana.loop import INLINE_CELLS, bounded
+from kirana.loop import INLINE_CELLS, inline_or_thread
 from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
 from kirana.models.runner import Scores
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.stores.url import folder_of
 
@@ -56,9 +58,14 @@ class ModelRegistry:
         await self._models.at(revision)
 
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
-    ) -> Scores:
-        models = await self._models.at(revision)
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[np.float32]],
+        outputs: Sequence[str],
+        context: RequestContext,
+    ) -> dict[str, Scores]:
+        models = await self._models.at(context.revision)
         if model not in models:
             raise Unknown("model", model, models)
-        return await bounded(matrix.size <= INLINE_CELLS, models[model].run, matrix, output)
+        cells = sum(each.size for each in inputs.values())
+        return await inline_or_thread(cells <= INLINE_CELLS, models[model].run, inputs, outputs)

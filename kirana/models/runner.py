@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 Scores = npt.NDArray[np.float32]
 
+MATRIX = "matrix"
+"""The name of an inferflow's matrix. A model with one input takes it, whatever it calls that."""
+
 
 class ModelRunner(Protocol):
-    """Every call runs on one revision of the catalog."""
+    """Every call is judged on the revision and at the time of its request."""
 
     async def prepare(self, revision: Revision) -> None:
         """Load the models of a revision. Raises `Unavailable` if that can't be done."""
 
     async def run(
-        self, model: str, matrix: npt.NDArray[np.float32], output: str, revision: Revision
-    ) -> Scores:
-        """Score a matrix of shape (rows, columns); return `output` with the shape (rows,).
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[np.float32]],
+        outputs: Sequence[str],
+        context: RequestContext,
+    ) -> dict[str, Scores]:
+        """Run a model once; return the wanted outputs by name, each of the shape (rows,).
 
-        Raises `Unknown` for a model, `InvalidInput` where the matrix has another width,
-        `ModelFailed` where the model fails on it or gives another number of rows.
+        An input has the shape (rows, columns). Raises `Unknown` for a model or an output,
+        `InvalidInput` where an input has another name or width, `ModelFailed` where the model
+        fails on the inputs or gives another number of rows.
         """

@@ -12,6 +12,7 @@ import onnxruntime
 
 from kirana.errors import KiranaError, ModelFailed
 from kirana.models.onnx import OnnxModel
+from kirana.models.runner import MATRIX
 
 ROWS = (1, 2, 3)
 LIMIT_S = 5.0
@@ -49,7 +50,7 @@ class _Trial(threading.Thread):
 
     def _error_of(self, output: str, rows: int) -> Finding | None:
         try:
-            self._model.run(np.tile(self._row, (rows, 1)), output, self._options)
+            self._model.run({MATRIX: np.tile(self._row, (rows, 1))}, [output], self._options)
         except KiranaError as error:
             wrong = isinstance(error, ModelFailed) and error.wrong_rows
             return Finding(error.message, wrong=wrong)

@@ -15,8 +15,8 @@ from kirana.ragged import Bytes, places_of, table_of_equal
 from kirana.schema import expired
 
 
-class ValueReader(Protocol):
-    """What a store must know of values: a codec. `name` is the codec's in a feature group."""
+class RowCodec(Protocol):
+    """What a store must know of a codec; `name` is what feature groups call it."""
 
     @property
     def name(self) -> str: ...
@@ -126,19 +126,19 @@ class FeatureStore(Protocol):
         some of its nodes alone.
         """
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
         """Write durably; return how many were not older than what was there.
 
         A store that forgets what has expired keeps it a tenth of its time longer, at least a
         minute, so that it is seen as expired.
         """
 
-    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
         """Write many rows as `put` does; where not `guarded`, a store may leave out to compare
         their event times with those of what is there.
         """
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether the database does; of one of several nodes, whether any of them does."""
 
     def health(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class FeatureStore(Protocol):
         """Let go of the database. No-op if closed."""
 
 
-async def answers_probe(store: FeatureStore) -> bool:
+async def ping_by_read(store: FeatureStore) -> bool:
     """Whether a store of one node answers."""
     try:
         await store.get([PROBE])

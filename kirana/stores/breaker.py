@@ -11,12 +11,12 @@ from typing import Any
 
 from kirana.errors import Unavailable
 
-FAILURES = 3
+MAX_FAILURES = 3
 PAUSE_S = 1.0
 
 
 class Breaker:
-    """Opens after `FAILURES` in a row; then one caller in `PAUSE_S` may try again."""
+    """Opens after `MAX_FAILURES` in a row; then one caller in `PAUSE_S` may try again."""
 
     def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
@@ -27,7 +27,7 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        return self._failures >= FAILURES
+        return self._failures >= MAX_FAILURES
 
     def check(self) -> None:
         """Raise `Unavailable` at once while the database is left alone."""
@@ -54,5 +54,5 @@ class Breaker:
     def failed(self) -> None:
         self._failures += 1
         self._failed += 1
-        self._opened += self._failures == FAILURES
+        self._opened += self._failures == MAX_FAILURES
         self._closed_until = self._clock() + PAUSE_S

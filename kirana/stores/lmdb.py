@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import RowBlock, ValueReader, answers_probe
+from kirana.stores.base import RowBlock, RowCodec, ping_by_read
 from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
 from kirana.stores.url import folder_of, option_of
 
@@ -38,12 +38,12 @@ class LmdbFeatureStore:
         def read(txn: Any) -> list[bytes | None]:
             return list(map(txn.get, keys))
 
-        stays = len(keys) <= INLINE_KEYS
-        return await self.environment.read_async(stays, read, self._database)
+        inline = len(keys) <= INLINE_KEYS
+        return await self.environment.read_async(inline, read, self._database)
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
         def write(txn: Any) -> int:
-            database, order, written = self._database, reader.order, 0
+            database, order, written = self._database, codec.order, 0
             for key, value in zip(keys, values, strict=True):
                 old = txn.get(key, None, database)
                 if old is None or order(value) >= order(old):
@@ -53,11 +53,11 @@ class LmdbFeatureStore:
 
         return await self.environment.write(write)
 
-    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
-        return await self.put(block.key_list(), block.value_list(), reader)
+    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
+        return await self.put(block.key_list(), block.value_list(), codec)
 
-    async def answers(self) -> bool:
-        return await answers_probe(self)
+    async def ping(self) -> bool:
+        return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": "lmdb"}

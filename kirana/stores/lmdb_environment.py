@@ -104,12 +104,12 @@ class Environment:
             except lmdb.MapResizedError:
                 self._follow_map()
 
-    async def read_async(self, stays: bool, work: Callable[[Any], T], database: Any = None) -> T:
-        """Run `work` on the event loop if it `stays`, else in a thread.
+    async def read_async(self, inline: bool, work: Callable[[Any], T], database: Any = None) -> T:
+        """Run `work` on the event loop if `inline`, else in a thread.
 
         A map that has to be followed is always left to a thread: that waits for writers.
         """
-        if stays:
+        if inline:
             with suppress(lmdb.MapResizedError):
                 return self._read(work, database)
         return await asyncio.to_thread(self.read, work, database)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import Unavailable
-from kirana.stores.base import RowBlock, ValueReader, answers_probe
+from kirana.stores.base import RowBlock, RowCodec, ping_by_read
 
 
 class MemoryFeatureStore:
@@ -20,8 +20,8 @@ class MemoryFeatureStore:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return list(map(self._open().get, keys))
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
-        stored, order = self._open(), reader.order
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
+        stored, order = self._open(), codec.order
         # all together or, where a value has no order, none
         newest: dict[bytes, bytes] = {}
         written = 0
@@ -33,11 +33,11 @@ class MemoryFeatureStore:
         stored.update(newest)
         return written
 
-    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
-        return await self.put(block.key_list(), block.value_list(), reader)
+    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
+        return await self.put(block.key_list(), block.value_list(), codec)
 
-    async def answers(self) -> bool:
-        return await answers_probe(self)
+    async def ping(self) -> bool:
+        return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": "memory"}

@@ -12,13 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.errors import ConfigurationError
-from kirana.stores.base import RowBlock, ValueReader, answers_probe
+from kirana.stores.base import RowBlock, RowCodec, ping_by_read
 from kirana.stores.breaker import Breaker
-from kirana.stores.redis_bulk import Way, load_block
+from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_connection import ARRAY
 from kirana.stores.redis_errors import FAILURES, says, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
-from kirana.stores.redis_lane import Lane, mget_command
 from kirana.stores.redis_script import (
     GUARDED_AT_ONCE,
     GUARDED_PUT,
@@ -26,6 +25,7 @@ from kirana.stores.redis_script import (
     SCRIPT_SHA,
     put_command,
 )
+from kirana.stores.redis_shared import SharedConnection, mget_command
 from kirana.stores.redis_url import client_of, limit_of
 from kirana.stores.url import without_password
 
@@ -49,7 +49,7 @@ class RedisFeatureStore:
         self._what = without_password(url)
         self._breaker = Breaker(self._what)
         make = client.connection_pool.make_connection
-        self._lane = Lane(make, limit_of(timeout_s), self._breaker.failed)
+        self._connection = SharedConnection(make, limit_of(timeout_s), self._breaker.failed)
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisFeatureStore:
@@ -67,48 +67,50 @@ class RedisFeatureStore:
         return await self._guarded(lambda: self._read(keys))
 
     async def _read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        found = await self._lane.values(mget_command(keys), ARRAY)
+        found = await self._connection.values(mget_command(keys), ARRAY)
         if len(found) != len(keys):
             # each row would be another key's
             raise ConnectionError(f"it answers with {len(found)} values for {len(keys)} keys")
         return found
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
-        forget = forget_ms(values, reader)
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
+        forget = forget_ms(values, codec)
         written = 0
         for at in range(0, len(keys), GUARDED_AT_ONCE):
             to = at + GUARDED_AT_ONCE
             rows = list(zip(keys[at:to], values[at:to], forget[at:to], strict=True))
-            written += await self._guarded(lambda rows=rows: self._write(rows, reader.name))  # type: ignore[misc]
+            written += await self._guarded(lambda rows=rows: self._write(rows, codec.name))  # type: ignore[misc]
         return written
 
     async def _write(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
         request = put_command(codec, rows)
         for _ in range(MAX_ASKED):
-            (answer,) = await self._lane.ask(request, 1)
+            (answer,) = await self._connection.ask(request, 1)
             if says(answer, "NOSCRIPT"):
                 # of a server that has started anew, or a replica that took over
-                (answer,) = await self._lane.ask(LOAD_SCRIPT, 1)
+                (answer,) = await self._connection.ask(LOAD_SCRIPT, 1)
                 if says(answer):
                     break
-            elif not says(answer, "READONLY") or not self._lane.leave():
+            elif not says(answer, "READONLY") or not self._connection.leave():
                 # it was the master, and whoever has taken over is looked for at most once
                 break
         if not isinstance(answer, int):
             raise ResponseError(str(answer))
         return answer
 
-    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
-        way = Way.PLAIN if not guarded and not block.turns.any() else Way.GUARDED
-        if way is Way.GUARDED:
+    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
+        mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED
+        if mode is WriteMode.GUARDED:
             await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
-        return await self._guarded(lambda: self._load(block, way, reader.name))
+        return await self._guarded(lambda: self._load(block, mode, codec.name))
 
-    async def _load(self, block: RowBlock, way: Way, codec: str) -> int:
+    async def _load(self, block: RowBlock, mode: WriteMode, codec: str) -> int:
         pool, script, forget = self._client.connection_pool, SCRIPT_SHA, block_forget_ms(block)
         connection = await pool.get_connection()
         try:
-            return await load_block(connection, block, forget, way, script.encode(), codec.encode())
+            return await load_block(
+                connection, block, forget, mode, script.encode(), codec.encode()
+            )
         finally:
             await pool.release(connection)
 
@@ -121,13 +123,13 @@ class RedisFeatureStore:
         self._breaker.succeeded()
         return found
 
-    async def answers(self) -> bool:
-        return await answers_probe(self)
+    async def ping(self) -> bool:
+        return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
         return {"store": self._what, "breaker": self._breaker.health()}
 
     async def close(self) -> None:
-        await self._lane.close()
+        await self._connection.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()

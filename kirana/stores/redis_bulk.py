@@ -39,7 +39,7 @@ _ONE = b":1\r\n"
 _ZERO = b":0\r\n"
 
 
-class Way(Enum):
+class WriteMode(Enum):
     """How rows are written; the guard leaves alone what is newer than they are."""
 
     PLAIN = auto()
@@ -57,7 +57,7 @@ class Request:
 
 
 async def load_block(
-    connection: Any, block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
+    connection: Any, block: RowBlock, forget_ms: Times, mode: WriteMode, script: bytes, codec: bytes
 ) -> int:
     """Write all rows through one connection; return how many were not older than what was there.
 
@@ -67,13 +67,13 @@ async def load_block(
     waiting: deque[Request] = deque()
     written = 0
     try:
-        for request in _requests(block, forget_ms, way, script, codec):
+        for request in _requests(block, forget_ms, mode, script, codec):
             await connection.send_packed_command(request.data)
             waiting.append(request)
             if len(waiting) >= UNDER_WAY:
-                written += await _answer(connection, waiting.popleft(), way)
+                written += await _answer(connection, waiting.popleft(), mode)
         while waiting:
-            written += await _answer(connection, waiting.popleft(), way)
+            written += await _answer(connection, waiting.popleft(), mode)
     except BaseException:
         # answers may still be on their way, to nobody
         await connection.disconnect()
@@ -81,19 +81,19 @@ async def load_block(
     return written
 
 
-async def _answer(connection: Any, request: Request, way: Way) -> int:
+async def _answer(connection: Any, request: Request, mode: WriteMode) -> int:
     """Return how many rows were written. redis-py would make an object of each answer."""
-    if way is Way.GUARDED:
+    if mode is WriteMode.GUARDED:
         found = await connection.read_response(timeout=ANSWER_S)
         if found is None:
             # redis-py's way to say so, where a limit is given
             raise TimeoutError(f"no answer in {ANSWER_S:.0f} s")
         return int(found)
-    size = len(_OK if way is Way.PLAIN else _ONE) * request.rows
+    size = len(_OK if mode is WriteMode.PLAIN else _ONE) * request.rows
     async with asyncio.timeout(ANSWER_S):
         said: bytes = await connection._reader.readexactly(size)
-    good = said.count(_OK if way is Way.PLAIN else _ONE)
-    known = good if way is Way.PLAIN else good + said.count(_ZERO)
+    good = said.count(_OK if mode is WriteMode.PLAIN else _ONE)
+    known = good if mode is WriteMode.PLAIN else good + said.count(_ZERO)
     if known != request.rows:
         lines = said.split(b"\r\n")
         refused = next(line for line in lines if line not in (b"+OK", b":0", b":1"))
@@ -102,7 +102,7 @@ async def _answer(connection: Any, request: Request, way: Way) -> int:
 
 
 def _requests(
-    block: RowBlock, forget_ms: Times, way: Way, script: bytes, codec: bytes
+    block: RowBlock, forget_ms: Times, mode: WriteMode, script: bytes, codec: bytes
 ) -> Iterator[Request]:
     key_sizes, value_sizes, endings = block.key_sizes, block.value_sizes, forget_ms != 0
     # rows of one shape stand together; of one key, the later row comes later
@@ -114,7 +114,7 @@ def _requests(
         if not len(group):
             continue
         key_size, value_size = int(key_sizes[group[0]]), int(value_sizes[group[0]])
-        at_once = GUARDED_AT_ONCE if way is Way.GUARDED else PLAIN_AT_ONCE
+        at_once = GUARDED_AT_ONCE if mode is WriteMode.GUARDED else PLAIN_AT_ONCE
         at_once = max(min(at_once, REQUEST_BYTES // (key_size + value_size + 1)), 1)
         for at in range(0, len(group), at_once):
             rows = group[at : at + at_once]
@@ -126,9 +126,9 @@ def _requests(
                 starts = block.value_ends[rows] - value_size
                 values = table_of_equal(block.values, starts, value_size)
             times = _digits(forget_ms[rows]) if endings[group[0]] else None
-            if way is Way.PLAIN:
+            if mode is WriteMode.PLAIN:
                 data = _set_commands(keys, values, times)
-            elif way is Way.GUARDED:
+            elif mode is WriteMode.GUARDED:
                 data = _script_command(keys, values, times, script, codec)
             else:
                 data = _script_commands(keys, values, times, script, codec)

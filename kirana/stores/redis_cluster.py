@@ -1,7 +1,7 @@
 """Features in a Redis Cluster: each node is asked for its keys, and what has moved is followed.
 
-redis-py finds the nodes; all else goes over our own lanes. Its own pipeline sends `ASKING` over
-one connection and the command over another, and closes those of others when a node is away.
+redis-py finds the nodes; all else goes over our own connections. Its own pipeline sends `ASKING`
+over one connection and the command over another, and closes those of others when a node is away.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from kirana.errors import ConfigurationError, PartlyUnavailable, Unavailable
 from kirana.loop import look_at_error
-from kirana.stores.base import RowBlock, ValueReader
+from kirana.stores.base import RowBlock, RowCodec
 from kirana.stores.breaker import Breaker
-from kirana.stores.redis_bulk import Way, load_block
+from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_connection import values_of
 from kirana.stores.redis_errors import FAILURES, NOT_YET, says, unavailable
 from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
-from kirana.stores.redis_lane import Lane, get_command
 from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA, put_command
+from kirana.stores.redis_shared import SharedConnection, get_command
 from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
 from kirana.stores.redis_url import cluster_of, limit_of
 from kirana.stores.url import without_password
@@ -48,7 +48,7 @@ _AWAY = object()
 
 @dataclass(slots=True)
 class _Node:
-    lane: Lane
+    connection: SharedConnection
     breaker: Breaker
 
 
@@ -135,15 +135,15 @@ class RedisClusterFeatureStore:
             raise PartlyUnavailable(self._does_not_answer(call), found, away)
         return found
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
         await self._known()
-        forget = forget_ms(values, reader)
+        forget = forget_ms(values, codec)
         written = 0
         for at in range(0, len(keys), GUARDED_AT_ONCE):
             to = at + GUARDED_AT_ONCE
             # keys of one script must be of one slot: a script a key
             rows = zip(keys[at:to], values[at:to], forget[at:to], strict=True)
-            commands = [put_command(reader.name, [row]) for row in rows]
+            commands = [put_command(codec.name, [row]) for row in rows]
             call = self._call(keys[at:to], commands)
             await self._run(call)
             for answer in call.answers:
@@ -154,22 +154,22 @@ class RedisClusterFeatureStore:
             written += sum(call.answers)
         return written
 
-    async def load(self, block: RowBlock, reader: ValueReader, *, guarded: bool = True) -> int:
+    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
         await self._known()
         owners = np.array(self._owners, dtype=object)[block_slots(block)]
-        way = Way.PLAIN if not guarded and not block.turns.any() else Way.GUARDED_EACH
+        mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED_EACH
         forget = block_forget_ms(block)
         parts = [np.flatnonzero(owners == name) for name in sorted(set(owners.tolist()))]
         written = await asyncio.gather(
             *(
-                self._load_part(owners[rows[0]], block.take(rows), forget[rows], way, reader)
+                self._load_part(owners[rows[0]], block.take(rows), forget[rows], mode, codec)
                 for rows in parts
             )
         )
         return sum(written)
 
     async def _load_part(
-        self, name: str, block: RowBlock, forget: Times, way: Way, reader: ValueReader
+        self, name: str, block: RowBlock, forget: Times, mode: WriteMode, codec: RowCodec
     ) -> int:
         try:
             if not name:
@@ -177,16 +177,16 @@ class RedisClusterFeatureStore:
             connection = self._maker_of(name)()
             await connection.connect()
             try:
-                if way is Way.GUARDED_EACH:
+                if mode is WriteMode.GUARDED_EACH:
                     await connection.send_packed_command(LOAD_SCRIPT)
                     await connection.read_response()
-                script, codec = SCRIPT_SHA.encode(), reader.name.encode()
-                return await load_block(connection, block, forget, way, script, codec)
+                script, spelled = SCRIPT_SHA.encode(), codec.name.encode()
+                return await load_block(connection, block, forget, mode, script, spelled)
             finally:
                 await connection.disconnect()
         except FAILURES:
             # slots have moved, or the node is away: row by row, wherever they are now
-            return await self.put(block.key_list(), block.value_list(), reader)
+            return await self.put(block.key_list(), block.value_list(), codec)
 
     def _call(
         self, keys: Sequence[bytes], commands: Sequence[bytes], *, strings: bool = False
@@ -266,14 +266,14 @@ class RedisClusterFeatureStore:
         node = self._nodes.get(name)
         if node is None:
             breaker = Breaker(name)
-            lane = Lane(self._maker_of(name), self._limit_s, breaker.failed)
-            node = self._nodes[name] = _Node(lane, breaker)
+            connection = SharedConnection(self._maker_of(name), self._limit_s, breaker.failed)
+            node = self._nodes[name] = _Node(connection, breaker)
         try:
             node.breaker.check()
         except Unavailable as error:
             return _Lost(error.message, tried=False)
         try:
-            answers = await self._answers(node.lane, commands, asking, strings)
+            answers = await self._answers(node.connection, commands, asking, strings)
         except FAILURES as error:
             node.breaker.failed()
             return _Lost(f"{name}: {error or type(error).__name__}", tried=True)
@@ -286,17 +286,17 @@ class RedisClusterFeatureStore:
 
     @staticmethod
     async def _answers(
-        lane: Lane, commands: Sequence[bytes], asking: bool, strings: bool
+        connection: SharedConnection, commands: Sequence[bytes], asking: bool, strings: bool
     ) -> Sequence[Any]:
         count = len(commands)
         if asking:
             request = b"".join(_ASKING + each for each in commands)
-            answers: Sequence[Any] = (await lane.ask(request, 2 * count))[1::2]
+            answers: Sequence[Any] = (await connection.ask(request, 2 * count))[1::2]
         else:
-            answers = await lane.ask(b"".join(commands), count, count if strings else None)
+            answers = await connection.ask(b"".join(commands), count, count if strings else None)
         lacking = [says(answer, "NOSCRIPT") for answer in answers]
         if any(lacking):
-            (loaded,) = await lane.ask(LOAD_SCRIPT, 1)
+            (loaded,) = await connection.ask(LOAD_SCRIPT, 1)
             if isinstance(loaded, hiredis.ReplyError):
                 return [loaded if each else a for a, each in zip(answers, lacking, strict=True)]
         return answers
@@ -347,11 +347,13 @@ class RedisClusterFeatureStore:
 
     async def _let_go(self, owners: set[str]) -> None:
         """Close what leads to nodes that have no slots any more."""
-        idle = [name for name in self._nodes.keys() - owners if not self._nodes[name].lane.busy]
+        idle = [
+            name for name in self._nodes.keys() - owners if not self._nodes[name].connection.busy
+        ]
         for node in [self._nodes.pop(name) for name in idle]:
-            await node.lane.close()
+            await node.connection.close()
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether any node does."""
         try:
             await self._known()
@@ -383,7 +385,7 @@ class RedisClusterFeatureStore:
             await asyncio.wait([self._finding])
         nodes, self._nodes = [*self._nodes.values()], {}
         for node in nodes:
-            await node.lane.close()
+            await node.connection.close()
         # those that redis-py has asked where the others are
         for each in ("nodes_cache", "startup_nodes"):
             await self._client.nodes_manager.aclose(each)

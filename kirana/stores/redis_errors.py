@@ -16,7 +16,7 @@ from kirana.errors import Unavailable
 from kirana.stores.breaker import Breaker
 
 FAILURES = (RedisError, RedisClusterException, OSError, LookupError, EOFError)
-"""What redis-py, the socket and a lane raise."""
+"""What redis-py, the socket and a connection raise."""
 
 NOT_YET = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """What a server says that can't answer anybody now."""

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kirana.stores.base import RowBlock, ValueReader
+from kirana.stores.base import RowBlock, RowCodec
 
 MIN_GRACE_S = 60
 
 Times = npt.NDArray[np.int64]
 
 
-def forget_ms(values: Sequence[bytes], reader: ValueReader) -> list[int]:
+def forget_ms(values: Sequence[bytes], codec: RowCodec) -> list[int]:
     """Return a time in ms for each value, 0 for never."""
-    expiry = np.array([reader.expiry_s(value) for value in values], dtype=np.int64)
-    times = np.array([reader.order(value)[0] for value in values], dtype=np.uint64)
+    expiry = np.array([codec.expiry_s(value) for value in values], dtype=np.int64)
+    times = np.array([codec.order(value)[0] for value in values], dtype=np.uint64)
     found: list[int] = _with_grace(expiry, times).tolist()
     return found
 

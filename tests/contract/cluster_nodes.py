@@ -17,6 +17,7 @@ from kirana.features import FeatureQuery
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
+from kirana.request import RequestContext
 from kirana.stores import FeatureStore, open_feature_store
 from tests.contract.redis_rows import NOW_MS, row
 from tests.redis_servers import RedisServers, ask
@@ -88,10 +89,14 @@ def frozen(servers: RedisServers, port: int) -> Iterator[None]:
         servers.process(port).send_signal(signal.SIGCONT)
 
 
+def _request(shop: Shop) -> RequestContext:
+    """Begin a request at the one time of these tests."""
+    return RequestContext.begin(shop.revision, now_ms=NOW_MS)
+
+
 @asynccontextmanager
 async def service_over(url: str, shop: Shop) -> AsyncIterator[FeatureService]:
-    """A feature service whose clock stands still."""
-    service = FeatureService(open_feature_store(url), shop.source, clock=lambda: NOW_MS / 1000)
+    service = FeatureService(open_feature_store(url), shop.source)
     try:
         yield service
     finally:
@@ -103,7 +108,7 @@ async def write_clicks(service: FeatureService, shop: Shop, ids: Sequence[str]) 
     numbers = np.arange(len(ids), dtype=np.int32)
     columns = {"clicks": Column(numbers), "ctr": Column(numbers.astype(np.float32))}
     times = np.full(len(ids), NOW_MS, dtype=np.uint64)
-    return await service.write(FeatureWrite(GROUP, ids, columns, times), shop.revision)
+    return await service.write(FeatureWrite(GROUP, ids, columns, times), _request(shop))
 
 
 async def clicks(
@@ -111,6 +116,6 @@ async def clicks(
 ) -> list[tuple[Status, int]]:
     query = FeatureQuery("product", ids, columns=("stats.clicks",))
     async with asyncio.timeout(BOUND_S):
-        (rows,) = await service.read([query], shop.revision)
+        (rows,) = await service.read([query], _request(shop))
     numbers = rows.columns["stats.clicks"].values.tolist()
     return [*zip(map(Status, rows.status["stats"].tolist()), numbers, strict=True)]

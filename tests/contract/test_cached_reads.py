@@ -19,7 +19,7 @@ from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import FAILURES
+from kirana.stores.breaker import MAX_FAILURES
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.unit.features.counted_store import Clock
@@ -70,12 +70,12 @@ async def write(
         "ctr": Column(np.full(len(keys), 0.25, dtype=np.float32)),
     }
     times = np.full(len(keys), int(time.time() * 1000) + after_ms, dtype=np.uint64)
-    await service.write(FeatureWrite("product.stats", keys, columns, times), shop.revision)
+    await service.write(FeatureWrite("product.stats", keys, columns, times), shop.request())
 
 
 async def read(service: FeatureService, shop: Shop, *keys: str) -> EntityRows:
     query = FeatureQuery("product", keys, columns=("stats.clicks",), provenance=True)
-    (rows,) = await service.read([query], shop.revision)
+    (rows,) = await service.read([query], shop.request())
     return rows
 
 
@@ -160,7 +160,7 @@ async def test_a_write_is_seen_at_once_here_and_within_the_bound_elsewhere(
     clock.now += FRESH_S
     assert clicks(await read(there, shop, "1", "2")) == [2, 2]
     times = np.full(1, int(time.time() * 1000) + 10, dtype=np.uint64)
-    await here.delete("product.stats", ["1"], times, shop.revision)
+    await here.delete("product.stats", ["1"], times, shop.request())
     assert (await read(here, shop, "1")).status["stats"].tolist() == [Status.MISSING]
     clock.now += FRESH_S
     assert (await read(there, shop, "1")).status["stats"].tolist() == [Status.MISSING]
@@ -177,7 +177,7 @@ async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
     await write(service, shop, ["1", "2"], 5)
     await read(service, shop, "1")
     servers.process(port).send_signal(signal.SIGSTOP)
-    for _ in range(FAILURES + 3):
+    for _ in range(MAX_FAILURES + 3):
         rows = await read(service, shop, "1", "2", "nobody")
         assert rows.status["stats"].tolist() == [Status.OK, Status.UNAVAILABLE, Status.UNAVAILABLE]
         assert clicks(rows) == [5, 0, 0]

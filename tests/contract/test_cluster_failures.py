@@ -9,7 +9,7 @@ import pytest
 from kirana.codecs import Status
 from kirana.errors import Unavailable
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import FAILURES
+from kirana.stores.breaker import MAX_FAILURES
 from tests.contract.cluster_nodes import (
     BOUND_S,
     CODEC,
@@ -43,7 +43,7 @@ async def test_rows_of_living_nodes_are_served_while_another_one_is_away(
         await write_clicks(service, shop, ids)
         assert await clicks(service, shop, ids) == stored
         own.kill(nodes[1])
-        for _ in range(FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             away = [(Status.UNAVAILABLE, 0)] * 2
             assert await clicks(service, shop, ids) == [*stored[:2], *away, *stored[4:]]
 
@@ -57,7 +57,7 @@ async def test_a_node_that_is_away_takes_no_reads_from_the_others(own: RedisServ
         await check(store, rows)
         own.kill(nodes[1])
         async with asyncio.timeout(BOUND_S):
-            for _ in range(FAILURES):
+            for _ in range(MAX_FAILURES):
                 with pytest.raises(Unavailable):
                     await store.get(dead)
             assert await store.get(living) == [*rows.values()]
@@ -87,7 +87,7 @@ async def test_only_keys_of_living_nodes_are_read_and_written_as_ever(own: Redis
         await write(store, keys, 0)
         own.kill(nodes[1])
         async with asyncio.timeout(BOUND_S):
-            for step in range(1, FAILURES + 2):
+            for step in range(1, MAX_FAILURES + 2):
                 rows = await write(store, keys, step)
                 assert await store.get(keys) == [*rows.values()]
     async with opened(url_of(nodes)) as fresh, asyncio.timeout(BOUND_S):
@@ -100,7 +100,7 @@ async def test_a_node_that_comes_back_is_found_by_who_has_known_it(own: RedisSer
     async with opened(url_of(nodes)) as store:
         rows = await write(store, keys, 0)
         own.kill(nodes[1])
-        for _ in range(FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable):
                     await store.get(keys_on(nodes[0], 1) + keys[3:6])
@@ -122,7 +122,7 @@ async def test_a_cluster_that_serves_nobody_is_unavailable_until_it_serves_again
         own.kill(nodes[1])
         down = lambda: ask(nodes[0], "CLUSTER INFO")["cluster_state"] == "fail"  # noqa: E731
         wait(down, "the others have noticed")
-        for _ in range(2 * FAILURES):
+        for _ in range(2 * MAX_FAILURES):
             with pytest.raises(Unavailable):
                 await store.get(keys[:2])
         assert store.health()["breaker"]["state"] == "open"
@@ -141,7 +141,7 @@ async def test_health_of_a_cluster_names_the_nodes_that_are_away(
     async with service_over(url_of(nodes), shop) as service:
         assert (await service.health())["answers"]
         own.kill(nodes[1])
-        for _ in range(FAILURES):
+        for _ in range(MAX_FAILURES):
             found = await service.health()
         assert found["answers"]
         assert found["away"] == [f"127.0.0.1:{nodes[1]}"]

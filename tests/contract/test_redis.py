@@ -16,7 +16,7 @@ from kirana.errors import ConfigurationError, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import FAILURES, PAUSE_S, Breaker
+from kirana.stores.breaker import MAX_FAILURES, PAUSE_S, Breaker
 from kirana.stores.redis_forget import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask
@@ -63,7 +63,7 @@ async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServer
     async with opened(f"redis://127.0.0.1:{port}?socket_timeout=0.1") as store:
         assert await store.get([b"a"]) == [None]
         servers.process(port).send_signal(signal.SIGSTOP)
-        for _ in range(FAILURES):
+        for _ in range(MAX_FAILURES):
             with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
                 await store.get([b"a"])
         with pytest.raises(Unavailable, match="left alone"):
@@ -107,10 +107,10 @@ async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
     shop = open_shop(folder)
     service = FeatureService(open_feature_store(f"redis://127.0.0.1:{port}"), shop.source)
     query = [FeatureQuery("product", ["1"], matrix=("stats.ctr",))]
-    (rows,) = await service.read(query, shop.revision)
+    (rows,) = await service.read(query, shop.request())
     assert rows.status["stats"].tolist() == [1]
     servers.kill(port)
-    (rows,) = await service.read(query, shop.revision)
+    (rows,) = await service.read(query, shop.request())
     assert rows.status["stats"].tolist() == [3]
     assert rows.matrix.tolist() == [[0.5]]
     await service.close()
@@ -120,7 +120,7 @@ async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
 def test_a_breaker_lets_one_caller_try_again() -> None:
     now = [0.0]
     breaker = Breaker("it", clock=lambda: now[0])
-    for _ in range(FAILURES):
+    for _ in range(MAX_FAILURES):
         breaker.check()
         breaker.failed()
     with pytest.raises(Unavailable):
@@ -166,7 +166,7 @@ async def test_servers_that_never_were_are_unavailable_in_bounded_time(kind: str
     path = "/shop/0" if kind == "redis+sentinel" else ""
     url = f"{kind}://127.0.0.1:1,127.0.0.1:2{path}?socket_timeout=0.1&socket_connect_timeout=0.1"
     async with opened(url) as store:
-        for _ in range(FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             async with asyncio.timeout(3):
                 with pytest.raises(Unavailable):
                     await store.get([b"a"])
@@ -187,7 +187,7 @@ async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers
                 full = True
                 break
         assert full
-        for batch in batches[50 : 50 + FAILURES + 1]:
+        for batch in batches[50 : 50 + MAX_FAILURES + 1]:
             with pytest.raises(Unavailable, match=r"refuses: .*maxmemory"):
                 await store.put(batch, rows, codec)
             assert await store.get([b"f:0:0"]) == [rows[0]]
@@ -222,7 +222,7 @@ async def test_a_server_that_is_no_master_refuses_writes_until_it_is_one(
             ask(port, "SCRIPT FLUSH")
         ask(port, "REPLICAOF", "127.0.0.1", other)
         before = ask(port, "INFO", "stats")["total_connections_received"]
-        for _ in range(FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             with pytest.raises(Unavailable, match=r"refuses: .*READONLY"):
                 await store.put([b"a"], [row(codec, "y")], codec)
         # the master is looked for, but not again and again; and one connection asks this

@@ -17,10 +17,10 @@ PUBLIC = {
     "kirana.flow": {"FlowRequest", "FlowResult", "FlowRunner", "Span"},
     "kirana.flow.generators": {"GENERATORS", "Generator", "build_generator"},
     "kirana.flow.nodes": {"OPS"},
-    "kirana.inferflow": {"InferRequest", "InferResult", "Inferer"},
+    "kirana.inferflow": {"InferRequest", "InferResult", "InferflowRunner"},
     "kirana.interactions": {"Event", "InteractionQuery", "InteractionSource", "Interactions"},
     "kirana.models": {"ModelRunner"},
-    "kirana.stores": {"FeatureStore", "ValueReader", "open_feature_store"},
+    "kirana.stores": {"FeatureStore", "RowCodec", "open_feature_store"},
 }
 
 

@@ -32,14 +32,14 @@ class CatalogHandlers:
         limit = request.query({"history": "how many revisions"}).get("history", DEFAULT_HISTORY)
         if not 0 <= limit <= MAX_HISTORY:
             raise InvalidInput(f"{limit} is not between 0 and {MAX_HISTORY}", field="history")
-        catalog = await self._catalogs.at(request.revision)
+        catalog = await self._catalogs.at(request.context.revision)
         away_since = self._live.away_since
         names: dict[str, list[str]] = {kind: [] for kind in KINDS}
         for each in catalog.objects:
             names[each.kind].append(each.name)
         reply: dict[str, Any] = {
-            "revision": request.revision.number,
-            "catalog": request.revision.catalog,
+            "revision": request.context.revision.number,
+            "catalog": request.context.revision.catalog,
             "objects": {kind: sorted(found) for kind, found in names.items()},
             "history": [],
         }
@@ -51,11 +51,14 @@ class CatalogHandlers:
 
     async def get(self, request: HttpRequest) -> bytes:
         kind, name = _key(request)
-        catalog = await self._catalogs.at(request.revision)
+        catalog = await self._catalogs.at(request.context.revision)
         known = {each.name: each for each in catalog.objects if each.kind == kind}
         if name not in known:
             raise Unknown(kind, name, known, field="name")
-        reply: dict[str, Any] = {"object": plain(known[name]), "revision": request.revision.number}
+        reply: dict[str, Any] = {
+            "object": plain(known[name]),
+            "revision": request.context.revision.number,
+        }
         if name in catalog.groups and kind == "feature_group":
             reply["schema_versions"] = [
                 {

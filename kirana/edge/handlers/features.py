@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,7 +21,7 @@ from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
-from kirana.loop import INLINE_CELLS, INLINE_ROWS, bounded
+from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 from kirana.schema import Entity
 
 
@@ -36,7 +35,7 @@ class FeatureHandlers:
 
     async def get(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesGet)
-        selections = await self._selections.at(request.revision)
+        selections = await self._selections.at(request.context.revision)
         selected = selections.of(message.entity, message.features)
         keys = self._keys(selected.entity, message.keys, cells=selected.width)
         if request.binary_reply and selected.plain and not message.provenance:
@@ -45,28 +44,30 @@ class FeatureHandlers:
             query = FeatureQuery(
                 message.entity, keys, columns=selected.names, provenance=message.provenance
             )
-        (rows,) = await self._features.read([query], request.revision)
+        (rows,) = await self._features.read([query], request.context)
         cells = len(keys) * len(selected.asked)
         if request.binary_reply:
-            stays = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
-            return await bounded(stays, features_reply, selected, rows, request.revision.number)
-        return await bounded(
-            cells <= INLINE_ROWS, _reply, message, selected, rows, request.revision.number
+            inline = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
+            return await inline_or_thread(
+                inline, features_reply, selected, rows, request.context.revision.number
+            )
+        return await inline_or_thread(
+            cells <= INLINE_ROWS, _reply, message, selected, rows, request.context.revision.number
         )
 
     async def put(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesPut)
-        catalog = (await self._selections.at(request.revision)).catalog
+        catalog = (await self._selections.at(request.context.revision)).catalog
         group = catalog.group(message.group, field="group")
         number = message.schema_version
         version = group.current if number is None else group.version(number)
         keys = self._keys(group.entity, message.keys, cells=len(version.features))
-        stays = len(keys) * len(message.columns) <= INLINE_ROWS
-        columns = await bounded(stays, columns_of, version, message.columns, len(keys))
-        times = _event_times(message.event_time, len(keys))
+        inline = len(keys) * len(message.columns) <= INLINE_ROWS
+        columns = await inline_or_thread(inline, columns_of, version, message.columns, len(keys))
+        times = _event_times(message.event_time, len(keys), request.context.now_ms)
         write = FeatureWrite(group.name, keys, columns, times, version.number)
         try:
-            done = await self._features.write(write, request.revision)
+            done = await self._features.write(write, request.context)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
         if request.binary_reply:
@@ -75,12 +76,12 @@ class FeatureHandlers:
 
     async def delete(self, request: HttpRequest) -> bytes:
         message = await request.decode(FeaturesDelete)
-        catalog = (await self._selections.at(request.revision)).catalog
+        catalog = (await self._selections.at(request.context.revision)).catalog
         group = catalog.group(message.group, field="group")
         keys = self._keys(group.entity, message.keys, cells=1)
-        times = _event_times(message.event_time, len(keys))
+        times = _event_times(message.event_time, len(keys), request.context.now_ms)
         try:
-            deleted = await self._features.delete(group.name, keys, times, request.revision)
+            deleted = await self._features.delete(group.name, keys, times, request.context)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
         stale = len(keys) - deleted
@@ -138,14 +139,14 @@ def _without_place(error: InvalidInput, given: int | list[int] | None) -> Invali
     return error
 
 
-def _event_times(given: int | list[int] | None, rows: int) -> npt.NDArray[np.uint64]:
+def _event_times(given: int | list[int] | None, rows: int, now_ms: int) -> npt.NDArray[np.uint64]:
     """One event time a row, in ms; now where none is given."""
     if isinstance(given, list):
         if len(given) != rows:
             raise InvalidInput(f"{len(given)} event times for {rows} keys", field="event_time")
         times = given
     else:
-        times = [int(time.time() * 1000) if given is None else given] * rows
+        times = [now_ms if given is None else given] * rows
     for at, each in enumerate(times):
         problem = unit_problem(each)
         if problem is None and not 0 <= each < 1 << 53:

@@ -12,6 +12,7 @@ from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.parts import Parts
 from kirana.errors import KiranaError
 from kirana.interactions import InteractionQuery
+from kirana.request import RequestContext
 from kirana.revision import Revision
 
 _PROBE = "healthz"
@@ -26,11 +27,11 @@ class HealthHandlers:
 
     async def get(self, request: HttpRequest) -> bytes:
         states = {
-            "features": await self._features(request.revision),
-            "interactions": await _state(self._probe_interactions(request.revision)),
-            "flows": await _state(self._parts.flows.prepare(request.revision)),
-            "inferflow": await _state(self._parts.inferer.prepare(request.revision)),
-            "catalog": self._catalog(request.revision),
+            "features": await self._features(request.context.revision),
+            "interactions": await _state(self._probe_interactions(request.context)),
+            "flows": await _state(self._parts.flows.prepare(request.context.revision)),
+            "inferflow": await _state(self._parts.inferflow.prepare(request.context.revision)),
+            "catalog": self._catalog(request.context.revision),
         }
         healthy = all(each["state"] == "ok" for each in states.values())
         body = json_bytes({"status": "ok" if healthy else "unavailable", "parts": states})
@@ -62,10 +63,10 @@ class HealthHandlers:
             return {"state": "unavailable", "reason": "the feature store does not answer", **told}
         return {**await _state(self._parts.features.prepare(revision)), **told}
 
-    async def _probe_interactions(self, revision: Revision) -> None:
-        catalog = await self._catalogs.at(revision)
+    async def _probe_interactions(self, context: RequestContext) -> None:
+        catalog = await self._catalogs.at(context.revision)
         for event in list(catalog.event_types)[:1]:
-            await self._parts.interactions.query([InteractionQuery(_PROBE, event, 1)], revision)
+            await self._parts.interactions.query([InteractionQuery(_PROBE, event, 1)], context)
 
 
 class Unhealthy(HttpError):

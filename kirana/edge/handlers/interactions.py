@@ -14,8 +14,8 @@ from kirana.edge.protobuf import accepted_reply, forgotten_reply, interactions_r
 from kirana.errors import InvalidInput, KiranaError, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
 from kirana.interactions.source import MAX_TIMESTAMP_MS
-from kirana.loop import INLINE_ROWS, bounded
-from kirana.revision import Revision
+from kirana.loop import INLINE_ROWS, inline_or_thread
+from kirana.request import RequestContext
 
 DEFAULT_LAST = 20
 _IN_QUERY = re.compile(r"queries\[(\d+)\]\.(user_id|event)")
@@ -41,8 +41,8 @@ class InteractionHandlers:
                 f"{len(message.events)} events, the limit is {self._limits.max_events}",
                 field="events",
             )
-        events = await bounded(len(message.events) <= INLINE_ROWS, _events, message)
-        done = await self._interactions.append(events, request.revision)
+        events = await inline_or_thread(len(message.events) <= INLINE_ROWS, _events, message)
+        done = await self._interactions.append(events, request.context)
         if request.binary_reply:
             return accepted_reply(done)
         return json_bytes({"accepted": done.accepted, "expired": done.expired})
@@ -51,15 +51,15 @@ class InteractionHandlers:
         user_id, event = request.parameters
         query = self._query(user_id, event, **request.query(_QUERY))
         try:
-            (found,) = await self._interactions.query([query], request.revision)
+            (found,) = await self._interactions.query([query], request.context)
         except KiranaError as error:
             at = _IN_QUERY.fullmatch(error.field or "")
             error.field = at[2] if at else error.field
             raise
-        stays = len(found) <= INLINE_ROWS
+        inline = len(found) <= INLINE_ROWS
         if request.binary_reply:
-            return await bounded(stays, interactions_reply, [user_id], [event], [found])
-        return await bounded(stays, _reply, found)
+            return await inline_or_thread(inline, interactions_reply, [user_id], [event], [found])
+        return await inline_or_thread(inline, _reply, found)
 
     async def query(self, request: HttpRequest) -> bytes:
         message = await request.decode(InteractionsQuery)
@@ -77,20 +77,20 @@ class InteractionHandlers:
         queries = [self._query(user, event, **bounds) for user in users for event in types]
         if sum(query.limit for query in queries) > self._limits.max_cells:
             raise TooLarge("users x events x limit is too much for one call", field="user_ids")
-        found = await self._ask(queries, message, request.revision)
-        stays = sum(map(len, found)) <= INLINE_ROWS
+        found = await self._ask(queries, message, request.context)
+        inline = sum(map(len, found)) <= INLINE_ROWS
         encode = interactions_reply if request.binary_reply else _reply_to_many
-        return await bounded(stays, encode, users, types, found)
+        return await inline_or_thread(inline, encode, users, types, found)
 
     async def _ask(
         self,
         queries: Sequence[InteractionQuery],
         message: InteractionsQuery,
-        revision: Revision,
+        context: RequestContext,
     ) -> list[Interactions]:
         """Query users x types; an error's field is the place in the request's own lists."""
         try:
-            return await self._interactions.query(queries, revision)
+            return await self._interactions.query(queries, context)
         except KiranaError as error:
             found = _IN_QUERY.fullmatch(error.field or "")
             if found:
@@ -105,7 +105,7 @@ class InteractionHandlers:
 
     async def delete(self, request: HttpRequest) -> bytes:
         (user_id,) = request.parameters
-        deleted = await self._interactions.forget(user_id, request.revision)
+        deleted = await self._interactions.forget(user_id, request.context)
         return (
             forgotten_reply(deleted) if request.binary_reply else json_bytes({"deleted": deleted})
         )

@@ -11,22 +11,22 @@ from kirana.edge.messages import FlowRun, Infer
 from kirana.edge.protobuf import infer_reply
 from kirana.errors import InvalidInput
 from kirana.flow import FlowRequest, FlowRunner
-from kirana.inferflow import Inferer, InferRequest, InferResult
-from kirana.loop import INLINE_CELLS, INLINE_ROWS, bounded
+from kirana.inferflow import InferflowRunner, InferRequest, InferResult
+from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 
 _RETURNS = ("outputs", "matrix")
 
 
 class RankingHandlers:
-    def __init__(self, flows: FlowRunner, inferer: Inferer) -> None:
+    def __init__(self, flows: FlowRunner, inferflow: InferflowRunner) -> None:
         self._flows = flows
-        self._inferer = inferer
+        self._inferflow = inferflow
 
     async def run_flow(self, request: HttpRequest) -> bytes:
         message = await request.decode(FlowRun)
         (flow,) = request.parameters
         result = await self._flows.run(
-            FlowRequest(flow, message.context, message.trace), request.revision
+            FlowRequest(flow, message.context, message.trace), request.context
         )
         columns = dict(result.output.columns)
         output: dict[str, Any] = {"ids": result.output.ids}
@@ -34,7 +34,7 @@ class RankingHandlers:
             output["scores"] = finite(columns.pop("score"))
         for name, values in columns.items():
             output.setdefault(name, finite(values))
-        reply: dict[str, Any] = {"output": output, "revision": request.revision.number}
+        reply: dict[str, Any] = {"output": output, "revision": request.context.revision.number}
         if message.trace:
             reply["trace"] = [asdict(span) for span in result.spans]
         return json_bytes(reply)
@@ -57,14 +57,16 @@ class RankingHandlers:
             message.top_k,
             keep_matrix="matrix" in message.returned,
         )
-        result = await self._inferer.infer(infer, request.revision)
+        result = await self._inferflow.infer(infer, request.context)
         cells = len(result.ids) if result.matrix is None else result.matrix.size
         if request.binary_reply:
-            return await bounded(
-                cells <= INLINE_CELLS, infer_reply, message, result, request.revision.number
+            return await inline_or_thread(
+                cells <= INLINE_CELLS, infer_reply, message, result, request.context.revision.number
             )
-        stays = cells <= 10 * INLINE_ROWS
-        return await bounded(stays, _infer_reply, message, result, request.revision.number)
+        inline = cells <= 10 * INLINE_ROWS
+        return await inline_or_thread(
+            inline, _infer_reply, message, result, request.context.revision.number
+        )
 
 
 def _infer_reply(message: Infer, result: InferResult, revision: int) -> bytes:

@@ -12,7 +12,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, KiranaError, Problem
 from kirana.features import FeatureSource
 from kirana.interactions import Interactions
-from kirana.revision import Revision
+from kirana.request import RequestContext
 from kirana.schema import Feature, FeatureGroup
 
 Generated = tuple[list[str], npt.NDArray[np.float32]]
@@ -29,7 +29,7 @@ class Generator(Protocol):
         context: Mapping[str, Any],
         limit: int,
         features: FeatureSource,
-        revision: Revision,
+        request: RequestContext,
     ) -> Generated: ...
 
 

@@ -22,7 +22,7 @@ from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
-from kirana.revision import Revision
+from kirana.request import RequestContext
 from kirana.schema import Array
 
 
@@ -51,7 +51,7 @@ class Neighbours:
         context: Mapping[str, Any],
         limit: int,
         features: FeatureSource,
-        revision: Revision,
+        request: RequestContext,
     ) -> Generated:
         newest = {product: at for at, product in reversed(list(enumerate(seeds.product_ids)))}
         if not newest:
@@ -59,7 +59,7 @@ class Neighbours:
         places = sorted(newest.values())
         products = [seeds.product_ids[at] for at in places]
         query = FeatureQuery(self._entity, join_ids([products]), columns=(self._ids, self._weights))
-        (rows,) = await features.read([query], revision)
+        (rows,) = await features.read([query], request)
         ids, weights = best_neighbours(
             rows.columns[self._ids].values,
             rows.columns[self._weights].values,

@@ -15,7 +15,7 @@ from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
-from kirana.revision import Revision
+from kirana.request import RequestContext
 
 
 class Parameters(Strict):
@@ -54,11 +54,11 @@ class StoredList:
         context: Mapping[str, Any],
         limit: int,
         features: FeatureSource,
-        revision: Revision,
+        request: RequestContext,
     ) -> Generated:
         texts = [self._key_text(context)]
         query = FeatureQuery(self._entity.name, texts, columns=(self._ids, self._weights))
-        (rows,) = await features.read([query], revision)
+        (rows,) = await features.read([query], request)
         ids = rows.columns[self._ids].values[0]
         weights = rows.columns[self._weights].values[0].astype(np.float32)
         best = np.argsort(-weights, kind="stable")[:limit]

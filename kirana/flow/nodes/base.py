@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kirana.catalog.snapshot import Catalog
@@ -11,9 +11,9 @@ from kirana.errors import CatalogError, InvalidInput, Problem, did_you_mean
 from kirana.features import FeatureSource
 from kirana.flow.parameters import P, check_parameters
 from kirana.flow.values import Shape, Value
-from kirana.inferflow import Inferer
+from kirana.inferflow import InferflowRunner
 from kirana.interactions import InteractionSource
-from kirana.revision import Revision
+from kirana.request import RequestContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,20 @@ class Services:
 
     features: FeatureSource
     interactions: InteractionSource
-    inferer: Inferer
+    inferflow: InferflowRunner
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as a node sees it."""
+    """One request, as a node sees it; `context` are the ids and values that the flow was given."""
 
     context: Mapping[str, Any]
     services: Services
-    revision: Revision
+    request: RequestContext
+
+    def within(self, seconds: float) -> Call:
+        """Return this call with a deadline in so many seconds, unless its own is sooner."""
+        return replace(self, request=self.request.within(seconds))
 
     def id_of(self, name: str) -> str:
         """Return one id of the context as text. Raises `InvalidInput` if it isn't there."""

@@ -40,6 +40,6 @@ class CandidatesNode:
         seeds = inputs[self._seeds] if self._seeds else Interactions.empty()
         assert isinstance(seeds, Interactions)
         ids, weights = await self._generator.generate(
-            seeds, call.context, self._with.limit, call.services.features, call.revision
+            seeds, call.context, self._with.limit, call.services.features, call.request
         )
         return Candidates(ids, {self._column: weights.astype(np.float32, copy=False)})

@@ -46,7 +46,7 @@ class InferNode:
             {name: columns[name] for name in self._inputs},
             keep_matrix=False,
         )
-        result = await call.services.inferer.infer(request, call.revision)
+        result = await call.services.inferflow.infer(request, call.request)
         if len(result.ids) != len(candidates):
             raise InvalidInput(f"'{self._model_id}' gave {len(result.ids)} rows")
         return Candidates(candidates.ids, {**columns, **result.outputs, "score": result.scores})

@@ -31,7 +31,7 @@ class InteractionsNode:
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
         query = InteractionQuery(call.id_of(self._with.user), self._with.event, self._with.last)
         try:
-            (found,) = await call.services.interactions.query([query], call.revision)
+            (found,) = await call.services.interactions.query([query], call.request)
         except InvalidInput as error:
             error.field = f"context.{self._with.user}"
             raise

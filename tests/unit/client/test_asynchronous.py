@@ -170,3 +170,17 @@ async def test_errors_are_those_of_the_tree(
     assert caught.value.code == code
     assert caught.value.message
     assert len(transport.sent) == 1
+
+
+async def test_all_attempts_of_a_call_have_one_id_and_its_error_names_it() -> None:
+    transport = Scripted(refused(503, "unavailable"), refused(400, "invalid_input"))
+    client = AsyncClient(transport=transport, caller="storefront")
+    for _ in range(2):
+        with pytest.raises(InvalidInput) as caught:
+            await client.health()
+        assert transport.sent[-1].headers == {
+            "x-kirana-caller": "storefront",
+            "x-request-id": caught.value.request_id,
+        }
+    first, again, other = (each.headers["x-request-id"] for each in transport.sent)
+    assert first == again != other

@@ -40,7 +40,14 @@ class EdgeTransport:
     async def send(self, request: Request, timeout_s: float) -> Response:
         query = str(httpx.QueryParams(dict(request.query))).encode()
         status, body = await call(
-            self._edge, request.method, request.path, query, request.body, request.binary, 5_000
+            self._edge,
+            request.method,
+            request.path,
+            query,
+            request.body,
+            request.binary,
+            5_000,
+            request.headers,
         )
         return Response(status, body)
 

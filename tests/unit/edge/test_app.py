@@ -25,6 +25,7 @@ from kirana.metrics import SECONDS, Counters
 from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
 from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.stores.lmdb_environment import open_environment
 from tests.support import Shop
@@ -390,7 +391,7 @@ class Failing:
     async def prepare(self, revision: Revision) -> None:
         pass
 
-    async def run(self, request: FlowRequest, revision: Revision) -> FlowResult:
+    async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         raise self.error
 
 
@@ -551,6 +552,7 @@ class TestOngoing:
             assert (await client.post(FLOW, content=BODY)).status_code == 200
         assert counters.requests == {
             ("flow_run", "serve", "503"): 2,
+            ("flow_run", "serve", "499"): 2,
             ("flow_run", "serve", "200"): 1,
         }
 
@@ -617,10 +619,10 @@ class TestLoop:
     async def test_models_are_loaded_off_the_loop(self, shop: Shop, tmp_path: Path) -> None:
         watched = WatchedModels(tmp_path / "shop/models")
         models = ModelRegistry(watched, shop.source)
-        inferer = InferflowService(shop.features, models, shop.source)
+        inferflow = InferflowService(shop.features, models, shop.source)
         live = LiveRevision(shop.source, [shop.features])
         await live.start()
-        parts = Parts(shop.features, shop.interactions, shop.flows, inferer)
+        parts = Parts(shop.features, shop.interactions, shop.flows, inferflow)
         edge = Edge(parts, live, shop.source, Limits())
         body = {"context": {"user_id": "7", "product_id": ["1"]}}
         async with client_of(edge) as client:

@@ -100,7 +100,8 @@ class TestAnswers:
         self, edge: Edge, caller: httpx.AsyncClient
     ) -> None:
         async def ask(client: httpx.AsyncClient, call: Call) -> tuple[int, Any, dict[str, str]]:
-            reply = await client.request(call.method, call.path, json=call.body)
+            named = {"x-request-id": "one"}
+            reply = await client.request(call.method, call.path, json=call.body, headers=named)
             headers = {k: v for k, v in reply.headers.items() if k != "date"}
             return reply.status_code, reply.json(), headers
 

@@ -1,4 +1,4 @@
-"""The live direct ports: replicas that see each other on a board, and miss who died."""
+"""The live direct ports: replicas that see each other in a registry, and miss who died."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ C = Endpoint("c", "http://10.0.0.3:20001")
 
 
 class Notes(dict[str, bytes]):
-    """A board in this process; counts how often it was read."""
+    """A registry in this process; counts how often it was read."""
 
     reads = 0
     error: Exception | None = None
@@ -56,7 +56,7 @@ class Clock:
 
 
 @pytest.fixture
-def board() -> Notes:
+def registry() -> Notes:
     return Notes()
 
 
@@ -78,9 +78,9 @@ async def following(
 
 
 class TestAlone:
-    async def test_nothing_is_live_before_it_was_announced(self, board: Notes) -> None:
+    async def test_nothing_is_live_before_it_was_announced(self, registry: Notes) -> None:
         assert Endpoints().live() == []
-        assert Endpoints(board).live() == []
+        assert Endpoints(registry).live() == []
 
     async def test_without_a_board_a_replica_knows_itself(self) -> None:
         alone = Endpoints()
@@ -90,14 +90,16 @@ class TestAlone:
         await alone.withdraw()
         assert alone.live() == []
 
-    async def test_who_has_nothing_to_withdraw_leaves_the_board_alone(self, board: Notes) -> None:
-        board.error = OSError("nobody may ask")
-        await Endpoints(board).withdraw()
+    async def test_who_has_nothing_to_withdraw_leaves_the_registry_alone(
+        self, registry: Notes
+    ) -> None:
+        registry.error = OSError("nobody may ask")
+        await Endpoints(registry).withdraw()
 
     async def test_an_own_endpoint_is_listed_once_and_never_stale(
-        self, board: Notes, clock: Clock
+        self, registry: Notes, clock: Clock
     ) -> None:
-        alone = Endpoints(board, clock=clock)
+        alone = Endpoints(registry, clock=clock)
         await alone.announce(A)
         await alone.announce(A)
         clock.now += 10 * FORGOTTEN_S
@@ -105,25 +107,25 @@ class TestAlone:
 
 
 class TestTogether:
-    async def test_two_see_each_other_and_each_itself_first(self, board: Notes) -> None:
-        one, other = Endpoints(board), Endpoints(board)
+    async def test_two_see_each_other_and_each_itself_first(self, registry: Notes) -> None:
+        one, other = Endpoints(registry), Endpoints(registry)
         await one.announce(A)
         await other.announce(B)
         await one.announce(A)
         assert one.live() == [A, B]
         assert other.live() == [B, A]
 
-    async def test_others_stand_in_the_order_of_their_names(self, board: Notes) -> None:
+    async def test_others_stand_in_the_order_of_their_names(self, registry: Notes) -> None:
         for own in (C, A, B):
-            await Endpoints(board).announce(own)
-        last = Endpoints(board)
+            await Endpoints(registry).announce(own)
+        last = Endpoints(registry)
         await last.announce(Endpoint("aa", "http://x"))
         assert [each.replica for each in last.live()] == ["aa", "a", "b", "c"]
 
     async def test_who_follows_sees_who_comes_and_who_goes(
-        self, board: Notes, monkeypatch: pytest.MonkeyPatch
+        self, registry: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one, other = Endpoints(board), Endpoints(board)
+        one, other = Endpoints(registry), Endpoints(registry)
         await one.announce(A)
         async with following(one, monkeypatch), following(other, monkeypatch):
             await other.announce(B)
@@ -134,31 +136,31 @@ class TestTogether:
             await wait_until(lambda: other.live() == [A])
 
     async def test_a_beat_changes_the_note(
-        self, board: Notes, monkeypatch: pytest.MonkeyPatch
+        self, registry: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = Endpoints(board)
+        one = Endpoints(registry)
         await one.announce(A)
-        before = board["a"]
+        before = registry["a"]
         async with following(one, monkeypatch):
-            await wait_until(lambda: board["a"] != before)
-        assert json.loads(board["a"])["url"] == A.url
+            await wait_until(lambda: registry["a"] != before)
+        assert json.loads(registry["a"])["url"] == A.url
 
-    async def test_a_replica_that_moved_is_seen_where_it_is(self, board: Notes) -> None:
-        one = Endpoints(board)
-        await Endpoints(board).announce(B)
+    async def test_a_replica_that_moved_is_seen_where_it_is(self, registry: Notes) -> None:
+        one = Endpoints(registry)
+        await Endpoints(registry).announce(B)
         await one.announce(A)
         moved = Endpoint("b", "http://10.0.0.9:1")
-        await Endpoints(board).announce(moved)
+        await Endpoints(registry).announce(moved)
         await one.announce(A)
         assert one.live() == [A, moved]
 
 
 class TestDead:
     async def test_who_died_vanishes_when_its_note_is_stale(
-        self, board: Notes, clock: Clock
+        self, registry: Notes, clock: Clock
     ) -> None:
-        one = Endpoints(board, clock=clock)
-        await Endpoints(board).announce(B)
+        one = Endpoints(registry, clock=clock)
+        await Endpoints(registry).announce(B)
         await one.announce(A)
         clock.now += STALE_S - 0.01
         await one.announce(A)
@@ -168,16 +170,16 @@ class TestDead:
         await one.announce(A)
         assert one.live() == [A]
 
-    async def test_who_beats_stays(self, board: Notes, clock: Clock) -> None:
-        one, other = Endpoints(board, clock=clock), Endpoints(board)
+    async def test_who_beats_stays(self, registry: Notes, clock: Clock) -> None:
+        one, other = Endpoints(registry, clock=clock), Endpoints(registry)
         for _ in range(100):
             await other.announce(B)
             await one.announce(A)
             clock.now += STALE_S - 0.01
             assert one.live() == [A, B]
 
-    async def test_who_beats_again_is_live_again(self, board: Notes, clock: Clock) -> None:
-        one, other = Endpoints(board, clock=clock), Endpoints(board)
+    async def test_who_beats_again_is_live_again(self, registry: Notes, clock: Clock) -> None:
+        one, other = Endpoints(registry, clock=clock), Endpoints(registry)
         await other.announce(B)
         await one.announce(A)
         clock.now += STALE_S + 1
@@ -186,32 +188,32 @@ class TestDead:
         await one.announce(A)
         assert one.live() == [A, B]
 
-    async def test_clocks_of_two_machines_are_not_compared(self, board: Notes) -> None:
-        one, other = Endpoints(board, clock=Clock(1e9)), Endpoints(board, clock=Clock(5.0))
+    async def test_clocks_of_two_machines_are_not_compared(self, registry: Notes) -> None:
+        one, other = Endpoints(registry, clock=Clock(1e9)), Endpoints(registry, clock=Clock(5.0))
         await one.announce(A)
         await other.announce(B)
         await one.announce(A)
         assert (one.live(), other.live()) == ([A, B], [B, A])
 
     async def test_the_note_of_the_dead_is_swept_off_in_the_end(
-        self, board: Notes, clock: Clock
+        self, registry: Notes, clock: Clock
     ) -> None:
-        one, other = Endpoints(board, clock=clock), Endpoints(board)
+        one, other = Endpoints(registry, clock=clock), Endpoints(registry)
         await other.announce(B)
         await one.announce(A)
         clock.now += FORGOTTEN_S - 1
         await one.announce(A)
-        assert set(board) == {"a", "b"}
+        assert set(registry) == {"a", "b"}
         clock.now += 2
         await one.announce(A)
-        assert set(board) == {"a"}
+        assert set(registry) == {"a"}
         await other.announce(B)
         await one.announce(A)
         assert one.live() == [A, B]
 
 
 class SlowNotes(Notes):
-    """A board whose calls of one name wait until they are let go on."""
+    """A registry whose calls of one name wait until they are let go on."""
 
     def __init__(self, slow: str) -> None:
         super().__init__()
@@ -246,40 +248,40 @@ def slow(request: pytest.FixtureRequest) -> Iterator[SlowNotes]:
 
 
 class TestWithdrawn:
-    async def test_a_note_is_taken_off_and_others_see_it_at_once(self, board: Notes) -> None:
-        one, other = Endpoints(board), Endpoints(board)
+    async def test_a_note_is_taken_off_and_others_see_it_at_once(self, registry: Notes) -> None:
+        one, other = Endpoints(registry), Endpoints(registry)
         await other.announce(B)
         await one.announce(A)
         await other.withdraw()
         assert other.live() == []
-        assert set(board) == {"a"}
+        assert set(registry) == {"a"}
         await one.announce(A)
         assert one.live() == [A]
 
-    async def test_withdrawing_again_is_a_no_op(self, board: Notes) -> None:
-        one = Endpoints(board)
+    async def test_withdrawing_again_is_a_no_op(self, registry: Notes) -> None:
+        one = Endpoints(registry)
         await one.announce(A)
         await one.withdraw()
         await one.withdraw()
-        assert board == {}
+        assert registry == {}
 
-    async def test_who_withdrew_still_sees_the_others(self, board: Notes) -> None:
-        one = Endpoints(board)
-        await Endpoints(board).announce(B)
+    async def test_who_withdrew_still_sees_the_others(self, registry: Notes) -> None:
+        one = Endpoints(registry)
+        await Endpoints(registry).announce(B)
         await one.announce(A)
         await one.withdraw()
         assert one.live() == [B]
 
     async def test_following_writes_no_note_again(
-        self, board: Notes, monkeypatch: pytest.MonkeyPatch
+        self, registry: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = Endpoints(board)
+        one = Endpoints(registry)
         await one.announce(A)
         await one.withdraw()
         async with following(one, monkeypatch):
-            before = board.reads
-            await wait_until(lambda: board.reads > before + 3)
-        assert board == {}
+            before = registry.reads
+            await wait_until(lambda: registry.reads > before + 3)
+        assert registry == {}
 
     @pytest.mark.parametrize("slow", ["write", "read"], indirect=True)
     async def test_a_beat_that_was_under_way_does_not_bring_it_back(self, slow: SlowNotes) -> None:
@@ -324,73 +326,73 @@ GARBAGE = {
 
 class TestTrouble:
     async def test_a_board_that_is_away_is_logged_and_asked_again(
-        self, board: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, registry: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        one, other = Endpoints(board), Endpoints(board)
+        one, other = Endpoints(registry), Endpoints(registry)
         await one.announce(A)
         async with following(one, monkeypatch) as task:
             await other.announce(B)
             await wait_until(lambda: one.live() == [A, B])
-            board.error = ConnectionError("the board is away")
-            await wait_until(lambda: "the board is away" in caplog.text)
+            registry.error = ConnectionError("the registry is away")
+            await wait_until(lambda: "the registry is away" in caplog.text)
             assert one.live() == [A, B]
             assert not task.done()
-            board.error = None
-            await Endpoints(board).announce(C)
+            registry.error = None
+            await Endpoints(registry).announce(C)
             await wait_until(lambda: C in one.live())
 
     async def test_a_board_that_is_away_leaves_what_was_last_seen(
         self,
-        board: Notes,
+        registry: Notes,
         clock: Clock,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Nobody can beat then: that a note does not change says nothing about its replica."""
-        one = Endpoints(board, clock=clock)
-        await Endpoints(board).announce(B)
+        one = Endpoints(registry, clock=clock)
+        await Endpoints(registry).announce(B)
         await one.announce(A)
-        board.error = ConnectionError("the board is away")
+        registry.error = ConnectionError("the registry is away")
         async with following(one, monkeypatch):
-            await wait_until(lambda: "the board is away" in caplog.text)
+            await wait_until(lambda: "the registry is away" in caplog.text)
             clock.now += STALE_S + 1
             caplog.clear()
-            await wait_until(lambda: "the board is away" in caplog.text)
+            await wait_until(lambda: "the registry is away" in caplog.text)
         assert one.live() == [A, B]
 
     async def test_who_can_not_reach_the_board_is_withdrawn_all_the_same(
-        self, board: Notes
+        self, registry: Notes
     ) -> None:
-        one = Endpoints(board)
+        one = Endpoints(registry)
         await one.announce(A)
-        board.error = ConnectionError("the board is away")
+        registry.error = ConnectionError("the registry is away")
         await asyncio.gather(one.withdraw(), return_exceptions=True)
         assert one.live() == []
 
     @pytest.mark.parametrize("note", GARBAGE.values(), ids=GARBAGE)
-    async def test_a_note_that_is_none_hides_no_other(self, board: Notes, note: bytes) -> None:
-        board["aa"] = note
-        board["b"] = json.dumps({"url": B.url, "beat": 1}).encode()
-        board["zz"] = note
-        one = Endpoints(board)
+    async def test_a_note_that_is_none_hides_no_other(self, registry: Notes, note: bytes) -> None:
+        registry["aa"] = note
+        registry["b"] = json.dumps({"url": B.url, "beat": 1}).encode()
+        registry["zz"] = note
+        one = Endpoints(registry)
         await one.announce(A)
         assert one.live() == [A, B]
 
-    async def test_a_note_may_say_more_than_is_known_here(self, board: Notes) -> None:
+    async def test_a_note_may_say_more_than_is_known_here(self, registry: Notes) -> None:
         """Two versions of Kirana stand side by side while one replaces the other."""
-        board["b"] = json.dumps({"url": B.url, "beat": 1, "zone": "eu"}).encode()
-        one = Endpoints(board)
+        registry["b"] = json.dumps({"url": B.url, "beat": 1, "zone": "eu"}).encode()
+        one = Endpoints(registry)
         await one.announce(A)
         assert one.live() == [A, B]
 
 
 class TestRoute:
-    async def test_the_live_ones_are_answered(self, shop: Shop, board: Notes) -> None:
-        one = Endpoints(board)
+    async def test_the_live_ones_are_answered(self, shop: Shop, registry: Notes) -> None:
+        one = Endpoints(registry)
         edge = await shop.edge(endpoints=one)
         async with client_of(edge) as client:
             assert (await client.get("/v1/endpoints")).json() == {"endpoints": []}
-            await Endpoints(board).announce(B)
+            await Endpoints(registry).announce(B)
             await one.announce(A)
             response = await client.get("/v1/endpoints")
         assert response.status_code == 200

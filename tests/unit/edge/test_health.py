@@ -16,7 +16,7 @@ from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
 from kirana.interactions.service import InteractionService
 from kirana.interactions.store import Retention
-from kirana.stores import ValueReader
+from kirana.stores import RowCodec
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.unit.edge.conftest import AwayCatalog, client_of
 
@@ -29,10 +29,10 @@ class NoFeatures:
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         raise Unavailable("the features are down")
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec) -> int:
         raise Unavailable("the features are down")
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         return False
 
     def health(self) -> dict[str, Any]:

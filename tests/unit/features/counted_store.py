@@ -13,7 +13,7 @@ from kirana.codecs import CODECS, Column, Status
 from kirana.errors import PartlyUnavailable, Unavailable
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
-from kirana.stores import ValueReader
+from kirana.stores import RowCodec
 
 T = TypeVar("T")
 
@@ -156,10 +156,10 @@ class CountedStore:
             raise PartlyUnavailable("a node is down", found, away)
         return found
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         return not self.down
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader) -> int:
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec) -> int:
         if self.down:
             raise Unavailable("it is down")
         self.values.update(zip(keys, values, strict=True))

@@ -16,6 +16,7 @@ from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.stores.memory import MemoryFeatureStore
 from tests.support import nth
@@ -76,11 +77,8 @@ class World:
         self.plain = self.service()
         self.cached = self.service(FeatureCache(1 << 20, 3_600.0))
 
-    def clock(self) -> float:
-        return self.now_ms / 1000
-
     def service(self, cache: FeatureCache | None = None) -> FeatureService:
-        return FeatureService(self.store, self.catalog, cache=cache, clock=self.clock)
+        return FeatureService(self.store, self.catalog, cache=cache)
 
     def publish(self, *features: str, ttl: str = "7d", group: str = GROUP) -> int:
         """Publish the group with these features; return the revision."""
@@ -115,7 +113,7 @@ class World:
             columns |= columns_of(schema, known, len(rows))
         times = np.full(len(rows), self.now_ms if at_ms is None else at_ms, dtype=np.uint64)
         write = FeatureWrite(group, [*rows], columns, times, version)
-        return await self.cached.write(write, pinned)
+        return await self.cached.write(write, RequestContext.begin(pinned, now_ms=self.now_ms))
 
     async def read(self, keys: Sequence[str], *names: str, revision: int) -> Answer:
         """Read as columns and, numbers, as a matrix; whatever is cached, the answer is one."""
@@ -138,7 +136,7 @@ class World:
             name for name in names if catalog.feature(f"product.{name}")[1].dtype != "string"
         )
         asked = FeatureQuery("product", keys, numeric, names, provenance=True, nulls=True)
-        (rows,) = await service.read([asked], revision)
+        (rows,) = await service.read([asked], RequestContext.begin(revision, now_ms=self.now_ms))
         assert_matrix_agrees(rows, numeric)
         cells = {name: cells_of(rows, name) for name in names}
         short = names[0].partition(".")[0]

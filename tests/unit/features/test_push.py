@@ -19,7 +19,7 @@ from kirana.features import FeatureQuery
 from kirana.features.push import Push, Pushed
 from kirana.features.service import FeatureService
 from kirana.stores import FeatureStore, open_feature_store
-from tests.support import SHOP, nth, publish, write_shop
+from tests.support import SHOP, nth, publish, request_at, write_shop
 
 pytestmark = pytest.mark.usefixtures("inmost_loops")
 
@@ -77,7 +77,7 @@ async def read(
 ) -> tuple[list[list[Any]], list[int]]:
     service = FeatureService(store, source)
     query = FeatureQuery("product", keys, columns=columns or COLUMNS)
-    (rows,) = await service.read([query], source.current())
+    (rows,) = await service.read([query], request_at(source, source.current().number))
     found = [rows.columns[name].values.tolist() for name in query.columns]
     (status,) = rows.status.values()
     return found, status.tolist()

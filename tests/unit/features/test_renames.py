@@ -10,7 +10,7 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
-from tests.support import nth
+from tests.support import nth, request_at
 from tests.unit.features.evolving import GROUP, World, lacking, no_row, null, stored
 
 pytestmark = pytest.mark.usefixtures("inmost_loops")
@@ -74,7 +74,8 @@ async def test_a_matrix_is_asked_for_by_either_name(renamed: World, name: str) -
     for service in (renamed.plain, renamed.cached, renamed.cached):
         for matrix in ((name,), (name, "stats.ctr"), ("stats.ctr", name)):
             (rows,) = await service.read(
-                [FeatureQuery("product", KEYS, matrix)], nth(renamed.catalog, 2)
+                [FeatureQuery("product", KEYS, matrix)],
+                request_at(renamed.catalog, 2, renamed.now_ms),
             )
             at = matrix.index(name)
             assert rows.matrix[:, at].tolist() == [3.0, 1.0, 7.0, 2.0, 7.0]

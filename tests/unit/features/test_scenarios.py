@@ -13,7 +13,7 @@ import pytest
 
 from kirana.features import FeatureQuery
 from kirana.features.source import WriteResult
-from tests.support import nth
+from tests.support import request_at
 from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
 
 pytestmark = pytest.mark.usefixtures("inmost_loops")
@@ -116,7 +116,9 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     await world.write({"old": {"price": 2.5}}, revision=second, group="product.offer")
     await world.write({"gone": {"clicks": 5, "ctr": 0.5}}, revision=first)
     times = np.array([NOW_MS], dtype=np.uint64)
-    await world.cached.delete("product.stats", ["gone"], times, nth(world.catalog, first))
+    await world.cached.delete(
+        "product.stats", ["gone"], times, request_at(world.catalog, first, world.now_ms)
+    )
     keys = ["new", "none", "old", "gone"]
 
     # the model of before the rollout, on both revisions
@@ -143,7 +145,7 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     # both at once, in one call: neither changes what the other gets
     queries = [FeatureQuery("product", keys, matrix) for matrix in (OLD, names)]
     for service in (world.plain, world.cached):
-        old, mixed = await service.read(queries, nth(world.catalog, second))
+        old, mixed = await service.read(queries, request_at(world.catalog, second, world.now_ms))
         assert old.matrix.tolist() == [[2.0, 0.75], [0.0, 0.5], [1.0, 0.25], [0.0, 0.5]]
         assert mixed.matrix.tolist() == [
             [2.0, 1.5, 3.0],

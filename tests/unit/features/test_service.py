@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.revisions import CatalogSource
 from kirana.codecs import Column, Status
 from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, Unavailable, Unknown
@@ -20,8 +21,9 @@ from kirana.features import EntityRows, FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
+from kirana.request import RequestContext
 from kirana.stores import FeatureStore, open_feature_store
-from tests.support import SHOP, ByOrder, Shop, nth, publish, write_shop
+from tests.support import SHOP, ByOrder, Shop, nth, publish, request_at, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
 pytestmark = pytest.mark.usefixtures("inmost_loops")
@@ -33,21 +35,6 @@ STATS = ("stats.clicks", "stats.ctr")
 WRITTEN, STALE, PAST_TTL = WriteResult(1, 0), WriteResult(0, 1), WriteResult(0, 0, 1)
 CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
 GROWN = SHOP.replace(CTR, CTR + "  - {name: orders, dtype: int32, default: 9}\n")
-
-
-class Clock:
-    """Seconds, as `time.time` gives them; stands until it is set."""
-
-    def __init__(self) -> None:
-        self.now_ms = NOW_MS
-
-    def __call__(self) -> float:
-        return self.now_ms / 1000
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -63,8 +50,13 @@ async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
 
 
 @pytest.fixture
-def service(store: FeatureStore, catalog: CountedCatalog, clock: Clock) -> FeatureService:
-    return FeatureService(store, catalog, clock=clock)
+def service(store: FeatureStore, catalog: CountedCatalog) -> FeatureService:
+    return FeatureService(store, catalog)
+
+
+def at(source: CatalogSource) -> RequestContext:
+    """Begin a request on revision 1, when all rows of these tests were written."""
+    return request_at(source, now_ms=NOW_MS)
 
 
 async def put(
@@ -76,6 +68,7 @@ async def put(
     group: str = "product.stats",
     revision: int = 1,
     schema_version: int = 0,
+    now_ms: int = NOW_MS,
     **columns: list[Any],
 ) -> WriteResult:
     pinned = nth(catalog, revision)
@@ -84,14 +77,18 @@ async def put(
     event_times = np.array([NOW_MS] * len(keys) if times is None else times, dtype=np.uint64)
     values = columns_of(version, columns, len(keys))
     write = FeatureWrite(group, keys, values, event_times, schema_version)
-    return await service.write(write, pinned)
+    return await service.write(write, RequestContext.begin(pinned, now_ms=now_ms))
 
 
 async def get(
-    service: FeatureService, keys: Sequence[str], *columns: str, revision: int = 1
+    service: FeatureService,
+    keys: Sequence[str],
+    *columns: str,
+    revision: int = 1,
+    now_ms: int = NOW_MS,
 ) -> EntityRows:
     query = FeatureQuery("product", keys, columns=columns or STATS, provenance=True)
-    (rows,) = await service.read([query], nth(service._source, revision))
+    (rows,) = await service.read([query], request_at(service._source, revision, now_ms))
     return rows
 
 
@@ -107,15 +104,16 @@ async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
     now = int(time.time() * 1000)
     catalog = DirectoryCatalog(tmp_path / "shop")
     keys, times = ["1", "2"], [now, now]
-    written = await put(shop.features, catalog, keys, times, clicks=[3, 4], ctr=[0.25, 0.125])
+    values_of = {"clicks": [3, 4], "ctr": [0.25, 0.125]}
+    written = await put(shop.features, catalog, keys, times, now_ms=now, **values_of)
     assert written == WriteResult(2, 0)
-    rows = await get(shop.features, ["2", "3", "1"])
+    rows = await get(shop.features, ["2", "3", "1"], now_ms=now)
     assert values(rows) == [4, 0, 3]
     assert status(rows) == [Status.OK, Status.MISSING, Status.OK]
     await shop.features.delete(
-        "product.stats", ["2"], np.array([now], dtype=np.uint64), nth(catalog, 1)
+        "product.stats", ["2"], np.array([now], dtype=np.uint64), request_at(catalog)
     )
-    assert values(await get(shop.features, ["2", "1"])) == [0, 3]
+    assert values(await get(shop.features, ["2", "1"], now_ms=now)) == [0, 3]
 
 
 # reads
@@ -156,7 +154,8 @@ async def test_a_matrix_has_its_columns_in_the_order_asked_for(
     )
     matrix = ("stats.ctr", "attrs.in_stock", "stats.clicks", "similar.weights", "attrs.category_id")
     (rows,) = await service.read(
-        [FeatureQuery("product", ["2", "1"], matrix=matrix)], nth(service._source, 1)
+        [FeatureQuery("product", ["2", "1"], matrix=matrix)],
+        at(service._source),
     )
     assert rows.matrix.dtype == np.float32
     assert rows.matrix.tolist() == [
@@ -180,7 +179,7 @@ async def test_a_matrix_of_one_group_agrees_with_its_columns(
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[3, None], ctr=[0.25, 0.75])
     (rows,) = await service.read(
-        [FeatureQuery("product", keys, matrix, matrix)], nth(service._source, 1)
+        [FeatureQuery("product", keys, matrix, matrix)], at(service._source)
     )
     wanted = [rows.columns[name].values.astype(np.float32) for name in matrix]
     assert rows.matrix.tolist() == np.stack(wanted, axis=1).tolist()
@@ -195,7 +194,7 @@ async def test_many_queries_are_answered_in_their_order(
         FeatureQuery("user", ["7", "8"], columns=("profile.age",)),
         FeatureQuery("product", ["1"], matrix=("stats.clicks",)),
     ]
-    users, products = await service.read(queries, nth(service._source, 1))
+    users, products = await service.read(queries, at(service._source))
     assert values(users, "profile.age") == [44, 30]
     assert products.matrix.tolist() == [[3.0]]
 
@@ -207,7 +206,7 @@ async def test_more_cells_than_fit_the_event_loop_are_read_alike(
     keys = [str(at) for at in range(count)]
     await put(service, catalog, keys, clicks=list(range(count)), ctr=[0.5] * count)
     query = FeatureQuery("product", [*keys, "none"], matrix=STATS * 2)
-    (rows,) = await service.read([query], nth(service._source, 1))
+    (rows,) = await service.read([query], at(service._source))
     assert rows.matrix[:, 0].tolist() == [*range(count), 0.0]
     assert rows.matrix[:, 2].tolist() == [*range(count), 0.0]
 
@@ -228,7 +227,7 @@ async def test_names_that_are_not_there_are_unknown(
 ) -> None:
     names: dict[str, Any] = {place: (feature,)}
     with pytest.raises(Unknown, match=hint) as caught:
-        await service.read([FeatureQuery(entity, ["1"], **names)], nth(service._source, 1))
+        await service.read([FeatureQuery(entity, ["1"], **names)], at(service._source))
     assert caught.value.code == code
 
 
@@ -238,11 +237,10 @@ async def test_a_revision_that_can_not_be_read_is_unavailable(service: FeatureSe
 
 
 async def test_provenance_and_age_tell_where_each_cell_comes_from(
-    service: FeatureService, catalog: CountedCatalog, clock: Clock
+    service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1", "2"], [NOW_MS, NOW_MS - 500], clicks=[3, None], ctr=[0.5] * 2)
-    clock.now_ms += 1_000
-    rows = await get(service, ["1", "2", "3"])
+    rows = await get(service, ["1", "2", "3"], now_ms=NOW_MS + 1_000)
     stored, null, none = Provenance.STORED, Provenance.NULL, Provenance.NO_ROW
     assert rows.provenance["stats.clicks"].tolist() == [stored, null, none]
     assert rows.provenance["stats.ctr"].tolist() == [stored, stored, none]
@@ -254,7 +252,10 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
     await service.delete(
-        "product.stats", ["1"], np.array([NOW_MS], dtype=np.uint64), nth(service._source, 1)
+        "product.stats",
+        ["1"],
+        np.array([NOW_MS], dtype=np.uint64),
+        at(service._source),
     )
     await store.put(
         [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
@@ -279,11 +280,12 @@ async def test_a_feature_too_many_is_unknown(service: FeatureService) -> None:
     columns = {"clicks": column, "ctr": column, "click": column}
     write = FeatureWrite("product.stats", ["1"], columns, np.array([NOW_MS], dtype=np.uint64))
     with pytest.raises(Unknown, match="clicks") as caught:
-        await service.write(write, nth(service._source, 1))
+        await service.write(write, at(service._source))
     assert caught.value.field == "columns.click"
     with pytest.raises(Unknown) as caught:
         await service.write(
-            FeatureWrite("product.stat", [], {}, write.event_time_ms), nth(service._source, 1)
+            FeatureWrite("product.stat", [], {}, write.event_time_ms),
+            at(service._source),
         )
     assert (caught.value.code, caught.value.field) == ("unknown_feature_group", "group")
 
@@ -317,7 +319,7 @@ async def test_a_tombstone_beats_a_value_of_its_millisecond(
             if step == "put":
                 await put(service, catalog, [first], clicks=[3], ctr=[0.5])
             else:
-                await service.delete("product.stats", [first], time, nth(service._source, 1))
+                await service.delete("product.stats", [first], time, at(service._source))
         assert status(await get(service, [first])) == [Status.MISSING]
 
 
@@ -326,7 +328,7 @@ async def test_a_delete_is_under_the_law_of_order(
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
     older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1", "2"], older, nth(service._source, 1)) == 1
+    assert await service.delete("product.stats", ["1", "2"], older, at(service._source)) == 1
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
     assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == STALE
     assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == WRITTEN
@@ -337,7 +339,7 @@ async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1"], time, nth(service._source, 1)) == 1
+    assert await service.delete("product.stats", ["1"], time, at(service._source)) == 1
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == STALE
 
 
@@ -351,7 +353,10 @@ async def test_events_from_more_than_five_minutes_ahead_are_refused(
     assert caught.value.field == "event_time[1]"
     with pytest.raises(InvalidInput, match="ahead") as caught:
         await service.delete(
-            "product.stats", ["2"], np.array([limit + 1], dtype=np.uint64), nth(service._source, 1)
+            "product.stats",
+            ["2"],
+            np.array([limit + 1], dtype=np.uint64),
+            at(service._source),
         )
     assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
 
@@ -425,14 +430,14 @@ async def test_a_row_that_has_expired_does_not_undo_a_delete(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    await service.delete("product.stats", ["1"], time, nth(service._source, 1))
+    await service.delete("product.stats", ["1"], time, at(service._source))
     done = await put(service, catalog, ["1"], [NOW_MS - TTL_MS], clicks=[1], ctr=[0.5])
     assert done == PAST_TTL
     assert status(await get(service, ["1"])) == [Status.MISSING]
 
 
 async def test_a_row_expires_after_the_ttl_of_its_group(
-    service: FeatureService, catalog: CountedCatalog, clock: Clock
+    service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1"], clicks=[1], ctr=[0.75])
     await put(
@@ -444,10 +449,8 @@ async def test_a_row_expires_after_the_ttl_of_its_group(
         category_id=[7],
         in_stock=[False],
     )
-    clock.now_ms = NOW_MS + TTL_MS - 1
-    assert status(await get(service, ["1"])) == [Status.OK]
-    clock.now_ms = NOW_MS + TTL_MS
-    rows = await get(service, ["1"], *STATS, "attrs.title")
+    assert status(await get(service, ["1"], now_ms=NOW_MS + TTL_MS - 1)) == [Status.OK]
+    rows = await get(service, ["1"], *STATS, "attrs.title", now_ms=NOW_MS + TTL_MS)
     assert status(rows) == [Status.EXPIRED]
     assert (values(rows), values(rows, "stats.ctr")) == ([0], [0.5])
     assert (status(rows, "attrs"), values(rows, "attrs.title")) == ([Status.OK], ["tea"])
@@ -479,15 +482,15 @@ async def test_writers_of_an_older_version_are_read_with_defaults(
 async def test_a_write_names_a_version_that_there_is(service: FeatureService) -> None:
     write = FeatureWrite("product.stats", [], {}, np.array([], dtype=np.uint64), 2)
     with pytest.raises(InvalidInput, match="no schema version 2") as caught:
-        await service.write(write, nth(service._source, 1))
+        await service.write(write, at(service._source))
     assert caught.value.field == "schema_version"
 
 
 @pytest.fixture
-async def newer_row(store: FeatureStore, catalog: CountedCatalog, clock: Clock) -> None:
+async def newer_row(store: FeatureStore, catalog: CountedCatalog) -> None:
     """Product 2 of schema version 1, product 1 of version 2, by a writer on revision 2."""
     publish(write_shop(catalog.folder, GROWN))
-    writer = FeatureService(store, catalog, clock=clock)
+    writer = FeatureService(store, catalog)
     await put(writer, catalog, ["2"], clicks=[5], ctr=[0.125])
     await put(writer, catalog, ["1"], revision=2, clicks=[4], ctr=[0.75], orders=[3])
 
@@ -500,7 +503,7 @@ async def test_a_row_of_a_version_that_the_readers_revision_lacks_is_read(
     assert status(rows) == [Status.OK, Status.OK, Status.MISSING]
     assert values(rows) == [4, 5, 0]
     (by_matrix,) = await service.read(
-        [FeatureQuery("product", ["1"], matrix=STATS)], nth(service._source, 1)
+        [FeatureQuery("product", ["1"], matrix=STATS)], at(service._source)
     )
     assert by_matrix.matrix.tolist() == [[4.0, 0.75]]
     with pytest.raises(Unknown):
@@ -524,7 +527,7 @@ async def test_a_version_is_that_of_the_catalog_that_follows_a_lost_one(
     publish(write_shop(catalog.folder))
     other = SHOP.replace(CTR, CTR + "  - {name: views, dtype: int64, default: 1}\n")
     publish(write_shop(catalog.folder, other))
-    writer = FeatureService(store, DirectoryCatalog(catalog.folder), clock=Clock())
+    writer = FeatureService(store, DirectoryCatalog(catalog.folder))
     await put(writer, catalog, ["8"], revision=2, clicks=[8], ctr=[0.5], views=[2])
     rows = await get(service, ["8"])
     assert (status(rows), values(rows)) == ([Status.OK], [8])
@@ -551,7 +554,7 @@ async def test_a_version_that_is_published_later_is_read_on_its_revision(
     elsewhere = write_shop(tmp_path / "elsewhere", SHOP)
     publish(elsewhere)
     publish(write_shop(elsewhere, GROWN))
-    writer = FeatureService(store, DirectoryCatalog(elsewhere), clock=Clock())
+    writer = FeatureService(store, DirectoryCatalog(elsewhere))
     await put(
         writer, DirectoryCatalog(elsewhere), ["1"], revision=2, clicks=[4], ctr=[0.75], orders=[3]
     )
@@ -576,15 +579,13 @@ async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
 # the store
 
 
-async def test_a_store_that_does_not_answer_makes_rows_unavailable(
-    catalog: CountedCatalog, clock: Clock
-) -> None:
-    service = FeatureService(AbsentStore(), catalog, clock=clock)
+async def test_a_store_that_does_not_answer_makes_rows_unavailable(catalog: CountedCatalog) -> None:
+    service = FeatureService(AbsentStore(), catalog)
     rows = await get(service, ["1", "2"], *STATS)
     assert status(rows) == [Status.UNAVAILABLE] * 2
     assert (values(rows), values(rows, "stats.ctr")) == ([0, 0], [0.5, 0.5])
     (by_matrix,) = await service.read(
-        [FeatureQuery("product", ["1"], matrix=STATS)], nth(service._source, 1)
+        [FeatureQuery("product", ["1"], matrix=STATS)], at(service._source)
     )
     assert by_matrix.matrix.tolist() == [[0.0, 0.5]]
     with pytest.raises(Unavailable):

@@ -31,9 +31,12 @@ from kirana.flow.source import FlowRequest, FlowResult
 from kirana.flow.values import Candidates, Shape, Value
 from kirana.inferflow import InferRequest, InferResult
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 from tests.support import Shop
+
+REQUEST = RequestContext.begin(Revision("shop", 1))
 
 Work = Callable[[Mapping[str, Value]], Awaitable[Value]]
 
@@ -41,32 +44,34 @@ Work = Callable[[Mapping[str, Value]], Awaitable[Value]]
 class Nobody:
     """Every service of a node; the nodes here call none."""
 
-    async def read(self, queries: Sequence[FeatureQuery], revision: Revision) -> list[EntityRows]:
+    async def read(
+        self, queries: Sequence[FeatureQuery], context: RequestContext
+    ) -> list[EntityRows]:
         raise AssertionError("nobody reads")
 
-    async def write(self, write: FeatureWrite, revision: Revision) -> int:
+    async def write(self, write: FeatureWrite, context: RequestContext) -> int:
         raise AssertionError("nobody writes")
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, revision: Revision
+        self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> int:
         raise AssertionError("nobody deletes")
 
-    async def append(self, events: Sequence[Event], revision: Revision) -> int:
+    async def append(self, events: Sequence[Event], context: RequestContext) -> int:
         raise AssertionError("nobody appends")
 
     async def query(
-        self, queries: Sequence[InteractionQuery], revision: Revision
+        self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
         raise AssertionError("nobody queries")
 
-    async def forget(self, user_id: str, revision: Revision) -> int:
+    async def forget(self, user_id: str, context: RequestContext) -> int:
         raise AssertionError("nobody forgets")
 
     async def prepare(self, revision: Revision) -> None:
         raise AssertionError("nobody prepares")
 
-    async def infer(self, request: InferRequest, revision: Revision) -> InferResult:
+    async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
         raise AssertionError("nobody infers")
 
 
@@ -153,7 +158,7 @@ async def run(
     steps: Mapping[str, Step], context: Mapping[str, Any] | None = None, *, trace: bool = False
 ) -> FlowResult:
     nobody = Nobody()
-    call = Call(context or {}, Services(nobody, nobody, nobody), 1)
+    call = Call(context or {}, Services(nobody, nobody, nobody), REQUEST)
     async with asyncio.timeout(30):
         return await Execution(graph_of(steps), call, trace=trace).run()
 
@@ -561,7 +566,7 @@ async def test_many_runs_of_one_graph_do_not_meet() -> None:
         "c": Step(Tiny(work), ("a", "b")),
     }
     graph, nobody = graph_of(steps), Nobody()
-    call = Call({}, Services(nobody, nobody, nobody), 1)
+    call = Call({}, Services(nobody, nobody, nobody), REQUEST)
     results = await asyncio.gather(*(Execution(graph, call, trace=True).run() for _ in range(50)))
     assert {tuple(result.output.ids) for result in results} == {("#0", "#1", "#3")}
     assert {len(result.spans) for result in results} == {3}
@@ -569,12 +574,14 @@ async def test_many_runs_of_one_graph_do_not_meet() -> None:
 
 async def test_an_unknown_flow_is_named(shop: Shop) -> None:
     with pytest.raises(Unknown, match="did you mean 'for_you'") as caught:
-        await shop.flows.run(FlowRequest("for_yu", {}), shop.revision)
+        await shop.flows.run(FlowRequest("for_yu", {}), shop.request())
     assert (caught.value.code, caught.value.field) == ("unknown_flow", "name")
 
 
 async def test_the_flow_of_the_shop_runs(shop: Shop) -> None:
-    result = await shop.flows.run(FlowRequest("for_you", {"user_id": 7}, trace=True), shop.revision)
+    result = await shop.flows.run(
+        FlowRequest("for_you", {"user_id": 7}, trace=True), shop.request()
+    )
     assert result.output.ids == []
     assert {span.node for span in result.spans} == {
         "recent",

@@ -68,7 +68,7 @@ async def write_list(
     }
     texts = key_texts(declared.entity, keys)
     write = FeatureWrite(group, texts, columns, np.array([1], dtype=np.uint64))
-    assert await shop.features.write(write, shop.revision) == WriteResult(1, 0)
+    assert await shop.features.write(write, shop.request()) == WriteResult(1, 0)
 
 
 async def write_similar(shop: Shop, product: str, neighbours: dict[int, float]) -> None:
@@ -81,7 +81,7 @@ async def generate(
     made: Generator, shop: Shop, seeds: Interactions, limit: int = 10, **context: Any
 ) -> dict[str, float]:
     """Return ids with weights, in order."""
-    ids, weights = await made.generate(seeds, context, limit, shop.features, shop.revision)
+    ids, weights = await made.generate(seeds, context, limit, shop.features, shop.request())
     assert weights.dtype == np.float32
     assert len(set(ids)) == len(ids) == len(weights)
     return dict(zip(ids, weights.tolist(), strict=True))

@@ -59,7 +59,7 @@ def build(
 
 def call_on(shop: Shop, **context: Any) -> Call:
     services = Services(shop.features, shop.interactions, shop.inferflow)
-    return Call(context, services, shop.revision)
+    return Call(context, services, shop.request())
 
 
 async def run(node: Node, shop: Shop, /, inputs: Mapping[str, Value], **context: Any) -> Candidates:
@@ -84,7 +84,7 @@ async def write_neighbours(shop: Shop, product: str, ids: list[int], weights: li
         "weights": Column(np.array([weights], dtype=np.float32)),
     }
     write = FeatureWrite("product.similar", [product], values, np.array([1], dtype=np.uint64))
-    await shop.features.write(write, shop.revision)
+    await shop.features.write(write, shop.request())
 
 
 class TestInteractions:
@@ -92,7 +92,7 @@ class TestInteractions:
         self, shop: Shop, catalog: Catalog
     ) -> None:
         events = [Event("7", "click", product, at) for at, product in enumerate("abcd")]
-        await shop.interactions.append([*events, Event("8", "click", "z", 9)], shop.revision)
+        await shop.interactions.append([*events, Event("8", "click", "z", 9)], shop.request())
         node = build(catalog, "interactions", event="click", last=3)
         for user in (7, "7"):
             found = await node.run({}, call_on(shop, user_id=user))
@@ -102,7 +102,7 @@ class TestInteractions:
     async def test_the_person_may_be_another_id_of_the_context(
         self, shop: Shop, catalog: Catalog
     ) -> None:
-        await shop.interactions.append([Event("8", "click", "z", 9)], shop.revision)
+        await shop.interactions.append([Event("8", "click", "z", 9)], shop.request())
         node = build(catalog, "interactions", event="click", user="friend_id")
         found = await node.run({}, call_on(shop, user_id="7", friend_id="8"))
         assert len(found) == 1
@@ -301,7 +301,7 @@ class TestInfer:
         request = InferRequest(
             "ranker", {"user_id": "7", "product_id": ["1", "2"]}, {"similar": [3, 5]}
         )
-        wanted = await shop.inferflow.infer(request, shop.revision)
+        wanted = await shop.inferflow.infer(request, shop.request())
         assert found.ids == ["1", "2"]
         assert set(found.columns) == node.gives.columns
         assert found.columns["score"].tolist() == wanted.scores.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,10 @@ from kirana.features.source import FeatureWrite
 from kirana.features.values import column_of
 from kirana.inferflow import InferRequest, InferResult
 from kirana.inferflow.engine import InferflowService
-from kirana.stores import ValueReader
+from kirana.models import ModelRunner
+from kirana.request import RequestContext
+from kirana.revision import Revision
+from kirana.stores import RowCodec
 from tests.support import (
     SHOP,
     SHOP_WEIGHTS,
@@ -32,6 +35,7 @@ from tests.support import (
     write_linear_model,
     write_shop,
 )
+from tests.unit.models.test_onnx import two_outputs
 
 MORE = """
 ---
@@ -73,9 +77,29 @@ kind: model
 name: one_column
 path: one/model.onnx
 ---
+kind: inferflow
+name: both
+context: {product_id: product}
+rows: product_id
+features: [product.stats.clicks, product.stats.ctr, category.stats.share]
+resolve: {category_id: product.attrs.category_id}
+models:
+  - {name: column, model: two_outputs, output: column}
+  - {name: sum, model: three_columns, output: sum}
+  - {name: flat, model: two_outputs, output: flat}
+score: "column + 10 * flat + 100 * sum"
+---
 kind: model
 name: two_columns
 path: two/model.onnx
+---
+kind: model
+name: three_columns
+path: three/model.onnx
+---
+kind: model
+name: two_outputs
+path: outputs/model.onnx
 """
 AGE, CTR, CLICKS, IN_STOCK, SHARE, AFFINITY = range(1, 7)
 DEFAULTS = [0.0, 30.0, 0.5, 0.0, 1.0, 0.25, -1.0]
@@ -86,6 +110,9 @@ def open_bigger_shop(folder: Path) -> Shop:
     write_shop(folder, SHOP + MORE)
     write_linear_model(folder / "models/one/model.onnx", [1.0], "sum")
     write_linear_model(folder / "models/two/model.onnx", [1.0, 1.0], "sum")
+    write_linear_model(folder / "models/three/model.onnx", [1.0, 0.0, 0.0], "sum")
+    (folder / "models/outputs").mkdir(parents=True)
+    two_outputs(folder / "models/outputs/model.onnx")
     publish(folder)
     return open_shop(folder)
 
@@ -117,7 +144,7 @@ async def put(
         },
         np.full(len(texts), int(time.time() * 1000) - age_ms, dtype=np.uint64),
     )
-    assert (await shop.features.write(write, shop.source.current())).stale == 0
+    assert (await shop.features.write(write, shop.request())).stale == 0
 
 
 async def put_attrs(shop: Shop, ids: list[Any], categories: list[int | None]) -> None:
@@ -138,14 +165,14 @@ async def infer(
     context = {"product_id": products}
     if model_id == "ranker":
         context["user_id"] = user
-    return await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.revision)
+    return await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.request())
 
 
 async def refusal(
     shop: Shop, context: Any, model_id: str = "ranker", **inputs: Any
 ) -> InvalidInput:
     with pytest.raises(InvalidInput) as caught:
-        await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.revision)
+        await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.request())
     return caught.value
 
 
@@ -428,9 +455,46 @@ async def test_the_rows_may_be_any_id_of_the_context(shop: Shop) -> None:
     keys = {"user_id": "u", "category_id": [8]}
     await put(shop, "user_category.affinity", keys, clicks=[3.0])
     context: dict[str, Any] = {"user_id": "u", "category_id": ["007", 8]}
-    result = await shop.inferflow.infer(InferRequest("by_category", context), shop.revision)
+    result = await shop.inferflow.infer(InferRequest("by_category", context), shop.request())
     assert result.ids == ["7", "8"]
     assert result.matrix.tolist() == [[-1, 0.875], [3, 0.25]]
+
+
+class CountedModels:
+    """A model runner that notes what each run was asked for."""
+
+    def __init__(self, models: ModelRunner) -> None:
+        self._models = models
+        self.runs: list[tuple[str, list[str]]] = []
+
+    async def prepare(self, revision: Revision) -> None:
+        await self._models.prepare(revision)
+
+    async def run(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        context: RequestContext,
+    ) -> dict[str, Any]:
+        self.runs.append((model, list(outputs)))
+        return await self._models.run(model, inputs, outputs, context)
+
+
+async def test_a_model_runs_once_for_all_its_outputs(shop: Shop) -> None:
+    await put(shop, "product.stats", {"product_id": ["1"]}, clicks=[4], ctr=[0.75])
+    models = CountedModels(shop.models)
+    service = InferflowService(shop.features, models, shop.source)
+    found = await service.infer(InferRequest("both", {"product_id": ["1"]}), shop.request())
+    # clicks + 2 * ctr + 4 * share, and the sum of the three
+    assert {name: values.tolist() for name, values in found.outputs.items()} == {
+        "column": [6.5],
+        "sum": [4.0],
+        "flat": [5.0],
+    }
+    assert list(found.outputs) == ["column", "sum", "flat"]
+    assert found.scores.tolist() == [6.5 + 50.0 + 400.0]
+    assert sorted(models.runs) == [("three_columns", ["sum"]), ("two_outputs", ["column", "flat"])]
 
 
 async def test_an_unknown_model_id_is_named(shop: Shop) -> None:
@@ -454,10 +518,10 @@ async def test_no_rows_give_an_empty_answer(shop: Shop) -> None:
 async def test_more_rows_than_the_limit_are_refused(shop: Shop) -> None:
     limited = InferflowService(shop.features, shop.models, shop.source, max_rows=3)
     request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3"]})
-    assert len((await limited.infer(request, shop.revision)).ids) == 3
+    assert len((await limited.infer(request, shop.request())).ids) == 3
     more = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3", "4"]})
     with pytest.raises(TooLarge, match="4 rows, the limit is 3") as caught:
-        await limited.infer(more, shop.revision)
+        await limited.infer(more, shop.request())
     assert caught.value.field == "context.product_id"
 
 
@@ -470,7 +534,7 @@ class TestBest:
         context = {"user_id": "u", "product_id": list(range(len(similar)))}
         inputs = {"similar": list(similar)}
         request = InferRequest("ranker", context, inputs, top_k, keep_matrix)
-        return await shop.inferflow.infer(request, shop.revision)
+        return await shop.inferflow.infer(request, shop.request())
 
     async def test_the_best_come_first_with_all_that_is_theirs(self, shop: Shop) -> None:
         similar = [1, 5, 3, 4, 2]
@@ -543,7 +607,7 @@ async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop
             raise Unavailable("down")
 
         async def put(
-            self, keys: Sequence[bytes], values: Sequence[bytes], reader: ValueReader
+            self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec
         ) -> int:
             raise Unavailable("down")
 
@@ -553,7 +617,7 @@ async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop
     features = FeatureService(Down(), shop.source)
     service = InferflowService(features, shop.models, shop.source)
     request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2"]})
-    result = await service.infer(request, shop.revision)
+    result = await service.infer(request, shop.request())
     assert result.matrix.tolist() == [DEFAULTS] * 2
     assert set(result.defaults.values()) == {2}
 

@@ -12,7 +12,7 @@ from kirana.interactions import Event, InteractionQuery
 from kirana.interactions.lmdb import LmdbInteractionStore
 from kirana.interactions.service import InteractionService
 from kirana.interactions.source import MAX_TIMESTAMP_MS, Appended
-from tests.support import SHOP, nth, publish, write_shop
+from tests.support import SHOP, publish, request_at, write_shop
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -28,7 +28,7 @@ def catalog(tmp_path: Path) -> DirectoryCatalog:
 @pytest.fixture
 async def service(tmp_path: Path, catalog: DirectoryCatalog) -> AsyncIterator[InteractionService]:
     store = LmdbInteractionStore.open(f"lmdb://{tmp_path}/interactions", setting="interactions")
-    opened = InteractionService(store, catalog, clock=lambda: NOW_MS / 1000)
+    opened = InteractionService(store, catalog)
     yield opened
     await opened.close()
 
@@ -46,7 +46,7 @@ async def append(
 ) -> Appended:
     """Append events of products so many milliseconds ago."""
     events = [Event("7", event, product, NOW_MS - ago_ms) for product, ago_ms in pairs]
-    return await service.append(events, nth(catalog, 1))
+    return await service.append(events, request_at(catalog, 1, NOW_MS))
 
 
 async def products(
@@ -59,7 +59,7 @@ async def products(
     until_ms: int = MAX_TIMESTAMP_MS,
 ) -> list[str]:
     query = InteractionQuery("7", event, limit, until_ms=until_ms)
-    (found,) = await service.query([query], nth(catalog, revision))
+    (found,) = await service.query([query], request_at(catalog, revision, NOW_MS))
     return list(found.product_ids)
 
 
@@ -102,7 +102,7 @@ async def test_events_of_one_call_may_be_accepted_and_expired(
         Event("7", "wishlist", "b", NOW_MS),
         Event("8", "wishlist", "c", 0),
     ]
-    assert await service.append(events, nth(catalog, 1)) == Appended(2, 2)
+    assert await service.append(events, request_at(catalog, 1, NOW_MS)) == Appended(2, 2)
     assert await products(service, catalog, event="wishlist") == ["b"]
     assert await products(service, catalog) == ["a"]
 
@@ -182,7 +182,7 @@ async def test_repeats_that_become_all_are_kept_from_then_on(
     await append(service, catalog, ("a", 9), ("a", 8), event="wishlist")
     change(catalog, "repeats: latest", "repeats: all")
     assert await products(service, catalog, 2, event="wishlist") == ["a"]
-    await service.append([Event("7", "wishlist", "a", NOW_MS)], nth(catalog, 2))
+    await service.append([Event("7", "wishlist", "a", NOW_MS)], request_at(catalog, 2, NOW_MS))
     assert await products(service, catalog, 2, event="wishlist") == ["a", "a"]
     assert await products(service, catalog, 1, event="wishlist") == ["a"]
 

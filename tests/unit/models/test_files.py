@@ -17,6 +17,7 @@ from kirana.models.copies import ModelCopies
 from kirana.models.files import ModelFiles
 from kirana.models.onnx import OnnxModel
 from kirana.models.registry import LoadedModels
+from kirana.models.runner import MATRIX
 from kirana.revision import Revision
 from tests.support import SHOP, SHOP_WEIGHTS, nth, write_linear_model, write_shop
 
@@ -49,7 +50,7 @@ def score(folder: Path, revision: Revision) -> float:
     """Return what the click model of a revision says, in a process that has just started."""
     model = place(folder).load(revision).models["click_model"]
     loaded = LoadedModels(ModelCopies(folder / "models")).load(model)
-    return float(loaded.run(ROW, "p_click")[0])
+    return float(loaded.run({MATRIX: ROW}, ["p_click"])["p_click"][0])
 
 
 def copies_of(folder: Path) -> set[str]:

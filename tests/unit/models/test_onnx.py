@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kirana.errors import ConfigurationError, InvalidInput, ModelFailed, Unknown
 from kirana.models.onnx import OnnxModel
+from kirana.models.runner import MATRIX
 from tests.support import write_linear_model
 
 Shape = Sequence[int | str | None]
@@ -40,6 +41,10 @@ def write(
 
 def ones(rows: int, columns: int) -> np.ndarray:
     return np.ones((rows, columns), dtype=np.float32)
+
+
+def scored(model: OnnxModel, matrix: np.ndarray, output: str) -> np.ndarray:
+    return model.run({MATRIX: matrix}, [output])[output]
 
 
 def linear(path: Path) -> Path:
@@ -72,6 +77,38 @@ def two_outputs(path: Path) -> Path:
     )
 
 
+def test_all_wanted_outputs_come_from_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
+    session, runs = model._session, []
+
+    class Counted:
+        def run(self, *arguments: object) -> object:
+            runs.append(arguments[0])
+            return session.run(*arguments)
+
+    monkeypatch.setattr(model, "_session", Counted())
+    found = model.run({MATRIX: ones(2, 3)}, ["flat", "column"])
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "flat": [3, 3],
+        "column": [7, 7],
+    }
+    assert runs == [["flat", "column"]]
+
+
+def test_the_input_goes_by_its_own_name_too(tmp_path: Path) -> None:
+    model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
+    assert model.run({"x": ones(1, 3)}, ["flat"])["flat"].tolist() == [3]
+
+
+@pytest.mark.parametrize("names", [[], ["y"], ["x", "y"], ["x", MATRIX]])
+def test_inputs_of_other_names_are_refused(tmp_path: Path, names: list[str]) -> None:
+    model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
+    with pytest.raises(InvalidInput, match="takes one input, 'x'"):
+        model.run({name: ones(1, 3) for name in names}, ["flat"])
+
+
 def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
     signature = OnnxModel("m", linear(tmp_path / "m.onnx")).signature
     assert (signature.width, signature.outputs) == (3, ("p",))
@@ -80,7 +117,7 @@ def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
 def test_a_model_scores_each_row(tmp_path: Path) -> None:
     model = OnnxModel("m", linear(tmp_path / "m.onnx"))
     matrix = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=np.float32)
-    scores = model.run(matrix, "p")
+    scores = scored(model, matrix, "p")
     assert scores.tolist() == [1, 2, 7]
     assert scores.dtype == np.float32
 
@@ -88,17 +125,17 @@ def test_a_model_scores_each_row(tmp_path: Path) -> None:
 def test_a_matrix_that_is_a_view_is_scored_as_it_reads(tmp_path: Path) -> None:
     model = OnnxModel("m", linear(tmp_path / "m.onnx"))
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
-    assert model.run(matrix[::2], "p").tolist() == [10, 52]
-    assert model.run(np.asfortranarray(matrix), "p").tolist() == [10, 31, 52, 73]
+    assert scored(model, matrix[::2], "p").tolist() == [10, 52]
+    assert scored(model, np.asfortranarray(matrix), "p").tolist() == [10, 31, 52, 73]
 
 
 def test_outputs_of_one_value_a_row_come_flat_whatever_their_shape(tmp_path: Path) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
     matrix = np.array([[1, 2, 3], [0, 0, 1]], dtype=np.float32)
-    assert model.run(matrix, "column").tolist() == [17, 4]
-    assert model.run(matrix, "flat").tolist() == [6, 1]
-    assert model.run(matrix[:1], "column").shape == (1,)
-    assert model.run(matrix[:0], "flat").shape == (0,)
+    assert scored(model, matrix, "column").tolist() == [17, 4]
+    assert scored(model, matrix, "flat").tolist() == [6, 1]
+    assert scored(model, matrix[:1], "column").shape == (1,)
+    assert scored(model, matrix[:0], "flat").shape == (0,)
 
 
 def test_outputs_of_other_shapes_or_types_are_none(tmp_path: Path) -> None:
@@ -106,7 +143,7 @@ def test_outputs_of_other_shapes_or_types_are_none(tmp_path: Path) -> None:
     assert model.signature.outputs == ("column", "flat")
     for output in ("wide", "count", "columm"):
         with pytest.raises(Unknown, match="unknown output") as caught:
-            model.run(ones(2, 3), output)
+            scored(model, ones(2, 3), output)
         assert caught.value.code == "unknown_output"
 
 
@@ -114,7 +151,7 @@ def test_outputs_of_other_shapes_or_types_are_none(tmp_path: Path) -> None:
 def test_a_matrix_of_another_width_is_refused(tmp_path: Path, width: int) -> None:
     model = OnnxModel("m", linear(tmp_path / "m.onnx"))
     with pytest.raises(InvalidInput, match=f"takes 3 columns, not {width}"):
-        model.run(ones(2, width), "p")
+        scored(model, ones(2, width), "p")
 
 
 def test_an_open_width_takes_any(tmp_path: Path) -> None:
@@ -127,8 +164,8 @@ def test_an_open_width_takes_any(tmp_path: Path) -> None:
     )
     model = OnnxModel("m", path)
     assert model.signature.width is None
-    assert model.run(ones(2, 5), "p").tolist() == [5, 5]
-    assert model.run(ones(1, 2), "p").tolist() == [2]
+    assert scored(model, ones(2, 5), "p").tolist() == [5, 5]
+    assert scored(model, ones(1, 2), "p").tolist() == [2]
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -195,9 +232,9 @@ def test_a_matrix_that_an_open_width_does_not_fit_is_refused_by_name(tmp_path: P
         {"w": ones(3, 1)},
     )
     model = OnnxModel("m", path)
-    assert model.run(ones(2, 3), "p").tolist() == [3, 3]
+    assert scored(model, ones(2, 3), "p").tolist() == [3, 3]
     with pytest.raises(ModelFailed, match="model 'm'"):
-        model.run(ones(2, 4), "p")
+        scored(model, ones(2, 4), "p")
 
 
 ROWS_OF_THEIR_OWN = {
@@ -222,7 +259,7 @@ def test_an_answer_of_another_number_of_rows_is_never_given(
     (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
     model = OnnxModel("m", tmp_path / "m.onnx")
     with pytest.raises(ModelFailed) as caught:
-        model.run(ones(3, 2), "p")
+        scored(model, ones(3, 2), "p")
     assert caught.value.model == "m"
     assert f"its output 'p' has {got} rows" in caught.value.message
     assert "for a matrix of 3 rows" in caught.value.message
@@ -244,6 +281,6 @@ def gathering(path: Path) -> Path:
 
 def test_an_error_of_the_model_on_these_rows_is_the_models(tmp_path: Path) -> None:
     model = OnnxModel("m", gathering(tmp_path / "m.onnx"))
-    assert model.run(np.array([[0], [2]], dtype=np.float32), "p").tolist() == [5, 7]
+    assert scored(model, np.array([[0], [2]], dtype=np.float32), "p").tolist() == [5, 7]
     with pytest.raises(ModelFailed, match="model 'm': it can't score this matrix of 1 rows"):
-        model.run(np.array([[3]], dtype=np.float32), "p")
+        scored(model, np.array([[3]], dtype=np.float32), "p")

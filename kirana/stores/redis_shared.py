@@ -36,7 +36,7 @@ def get_command(key: bytes) -> bytes:
     return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
-class Lane:
+class SharedConnection:
     """One connection to one server, made when it is first asked for and again when it was lost.
 
     `make` returns an unconnected connection of redis-py; to find a server, and then to be answered

@@ -1,0 +1,62 @@
+"""What of a request reaches the far end of a call between deployments."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.e2e.ray_cluster import REPOSITORY
+from tests.e2e.starts import one_at_a_time
+
+TIMEOUT_S = 60.0
+GIVEN = {
+    "catalog": "shop",
+    "revision": 3,
+    "now_ms": 1_700_000_000_000,
+    "id": "from-the-gateway",
+    "priority": "writer",
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "caller": "storefront",
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.far_end",
+        json.dumps({**GIVEN, "timeout_s": TIMEOUT_S}),
+    ]
+    with one_at_a_time():
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_it_sees_what_the_door_gave(found: dict[str, Any], name: str) -> None:
+    assert found["told"][name] == GIVEN[name]
+
+
+def test_lines_of_its_log_have_the_id(found: dict[str, Any]) -> None:
+    assert found["told"]["id of the log"] == GIVEN["id"]
+
+
+def test_its_time_is_what_is_left(found: dict[str, Any]) -> None:
+    assert 0 < found["told"]["left_s"] < TIMEOUT_S
+
+
+def test_it_sees_what_was_spent_and_what_it_spends_comes_back(found: dict[str, Any]) -> None:
+    assert found["told"]["retries"] == 2
+    assert found["spent"] == [3, 3]
+
+
+def test_it_stops_at_the_deadline_and_says_so(found: dict[str, Any]) -> None:
+    """That it also stops when the caller gives up is what the process waits for."""
+    assert found["late"].startswith("DeadlineExceeded: features: ")
