@@ -10,8 +10,10 @@ from bench.floors import coroutines
 from bench.paired import compare, seconds_a_call
 from kirana.flow.executor import Execution
 from kirana.flow.graph import Graph, GraphNode
-from kirana.flow.nodes.base import Call
+from kirana.flow.nodes.base import Call, Services
 from kirana.flow.values import Candidates, Shape, Value
+from kirana.request import RequestContext
+from kirana.revision import Revision
 
 CHAIN = 10
 FAN_OUT = 10
@@ -42,7 +44,7 @@ def graph_of(edges: dict[str, list[str]], timeout_s: float | None) -> Graph:
             waits_for=len(inputs[name]),
             timeout_s=timeout_s,
             attempts=1,
-            falls_back=True,
+            falls_back=False,
             when=None,
         )
         for name in names
@@ -62,7 +64,9 @@ def fan_out(width: int) -> dict[str, list[str]]:
 
 async def measure() -> Report:
     """`*_vs_by_hand`: the time of a flow / the time by hand, in the same shape."""
-    call: Any = None
+    nobody: Any = None
+    request = RequestContext.begin(Revision("bench", 1))
+    call = Call({}, Services(nobody, nobody, nobody), request)
 
     def flow(edges: dict[str, list[str]], timeout_s: float | None = coroutines.TIMEOUT_S) -> Any:
         graph = graph_of(edges, timeout_s)

@@ -84,7 +84,8 @@ class RequestContext:
 
     def within(self, seconds: float) -> RequestContext:
         """Return this request with a deadline in so many seconds, unless its own is sooner."""
-        return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+        deadline = time.monotonic() + seconds
+        return self if self.deadline <= deadline else replace(self, deadline=deadline)
 
     def require_time(self, part: str) -> None:
         """Raise `DeadlineExceeded` that names `part` if the deadline has passed."""

@@ -73,11 +73,9 @@ class _Answered:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    name: str
-    method: str
+    spec: RouteSpec
     segments: tuple[str | None, ...]
     handler: Handler
-    spec: RouteSpec
 
     def matches(self, segments: Sequence[str]) -> bool:
         return len(segments) == len(self.segments) and all(
@@ -132,7 +130,7 @@ class Edge:
         self._routes: dict[tuple[str | None, ...], list[_Route]] = defaultdict(list)
         self._found: dict[tuple[Any, ...], tuple[_Route, tuple[str, ...]]] = {}
         for each in ROUTES:
-            route = _Route(each.name, each.method, each.segments, handlers[each.name], each)
+            route = _Route(each, each.segments, handlers[each.name])
             self._routes[route.segments[:FIXED_SEGMENTS]].append(route)
 
     async def _openapi(self, request: HttpRequest) -> bytes:
@@ -175,7 +173,7 @@ class Edge:
         more: tuple[tuple[bytes, bytes], ...] = ()
         try:
             route, parameters = self._find(scope)
-            answered.route = route.name
+            answered.route = route.spec.name
             body, binary = await self._answer(route, parameters, scope, receive, headers, id)
         except Disconnected:
             return
@@ -246,10 +244,10 @@ class Edge:
         allowed: list[str] = []
         for route in self._routes.get(segments[:FIXED_SEGMENTS], ()):
             if route.matches(segments):
-                if route.method == scope["method"]:
+                if route.spec.method == scope["method"]:
                     pairs = zip(route.segments, segments, strict=True)
                     return route, tuple(value for name, value in pairs if name is None)
-                allowed.append(route.method)
+                allowed.append(route.spec.method)
         if allowed:
             methods = ", ".join(allowed)
             raise HttpError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kirana.catalog.snapshot import Catalog
@@ -35,7 +35,7 @@ class Call:
 
     def within(self, seconds: float) -> Call:
         """Return this call with a deadline in so many seconds, unless its own is sooner."""
-        return replace(self, request=self.request.within(seconds))
+        return Call(self.context, self.services, self.request.within(seconds))
 
     def id_of(self, name: str) -> str:
         """Return one id of the context as text. Raises `InvalidInput` if it isn't there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from tests.e2e.direct_client import Load, SlowRequest
@@ -17,6 +18,18 @@ def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
         return all(load.answered[url] > before[url] + 20 for url in urls)
 
     wait_for(answered, "every port answers")
+
+
+def _roll_and_lose_nothing(serving: Serving, old: Mapping[str, str]) -> None:
+    """Replace both replicas under load; `old` are their direct ports by replica."""
+    with serving.load() as load:
+        _wait_until_each_answers(load, list(old.values()))
+        serving.deploy(2, timeout_ms=4_000)
+        new = serving.wait_for_endpoints(
+            lambda found: len(found) == 2 and not found.keys() & old.keys(), "two new replicas"
+        )
+        _wait_until_each_answers(load, list(new.values()))
+    assert (load.lost, load.wrong) == ([], [])
 
 
 def test_a_replica_killed_under_load_costs_only_what_it_was_doing(serving: Serving) -> None:
@@ -63,14 +76,7 @@ def test_a_slow_request_is_finished_by_a_replica_that_goes(serving: Serving) -> 
 def test_rolling_to_another_version_under_load_loses_no_request(serving: Serving) -> None:
     serving.deploy(2)
     old = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
-    with serving.load() as load:
-        _wait_until_each_answers(load, list(old.values()))
-        serving.deploy(2, timeout_ms=4_000)
-        new = serving.wait_for_endpoints(
-            lambda found: len(found) == 2 and not found.keys() & old.keys(), "two new replicas"
-        )
-        _wait_until_each_answers(load, list(new.values()))
-    assert (load.lost, load.wrong) == ([], [])
+    _roll_and_lose_nothing(serving, old)
 
 
 def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None:
@@ -95,11 +101,4 @@ def test_of_the_spread_graph_a_rolled_ingress_loses_no_request(serving: Serving)
         lambda found: len(found) == 2 and not found.keys() & fused.keys(), "two replicas"
     )
     serving.cluster.wait_until("RUNNING")
-    with serving.load() as load:
-        _wait_until_each_answers(load, list(old.values()))
-        serving.deploy(2, timeout_ms=4_000)
-        new = serving.wait_for_endpoints(
-            lambda found: len(found) == 2 and not found.keys() & old.keys(), "two new replicas"
-        )
-        _wait_until_each_answers(load, list(new.values()))
-    assert (load.lost, load.wrong) == ([], [])
+    _roll_and_lose_nothing(serving, old)
