@@ -21,6 +21,7 @@ from kirana.edge import Edge, Limits
 from kirana.edge.direct import DirectPort
 from kirana.edge.endpoints import Endpoint, Endpoints
 from kirana.edge.handle import call
+from kirana.edge.http import Receive, Scope, Send
 from kirana.preflight import bind_first
 
 MOVING_S = 2.0
@@ -32,6 +33,17 @@ FINISH_S = 20.0
 logger = logging.getLogger("kirana.ingress")
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")
+
+
+class _BehindServe:
+    """The edge under Serve, which adds the id of a request to the reply by itself."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["kirana.door_sends_id"] = True
+        await self._edge(scope, receive, send)
 
 
 @serve.deployment(name="Ingress", **OPTIONS)
@@ -82,8 +94,8 @@ class Ingress:
         await self._endpoints.announce(Endpoint(replica, f"http://{shown}:{direct.port}"))
         return direct
 
-    def __serve_build_asgi_app__(self) -> Edge:
-        return self._edge
+    def __serve_build_asgi_app__(self) -> _BehindServe:
+        return _BehindServe(self._edge)
 
     async def call(
         self,

@@ -191,7 +191,9 @@ class Edge:
             status = 500
             body = body_of(KiranaError("this is an error of Kirana itself; its log says more"))
         answered.status = status
-        await reply(send, status, body, ((REQUEST_ID_HEADER, id.encode()), *more), binary=binary)
+        if not scope.get("kirana.door_sends_id"):
+            more = ((REQUEST_ID_HEADER, id.encode()), *more)
+        await reply(send, status, body, more, binary=binary)
 
     async def _answer(
         self,

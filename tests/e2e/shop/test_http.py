@@ -27,6 +27,17 @@ def test_every_part_reports_its_state(client: httpx.Client) -> None:
     }
 
 
+@pytest.mark.parametrize("door", ["front door", "direct port"])
+@pytest.mark.parametrize("path", ["/healthz", "/nothing"])
+def test_a_reply_has_the_id_of_its_request_once(client: httpx.Client, door: str, path: str) -> None:
+    direct = client.get("/v1/endpoints").json()["endpoints"][0]["url"]
+    url = path if door == "front door" else f"{direct}{path}"
+    given = client.get(url, headers={"x-request-id": "from-the-gateway"})
+    assert given.headers.get_list("x-request-id") == ["from-the-gateway"]
+    (made,) = client.get(url).headers.get_list("x-request-id")
+    assert made
+
+
 def test_features_come_back_with_dtype_and_status(client: httpx.Client) -> None:
     reply = READS[0].send(client).json()
     assert reply["dtypes"] == ["float32", "string", "bool", "int32[4]"]
