@@ -60,7 +60,7 @@ apt:
 lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy kirana deployments graphs demo bench docs examples
+	@$(BIN)/mypy kirana bench docs examples
 
 bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json, AGAINST=COMMIT)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))

@@ -39,7 +39,7 @@ async def measure() -> Report:
         with ray_cluster() as base:
             from ray import serve
 
-            from graphs.serving import graph
+            from kirana.graphs.serving import graph
 
             application = graph(fixture.variant(replicas=REPLICAS))
             serve.run(application, name="kirana", route_prefix="/")

@@ -15,7 +15,7 @@ from bench.floors.raw_redis import guard_rate, set_rate
 from bench.servers import flush, used_memory
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import CODECS
-from kirana.features.push import Push
+from kirana.ingest.push import Push
 from kirana.stores import open_feature_store
 
 ENTITIES = 200_000

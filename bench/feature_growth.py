@@ -19,10 +19,10 @@ from kirana.features import FeatureQuery
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService, _assemble, _decode
 from kirana.features.source import FeatureWrite
+from kirana.redis.shared_connection import mget_command
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.stores import open_feature_store
-from kirana.stores.redis_shared import mget_command
 
 ROWS = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
 FEATURES = (1, 5, 20, 60, 100, 200, 500)

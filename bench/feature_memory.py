@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kirana.codecs import Column
-from kirana.codecs.packed import Packed
-from kirana.features.cache import FeatureCache
+from kirana.codecs.packed.codec import Packed
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 ROWS = 200_000

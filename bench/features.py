@@ -42,7 +42,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.locations import local_settings
 from kirana.client.wire import features_get
 from kirana.features import FeatureQuery
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.models.files import ModelFiles
@@ -260,7 +260,7 @@ async def measure_http(fixture: RedisFixture) -> dict[str, Figure]:
 
 def _http_rates(fixture: RedisFixture, base: str) -> dict[str, Figure]:
     # it reads Ray's variables, which the cluster has set
-    from graphs.serving import graph
+    from kirana.graphs.serving import graph
 
     url = f"redis://{fixture.address}"
     settings = local_settings(

@@ -25,7 +25,6 @@ from bench.paired import compare_rates, seconds_together
 from bench.processes import child, line_of
 from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
-from kirana.assembly import Assembly, catalog_place, open_catalog
 from kirana.cli.locations import local_settings
 from kirana.edge.http import HttpRequest
 from kirana.edge.messages import Infer
@@ -34,8 +33,9 @@ from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
 from kirana.models.runner import MATRIX
 from kirana.request import RequestContext
-from kirana.serve_environment import REQUIRED, UNTUNED, free_ports
-from kirana.settings import Settings
+from kirana.serving.assembly import Assembly, catalog_place, open_catalog
+from kirana.serving.environment import REQUIRED, UNTUNED, free_ports
+from kirana.serving.settings import Settings
 
 BODIES = 64
 ROUNDS = 5
@@ -80,7 +80,7 @@ def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
     # these read Ray's variables, which the cluster has set
     from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
     from bench.floors.noop import NoOp
-    from graphs.serving import graph
+    from kirana.graphs.serving import graph
 
     rates = Rates(Generator(fixture.folder, fixture.bodies))
     figures: dict[str, Figure] = {}
@@ -127,7 +127,7 @@ def compare_redis(
     fixture: Fixture, base: str, rates: Rates, noop: Callable[[], float]
 ) -> dict[str, Figure]:
     """From Redis without a cache, and from the cache alone, once every row is in it."""
-    from graphs.serving import graph
+    from kirana.graphs.serving import graph
 
     figures = {}
     with redis_server() as address:

@@ -15,8 +15,8 @@ def main(settings_file: str, port: int) -> None:
     import ray
     from ray import serve
 
-    from graphs.serving import graph
-    from kirana.settings import Settings
+    from kirana.graphs.serving import graph
+    from kirana.serving.settings import Settings
 
     settings = Settings.model_validate(json.loads(Path(settings_file).read_text()))
     ray.init(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import redis
 
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from kirana.cli.cluster import cluster
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 
 REPLICAS = 2
 WAITED = 100

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from demo import jobs
-from demo.dataset import Events, MovieLens
-from demo.jobs import Table
-from demo.rankers import Rankers, export_onnx
+from kirana.demo import jobs
+from kirana.demo.dataset import Events, MovieLens
+from kirana.demo.jobs import Table
+from kirana.demo.rankers import Rankers, export_onnx
 
 
 def write_features(data: MovieLens, past: Events, folder: Path) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
-from demo.dataset import UNKNOWN_YEAR, Events, FloatArray, IntArray, MovieLens
+from kirana.demo.dataset import UNKNOWN_YEAR, Events, FloatArray, IntArray, MovieLens
 
 Array = npt.NDArray[Any]
 Table = dict[str, Array]

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from demo.dataset import Events, FloatArray, IntArray
+from kirana.demo.dataset import Events, FloatArray, IntArray
 
 MIN_HISTORY = 5
 TRUTH_LENGTH = 10

@@ -15,10 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from demo.dataset import Events, FloatArray, MovieLens, split_by_time
-from demo.jobs import LIKED_RATING
-from demo.protocol import sample_points
-from demo.simulation import COLUMNS, BoolArray, build_tables, collect_samples
+from kirana.demo.dataset import Events, FloatArray, MovieLens, split_by_time
+from kirana.demo.jobs import LIKED_RATING
+from kirana.demo.protocol import sample_points
+from kirana.demo.simulation import COLUMNS, BoolArray, build_tables, collect_samples
 
 TRAIN_PAST_SHARE = 0.8
 TRAIN_POINTS = 4000

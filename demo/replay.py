@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from demo.dataset import Events, IntArray, MovieLens
-from demo.protocol import Points
+from kirana.demo.dataset import Events, IntArray, MovieLens
+from kirana.demo.protocol import Points
 from kirana.errors import Unavailable
 
 EVENT_TYPE = "watch"

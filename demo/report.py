@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table as TextTable
 
-from demo.dataset import IntArray
-from demo.protocol import Points, ndcg_and_recall
-from demo.replay import Answers
+from kirana.demo.dataset import IntArray
+from kirana.demo.protocol import Points, ndcg_and_recall
+from kirana.demo.replay import Answers
 
 DRAWS = 2_000
 Floats = npt.NDArray[np.float64]

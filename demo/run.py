@@ -11,16 +11,7 @@ from pathlib import Path
 
 import httpx
 
-import graphs
-from demo.batch import write_features, write_models
-from demo.dataset import Events, MovieLens, load_movielens, split_by_time
-from demo.download import download_movielens
-from demo.protocol import Points, popularity_lists, sample_points
-from demo.rankers import TRAIN_POINTS, train_rankers
-from demo.replay import Replay
-from demo.report import Report, make_report
-from demo.server import server
-from demo.tour import steps, try_step
+from kirana import graphs
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.catalog import publish
 from kirana.cli.console import err, out, own_command, progress
@@ -28,9 +19,18 @@ from kirana.cli.instance import Instance
 from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import local_settings
 from kirana.cli.push import run_push
+from kirana.demo.batch import write_features, write_models
+from kirana.demo.dataset import Events, MovieLens, load_movielens, split_by_time
+from kirana.demo.download import download_movielens
+from kirana.demo.protocol import Points, popularity_lists, sample_points
+from kirana.demo.rankers import TRAIN_POINTS, train_rankers
+from kirana.demo.replay import Replay
+from kirana.demo.report import Report, make_report
+from kirana.demo.server import server
+from kirana.demo.tour import steps, try_step
 from kirana.errors import ConfigurationError
-from kirana.features.push import Push
-from kirana.preflight import check_port
+from kirana.ingest.push import Push
+from kirana.serving.preflight import check_port
 
 CATALOG = Path(graphs.__path__[0]) / "demo"
 PAST_SHARE = 0.8

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from demo import jobs
-from demo.dataset import Events, FloatArray, IntArray, MovieLens
-from demo.jobs import NO_NEIGHBOUR, Table
-from demo.protocol import Points
+from kirana.demo import jobs
+from kirana.demo.dataset import Events, FloatArray, IntArray, MovieLens
+from kirana.demo.jobs import NO_NEIGHBOUR, Table
+from kirana.demo.protocol import Points
 from kirana.flow.generators.neighbours import best_neighbours, seed_ages
 
 BoolArray = npt.NDArray[np.bool_]

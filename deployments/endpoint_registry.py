@@ -8,7 +8,7 @@ from ray.experimental import internal_kv
 
 
 class GcsEndpointRegistry:
-    """Implements `kirana.edge.endpoints.EndpointRegistry` for the replicas of one application."""
+    """Implements `kirana.doors.endpoints.EndpointRegistry` for the replicas of one application."""
 
     def __init__(self, application: str) -> None:
         # GCS takes what follows the first colon of a namespace for a part of the key

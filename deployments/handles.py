@@ -138,4 +138,4 @@ REMOTES: dict[str, type[_Remote]] = {
     "inferflow": RemoteInferflow,
     "flows": RemoteFlows,
 }
-"""By the name of the part, see `kirana.placement`."""
+"""By the name of the part, see `kirana.serving.placement`."""

@@ -11,18 +11,18 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.autoscaling import DIRECT_ONGOING
-from deployments.endpoint_registry import GcsEndpointRegistry
-from deployments.options import OPTIONS
-from deployments.replica import Replica, node_address
-from kirana.assembly import catalog_place
 from kirana.catalog.revisions import LiveRevision
+from kirana.deployments.autoscaling import DIRECT_ONGOING
+from kirana.deployments.endpoint_registry import GcsEndpointRegistry
+from kirana.deployments.options import OPTIONS
+from kirana.deployments.replica import Replica, node_address
+from kirana.doors.direct import DirectPort
+from kirana.doors.endpoints import Endpoint, Endpoints
+from kirana.doors.handle import call
 from kirana.edge import Edge, Limits
-from kirana.edge.direct import DirectPort
-from kirana.edge.endpoints import Endpoint, Endpoints
-from kirana.edge.handle import call
 from kirana.edge.http import Receive, Scope, Send
-from kirana.preflight import bind_first
+from kirana.serving.assembly import catalog_place
+from kirana.serving.preflight import bind_first
 
 MOVING_S = 2.0
 """How long a replica that goes still takes requests: until all have seen that it was withdrawn."""
@@ -111,7 +111,7 @@ class Ingress:
         return await call(self._edge, method, path, query, body, binary, timeout_ms, named)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `deployments.autoscaling` adds to the requests that Serve counts."""
+        """What `kirana.deployments.autoscaling` adds to the requests that Serve counts."""
         return {DIRECT_ONGOING: self._direct.average_ongoing() if self._direct else 0.0}
 
     async def check_health(self) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from kirana.request import current_id
-from kirana.serve_environment import LOG_FILE
+from kirana.serving.environment import LOG_FILE
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(request_id)s %(name)s: %(message)s"
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.options import OPTIONS
-from deployments.replica import Replica
+from kirana.deployments.options import OPTIONS
+from kirana.deployments.replica import Replica
 from kirana.hop import Outcome, outcome_of
 from kirana.request import RequestContext
 from kirana.revision import Revision
 
 
 class PartDeployment:
-    """`part` is its name in `kirana.placement.PARTS`. See `deployments.handles` for the caller."""
+    """Serve one part, `part` in `kirana.serving.placement.PARTS`, to `deployments.handles`."""
 
     part: ClassVar[str]
 

@@ -11,14 +11,14 @@ from ray import serve
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import REMOTES
-from deployments.logs import start_log
-from deployments.metrics import Publisher
-from kirana.assembly import Assembly, open_catalog
+from kirana.deployments.handles import REMOTES
+from kirana.deployments.logs import start_log
+from kirana.deployments.metrics import Publisher
 from kirana.metrics import Counters
-from kirana.preflight import check_placement
-from kirana.serve_environment import require_serve_environment
-from kirana.settings import Settings
+from kirana.serving.assembly import Assembly, open_catalog
+from kirana.serving.environment import require_serve_environment
+from kirana.serving.preflight import check_placement
+from kirana.serving.settings import Settings
 
 
 class Replica:

@@ -9,14 +9,14 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
-from deployments.front_door import check_front_door
-from deployments.ingress import Ingress
-from deployments.parts import FeatureStore, Flows, Inferflow, InteractionStore, ModelReplica
-from deployments.replica import alive_nodes
+from kirana.deployments.front_door import check_front_door
+from kirana.deployments.ingress import Ingress
+from kirana.deployments.parts import FeatureStore, Flows, Inferflow, InteractionStore, ModelReplica
+from kirana.deployments.replica import alive_nodes
 from kirana.errors import ConfigurationError, KiranaError, did_you_mean
-from kirana.preflight import check_placement, check_revision, check_space, check_stores
-from kirana.serve_environment import require_serve_environment
-from kirana.settings import Settings, read_settings
+from kirana.serving.environment import require_serve_environment
+from kirana.serving.preflight import check_placement, check_revision, check_space, check_stores
+from kirana.serving.settings import Settings, read_settings
 
 DEPLOYMENTS: dict[str, Any] = {
     "features": FeatureStore,

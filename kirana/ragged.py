@@ -20,3 +20,9 @@ def table_of_equal(data: Bytes, starts: Places, size: int) -> Bytes:
     """Return strings of one size as the rows of a table."""
     found: Bytes = data[starts[:, None] + np.arange(size)]
     return found
+
+
+def cut(data: Bytes, ends: Places) -> list[bytes]:
+    """Return the strings, each up to its place in `ends`, as objects."""
+    joined, places = data.tobytes(), ends.tolist()
+    return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]

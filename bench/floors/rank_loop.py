@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from kirana.assembly import Assembly, open_catalog
 from kirana.edge.handlers.ranking import RankingHandlers
 from kirana.edge.http import HttpRequest
 from kirana.request import RequestContext
-from kirana.settings import Settings
+from kirana.serving.assembly import Assembly, open_catalog
+from kirana.serving.settings import Settings
 
 WORK_S = 0.02
 """How long it works before it leaves the CPU to nobody, as the generator's share."""

@@ -27,8 +27,8 @@ from kirana.catalog.objects import (
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.storage_records import StorageRecord, check_codec, check_keys, extended
 from kirana.codecs import CODECS
-from kirana.codecs.layout import Layout
-from kirana.codecs.packed import MAX_BODY_BYTES
+from kirana.codecs.packed.codec import MAX_BODY_BYTES
+from kirana.codecs.packed.layout import Layout
 from kirana.errors import CatalogError, KiranaError, Problem, did_you_mean
 from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow

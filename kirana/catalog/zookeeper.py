@@ -50,7 +50,7 @@ from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parsed, spell
 from kirana.catalog.zookeeper_session import ZookeeperSession
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
 from kirana.revision import NO_REVISION, Revision
-from kirana.stores.url import option_of, split
+from kirana.urls import option_of, split
 
 DEFAULT_SESSION_S = 10.0
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from kirana.assembly import catalog_place
 from kirana.catalog.publishing import Checked, Published
 from kirana.cli.console import err, out, show_warning
 from kirana.cli.instance import Instance
@@ -21,7 +20,8 @@ from kirana.cli.locations import (
     local_settings,
 )
 from kirana.cli.remembered import last_published, note_published, require_same
-from kirana.settings import Settings
+from kirana.serving.assembly import catalog_place
+from kirana.serving.settings import Settings
 
 USES = ("catalog", "models")
 

@@ -17,8 +17,8 @@ import psutil
 
 from kirana.cli.interrupts import interrupts_held_back
 from kirana.errors import Unavailable
-from kirana.serve_environment import serve_environment
-from kirana.settings import Settings
+from kirana.serving.environment import serve_environment
+from kirana.serving.settings import Settings
 
 OBJECT_STORE_BYTES = 256 << 20
 """Small, because everything travels by value."""
@@ -122,7 +122,7 @@ def deploy(settings: Settings, options: Options | None = None) -> None:
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
-    from graphs.serving import graph
+    from kirana.graphs.serving import graph
 
     try:
         serve.run(graph(settings, options), name=APPLICATION)

@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """Rank real films for real users: MovieLens 100K, from raw events to lists over HTTP."""
     try:
-        from demo.run import DemoOptions, run_demo
+        from kirana.demo.run import DemoOptions, run_demo
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the demo needs '{error.name}': install it with pip install 'kirana[demo]'"

@@ -39,7 +39,8 @@ from kirana.cli.serving_options import (
     ServeFile,
 )
 from kirana.errors import ConfigurationError, KiranaError
-from kirana.preflight import (
+from kirana.serving.environment import require_serve_environment
+from kirana.serving.preflight import (
     check_catalog,
     check_direct_ports,
     check_placement,
@@ -47,8 +48,7 @@ from kirana.preflight import (
     check_space,
     check_stores,
 )
-from kirana.serve_environment import require_serve_environment
-from kirana.settings import Settings
+from kirana.serving.settings import Settings
 
 State = Literal["ok", "warning", "error"]
 MIN_MEMORY_BYTES = 1 << 30
@@ -99,7 +99,7 @@ def examine(
     directory: Path, file: ServeConfig, options: dict[str, Any], host: str | None, port: int | None
 ) -> Iterator[Finding]:
     """Run every check; one that fails keeps none of the others from being run."""
-    from graphs.serving import graph, max_replicas
+    from kirana.graphs.serving import graph, max_replicas
 
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))

@@ -16,8 +16,8 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.serve_environment import cluster_environment
-from kirana.settings import PREFIX
+from kirana.serving.environment import cluster_environment
+from kirana.serving.settings import PREFIX
 
 TOKEN_BYTES = 32
 

@@ -19,8 +19,8 @@ from kirana.cli.remote import (
     print_table,
     shown,
 )
-from kirana.codecs.keys import split_key_text
 from kirana.errors import InvalidInput, Unknown
+from kirana.key_texts import split_key_text
 from kirana.schema import spelled
 
 if TYPE_CHECKING:

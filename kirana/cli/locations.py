@@ -13,8 +13,8 @@ import typer
 from kirana.cli.console import err
 from kirana.cli.remembered import STORES, recall, require_password
 from kirana.errors import ConfigurationError
-from kirana.settings import PREFIX, Settings, read_settings
-from kirana.stores.url import folder_of, without_password
+from kirana.serving.settings import PREFIX, Settings, read_settings
+from kirana.urls import folder_of, without_password
 
 CatalogDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The catalog: a directory of YAML files.")

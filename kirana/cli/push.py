@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from kirana.assembly import catalog_place
 from kirana.cli.console import out, progress, show_error
 from kirana.cli.instance import Instance
 from kirana.cli.interrupts import run_until_interrupted
@@ -24,11 +23,12 @@ from kirana.cli.locations import (
 )
 from kirana.cli.remembered import require_same
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.features.push import Push, Pushed
+from kirana.ingest.push import Push, Pushed
 from kirana.revision import NO_REVISION
-from kirana.settings import Settings
+from kirana.serving.assembly import catalog_place
+from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
-from kirana.stores.url import scheme_of
+from kirana.urls import scheme_of
 
 
 def push(

@@ -15,8 +15,8 @@ import msgspec
 from kirana.catalog.durable import write_durably
 from kirana.errors import ConfigurationError
 from kirana.revision import Revision
-from kirana.settings import PREFIX, Settings
-from kirana.stores.url import without_password
+from kirana.serving.settings import PREFIX, Settings
+from kirana.urls import without_password
 
 STORES = ("catalog", "features", "interactions", "models")
 """The settings that say where things are."""

@@ -38,15 +38,15 @@ from kirana.cli.serving_options import (
     Replicas,
     ServeFile,
 )
-from kirana.preflight import (
+from kirana.serving.environment import LOG_FILE, free_ports
+from kirana.serving.preflight import (
     check_direct_ports,
     check_placement,
     check_port,
     check_space,
     check_stores,
 )
-from kirana.serve_environment import LOG_FILE, free_ports
-from kirana.settings import Settings
+from kirana.serving.settings import Settings
 
 
 def up(
@@ -104,7 +104,7 @@ def up(
 
 def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
     """What can't work shows here, and not as replicas that start again and again."""
-    from graphs.serving import graph, max_replicas
+    from kirana.graphs.serving import graph, max_replicas
 
     graph(settings, file.deployments)
     check_placement(settings, max_replicas(settings, file.deployments))

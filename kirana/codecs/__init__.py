@@ -1,6 +1,5 @@
 """Between columns of values and the bytes that a store keeps. See docs/formats.md."""
 
-from kirana.codecs.keys import key_texts
 from kirana.codecs.packed import Packed
 from kirana.codecs.rows import STATUS_NAMES, Codec, Column, Rows, Status
 from kirana.codecs.text import Text
@@ -8,4 +7,4 @@ from kirana.codecs.text import Text
 CODECS: dict[str, Codec] = {"packed": Packed(), "text": Text()}
 """By the name that a feature group gives in `codec:`."""
 
-__all__ = ["CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status", "key_texts"]
+__all__ = ["CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status"]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana.codecs.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
-from kirana.codecs.packed import Packed, require_fits
+from kirana.codecs.packed.codec import Packed, require_fits
+from kirana.codecs.packed.layout import HEADER, LAYOUT_VERSION, TOMBSTONE
 from kirana.codecs.rows import Column, Piece, Rows, Texts
 from kirana.errors import TooLarge
 from kirana.ragged import Bytes

@@ -16,8 +16,8 @@ from typing import Any
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.doors.endpoints import Endpoints
 from kirana.edge.context import context_of, id_of
-from kirana.edge.endpoints import Endpoints
 from kirana.edge.errors import HttpError, body_of, status_of
 from kirana.edge.handlers.catalog import CatalogHandlers
 from kirana.edge.handlers.endpoints import EndpointHandlers

@@ -14,8 +14,8 @@ from kirana import native
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece
 from kirana.errors import PartlyUnavailable, Unavailable
-from kirana.features.cache import FeatureCache
-from kirana.features.cached_group import CacheRead
+from kirana.features.cache.feature_cache import FeatureCache
+from kirana.features.cache.group import CacheRead
 from kirana.loop import look_at_error
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore

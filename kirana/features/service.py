@@ -18,7 +18,7 @@ from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec, Column, Rows, Status
 from kirana.codecs.rows import MatrixPlan, Provenance, Tier
 from kirana.errors import InvalidInput, KiranaError, Unavailable
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher, store_keys
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_CELLS, inline_or_thread

@@ -17,7 +17,7 @@ from kirana.schema import Array
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """Features of one entity for distinct `keys` (key texts, see `kirana.codecs.keys`).
+    """Features of one entity for distinct `keys` (key texts, see `kirana.key_texts`).
 
     `matrix` are wanted as float32 side by side, `columns` each in its own dtype; both are
     `group.feature` names without the entity. With `nulls` it is told where the matrix has

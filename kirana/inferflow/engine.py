@@ -16,12 +16,12 @@ import numpy.typing as npt
 from kirana import native
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs.keys import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, ModelFailed, TooLarge, Unknown
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
 from kirana.inferflow.source import InferRequest, InferResult
+from kirana.key_texts import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.loop import INLINE_ROWS, inline_or_thread
 from kirana.models import ModelRunner
 from kirana.models.runner import MATRIX

@@ -20,8 +20,7 @@ from kirana.interactions.source import (
     Interactions,
 )
 from kirana.interactions.store import Retention
-from kirana.stores.lmdb import open_by_url
-from kirana.stores.lmdb_environment import Environment
+from kirana.lmdb import Environment, open_by_url
 
 _TIME_BYTES = 8
 _LAST_TIME = b"\xff" * _TIME_BYTES

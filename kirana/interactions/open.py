@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kirana.errors import ConfigurationError
 from kirana.interactions.store import InteractionStore
-from kirana.stores.url import scheme_of
+from kirana.urls import scheme_of
 
 
 def open_interaction_store(url: str, *, setting: str = "interactions") -> InteractionStore:

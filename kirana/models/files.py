@@ -17,7 +17,7 @@ from kirana.models.copies import ModelCopies, digest_of
 from kirana.models.external_data import files_of
 from kirana.models.onnx import OnnxModel, Signature, require_file
 from kirana.models.trial import Finding, try_out
-from kirana.stores.url import folder_of
+from kirana.urls import folder_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from kirana.models.onnx import OnnxModel
 from kirana.models.runner import Scores
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.stores.url import folder_of
+from kirana.urls import folder_of
 
 
 class LoadedModels:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.errors import Unavailable
-from kirana.ragged import Bytes, places_of, table_of_equal
+from kirana.ragged import Bytes, cut, places_of, table_of_equal
 from kirana.schema import expired
 
 
@@ -96,15 +96,10 @@ class RowBlock:
         return not len(sizes) or bool((sizes == sizes[0]).all() and (ends == ends[0]).all())
 
     def key_list(self) -> list[bytes]:
-        return _cut(self.keys, self.key_ends)
+        return cut(self.keys, self.key_ends)
 
     def value_list(self) -> list[bytes]:
-        return _cut(self.values, self.value_ends)
-
-
-def _cut(data: Bytes, ends: npt.NDArray[np.int64]) -> list[bytes]:
-    joined, places = data.tobytes(), ends.tolist()
-    return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
+        return cut(self.values, self.value_ends)
 
 
 PROBE = b"f:kirana.probe:"

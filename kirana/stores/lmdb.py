@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from kirana.errors import ConfigurationError
+from kirana.lmdb import Environment, open_by_url
 from kirana.stores.base import RowBlock, RowCodec, ping_by_read
-from kirana.stores.lmdb_environment import DEFAULT_MAP_BYTES, Environment, open_environment
-from kirana.stores.url import folder_of, option_of
 
 INLINE_KEYS = 5_000
 """Up to so many keys are read on the caller's event loop: about 1 ms."""
@@ -66,17 +64,3 @@ class LmdbFeatureStore:
         environment, self._environment = self._environment, None
         if environment is not None:
             await asyncio.to_thread(environment.close)
-
-
-def open_by_url(url: str, *, setting: str) -> Environment:
-    """Open `lmdb:///folder[?map_bytes=N]`; N is where the map starts, it grows by itself."""
-    folder = folder_of(url, "lmdb", setting=setting)
-    size = option_of(url, "map_bytes")
-    if size is not None and not size.isdecimal():
-        raise ConfigurationError(
-            f"{setting}: map_bytes must be a number of bytes, not '{size}'", field=setting
-        )
-    try:
-        return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting}: {error.message}", field=setting) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kirana.errors import ConfigurationError
 from kirana.stores.base import FeatureStore
-from kirana.stores.url import scheme_of, without_password
+from kirana.urls import scheme_of, without_password
 
 
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:

@@ -1,4 +1,4 @@
-"""Features in one Redis: one string a group and key. See `kirana.stores.redis_url` for the URLs.
+"""Features in one Redis: one string a group and key. See `kirana.redis.url` for the URLs.
 
 Needs Redis 6.2, or what speaks as it. A cluster has a store of its own, `redis_cluster`.
 """
@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from kirana.breaker import Breaker
 from kirana.errors import ConfigurationError
+from kirana.redis.connection import ARRAY
+from kirana.redis.errors import FAILURES, says, unavailable
+from kirana.redis.shared_connection import SharedConnection, mget_command
+from kirana.redis.url import client_of, limit_of
 from kirana.stores.base import RowBlock, RowCodec, ping_by_read
-from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_connection import ARRAY
-from kirana.stores.redis_errors import FAILURES, says, unavailable
 from kirana.stores.redis_forget import block_forget_ms, forget_ms
 from kirana.stores.redis_script import (
     GUARDED_AT_ONCE,
@@ -25,9 +27,7 @@ from kirana.stores.redis_script import (
     SCRIPT_SHA,
     put_command,
 )
-from kirana.stores.redis_shared import SharedConnection, mget_command
-from kirana.stores.redis_url import client_of, limit_of
-from kirana.stores.url import without_password
+from kirana.urls import without_password
 
 T = TypeVar("T")
 

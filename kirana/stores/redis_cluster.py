@@ -19,19 +19,19 @@ import numpy as np
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
+from kirana.breaker import Breaker
 from kirana.errors import ConfigurationError, PartlyUnavailable, Unavailable
 from kirana.loop import look_at_error
+from kirana.redis.connection import values_of
+from kirana.redis.errors import FAILURES, NOT_YET, says, unavailable
+from kirana.redis.shared_connection import SharedConnection, get_command
+from kirana.redis.slots import SLOTS, joined_slots, key_slots
+from kirana.redis.url import cluster_of, limit_of
 from kirana.stores.base import RowBlock, RowCodec
-from kirana.stores.breaker import Breaker
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_connection import values_of
-from kirana.stores.redis_errors import FAILURES, NOT_YET, says, unavailable
 from kirana.stores.redis_forget import Times, block_forget_ms, forget_ms
 from kirana.stores.redis_script import GUARDED_AT_ONCE, LOAD_SCRIPT, SCRIPT_SHA, put_command
-from kirana.stores.redis_shared import SharedConnection, get_command
-from kirana.stores.redis_slots import SLOTS, block_slots, key_slots
-from kirana.stores.redis_url import cluster_of, limit_of
-from kirana.stores.url import without_password
+from kirana.urls import without_password
 
 MAX_ROUNDS = 6
 """So often what has moved is followed in one call."""
@@ -156,7 +156,7 @@ class RedisClusterFeatureStore:
 
     async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
         await self._known()
-        owners = np.array(self._owners, dtype=object)[block_slots(block)]
+        owners = np.array(self._owners, dtype=object)[joined_slots(block.keys, block.key_ends)]
         mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED_EACH
         forget = block_forget_ms(block)
         parts = [np.flatnonzero(owners == name) for name in sorted(set(owners.tolist()))]

@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from kirana.codecs import CODECS, Codec, Column
-from kirana.codecs.packed import Packed
+from kirana.codecs.packed.codec import Packed
 from kirana.codecs.rows import Texts
 from kirana.errors import Unavailable
+from kirana.redis.slots import joined_slots
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
 from kirana.stores.base import RowBlock
-from kirana.stores.redis_slots import block_slots
 from tests.redis_servers import RedisServers, ask
 
 NOW_MS = 1_900_000_000_000
@@ -225,13 +225,14 @@ async def test_rows_of_a_slot_that_has_moved_are_written_where_it_is(
     store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
     block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
     assert await store.load(block, READER, guarded=guarded) == 1_000
-    slot = block_slots(block)[0]
+    slot = joined_slots(block.keys, block.key_ends)[0]
     source = next(node for node in nodes if slot in slots_on(node))
     target = next(node for node in nodes if node != source)
     there = ask(target, "CLUSTER MYID")
     ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
     ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
-    keys = [block.key_list()[at] for at in np.flatnonzero(block_slots(block) == slot)]
+    slots = joined_slots(block.keys, block.key_ends)
+    keys = [block.key_list()[at] for at in np.flatnonzero(slots == slot)]
     ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
     for node in (target, source, *nodes):
         ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import redis
 
+from kirana.breaker import MAX_FAILURES
 from kirana.codecs import Column, Status
 from kirana.codecs.rows import Tier
 from kirana.errors import Unavailable
 from kirana.features import EntityRows, FeatureQuery
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import MAX_FAILURES
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.unit.features.counted_store import Clock

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from kirana.breaker import MAX_FAILURES
 from kirana.codecs import Status
 from kirana.errors import Unavailable
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import MAX_FAILURES
 from tests.contract.cluster_nodes import (
     BOUND_S,
     CODEC,

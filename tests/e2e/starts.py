@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from demo.server import Server, server
-from kirana.serve_environment import free_ports
+from kirana.demo.server import Server, server
+from kirana.serving.environment import free_ports
 
 LOCK = Path(tempfile.gettempdir()) / "kirana-tests-start.lock"
 

@@ -19,14 +19,14 @@ import psutil
 import pytest
 import yaml
 
-import graphs
-from demo.dataset import load_movielens, split_by_time
-from demo.download import download_movielens
-from demo.protocol import ndcg_and_recall, popularity_lists, sample_points
-from demo.rankers import train_rankers
-from demo.run import PAST_SHARE, POINT_SEED
-from demo.simulation import COLUMNS, GENERATORS, answer_request, build_tables
-from kirana.serve_environment import free_ports
+from kirana import graphs
+from kirana.demo.dataset import load_movielens, split_by_time
+from kirana.demo.download import download_movielens
+from kirana.demo.protocol import ndcg_and_recall, popularity_lists, sample_points
+from kirana.demo.rankers import train_rankers
+from kirana.demo.run import PAST_SHARE, POINT_SEED
+from kirana.demo.simulation import COLUMNS, GENERATORS, answer_request, build_tables
+from kirana.serving.environment import free_ports
 from tests.waiting import wait_for
 
 POINTS = 150

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from kirana.cli.instance import Instance
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.support import SHOP, write_shop
 from tests.waiting import wait_for
 

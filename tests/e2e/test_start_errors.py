@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from kirana.cli.instance import Instance
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.support import write_shop
 
 TIMEOUT_S = 60
@@ -124,7 +124,7 @@ def _two_numbers_of_replicas(start: Start) -> list[str]:
 
 
 def _configure(start: Start, deployment: dict[str, object]) -> None:
-    application = {"import_path": "graphs.serving:build", "deployments": [deployment]}
+    application = {"import_path": "kirana.graphs.serving:build", "deployments": [deployment]}
     file = start.folder / "serve.txt"
     file.write_text(json.dumps({"applications": [application]}))
     start.options += ["--config", str(file)]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from kirana import native
+from kirana.edge import Edge
 from tests.needs import lacks
+from tests.support import Shop
 
 COMPILED = native.COMPILED
 
@@ -21,3 +23,8 @@ def inmost_loops(request: pytest.FixtureRequest) -> Iterator[None]:
     native.COMPILED = request.param == "compiled"
     yield
     native.COMPILED = COMPILED
+
+
+@pytest.fixture
+async def edge(shop: Shop) -> Edge:
+    return await shop.edge()

@@ -26,7 +26,7 @@ from kirana.expressions import FUNCTIONS
 from kirana.flow.generators import GENERATORS
 from kirana.flow.nodes import OPS
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
-from kirana.settings import Settings
+from kirana.serving.settings import Settings
 
 CODES = [
     each.code

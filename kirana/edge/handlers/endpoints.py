@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from kirana.edge.endpoints import Endpoints
+from kirana.doors.endpoints import Endpoints
 from kirana.edge.http import HttpRequest, json_bytes
 
 

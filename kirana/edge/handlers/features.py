@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kirana.catalog.revisions import Revisions
 from kirana.clock import unit_problem
-from kirana.codecs import STATUS_NAMES, key_texts
+from kirana.codecs import STATUS_NAMES
 from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
 from kirana.edge.http import HttpRequest, json_bytes
 from kirana.edge.json_values import rows_of
@@ -21,6 +21,7 @@ from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
+from kirana.key_texts import key_texts
 from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 from kirana.schema import Entity
 

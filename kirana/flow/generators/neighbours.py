@@ -16,12 +16,12 @@ from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs.keys import join_ids
 from kirana.errors import CatalogError, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
+from kirana.key_texts import join_ids
 from kirana.request import RequestContext
 from kirana.schema import Array
 

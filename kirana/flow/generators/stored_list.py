@@ -9,12 +9,12 @@ import numpy as np
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.codecs.keys import id_text, join_ids
 from kirana.errors import CatalogError, InvalidInput, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
+from kirana.key_texts import id_text, join_ids
 from kirana.request import RequestContext
 
 

@@ -13,7 +13,7 @@ import pytest
 from kirana.client import AsyncClient, Client
 from kirana.errors import DeadlineExceeded, Unavailable
 from kirana.interactions import Event
-from kirana.serve_environment import free_ports
+from kirana.serving.environment import free_ports
 from tests.e2e.serving import Serving, listening_on
 from tests.e2e.shop_requests import NOW_MS, PAUSE_S, PRODUCTS
 from tests.waiting import wait_for, wait_until

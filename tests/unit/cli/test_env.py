@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kirana.serve_environment import REQUIRED, cluster_environment
-from kirana.stores.url import folder_of
+from kirana.serving.environment import REQUIRED, cluster_environment
+from kirana.urls import folder_of
 
 KIRANA = [sys.executable, "-m", "kirana"]
 NAMES = ["shop", 'it\'s "my" shop $HOME `id` \\ !', "[red]café\nof two lines"]

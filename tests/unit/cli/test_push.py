@@ -12,7 +12,7 @@ import pytest
 from kirana.cli.locations import local_settings
 from kirana.cli.push import run_push
 from kirana.errors import Unavailable
-from kirana.features.push import Push
+from kirana.ingest.push import Push
 
 
 class Ending:

@@ -9,7 +9,7 @@ import pytest
 from kirana.cli.locations import local_settings, require_given_store
 from kirana.cli.remembered import remember, require_same, shown_stores
 from kirana.errors import ConfigurationError
-from kirana.stores.url import without_password
+from kirana.urls import without_password
 
 REDIS = "redis://127.0.0.1:6379/3"
 NOTHING: dict[str, str] = {}

@@ -10,10 +10,10 @@ import yaml
 
 from kirana.cli.serve_config import ServeConfig, read_serve_config
 from kirana.errors import ConfigurationError
-from kirana.settings import Settings, read_settings
+from kirana.serving.settings import Settings, read_settings
 
 SHIPPED = Path(__file__).parents[3] / "serve_config.yaml"
-IMPORT = "graphs.serving:build"
+IMPORT = "kirana.graphs.serving:build"
 BARE: dict[str, Any] = {"applications": [{"import_path": IMPORT}]}
 
 

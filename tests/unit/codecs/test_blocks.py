@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.codecs import CODECS, Codec, Column, Status
-from kirana.codecs.packed import MAX_BODY_BYTES
+from kirana.codecs.packed.codec import MAX_BODY_BYTES
 from kirana.codecs.rows import Texts
 from kirana.errors import TooLarge
 from kirana.schema import Feature, FeatureGroup

@@ -13,16 +13,11 @@ import pytest
 from kirana.catalog.revisions import LiveRevision
 from kirana.client import AsyncClient
 from kirana.client.transport import Request, Response
+from kirana.doors.handle import call
 from kirana.edge import Edge, Limits, Parts
-from kirana.edge.handle import call
 from tests.support import Shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-async def edge(shop: Shop) -> Edge:
-    return await shop.edge()
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.errors import KiranaError
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow.engine import InferflowService
+from kirana.lmdb.environment import open_environment
 from kirana.metrics import SECONDS, Counters
 from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
 from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.stores.lmdb_environment import open_environment
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 

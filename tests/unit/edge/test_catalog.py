@@ -10,13 +10,13 @@ import httpx
 import msgspec
 import pytest
 
-from kirana.assembly import catalog_place
 from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.publishing import Published
 from kirana.cli.locations import local_settings
 from kirana.edge.replies import CatalogListReply
 from kirana.errors import Problem
+from kirana.serving.assembly import catalog_place
 from tests.support import Shop, nth, open_shop
 from tests.unit.edge.conftest import AwayCatalog, client_of, refused
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from kirana.catalog.revisions import LiveRevision
+from kirana.doors.direct import DirectPort
 from kirana.edge import Edge, Limits, Parts
-from kirana.edge.direct import DirectPort
 from kirana.edge.hang_up import WATCHED_AFTER_S
 from kirana.errors import Unavailable
 from kirana.flow import FlowRequest, FlowResult
 from kirana.flow.values import Candidates
 from kirana.metrics import Counters
-from kirana.preflight import bind
 from kirana.request import RequestContext, current_id
 from kirana.revision import Revision
+from kirana.serving.preflight import bind
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 from tests.waiting import wait_until

@@ -12,7 +12,7 @@ import numpy as np
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs.rows import PROVENANCE_NAMES, STATUS_NAMES
 from kirana.features import EntityRows, FeatureQuery
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of

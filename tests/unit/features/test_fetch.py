@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetcher, store_keys
 from tests.unit.features.counted_store import (
     MISSING,

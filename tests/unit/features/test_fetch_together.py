@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.features.cache import FeatureCache
+from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetcher
 from tests.unit.features.counted_store import (
     MISSING,

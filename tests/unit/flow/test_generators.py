@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.catalog.objects import CandidateGeneratorObject
-from kirana.codecs import Column, key_texts
+from kirana.codecs import Column
 from kirana.errors import CatalogError, InvalidInput
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.flow.generators import Generator, build_generator
 from kirana.flow.generators.neighbours import best_neighbours, seed_ages
 from kirana.interactions import Interactions
+from kirana.key_texts import key_texts
 from tests.support import SHOP, Shop, open_shop, publish, write_shop
 
 MORE = """

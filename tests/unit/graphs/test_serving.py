@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from graphs.serving import graph, max_replicas
 from kirana.errors import ConfigurationError
-from kirana.settings import Settings
+from kirana.graphs.serving import graph, max_replicas
+from kirana.serving.settings import Settings
 
 SETTINGS = Settings(
     catalog="dir:///c", features="lmdb:///f", interactions="lmdb:///i", models="file:///m"

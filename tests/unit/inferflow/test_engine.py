@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.codecs import key_texts
 from kirana.errors import InvalidInput, TooLarge, Unavailable, Unknown
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.features.values import column_of
 from kirana.inferflow import InferRequest, InferResult
 from kirana.inferflow.engine import InferflowService
+from kirana.key_texts import key_texts
 from kirana.models import ModelRunner
 from kirana.request import RequestContext
 from kirana.revision import Revision

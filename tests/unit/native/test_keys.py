@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kirana import native
 from kirana.features.fetch import store_keys
 from kirana.native import keys
-from kirana.stores.redis_shared import mget_command
+from kirana.redis.shared_connection import mget_command
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=20)
 

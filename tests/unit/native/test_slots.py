@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.features.slot_index import DictIndex, SlotIndex
+from kirana.features.cache.slot_index import DictIndex, SlotIndex
 from kirana.native import slots
 
 INDEXES: list[Callable[[], SlotIndex]] = [slots.SlotIndex, DictIndex]

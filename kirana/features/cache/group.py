@@ -1,0 +1,341 @@
+"""The rows of one feature group in this process's memory.
+
+They lie in one table, as the store has them: a batch of hits is decoded where it lies, and found to
+have expired, like a batch that was just read. What is one-off does not push out what is hot: where
+the table is full, a key gets in only if it was asked for more often than the row that it would
+replace (as in TinyLFU, Einziger et al., 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+from kirana import native
+from kirana.features.cache.frequency import FrequencySketch
+from kirana.features.cache.slot_index import slot_index
+
+Places = npt.NDArray[np.intp]
+Table = npt.NDArray[np.uint8]
+
+SLOT_BYTES = 200
+"""What a row takes beside its own bytes: the key's text, its place, times and counts."""
+
+ABSENT_SHARE = 8
+"""One part in so many of a group's bytes is for keys that are remembered to have no row."""
+
+_AGE_AFTER = 10
+"""So many uses a slot, and all counts are halved: what was hot last week is not."""
+
+_SAMPLED = 8
+"""Slots that are looked at for the least used one."""
+
+_MARKS = np.dtype([("loaded", np.float64), ("uses", np.uint32)], align=True)
+"""When a slot's row was fetched, and how often it was used: side by side, a look-up needs both."""
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """Keys that were looked up, and what became of rows that were fetched."""
+
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    evicted: int = 0
+
+
+@dataclass(slots=True)
+class CacheRead:
+    """What the cache has of a batch of keys, by their places in it.
+
+    `table` holds the rows of `in_table`, and goes on to, whatever is kept later; `values` are
+    rows of other lengths, and None for keys that have no row; `missing` must be fetched.
+    """
+
+    in_table: Places
+    table: Table | native.slots.Borrowed
+    values: dict[int, bytes | None]
+    missing: list[int]
+
+
+class CachedGroup:
+    """Rows of one group. Its methods are for `FeatureCache`, which has the law of freshness."""
+
+    def __init__(self, versions: int, row_bytes: int, max_bytes: int, now: float) -> None:
+        """`row_bytes` is the size of rows that lie in the table, others are kept beside it."""
+        self.versions = versions
+        self.read_at = now
+        self._size = row_bytes
+        self._max_bytes = max_bytes
+        self._max_absent = max_bytes // ABSENT_SHARE // SLOT_BYTES
+        self._capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
+        self._index = slot_index()
+        self._opened = 0
+        self._free: list[int] = []
+        # memory that nobody has touched yet costs nothing
+        self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
+        self._lent: WeakSet[native.slots.Borrowed] = WeakSet()
+        self._marks = np.zeros(self._capacity, dtype=_MARKS)
+        self._loose: dict[int, bytes] = {}
+        self._loose_bytes = 0
+        self._absent: dict[str, float] = {}
+        self._sketch = FrequencySketch(self._capacity)
+        self._counted = 0
+        self._random = np.random.default_rng()
+
+    @property
+    def _loaded(self) -> npt.NDArray[np.float64]:
+        return self._marks["loaded"]
+
+    @property
+    def _uses(self) -> npt.NDArray[np.uint32]:
+        return self._marks["uses"]
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row of the table."""
+        return self._size
+
+    @property
+    def capacity(self) -> int:
+        """The rows that the table has room for."""
+        return self._capacity
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def nbytes(self) -> int:
+        return self._used + len(self._absent) * SLOT_BYTES + self._sketch.nbytes
+
+    @property
+    def _used(self) -> int:
+        """The bytes of all rows that are kept."""
+        return len(self._index) * (self._size + SLOT_BYTES) + self._loose_bytes
+
+    def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
+        wanted = keys if isinstance(keys, list) else list(keys)
+        slots, hits = self._index.find_all(wanted, self._loaded, oldest, self._uses, self._table)
+        self._age(hits)
+        if hits == len(keys) and not self._loose:
+            return CacheRead(np.arange(hits), self._lend(slots), {}, [])
+        hit = slots >= 0
+        places = np.flatnonzero(hit)
+        table = self._table[slots[places]]
+        values: dict[int, bytes | None] = {}
+        if self._loose:
+            loose = [self._loose.get(slot) for slot in slots[places].tolist()]
+            values = {
+                at: value
+                for at, value in zip(places.tolist(), loose, strict=True)
+                if value is not None
+            }
+            tabled = np.array([value is None for value in loose], dtype=np.bool_)
+            places, table = places[tabled], table[tabled]
+        missing = np.flatnonzero(~hit).tolist()
+        if self._absent:
+            until = self._absent.get
+            absent = [at for at in missing if until(keys[at], 0.0) > now]
+            if absent:
+                values.update(dict.fromkeys(absent))
+                missing = [at for at in missing if at not in values]
+        return CacheRead(places, table, values, missing)
+
+    def _lend(self, slots: Places) -> Table | native.slots.Borrowed:
+        if not native.COMPILED:
+            return self._table[slots]
+        lent = native.slots.Borrowed(self._table, slots)
+        self._lent.add(lent)
+        return lent
+
+    def _age(self, uses: int) -> None:
+        self._counted += uses
+        if self._counted > _AGE_AFTER * self._capacity:
+            self._counted = 0
+            self._marks["uses"] >>= 1
+            self._sketch.halve()
+
+    def has(self, key: str) -> bool:
+        """Whether a row is kept of a key, however old it is."""
+        return self._index.get(key) >= 0
+
+    def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
+        self.forget(keys)
+        if len(self._absent) + len(keys) > self._max_absent:
+            self._absent = {key: end for key, end in self._absent.items() if end > now}
+            if len(self._absent) + len(keys) > self._max_absent:
+                self._absent.clear()
+        if len(keys) <= self._max_absent:
+            self._absent.update(dict.fromkeys(keys, until))
+
+    def forget(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._absent.pop(key, None)
+            slot = self._index.pop(key)
+            if slot >= 0:
+                self._free.append(slot)
+                self._drop_loose(slot)
+
+    def _drop_loose(self, slot: int) -> None:
+        value = self._loose.pop(slot, None)
+        if value is not None:
+            self._loose_bytes -= len(value)
+
+    def fill(
+        self, keys: Sequence[str], values: Sequence[bytes], now: float, counts: CacheCounts
+    ) -> None:
+        hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64)
+        frequency = self._sketch.add(hashes)
+        self._counted += len(keys)
+        slots = self._slots_for(keys, values, frequency, counts)
+        kept = np.flatnonzero(slots >= 0)
+        if not len(kept):
+            return
+        chosen = slots[kept]
+        self._loaded[chosen] = now
+        self._uses[chosen] = np.maximum(self._uses[chosen], frequency[kept])
+        rows = [values[at] for at in kept.tolist()]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        fits = (lengths == self._size) & (self._size > 0)
+        if fits.any():
+            together = b"".join(rows) if fits.all() else b"".join(_at(rows, np.flatnonzero(fits)))
+            block = np.frombuffer(together, dtype=np.uint8).reshape(-1, self._size)
+            for lent in self._lent:
+                lent.keep()
+            self._lent.clear()
+            self._table[chosen[fits]] = block
+            if self._loose:
+                for slot in chosen[fits].tolist():
+                    self._drop_loose(slot)
+        for at in np.flatnonzero(~fits).tolist():
+            slot = int(chosen[at])
+            self._drop_loose(slot)
+            self._loose[slot] = rows[at]
+            self._loose_bytes += len(rows[at])
+        self._trim(counts)
+
+    def _trim(self, counts: CacheCounts) -> None:
+        """Let the least used go of rows that are not in the table, if they take too much."""
+        over = self._used - self._max_bytes
+        if over <= 0:
+            return
+        for slot in sorted(self._loose, key=self._uses.__getitem__):
+            over -= len(self._loose[slot]) + self._size + SLOT_BYTES
+            self._drop_loose(slot)
+            self._index.pop(self._key_of(slot))
+            self._free.append(slot)
+            counts.evicted += 1
+            if over <= 0:
+                return
+
+    def _slots_for(
+        self,
+        keys: Sequence[str],
+        values: Sequence[bytes],
+        frequency: npt.NDArray[np.uint8],
+        counts: CacheCounts,
+    ) -> Places:
+        """Return a slot a key, its own, a free one or that of one less used; -1 for none."""
+        slots = np.full(len(keys), -1, dtype=np.intp)
+        waiting: list[int] = []
+        room = self._max_bytes - self._used
+        for at, key in enumerate(keys):
+            if self._absent:
+                self._absent.pop(key, None)
+            own = self._index.get(key)
+            size = len(values[at])
+            if own >= 0:
+                slots[at] = own
+                continue
+            room -= self._size + SLOT_BYTES + (size if size != self._size else 0)
+            if room < 0:
+                waiting.append(at)
+            elif self._free:
+                slots[at] = self._take(key, self._free.pop())
+            elif self._opened < self._capacity:
+                self._opened += 1
+                slots[at] = self._take(key, self._opened - 1)
+            else:
+                waiting.append(at)
+        if waiting and self._opened:
+            self._replace(keys, np.array(waiting), slots, frequency, counts)
+        return slots
+
+    def _take(self, key: str, slot: int) -> int:
+        self._index.put(key, slot)
+        self._uses[slot] = 0
+        return slot
+
+    def _key_of(self, slot: int) -> str:
+        key = self._index.key_of(slot)
+        assert key is not None
+        return key
+
+    def _replace(
+        self,
+        keys: Sequence[str],
+        waiting: Places,
+        slots: Places,
+        frequency: npt.NDArray[np.uint8],
+        counts: CacheCounts,
+    ) -> None:
+        """Give each that waits the least used of some slots, if it is used less than itself."""
+        sampled = self._random.integers(0, self._opened, size=(len(waiting), _SAMPLED))
+        least = sampled[np.arange(len(waiting)), self._uses[sampled].argmin(axis=1)]
+        better = frequency[waiting] > self._uses[least]
+        # nobody's, or what this batch has just filled, is nobody's to give
+        taken = set(slots.tolist())
+        for at, slot, wins in zip(waiting.tolist(), least.tolist(), better.tolist(), strict=True):
+            old = self._index.key_of(slot)
+            if not wins or slot in taken or old is None:
+                counts.refused += 1
+                continue
+            taken.add(slot)
+            self._index.pop(old)
+            self._drop_loose(slot)
+            slots[at] = self._take(keys[at], slot)
+            counts.evicted += 1
+
+    def most_used(self, count: int) -> Places:
+        """Return the slots of the `count` most used rows, or of as many as there are, in order."""
+        least_first = np.argsort(self._uses[: self._opened], kind="stable")
+        return least_first[::-1][:count]
+
+    def resized(self, max_bytes: int) -> CachedGroup:
+        """Return one of another size for the same group, with no row yet: see `adopt`."""
+        made = CachedGroup(self.versions, self._size, max_bytes, self.read_at)
+        if len(self._absent) <= made._max_absent:
+            made._absent.update(self._absent)
+        return made
+
+    def adopt(self, other: CachedGroup, slots: Places) -> None:
+        """Take over what another one has in these slots, as long as there is room."""
+        own, theirs = [], []
+        for slot in slots.tolist():
+            key = other._index.key_of(slot)
+            if key is None or self.has(key) or self._opened == self._capacity:
+                continue
+            loose = other._loose.get(slot)
+            beside = 0 if loose is None else len(loose)
+            if self._used + self._size + SLOT_BYTES + beside > self._max_bytes:
+                continue
+            if loose is not None:
+                self._loose[self._opened] = loose
+                self._loose_bytes += beside
+            own.append(self._take(key, self._opened))
+            theirs.append(slot)
+            self._opened += 1
+        self._table[own] = other._table[theirs]
+        self._marks[own] = other._marks[theirs]
+
+
+def _at(rows: Sequence[bytes], places: Places) -> list[bytes]:
+    return [rows[at] for at in places.tolist()]

@@ -1,0 +1,1 @@
+"""Bulk loading: from files of rows into a feature store."""

@@ -1,0 +1,1 @@
+"""From settings to running parts: placement, assembly, preflight checks, the Serve environment."""

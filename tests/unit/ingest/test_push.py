@@ -1,0 +1,279 @@
+"""Bulk loads of real Parquet files into a real store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.snapshot import Catalog
+from kirana.codecs import Status
+from kirana.errors import InvalidInput, Unknown
+from kirana.features import FeatureQuery
+from kirana.features.service import FeatureService
+from kirana.ingest.push import Push, Pushed
+from kirana.stores import FeatureStore, open_feature_store
+from tests.support import SHOP, nth, publish, request_at, write_shop
+
+pytestmark = pytest.mark.usefixtures("inmost_loops")
+
+COLUMNS = ("stats.clicks", "stats.ctr")
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def catalog(shop_folder: Path) -> DirectoryCatalog:
+    return DirectoryCatalog(shop_folder)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
+    opened = open_feature_store(f"lmdb://{tmp_path}/features")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def write(path: Path, **columns: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def stats(path: Path, ids: list[str], clicks: list[Any], **more: Any) -> Path:
+    return write(path, product_id=ids, clicks=clicks, ctr=[0.25] * len(ids), **more)
+
+
+async def push(
+    store: FeatureStore, catalog: Catalog, *paths: Path, guarded: bool = True, **options: Any
+) -> Any:
+    job = Push(paths, catalog, **options)
+    await job.check(lambda rows: None)
+    return await job.write(store, lambda rows: None, guarded=guarded)
+
+
+def counts(done: Pushed) -> tuple[int, int, int, int]:
+    return done.rows, done.written, done.stale, done.expired
+
+
+async def read(
+    store: FeatureStore, source: DirectoryCatalog, keys: list[str], *columns: str
+) -> tuple[list[list[Any]], list[int]]:
+    service = FeatureService(store, source)
+    query = FeatureQuery("product", keys, columns=columns or COLUMNS)
+    (rows,) = await service.read([query], request_at(source, source.current().number))
+    found = [rows.columns[name].values.tolist() for name in query.columns]
+    (status,) = rows.status.values()
+    return found, status.tolist()
+
+
+async def test_pushed_rows_are_read(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    path = stats(files / "product.stats.parquet", ["a", "b"], [1, 2])
+    done = await push(store, catalog.load(nth(catalog, 1)), path)
+    assert (done["product.stats"].rows, done["product.stats"].written) == (2, 2)
+    values, status = await read(store, catalog, ["b", "c", "a"])
+    assert values == [[2, 0, 1], [0.25, 0.5, 0.25]]
+    assert status == [Status.OK, Status.MISSING, Status.OK]
+
+
+async def test_a_folder_of_groups_is_pushed_in_one_call(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    stats(files / "product.stats" / "part-0.parquet", ["a"], [1])
+    stats(files / "product.stats" / "part-1.parquet", ["b"], [2])
+    write(
+        files / "product.similar.parquet",
+        product_id=["a"],
+        ids=[[1, 2, 3, 4]],
+        weights=[[0.5, 0.25, 0.0, 0.0]],
+    )
+    job = Push([files], catalog.load(nth(catalog, 1)))
+    reported: list[int] = []
+    await job.check(reported.append)
+    assert sum(reported) == job.rows == 3
+    done = await job.write(store, reported.append)
+    assert sum(reported) == 6
+    assert {name: pushed.written for name, pushed in done.items()} == {
+        "product.stats": 2,
+        "product.similar": 1,
+    }
+    assert (await read(store, catalog, ["a", "b"]))[0][0] == [1, 2]
+    assert (await read(store, catalog, ["a"], "similar.ids"))[0] == [[[1, 2, 3, 4]]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clicks": [1, 2**31]},
+        {"clicks": [1, 2.5]},
+        {"product_id": ["b", None]},
+        {"product_id": ["b", ""]},
+        {"event_time": [1_700_000_000_000, 10**14]},
+        {"event_time": [1_700_000_000_000, 1_700_000_000]},
+        {"event_time": [1_700_000_000_000, None]},
+    ],
+    ids=str,
+)
+async def test_nothing_is_written_where_one_row_of_one_file_is_wrong(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, wrong: dict[str, list[Any]]
+) -> None:
+    right = stats(files / "a" / "product.stats.parquet", ["a"], [1])
+    columns = {"product_id": ["b", "c"], "clicks": [1, 2], "ctr": [0.5, 0.5], **wrong}
+    bad = write(files / "b" / "product.stats.parquet", **columns)
+    with pytest.raises(InvalidInput) as caught:
+        await push(store, catalog.load(nth(catalog, 1)), right, bad)
+    assert caught.value.field is not None
+    assert caught.value.field in wrong
+    assert (await read(store, catalog, ["a", "b", "c"]))[1] == [Status.MISSING] * 3
+
+
+async def test_older_rows_are_stale_and_leave_newer_ones_alone(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "b"], [1, 1], event_time=[now - 1_000, now - 3_000])
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    stats(path, ["a", "b", "c"], [2, 2, 2], event_time=[now - 2_000] * 3)
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert (done.rows, done.written, done.stale) == (3, 2, 1)
+    assert (await read(store, catalog, ["a", "b", "c"]))[0][0] == [1, 2, 2]
+
+
+async def test_of_one_key_in_one_file_the_newest_row_stays(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "a", "a"], [1, 2, 3], event_time=[now - 3, now - 1, now - 2])
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert (done.rows, done.stale) == (3, 1)
+    assert (await read(store, catalog, ["a"]))[0][0] == [2]
+
+
+async def test_a_push_again_changes_nothing(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[now_ms()])
+    for _ in range(2):
+        (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+        assert (done.written, done.stale) == (1, 0)
+    assert (await read(store, catalog, ["a"]))[0][0] == [1]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_rows_that_are_past_their_ttl_are_expired_when_read(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    eight_days_ago = now_ms() - 8 * DAY_MS
+    path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[eight_days_ago])
+    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    assert await read(store, catalog, ["a"]) == ([[0], [0.5]], [Status.EXPIRED])
+
+
+async def test_rows_of_one_push_may_be_written_stale_and_expired(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "b"], [1, 2], event_time=[now, now])
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    times = [now, now - 1, now - 8 * DAY_MS, now - 8 * DAY_MS]
+    stats(path, ["c", "a", "d", "b"], [3, 4, 5, 6], event_time=times)
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(done) == (4, 1, 1, 2)
+    values, status = await read(store, catalog, ["a", "b", "c", "d"])
+    assert values[0] == [1, 2, 3, 0]
+    assert status == [Status.OK, Status.OK, Status.OK, Status.EXPIRED]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_of_one_key_in_one_file_the_row_that_lives_stays(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "a"], [1, 2], event_time=[now, now - 8 * DAY_MS])
+    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (2, 1, 0, 1)
+    assert await read(store, catalog, ["a"]) == ([[1], [0.25]], [Status.OK])
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_row_that_has_expired_replaces_an_older_one_that_lives(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
+) -> None:
+    """The older one was written when rows of its group lived longer."""
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a", "b"], [1, 1], event_time=[now - 3 * DAY_MS] * 2)
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    publish(write_shop(catalog.folder, SHOP.replace("ttl: 7d", "ttl: 1d")))
+    stats(path, ["a"], [2], event_time=[now - 2 * DAY_MS])
+    done = await push(store, catalog.load(nth(catalog, 2)), path, guarded=guarded)
+    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    values, status = await read(store, catalog, ["a", "b"])
+    assert (values[0], status) == ([0, 1], [Status.EXPIRED, Status.OK])
+
+
+async def test_a_row_that_has_expired_leaves_a_newer_one_alone(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    now = now_ms()
+    path = files / "product.stats.parquet"
+    stats(path, ["a"], [1], event_time=[now])
+    await push(store, catalog.load(nth(catalog, 1)), path)
+    stats(path, ["a"], [2], event_time=[now - 8 * DAY_MS])
+    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(done) == (1, 0, 0, 1)
+    assert (await read(store, catalog, ["a"]))[0][0] == [1]
+
+
+async def test_rows_follow_the_schema_version_that_is_named(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    ctr = "  - {name: ctr, dtype: float32, default: 0.5}\n"
+    grown = SHOP.replace(ctr, ctr + "  - {name: orders, dtype: int32, default: 9}\n")
+    publish(write_shop(catalog.folder, grown))
+    path = stats(files / "product.stats.parquet", ["a"], [1])
+    with pytest.raises(InvalidInput, match="orders"):
+        Push([path], catalog.load(nth(catalog, 2)))
+    await push(store, catalog.load(nth(catalog, 2)), path, schema_version=1)
+    values, status = await read(store, catalog, ["a"], "stats.clicks", "stats.orders")
+    assert (values, status) == ([[1], [9]], [Status.OK])
+    with pytest.raises(InvalidInput, match="no schema version 3"):
+        Push([path], catalog.load(nth(catalog, 2)), schema_version=3)
+
+
+def test_a_group_that_is_not_there_is_unknown(catalog: DirectoryCatalog, files: Path) -> None:
+    path = stats(files / "product.stat.parquet", ["a"], [1])
+    with pytest.raises(Unknown, match=r"did you mean 'product\.stats'") as caught:
+        Push([path], catalog.load(nth(catalog, 1)))
+    assert caught.value.field == str(path)
+
+
+async def test_a_given_group_is_pushed_from_any_file(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    path = stats(files / "anything.parquet", ["a"], [1])
+    await push(store, catalog.load(nth(catalog, 1)), path, group="product.stats")
+    assert (await read(store, catalog, ["a"]))[0][0] == [1]

@@ -1,0 +1,126 @@
+"""Which parts are spread, and whose replicas have a part as an object of their own."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirana.errors import ConfigurationError
+from kirana.serving.placement import PARTS, owners_of, parse_placement, parts_within
+
+FUSED: frozenset[str] = frozenset()
+SPREAD = frozenset(PARTS)
+SOME_SPREAD = st.frozensets(st.sampled_from(PARTS))
+
+
+@pytest.mark.parametrize(
+    ("text", "spread"),
+    [
+        ("fused", set()),
+        ("spread", set(PARTS)),
+        (" fused ", set()),
+        ("spread\n", set(PARTS)),
+        ("models=spread", {"models"}),
+        ("features=spread,models=spread", {"features", "models"}),
+        (" features=spread , models=fused ", {"features"}),
+        ("models=fused", set()),
+        (",".join(f"{part}=spread" for part in PARTS), set(PARTS)),
+    ],
+)
+def test_a_placement_says_which_parts_are_spread(text: str, spread: set[str]) -> None:
+    assert parse_placement(text) == spread
+
+
+@given(SOME_SPREAD)
+def test_any_list_of_parts_is_read_as_it_was_written(spread: frozenset[str]) -> None:
+    text = ",".join(f"{part}={'spread' if part in spread else 'fused'}" for part in PARTS)
+    assert parse_placement(text) == spread
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        ("", "neither 'fused' nor 'spread'"),
+        ("FUSED", "neither 'fused' nor 'spread'"),
+        ("models", "neither 'fused' nor 'spread'"),
+        ("fused,models=spread", "neither 'fused' nor 'spread'"),
+        ("models=spread,", "neither 'fused' nor 'spread'"),
+        (",", "neither 'fused' nor 'spread'"),
+        ("model=spread", "no part 'model': did you mean 'models'?"),
+        ("ingress=spread", "no part 'ingress'"),
+        ("=spread", "no part ''"),
+        ("models=", "'models' is 'fused' or 'spread', not ''"),
+        ("models=2", "'models' is 'fused' or 'spread', not '2'"),
+        ("models=spread=fused", "'models' is 'fused' or 'spread', not 'spread=fused'"),
+    ],
+)
+def test_a_placement_that_is_none_is_refused(text: str, tells: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_placement(text)
+    assert caught.value.field == "placement"
+    assert caught.value.message.startswith("placement: ")
+    assert tells in caught.value.message
+
+
+def test_a_fused_ingress_has_everything() -> None:
+    assert parts_within("ingress", FUSED) == {"ingress", *PARTS}
+
+
+@pytest.mark.parametrize(
+    ("owner", "spread", "within"),
+    [
+        ("ingress", {"models"}, {"ingress", "features", "interactions", "inferflow", "flows"}),
+        ("ingress", {"inferflow"}, {"ingress", "features", "interactions", "flows"}),
+        ("inferflow", {"inferflow"}, {"inferflow", "features", "models"}),
+        ("inferflow", {"inferflow", "models"}, {"inferflow", "features"}),
+        ("flows", {"flows"}, {"flows", "features", "interactions", "inferflow", "models"}),
+        ("flows", {"flows", "inferflow"}, {"flows", "features", "interactions"}),
+        ("features", {"features"}, {"features"}),
+        ("models", {"models"}, {"models"}),
+    ],
+)
+def test_a_replica_has_what_it_calls_and_is_not_spread(
+    owner: str, spread: set[str], within: set[str]
+) -> None:
+    assert parts_within(owner, frozenset(spread)) == within
+
+
+@pytest.mark.parametrize("owner", ["ingress", *PARTS])
+def test_where_everything_is_spread_a_replica_has_only_itself(owner: str) -> None:
+    assert parts_within(owner, SPREAD) == {owner}
+
+
+@pytest.mark.parametrize(
+    ("part", "spread", "owners"),
+    [
+        ("features", set(), ["ingress"]),
+        ("features", {"flows"}, ["ingress", "flows"]),
+        ("features", {"flows", "inferflow"}, ["ingress", "inferflow", "flows"]),
+        ("features", {"flows", "inferflow", "features"}, ["features"]),
+        ("interactions", {"flows", "inferflow"}, ["ingress", "flows"]),
+        ("models", {"inferflow"}, ["inferflow"]),
+        ("models", {"flows"}, ["ingress", "flows"]),
+        ("inferflow", {"flows"}, ["ingress", "flows"]),
+    ],
+)
+def test_owners_are_the_deployments_that_have_a_part_inside(
+    part: str, spread: set[str], owners: list[str]
+) -> None:
+    assert owners_of(part, frozenset(spread)) == owners
+
+
+@given(SOME_SPREAD)
+def test_every_part_has_an_owner_and_a_spread_one_only_itself(spread: frozenset[str]) -> None:
+    for part in PARTS:
+        owners = owners_of(part, spread)
+        assert owners
+        assert len(set(owners)) == len(owners)
+        assert set(owners) <= {"ingress", *spread}
+        if part in spread:
+            assert owners == [part]
+
+
+def test_where_everything_is_spread_each_part_has_one_owner() -> None:
+    for part in PARTS:
+        assert owners_of(part, SPREAD) == [part]
