@@ -16,7 +16,7 @@ from bench.servers import flush, used_memory
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import CODECS
 from kirana.ingest.push import Push
-from kirana.stores import open_feature_store
+from kirana.stores import RowKeys, open_feature_store
 
 ENTITIES = 200_000
 BENCHMARKED = 200_000
@@ -47,7 +47,8 @@ async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figur
         empty = used_memory(address)
         await push(guarded=False)
         entity_bytes = (used_memory(address) - empty) / ENTITIES
-        (value,) = await store.get([b"f:product.stats:7"])
+        (answer,) = await store.read([RowKeys("product.stats", ["7"])])
+        (value,) = answer.values
         assert value is not None
         assert CODECS["packed"].expiry_s(value)
         size = len(value)

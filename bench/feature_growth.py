@@ -16,13 +16,13 @@ from bench.paired import Side, seconds_a_call, seconds_together
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
-from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService, _assemble, _decode
 from kirana.features.source import FeatureWrite
-from kirana.redis.shared_connection import mget_command
+from kirana.redis.commands import mget_command
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.stores import open_feature_store
+from kirana.stores import RowKeys, open_feature_store
+from kirana.stores.row_keys import key_prefix, row_keys
 
 ROWS = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
 FEATURES = (1, 5, 20, 60, 100, 200, 500)
@@ -115,9 +115,9 @@ async def breakdown_of_a_read(
     context = RequestContext.begin(revision)
     schemas = await service._schemas.at(revision)
     plan = schemas.plan(query)
-    keys = store_keys(group, query.keys)
+    rows = RowKeys(group, query.keys)
     fetched = await service._fetcher.fetch([plan.groups[0].group], query.keys)
-    raw = RawMget(address, keys)
+    raw = RawMget(address, row_keys(rows))
 
     decoded = _decode(plan, fetched, context.now_ms)
 
@@ -129,23 +129,21 @@ async def breakdown_of_a_read(
 
     seconds = await seconds_together(
         lambda: service.read([query], context),
-        lambda: store.get(keys),
+        lambda: store.read([rows]),
         raw.read,
-        alone(lambda: store_keys(group, query.keys)),
-        alone(lambda: mget_command(keys)),
+        alone(lambda: mget_command([(key_prefix(group), query.keys)])),
         alone(lambda: _decode(plan, fetched, context.now_ms)),
         alone(lambda: _assemble(query, plan, decoded, fetched, context.now_ms)),
     )
-    whole, get, mget, texts, command, decode, matrix = (1e6 * each for each in seconds)
+    whole, get, mget, command, decode, matrix = (1e6 * each for each in seconds)
     await store.close()
     await raw.close()
     parts = {
-        "key texts to stored keys": texts,
-        "the command": command,
+        "key texts to the command": command,
         "Redis, the socket, its answer": get - command,
         "decode: headers, expiry, schema version": decode,
         "the matrix, status": matrix,
-        "the rest: plans, asyncio": whole - texts - get - decode - matrix,
+        "the rest: plans, asyncio": whole - get - decode - matrix,
         "(the raw MGET beside it, by redis.asyncio)": mget,
     }
     return Breakdown("where the time of one read of 500 x 60 from Redis goes", "us", parts)

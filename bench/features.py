@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -43,13 +44,14 @@ from kirana.cli.locations import local_settings
 from kirana.client.wire import features_get
 from kirana.features import FeatureQuery
 from kirana.features.cache.feature_cache import FeatureCache
-from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.models.files import ModelFiles
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.stores import open_feature_store
+from kirana.stores.row_keys import row_keys
+from kirana.stores.rows import RowKeys
 
 FEAST_ROUNDS = 5
 FEAST_SECONDS = 2.0
@@ -105,7 +107,7 @@ async def measure_lmdb(folder: Path) -> dict[str, Figure]:
     context = RequestContext.begin(revision)
     one = [FeatureQuery("product", uniform, matrix=MATRIX)]
     three = [FeatureQuery("product", mixed, matrix=MATRIX)]
-    loop = LmdbLoop(copy_of(folder / "store"), store_keys("product.stats", uniform), COLUMNS)
+    loop = LmdbLoop(copy_of(folder / "store"), row_keys(RowKeys("product.stats", uniform)), COLUMNS)
 
     async def bare() -> object:
         return loop.get()
@@ -163,12 +165,12 @@ async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
     three = [FeatureQuery("product", fixture.ids[:ROWS], matrix=names)]
     (rows,) = await service.read(one, context)
     assert np.array_equal(rows.matrix, fixture.values[:ROWS])
-    keys = store_keys("product.stats", fixture.ids[:ROWS])
+    keys = row_keys(RowKeys("product.stats", fixture.ids[:ROWS]))
     raw = RawMget(fixture.address, keys)
     synchronous = SynchronousMget(fixture.address, keys)
     thirds = [f"product.third{at}" for at in range(THREE)]
     raw_three = RawMget(
-        fixture.address, [k for each in thirds for k in store_keys(each, fixture.ids[:ROWS])]
+        fixture.address, [k for each in thirds for k in row_keys(RowKeys(each, fixture.ids[:ROWS]))]
     )
     cached = FeatureService(
         open_feature_store(f"redis://{fixture.address}"),
@@ -176,6 +178,12 @@ async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
         cache=FeatureCache(64 << 20, 3_600),
     )
     await cached.read(one, context)
+    # rows are kept, and too old as soon as they are: each is looked up, missed, read and kept
+    stale = FeatureService(
+        open_feature_store(f"redis://{fixture.address}"),
+        fixture.source,
+        cache=FeatureCache(64 << 20, 0.0),
+    )
     figures = {
         "redis_vs_mget": await compare(lambda: service.read(one, context), raw.read),
         "redis_vs_mget_sync": await compare(lambda: service.read(one, context), synchronous.read),
@@ -185,12 +193,37 @@ async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
         "cache_vs_redis": await compare(
             lambda: cached.read(one, context), lambda: service.read(one, context)
         ),
+        "cache_all_misses_vs_no_cache": await compare(
+            lambda: stale.read(one, context), lambda: service.read(one, context)
+        ),
+        "cache_full_vs_no_cache": await _full_cache(fixture),
         "cache_bytes_vs_raw": Figure.reported([_cache_bytes() for _ in range(3)], "x"),
     }
-    for each in (raw, raw_three, cached):
+    for each in (raw, raw_three, cached, stale):
         await each.close()
     synchronous.close()
     return figures
+
+
+async def _full_cache(fixture: RedisFixture) -> Figure:
+    """Walk over all products with a cache of a twentieth of them: none is there when it is read."""
+    full = FeatureService(
+        open_feature_store(f"redis://{fixture.address}"),
+        fixture.source,
+        cache=FeatureCache(PRODUCTS // 20 * 464, 3_600),
+    )
+    batches = [
+        [FeatureQuery("product", fixture.ids[at : at + ROWS], matrix=MATRIX)]
+        for at in range(0, PRODUCTS, ROWS)
+    ]
+    context = RequestContext.begin(fixture.revision)
+    turns = [itertools.cycle(batches) for _ in range(2)]
+    figure = await compare(
+        lambda: full.read(next(turns[0]), context),
+        lambda: fixture.service.read(next(turns[1]), context),
+    )
+    await full.close()
+    return figure
 
 
 def _cache_bytes() -> float:

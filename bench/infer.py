@@ -14,7 +14,6 @@ from bench.figures import Report
 from bench.floors.lmdb_loop import LmdbLoop, session
 from bench.paired import compare
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
 from kirana.inferflow.engine import InferflowService
@@ -22,6 +21,8 @@ from kirana.models.files import ModelFiles
 from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.request import RequestContext
 from kirana.stores import open_feature_store
+from kirana.stores.row_keys import row_keys
+from kirana.stores.rows import RowKeys
 
 HIDDEN = 64
 
@@ -75,7 +76,7 @@ async def measure() -> Report:
         ids = [str(at) for at in range(ROWS)]
         values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
         await write_rows(features, revision, ids, NAMES, values)
-        keys = store_keys("product.stats", ids)
+        keys = row_keys(RowKeys("product.stats", ids))
         loop = LmdbLoop(copy_of(folder / "store"), keys, COLUMNS)
         mlp = session(folder / "mlp.onnx")
         request = InferRequest("ranker", {"product_id": ids})

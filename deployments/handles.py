@@ -82,8 +82,8 @@ class RemoteFeatures(_Remote):
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
-    ) -> int:
-        deleted: int = await self._call("delete", context, group, keys, event_time_ms)
+    ) -> WriteResult:
+        deleted: WriteResult = await self._call("delete", context, group, keys, event_time_ms)
         return deleted
 
     async def health(self) -> dict[str, Any]:

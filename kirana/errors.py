@@ -11,7 +11,6 @@
     ├── ModelFailed             a model can't score these rows; trying again changes nothing
     ├── Unavailable             a part that the request needs does not answer
     │   ├── StoreFull           a store has no room left
-    │   ├── PartlyUnavailable   some nodes of a store do not answer; it carries what others have
     │   └── ConnectionLost      a client's connection broke: what it sent may have been done
     └── DeadlineExceeded        the time that the request was given is over
 
@@ -140,15 +139,6 @@ class ModelFailed(KiranaError):
 
 class Unavailable(KiranaError):
     code = "unavailable"
-
-
-class PartlyUnavailable(Unavailable):
-    """`values` are what was found, None at the places `away`, whose nodes do not answer."""
-
-    def __init__(self, message: str, values: Sequence[bytes | None], away: Sequence[int]) -> None:
-        super().__init__(message)
-        self.values = values
-        self.away = away
 
 
 class StoreFull(Unavailable):

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
-from kirana.stores.redis_script import GUARDED_AT_ONCE, GUARDED_PUT
+from kirana.stores.redis_script import GUARDED_AT_ONCE, WRITE
 
 RANDOM_KEYS = 1_000_000
 FORGOTTEN_MS = 1_895_000_000_000
@@ -56,7 +56,7 @@ def guard_rate(address: str, value: bytes, rows: int) -> float:
     """Rows a second of `redis-benchmark` of the guard script, as many keys a run as Kirana's."""
     host, _, port = address.rpartition(":")
     with redis.Redis(host, int(port)) as client:
-        sha = client.script_load(GUARDED_PUT)
+        sha = client.script_load(WRITE.source)
     keys = ["f:product.stats:__rand_int__"] * GUARDED_AT_ONCE
     text = value.decode("latin-1")
     arguments = [text, str(FORGOTTEN_MS)] * GUARDED_AT_ONCE

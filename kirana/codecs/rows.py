@@ -37,14 +37,15 @@ class Provenance(IntEnum):
 
 
 class Tier(IntEnum):
-    """Who had one row."""
+    """Which tier had a row. A store without tiers is the durable one."""
 
     NONE = 0
     CACHE = 1
-    STORE = 2
+    DURABLE = 2
+    HOT = 3
 
 
-TIER_NAMES = (None, "cache", "store")
+TIER_NAMES = (None, "cache", "durable", "hot")
 
 PROVENANCE_NAMES = tuple(each.name.lower() for each in Provenance)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kirana.features import FeatureSource
+from kirana.features import Features
 from kirana.flow import FlowRunner
 from kirana.inferflow import InferflowRunner
 from kirana.interactions import InteractionSource
@@ -12,7 +12,7 @@ from kirana.interactions import InteractionSource
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    features: FeatureSource
+    features: Features
     interactions: InteractionSource
     flows: FlowRunner
     inferflow: InferflowRunner

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 RowStatus = Literal["ok", "missing", "expired", "unavailable", "corrupt"]
 CellProvenance = Literal["stored", "null", "no_row", "not_in_version"]
-RowTier = Literal["cache", "store"]
+RowTier = Literal["cache", "durable", "hot"]
 PartState = Literal["ok", "unavailable"]
 
 

@@ -1,4 +1,4 @@
-"""The read and the write path over one store. See `FeatureSource` for the contract."""
+"""The read and the write path over one store. `kirana.features.source` has the contract."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy.typing as npt
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
-from kirana.codecs import CODECS, Codec, Column, Rows, Status
+from kirana.codecs import CODECS, Column, Rows, Status
 from kirana.codecs.rows import MatrixPlan, Provenance, Tier
 from kirana.errors import InvalidInput, KiranaError, Unavailable
-from kirana.features.cache.feature_cache import FeatureCache
-from kirana.features.fetch import Fetched, Fetcher, store_keys
+from kirana.features.cache import FeatureCache
+from kirana.features.fetch import Fetched, Fetcher
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_CELLS, inline_or_thread
 from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
-from kirana.stores import FeatureStore
+from kirana.stores import FeatureStore, RowBlock, Written
 
 MAX_PLANS = 512
 """Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
@@ -99,7 +99,7 @@ class Schemas:
 
 
 class FeatureService:
-    """Implements `FeatureSource` over a store."""
+    """Implements `FeatureSource` and `FeatureSink` over a store."""
 
     def __init__(
         self,
@@ -141,8 +141,10 @@ class FeatureService:
     async def _read(self, query: FeatureQuery, plan: _Plan, context: RequestContext) -> EntityRows:
         keys = query.keys
         fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
-        if self._fail_when_unavailable and any(f.unavailable is not None for f in fetched):
-            raise Unavailable(self._fetcher.why or "the feature store does not answer")
+        if self._fail_when_unavailable:
+            for each in fetched:
+                if each.unavailable is not None:
+                    raise Unavailable(each.reason or "the feature store does not answer")
         inline = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
         if not inline:
             # the cache's table may change under another thread
@@ -211,37 +213,37 @@ class FeatureService:
         values = await inline_or_thread(
             inline, codec.encode, group, version, write.columns, write.event_time_ms
         )
-        expired = group.expired(write.event_time_ms, context.now_ms / 1000)
+        times = write.event_time_ms
+        expiry_s = group.expiry_s(times)
+        block = RowBlock.joined(group.name, codec, write.keys, values, expiry_s, times)
+        expired = block.expired(context.now_ms / 1000)
         if not expired.any():
-            written = await self._put(group, write.keys, values, codec)
-            return WriteResult(written, len(write.keys) - written)
+            return _result_of(await self._put(block, write.keys))
         # they are under the law of order too, so they go into the store as well
-        parts = []
-        for rows in (np.flatnonzero(expired).tolist(), np.flatnonzero(~expired).tolist()):
-            keys = [write.keys[at] for at in rows]
-            parts.append(await self._put(group, keys, [values[at] for at in rows], codec))
-        lived = len(write.keys) - int(expired.sum())
-        return WriteResult(parts[1], lived - parts[1], int(expired.sum()))
+        gone, lives = np.flatnonzero(expired), np.flatnonzero(~expired)
+        await self._put(block.take(gone), [write.keys[at] for at in gone.tolist()])
+        done = await self._put(block.take(lives), [write.keys[at] for at in lives.tolist()])
+        return replace(_result_of(done), expired=len(gone))
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
-    ) -> int:
+    ) -> WriteResult:
         schemas = await self._schemas.at(context.revision)
         found = schemas.catalog.group(group, field="group")
         _check_times(event_time_ms, context.now_ms)
-        codec = CODECS[found.codec]
+        codec, times = CODECS[found.codec], event_time_ms.astype(np.uint64)
         forgotten_at = context.now_ms // 1000 + TOMBSTONE_S
-        values = codec.tombstones(event_time_ms.astype(np.uint64), forgotten_at)
-        return await self._put(found, keys, values, codec)
+        values = codec.tombstones(times, forgotten_at)
+        expiry_s = np.full(len(times), forgotten_at, dtype=np.uint32)
+        block = RowBlock.joined(group, codec, keys, values, expiry_s, times, deleted=True)
+        return _result_of(await self._put(block, keys))
 
-    async def _put(
-        self, group: FeatureGroup, keys: Sequence[str], values: Sequence[bytes], codec: Codec
-    ) -> int:
+    async def _put(self, block: RowBlock, keys: Sequence[str]) -> Written:
         try:
-            return await self._store.put(store_keys(group.name, keys), values, codec)
+            return await self._store.write(block)
         finally:
             # also of a write that failed: some of it may have arrived
-            self._fetcher.written(group.name, keys)
+            self._fetcher.written(block.group, keys)
 
     async def health(self) -> dict[str, Any]:
         # past the cache, which may know that there is no such row
@@ -253,6 +255,10 @@ class FeatureService:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _result_of(done: Written) -> WriteResult:
+    return WriteResult(done.stored + done.unknown, done.stale)
 
 
 def _decode(plan: _Plan, fetched: Sequence[Fetched], now_ms: int) -> list[Rows]:
@@ -295,11 +301,7 @@ def _assemble(
             times = rows.event_time_ms.astype(np.int64)
             there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
             age[short] = np.where(there, now_ms - times, -1)
-            tier[short] = np.where(there, np.uint8(Tier.STORE), np.uint8(Tier.NONE))
-            if found.cached is not None:
-                tier[short][found.cached] = np.where(
-                    there[found.cached], np.uint8(Tier.CACHE), np.uint8(Tier.NONE)
-                )
+            tier[short] = np.where(there, found.tiers(), np.uint8(Tier.NONE))
     nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
     return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
 

@@ -1,4 +1,4 @@
-"""What others ask of the feature store, wherever it runs."""
+"""What others ask of the features, wherever they run: one protocol to read, one to write."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ class FeatureWrite:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of the rows of a write.
+    """What became of the rows of a write, as far as the store can know.
 
-    `stale` ones were older than what was there. `expired` ones were past the TTL of their group
-    as they came: they replace older rows, and are never read.
+    `stale` ones were older than what was there; a store that does not tell them counts them as
+    `written`. `expired` ones were past the TTL of their group as they came: they replace older
+    rows, and are never read.
     """
 
     written: int
@@ -93,6 +94,13 @@ class FeatureSource(Protocol):
         Raises `Unknown` for an entity, group or feature, never for a key.
         """
 
+    async def health(self) -> dict[str, Any]:
+        """Return the state of the store and of the cache, for people: plain values."""
+
+
+class FeatureSink(Protocol):
+    """Every call is judged on the revision and at the time of its request."""
+
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
         """Store rows durably.
 
@@ -101,8 +109,9 @@ class FeatureSource(Protocol):
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
-    ) -> int:
-        """Replace rows by tombstones of these event times; return how many were not stale."""
+    ) -> WriteResult:
+        """Replace rows by tombstones of these event times."""
 
-    async def health(self) -> dict[str, Any]:
-        """Return the state of the store and of the cache, for people: plain values."""
+
+class Features(FeatureSource, FeatureSink, Protocol):
+    """What the part that owns the feature store offers."""

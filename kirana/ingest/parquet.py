@@ -18,10 +18,9 @@ from kirana.codecs import CODECS, Column
 from kirana.codecs.arrow import joined_of, texts_of
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput, TooLarge, did_you_mean
-from kirana.features.fetch import key_prefix
 from kirana.key_texts import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
 from kirana.schema import EVENT_TIME, NUMERIC, Array, Feature, FeatureGroup, SchemaVersion
-from kirana.stores.base import RowBlock
+from kirana.stores import RowBlock
 
 BATCH_ROWS = 8_192
 BATCH_BYTES = 4 << 20
@@ -106,13 +105,14 @@ class ParquetFeatures:
 
     def block(self, batch: FeatureBatch) -> RowBlock:
         """Return the rows as a store takes them. Raises `TooLarge` where one can't be stored."""
-        values, value_ends = CODECS[self._group.codec].encode_block(
+        codec = CODECS[self._group.codec]
+        values, value_ends = codec.encode_block(
             self._group, self._version, batch.columns, batch.event_time_ms
         )
-        keys, key_ends = joined_of(
-            pc.binary_join_element_wise(key_prefix(self._group.name), batch.keys, "")
-        )
+        keys, key_ends = joined_of(batch.keys)
         return RowBlock(
+            self._group.name,
+            codec,
             keys,
             key_ends,
             values,

@@ -13,7 +13,6 @@ import numpy as np
 
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
-from kirana.codecs import CODECS
 from kirana.errors import Unknown
 from kirana.ingest.parquet import ParquetFeatures, files_of
 from kirana.loop import made_ahead
@@ -86,7 +85,6 @@ class Push:
         """
         done: dict[str, Pushed] = {}
         for name, file in self._files:
-            codec = CODECS[self._catalog.groups[name].codec]
             pushed = done.setdefault(name, Pushed())
             blocks = map(file.block, file.batches(self._now_ms))
             async with aclosing(made_ahead(blocks)) as ahead:
@@ -95,12 +93,13 @@ class Push:
                     if expired.any():
                         # first, for they are older than all that live
                         gone = block.take(np.flatnonzero(expired))
-                        await store.load(gone, codec, guarded=guarded)
+                        await store.load(gone, guarded=guarded)
                         pushed.expired += len(gone)
                         lives = block.take(np.flatnonzero(~expired))
                     else:
                         lives = block
-                    pushed.written += await store.load(lives, codec, guarded=guarded)
+                    loaded = await store.load(lives, guarded=guarded)
+                    pushed.written += loaded.stored + loaded.unknown
                     pushed.rows += len(block)
                     report(len(block))
         return done

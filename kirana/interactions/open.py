@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kirana.drivers import driver_of
 from kirana.errors import ConfigurationError
 from kirana.interactions.store import InteractionStore
 from kirana.urls import scheme_of
@@ -11,7 +12,8 @@ def open_interaction_store(url: str, *, setting: str = "interactions") -> Intera
     """Open what `url` names. Raises `ConfigurationError` if it can't be."""
     match scheme_of(url):
         case "lmdb":
-            from kirana.interactions.lmdb import LmdbInteractionStore
+            with driver_of("lmdb", "lmdb", setting=setting):
+                from kirana.interactions.lmdb import LmdbInteractionStore
 
             return LmdbInteractionStore.open(url, setting=setting)
         case _:

@@ -14,10 +14,19 @@ COMPILED = False
 
 if os.environ.get("KIRANA_NATIVE") != "0" and sys.byteorder == "little":
     try:
-        from kirana.native import keys, replies, rows, slots
+        from kirana.native import borrowed, keys, pointers, replies, rows, sketch, slots
 
         COMPILED = True
     except ImportError:
         pass
 
-__all__ = ["COMPILED", "keys", "replies", "rows", "slots"]
+__all__ = [
+    "COMPILED",
+    "borrowed",
+    "keys",
+    "pointers",
+    "replies",
+    "rows",
+    "sketch",
+    "slots",
+]

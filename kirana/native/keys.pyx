@@ -20,7 +20,7 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(str text, Py_ssize_t* size) except NULL
 
 
-def store_keys(str prefix, list keys not None):
+def row_keys(str prefix, list keys not None):
     """Return `prefix` and each key, in UTF-8."""
     cdef Py_ssize_t at, size, before
     cdef Py_ssize_t count = len(keys)
@@ -40,27 +40,34 @@ def store_keys(str prefix, list keys not None):
 
 
 def mget_command(list keys not None):
-    """Return `MGET` of the keys."""
-    cdef Py_ssize_t at, size, used
-    cdef Py_ssize_t count = len(keys)
+    """Return `MGET` of keys: each is a prefix, and one of the texts that come with it."""
+    cdef Py_ssize_t at, size, before, used
+    cdef Py_ssize_t count = 0
     cdef Py_ssize_t room = 64
+    cdef const char* head
+    cdef const char* text
     cdef char* to
-    cdef bytes key
-    for at in range(count):
-        # "$", a length of up to 20 digits, and twice the end of a line
-        room += PyBytes_GET_SIZE(<bytes?>keys[at]) + 25
+    for prefix, texts in keys:
+        PyUnicode_AsUTF8AndSize(<str?>prefix, &before)
+        for each in <list?>texts:
+            PyUnicode_AsUTF8AndSize(<str?>each, &size)
+            # "$", a length of up to 20 digits, and twice the end of a line
+            room += before + size + 25
+        count += len(texts)
     command = PyBytes_FromStringAndSize(NULL, room)
     to = PyBytes_AS_STRING(command)
     used = snprintf(to, 64, b"*%zd\r\n$4\r\nMGET\r\n", count + 1)
-    for at in range(count):
-        key = <bytes>keys[at]
-        size = PyBytes_GET_SIZE(key)
-        used += write_length(to + used, size)
-        memcpy(to + used, PyBytes_AS_STRING(key), size)
-        used += size
-        to[used] = b"\r"
-        to[used + 1] = b"\n"
-        used += 2
+    for prefix, texts in keys:
+        head = PyUnicode_AsUTF8AndSize(<str>prefix, &before)
+        for each in <list>texts:
+            text = PyUnicode_AsUTF8AndSize(<str>each, &size)
+            used += write_length(to + used, before + size)
+            memcpy(to + used, head, before)
+            memcpy(to + used + before, text, size)
+            used += before + size
+            to[used] = b"\r"
+            to[used + 1] = b"\n"
+            used += 2
     return command[:used]
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from kirana.native.borrowed import Borrowed
 from kirana.native.replies import Values
-from kirana.native.slots import Borrowed
 
 class Versions:
     def __init__(self, versions: list[tuple[int, int, int, int]]) -> None: ...

@@ -13,8 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from kirana.native.prefetch cimport prefetch
-from kirana.native.replies cimport Values
-from kirana.native.slots cimport Borrowed
+from kirana.native.pointers cimport Pointers, point_to
 
 import numpy as np
 
@@ -30,8 +29,6 @@ cdef enum:
     MISSING = 1
     EXPIRED = 2
 
-
-cdef const char* NOTHING = b""
 
 CHANGED = "the values have changed since they were sorted"
 
@@ -160,93 +157,6 @@ cdef class Bodies:
 
     cdef Py_ssize_t place(self, Py_ssize_t at) noexcept:
         return at if self.places is None else self.places[at]
-
-
-cdef class Pointers:
-    """Where values are, and how long: NULL and 0 where there is none."""
-
-    cdef const char** rows
-    cdef Py_ssize_t* sizes
-    cdef Py_ssize_t count
-
-    def __cinit__(self, Py_ssize_t count):
-        self.rows = <const char**>malloc(max(count, 1) * sizeof(char*))
-        self.sizes = <Py_ssize_t*>malloc(max(count, 1) * sizeof(Py_ssize_t))
-        if self.rows == NULL or self.sizes == NULL:
-            raise MemoryError
-        self.count = count
-
-    def __dealloc__(self):
-        free(self.rows)
-        free(self.sizes)
-
-
-cdef Pointers point_to(values):
-    cdef Pointers to = Pointers.__new__(Pointers, len(values))
-    if isinstance(values, list):
-        point_to_list(values, to.count, to.rows, to.sizes)
-    elif isinstance(values, Values):
-        point_to_values(values, to.count, to.rows, to.sizes)
-    elif isinstance(values, Borrowed):
-        point_to_borrowed(values, to.count, to.rows, to.sizes)
-    else:
-        point_to_table(values, to.count, to.rows, to.sizes)
-    return to
-
-
-cdef void point_to_list(
-    list values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
-):
-    cdef Py_ssize_t at
-    for at in range(count):
-        value = values[at]
-        if value is None:
-            rows[at] = NULL
-            sizes[at] = 0
-        elif PyBytes_CheckExact(value):
-            rows[at] = PyBytes_AS_STRING(value)
-            sizes[at] = PyBytes_GET_SIZE(value)
-        else:
-            rows[at] = b""
-            sizes[at] = 0
-
-
-cdef void point_to_values(
-    Values values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
-):
-    cdef Py_ssize_t at
-    for at in range(count):
-        rows[at] = values.at(at)
-        sizes[at] = max(values.sizes[at], 0)
-
-
-cdef void point_to_borrowed(
-    Borrowed values, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
-):
-    cdef Py_ssize_t at
-    cdef Py_ssize_t size = values.size()
-    for at in range(count):
-        rows[at] = values.at(at)
-        sizes[at] = size
-
-
-cdef int point_to_table(
-    const uint8_t[:, :] table, Py_ssize_t count, const char** rows, Py_ssize_t* sizes
-) except -1:
-    cdef Py_ssize_t at
-    cdef const char* first
-    if count == 0:
-        return 0
-    if table.shape[1] > 1 and table.strides[1] != 1:
-        raise ValueError("the bytes of a row must lie side by side")
-    # of rows without bytes, none is looked at
-    first = NOTHING
-    if table.shape[1]:
-        first = <const char*>&table[0, 0]
-    for at in range(count):
-        rows[at] = first + at * table.strides[0]
-        sizes[at] = table.shape[1]
-    return 0
 
 
 cdef Plain sort(

@@ -6,12 +6,12 @@ row. So each step is taken for all keys before the next one, and fetches what th
 rows themselves stay where they are: a rank that copied them would push more out of those caches.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from kirana.native.pointers cimport Pointers, point_to
 from kirana.native.prefetch cimport prefetch
 
 import numpy as np
@@ -95,6 +95,121 @@ cdef class SlotIndex:
         self.entries[at].slot = slot + 1
         self.keys[slot] = key
         self.count += 1
+
+    def get_all(self, list keys not None):
+        """Return the slot of each key, -1 where it has none."""
+        cdef Py_ssize_t at
+        cdef Py_ssize_t count = len(keys)
+        slots = np.empty(count, np.intp)
+        cdef Py_ssize_t[::1] slot_of = slots
+        for at in range(count):
+            # texts keep their hashes
+            prefetch(&self.entries[PyObject_Hash(<str?>keys[at]) & self.mask])
+        for at in range(count):
+            slot_of[at] = self.entries[self.find(<str>keys[at], PyObject_Hash(keys[at]))].slot - 1
+        return slots
+
+    def put_all(self, list keys not None, const Py_ssize_t[::1] slots not None):
+        """Give each key its slot, one that no key has; return the slots that the keys have.
+
+        A key that has a slot keeps that.
+        """
+        cdef Py_ssize_t at, found
+        if len(keys) != slots.shape[0]:
+            raise ValueError("each key needs a slot")
+        taken = np.empty(slots.shape[0], np.intp)
+        cdef Py_ssize_t[::1] taken_at = taken
+        for at in range(slots.shape[0]):
+            key = keys[at]
+            found = self.entries[self.find(<str?>key, PyObject_Hash(key))].slot - 1
+            if found < 0:
+                self.put(key, slots[at])
+                found = slots[at]
+            taken_at[at] = found
+        return taken
+
+    def refill(
+        self,
+        list keys not None,
+        values,
+        uint8_t[:, ::1] table not None,
+        double[:] loaded,
+        double now,
+        uint32_t[:] uses,
+    ):
+        """Copy values into the rows of keys that have a slot, as loaded `now` and used once more.
+
+        Return the places of the others: keys without a slot, values of another size than a row.
+        """
+        cdef Pointers pointers = point_to(values)
+        cdef Py_ssize_t count = pointers.count
+        cdef Py_ssize_t size = table.shape[1]
+        cdef Py_ssize_t at, slot
+        if count != len(keys):
+            raise ValueError("each key needs a value")
+        if len(self.keys) > min(loaded.shape[0], uses.shape[0], table.shape[0]):
+            raise ValueError("there are more slots than rows")
+        left = []
+        for at in range(count):
+            prefetch(&self.entries[PyObject_Hash(<str?>keys[at]) & self.mask])
+        for at in range(count):
+            slot = self.by_hash(PyObject_Hash(keys[at]))
+            if slot >= 0:
+                prefetch(PyList_GET_ITEM(self.keys, slot))
+                prefetch(&table[slot, 0])
+        for at in range(count):
+            slot = self.entries[self.find(<str>keys[at], PyObject_Hash(keys[at]))].slot - 1
+            if slot < 0 or pointers.rows[at] == NULL or pointers.sizes[at] != size or not size:
+                left.append(at)
+                continue
+            memcpy(&table[slot, 0], pointers.rows[at], size)
+            loaded[slot] = now
+            uses[slot] += 1
+        return left
+
+    def replace(
+        self,
+        list keys not None,
+        const Py_ssize_t[::1] places not None,
+        const Py_ssize_t[::1] candidates not None,
+        Py_ssize_t[::1] slots not None,
+        uint32_t[:] uses,
+    ):
+        """Give the keys at some places each its candidate, in the stead of the key that has it.
+
+        A candidate that no key has, or that is among `slots` already, is left alone. `slots` has
+        the slot of each key, and uses begin at 0. Return how many keys had to go.
+        """
+        cdef Py_ssize_t at, place, slot, own
+        cdef Py_ssize_t gone = 0
+        cdef uint8_t* taken = <uint8_t*>calloc(max(len(self.keys), 1), 1)
+        if taken == NULL:
+            raise MemoryError
+        try:
+            for at in range(slots.shape[0]):
+                if 0 <= slots[at] < len(self.keys):
+                    taken[slots[at]] = 1
+            for at in range(places.shape[0]):
+                place, slot = places[at], candidates[at]
+                if not 0 <= place < slots.shape[0] or slot >= uses.shape[0]:
+                    raise ValueError("there is no such place")
+                key = keys[place]
+                own = self.get(key)
+                if own >= 0:
+                    slots[place] = own
+                    continue
+                old = self.key_of(slot)
+                if old is None or taken[slot]:
+                    continue
+                taken[slot] = 1
+                self.pop(old)
+                self.put(key, slot)
+                uses[slot] = 0
+                slots[place] = slot
+                gone += 1
+        finally:
+            free(taken)
+        return gone
 
     def pop(self, str key not None):
         """Take its slot from a key; return it, -1 if it had none."""
@@ -206,53 +321,3 @@ cdef class SlotIndex:
                 return self.entries[at].slot - 1
             at = (at + 1) & self.mask
         return -1
-
-
-cdef class Borrowed:
-    """Rows of a table by their slots, where they lie. A sequence of `bytes`.
-
-    Who changes the table calls `keep` before: then they are copied.
-    """
-
-    def __init__(self, const uint8_t[:, ::1] table not None, const Py_ssize_t[::1] slots not None):
-        cdef Py_ssize_t at
-        for at in range(slots.shape[0]):
-            if not 0 <= slots[at] < table.shape[0]:
-                raise ValueError("there is no such row")
-        self.table, self.slots, self.count = table, slots, slots.shape[0]
-
-    def keep(self):
-        """Copy the rows, if they are not yet."""
-        if self.slots is not None:
-            self.table, self.slots = self.rows(), None
-
-    def rows(self):
-        """Return a copy of the rows, as a table."""
-        cdef Py_ssize_t at
-        cdef Py_ssize_t size = self.table.shape[1]
-        copied = np.empty((self.count, size), np.uint8)
-        cdef uint8_t[:, ::1] to = copied
-        if size:
-            for at in range(self.count):
-                memcpy(&to[at, 0], self.at(at), size)
-        return copied
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, Py_ssize_t place):
-        if place < 0:
-            place += self.count
-        if not 0 <= place < self.count:
-            raise IndexError(place)
-        return PyBytes_FromStringAndSize(self.at(place), self.size())
-
-    cdef Py_ssize_t size(self) noexcept:
-        """Return the bytes of a row: of all the same."""
-        return self.table.shape[1]
-
-    cdef const char* at(self, Py_ssize_t place) noexcept:
-        """Return where a row begins; of rows without bytes, nowhere in particular."""
-        if not self.table.shape[1]:
-            return b""
-        return <const char*>&self.table[place if self.slots is None else self.slots[place], 0]

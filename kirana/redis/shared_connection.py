@@ -9,31 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
-from kirana import native
 from kirana.loop import look_at_error
 from kirana.redis.connection import Connection, values_of
 
 LEAVE_PAUSE_S = 1.0
 """So long a server that was found anew is good enough."""
-
-_HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
-
-
-def mget_command(keys: Sequence[bytes]) -> bytes:
-    """Return `MGET` of keys of less than 1,024 bytes each."""
-    if native.COMPILED:
-        return native.keys.mget_command(keys if isinstance(keys, list) else list(keys))
-    heads = map(_HEADS.__getitem__, map(len, keys))
-    words = b"".join(chain.from_iterable(zip(heads, keys, strict=True)))
-    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, words)
-
-
-def get_command(key: bytes) -> bytes:
-    """Return `GET` of a key, for a cluster: its keys are of many slots."""
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 class SharedConnection:

@@ -25,16 +25,22 @@ def key_slots(keys: Sequence[bytes]) -> list[int]:
     return list(map(key_slot, keys))
 
 
-def joined_slots(keys: Bytes, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Return the slot of each key; `keys` are joined, each up to its place in `ends`."""
-    if (keys == ord("{")).any():
-        return np.array(key_slots(cut(keys, ends)), dtype=np.intp)
+def joined_slots(
+    keys: Bytes, ends: npt.NDArray[np.int64], prefix: bytes = b""
+) -> npt.NDArray[np.intp]:
+    """Return the slot of each key; `keys` are joined, each up to its place in `ends`.
+
+    `prefix` stands before each of them.
+    """
+    if b"{" in prefix or (keys == ord("{")).any():
+        return np.array(key_slots([prefix + key for key in cut(keys, ends)]), dtype=np.intp)
+    first = np.uint16(crc_hqx(prefix, 0))
     slots = np.empty(len(ends), dtype=np.intp)
     lengths = np.diff(ends, prepend=0)
     for length in np.unique(lengths).tolist():
         rows = np.flatnonzero(lengths == length)
         starts = ends[rows] - length
-        sums = np.zeros(len(rows), dtype=np.uint16)
+        sums = np.full(len(rows), first, dtype=np.uint16)
         for at in range(length):
             byte = keys[starts + at]
             sums = _STEPS[(sums >> _EIGHT) ^ byte] ^ (sums << _EIGHT)

@@ -15,8 +15,8 @@ from kirana.catalog.snapshot import Catalog
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.edge.parts import Parts
 from kirana.errors import ConfigurationError
-from kirana.features import FeatureSource
-from kirana.features.cache.feature_cache import FeatureCache
+from kirana.features import Features
+from kirana.features.cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.flow import FlowRunner
 from kirana.flow.executor import FlowService
@@ -104,8 +104,8 @@ class Assembly:
         self._stores: list[FeatureService | InteractionService] = []
 
     @cached_property
-    def features(self) -> FeatureSource:
-        remote: FeatureSource | None = self._remote.get("features")
+    def features(self) -> Features:
+        remote: Features | None = self._remote.get("features")
         if remote is not None:
             return remote
         settings = self._settings

@@ -21,6 +21,7 @@ from kirana.serving.assembly import catalog_place, open_catalog
 from kirana.serving.placement import owners_of
 from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
+from kirana.stores.base import PROBE
 from kirana.urls import folder_of, scheme_of
 
 MIN_FREE_BYTES = 64 << 20
@@ -81,11 +82,11 @@ async def check_stores(settings: Settings) -> None:
     """Open and ask what the replicas will. Raises `ConfigurationError` with the setting."""
     store = open_feature_store(settings.features)
     try:
-        await store.get([b"f:kirana.probe:"])
-    except Unavailable as error:
-        raise ConfigurationError(f"features: {error.message}", field="features") from None
+        (answer,) = await store.read([PROBE])
     finally:
         await store.close()
+    if answer.unavailable is not None:
+        raise ConfigurationError(f"features: {answer.reason}", field="features")
     await open_interaction_store(settings.interactions).close()
 
 

@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from kirana.errors import Unavailable
 from kirana.lmdb import Environment, open_by_url
-from kirana.stores.base import RowBlock, RowCodec, ping_by_read
+from kirana.stores.base import PAGE_ROWS, ping_by_read
+from kirana.stores.guard import copy_wins, wins
+from kirana.stores.row_keys import block_keys, entity_prefix, row_keys, walked_rows
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 
 INLINE_KEYS = 5_000
 """Up to so many keys are read on the caller's event loop: about 1 ms."""
@@ -32,27 +36,75 @@ class LmdbFeatureStore:
             raise RuntimeError("the store is closed")
         return self._environment
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        def read(txn: Any) -> list[bytes | None]:
-            return list(map(txn.get, keys))
+    async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        keys = [row_keys(rows) for rows in wanted]
 
-        inline = len(keys) <= INLINE_KEYS
-        return await self.environment.read_async(inline, read, self._database)
+        def read(txn: Any) -> list[StoredRows]:
+            return [StoredRows(list(map(txn.get, each))) for each in keys]
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
+        inline = sum(map(len, keys)) <= INLINE_KEYS
+        try:
+            return await self.environment.read_async(inline, read, self._database)
+        except Unavailable as error:
+            return [StoredRows.none_of(len(rows.keys), error.message) for rows in wanted]
+
+    async def write(self, block: RowBlock) -> Written:
+        rows = list(zip(block_keys(block), block.value_list(), strict=True))
+
         def write(txn: Any) -> int:
-            database, order, written = self._database, codec.order, 0
-            for key, value in zip(keys, values, strict=True):
-                old = txn.get(key, None, database)
-                if old is None or order(value) >= order(old):
+            database, written = self._database, 0
+            for key, value in rows:
+                if wins(value, txn.get(key, None, database), block.codec):
                     txn.put(key, value, db=database)
                     written += 1
             return written
 
-        return await self.environment.write(write)
+        stored = await self.environment.write(write)
+        return Written(stored, len(rows) - stored)
 
-    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
-        return await self.put(block.key_list(), block.value_list(), codec)
+    async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
+        return await self.write(block)
+
+    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+        rows = list(zip(block_keys(block), block.value_list(), strict=True))
+
+        def fill(txn: Any) -> int:
+            database, kept = self._database, 0
+            for key, value in rows:
+                wins_it = copy_wins(value, txn.get(key, None, database), block.codec)
+                if wins_it is None:
+                    txn.delete(key, db=database)
+                elif wins_it:
+                    txn.put(key, value, db=database)
+                    kept += 1
+            return kept
+
+        return await self.environment.write(fill)
+
+    async def remove(self, rows: RowKeys) -> int:
+        keys = row_keys(rows)
+
+        def remove(txn: Any) -> int:
+            return sum(txn.delete(key, db=self._database) for key in keys)
+
+        return await self.environment.write(remove)
+
+    async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
+        prefix, after = entity_prefix(entity).encode(), cursor.encode()
+
+        def read(txn: Any) -> list[tuple[bytes, bytes]]:
+            found: list[tuple[bytes, bytes]] = []
+            with txn.cursor(db=self._database) as at:
+                more = at.set_range(max(prefix, after))
+                while more and len(found) < limit and at.key().startswith(prefix):
+                    if at.key() > after:
+                        found.append(at.item())
+                    more = at.next()
+            return found
+
+        found = await self.environment.read_async(limit <= INLINE_KEYS, read)
+        rows = walked_rows([key.decode() for key, _ in found], [value for _, value in found])
+        return WalkPage(rows, found[-1][0].decode() if len(found) == limit else "")
 
     async def ping(self) -> bool:
         return await ping_by_read(self)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kirana.errors import Unavailable
-from kirana.stores.base import RowBlock, RowCodec, ping_by_read
+from kirana.stores.base import PAGE_ROWS, ping_by_read
+from kirana.stores.guard import copy_wins, wins
+from kirana.stores.row_keys import block_keys, entity_prefix, row_keys, walked_rows
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 
 
 class MemoryFeatureStore:
@@ -17,24 +20,47 @@ class MemoryFeatureStore:
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] | None = {}
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return list(map(self._open().get, keys))
+    async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        stored = self._values
+        if stored is None:
+            return [StoredRows.none_of(len(rows.keys), _CLOSED) for rows in wanted]
+        return [StoredRows(list(map(stored.get, row_keys(rows)))) for rows in wanted]
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
-        stored, order = self._open(), codec.order
+    async def write(self, block: RowBlock) -> Written:
+        stored = self._open()
         # all together or, where a value has no order, none
         newest: dict[bytes, bytes] = {}
         written = 0
-        for key, value in zip(keys, values, strict=True):
-            old = newest.get(key, stored.get(key))
-            if old is None or order(value) >= order(old):
+        for key, value in zip(block_keys(block), block.value_list(), strict=True):
+            if wins(value, newest.get(key, stored.get(key)), block.codec):
                 newest[key] = value
                 written += 1
         stored.update(newest)
-        return written
+        return Written(written, len(block) - written)
 
-    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
-        return await self.put(block.key_list(), block.value_list(), codec)
+    async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
+        return await self.write(block)
+
+    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+        stored, kept = self._open(), 0
+        for key, value in zip(block_keys(block), block.value_list(), strict=True):
+            wins_it = copy_wins(value, stored.get(key), block.codec)
+            if wins_it is None:
+                del stored[key]
+            elif wins_it:
+                stored[key] = value
+                kept += 1
+        return kept
+
+    async def remove(self, rows: RowKeys) -> int:
+        stored = self._open()
+        return sum(stored.pop(key, None) is not None for key in row_keys(rows))
+
+    async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
+        stored, prefix = self._open(), entity_prefix(entity).encode()
+        keys = sorted(k for k in stored if k.startswith(prefix) and k > cursor.encode())[:limit]
+        rows = walked_rows(map(bytes.decode, keys), map(stored.__getitem__, keys))
+        return WalkPage(rows, keys[-1].decode() if len(keys) == limit else "")
 
     async def ping(self) -> bool:
         return await ping_by_read(self)
@@ -47,5 +73,8 @@ class MemoryFeatureStore:
 
     def _open(self) -> dict[bytes, bytes]:
         if self._values is None:
-            raise Unavailable("the memory store is closed")
+            raise Unavailable(_CLOSED)
         return self._values
+
+
+_CLOSED = "the memory store is closed"

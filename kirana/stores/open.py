@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kirana.drivers import driver_of
 from kirana.errors import ConfigurationError
 from kirana.stores.base import FeatureStore
 from kirana.urls import scheme_of, without_password
@@ -9,9 +10,11 @@ from kirana.urls import scheme_of, without_password
 
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
     """Open what `url` names. Raises `ConfigurationError` if it can't be."""
-    match scheme_of(url):
+    scheme = scheme_of(url)
+    match scheme:
         case "lmdb":
-            from kirana.stores.lmdb import LmdbFeatureStore
+            with driver_of("lmdb", "lmdb", setting=setting):
+                from kirana.stores.lmdb import LmdbFeatureStore
 
             return LmdbFeatureStore.open(url, setting=setting)
         case "memory" if url == "memory://":
@@ -19,11 +22,13 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
 
             return MemoryFeatureStore()
         case "redis+cluster" | "rediss+cluster":
-            from kirana.stores.redis_cluster import RedisClusterFeatureStore
+            with driver_of(scheme, "redis", "hiredis", setting=setting):
+                from kirana.stores.redis_cluster import RedisClusterFeatureStore
 
             return RedisClusterFeatureStore.open(url, setting=setting)
         case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
-            from kirana.stores.redis import RedisFeatureStore
+            with driver_of(scheme, "redis", "hiredis", setting=setting):
+                from kirana.stores.redis import RedisFeatureStore
 
             return RedisFeatureStore.open(url, setting=setting)
         case _:

@@ -1,4 +1,4 @@
-"""Features in one Redis: one string a group and key. See `kirana.redis.url` for the URLs.
+"""Features in one Redis: one string per group and key. See `kirana.redis.url` for the URLs.
 
 Needs Redis 6.2, or what speaks as it. A cluster has a store of its own, `redis_cluster`.
 """
@@ -12,21 +12,26 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.breaker import Breaker
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, InvalidInput, Unavailable
+from kirana.redis.commands import delete_command, mget_command, scan_command
 from kirana.redis.connection import ARRAY
 from kirana.redis.errors import FAILURES, says, unavailable
-from kirana.redis.shared_connection import SharedConnection, mget_command
+from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.url import client_of, limit_of
-from kirana.stores.base import RowBlock, RowCodec, ping_by_read
+from kirana.stores.base import PAGE_ROWS, ping_by_read
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_forget import block_forget_ms, forget_ms
-from kirana.stores.redis_script import (
-    GUARDED_AT_ONCE,
-    GUARDED_PUT,
-    LOAD_SCRIPT,
-    SCRIPT_SHA,
-    put_command,
+from kirana.stores.redis_forget import forget_ms
+from kirana.stores.redis_script import BACK_FILL, GUARDED_AT_ONCE, WRITE, GuardScript
+from kirana.stores.row_keys import (
+    block_keys,
+    entity_prefix,
+    key_prefix,
+    readable,
+    row_keys,
+    shared_out,
+    walked_rows,
 )
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 from kirana.urls import without_password
 
 T = TypeVar("T")
@@ -61,34 +66,49 @@ class RedisFeatureStore:
             ) from None
         return cls(client, url, timeout_s, sentinels)
 
-    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        if not keys:
-            return []
-        return await self._guarded(lambda: self._read(keys))
+    async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        if not any(rows.keys for rows in wanted):
+            return [StoredRows([]) for _ in wanted]
+        try:
+            values = await self._guarded(lambda: self._values(wanted))
+        except Unavailable as error:
+            return [StoredRows.none_of(len(rows.keys), error.message) for rows in wanted]
+        return list(map(StoredRows, shared_out(values, wanted)))
 
-    async def _read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        found = await self._connection.values(mget_command(keys), ARRAY)
-        if len(found) != len(keys):
+    async def _values(self, wanted: Sequence[RowKeys]) -> Sequence[bytes | None]:
+        command = mget_command([(key_prefix(rows.group), rows.keys) for rows in wanted])
+        found = await self._connection.values(command, ARRAY)
+        count = sum(len(rows.keys) for rows in wanted)
+        if len(found) != count:
             # each row would be another key's
-            raise ConnectionError(f"it answers with {len(found)} values for {len(keys)} keys")
+            raise ConnectionError(f"it answers with {len(found)} values for {count} keys")
         return found
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], codec: RowCodec) -> int:
-        forget = forget_ms(values, codec)
-        written = 0
-        for at in range(0, len(keys), GUARDED_AT_ONCE):
-            to = at + GUARDED_AT_ONCE
-            rows = list(zip(keys[at:to], values[at:to], forget[at:to], strict=True))
-            written += await self._guarded(lambda rows=rows: self._write(rows, codec.name))  # type: ignore[misc]
-        return written
+    async def write(self, block: RowBlock) -> Written:
+        stored = await self._run(WRITE, block, forget_ms(block))
+        return Written(stored, len(block) - stored)
 
-    async def _write(self, rows: Sequence[tuple[bytes, bytes, int]], codec: str) -> int:
-        request = put_command(codec, rows)
+    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+        return await self._run(BACK_FILL, block, forget_ms)
+
+    async def _run(self, script: GuardScript, block: RowBlock, forget: Times) -> int:
+        """Run a script over all rows, some at once; return the sum of its answers."""
+        rows = list(zip(block_keys(block), block.value_list(), forget.tolist(), strict=True))
+        done = 0
+        for at in range(0, len(rows), GUARDED_AT_ONCE):
+            command = script.command(block.codec.name, rows[at : at + GUARDED_AT_ONCE])
+            done += await self._guarded(
+                lambda command=command: self._count(command, script.load)  # type: ignore[misc]
+            )
+        return done
+
+    async def _count(self, command: bytes, load: bytes | None = None) -> int:
+        """Ask the master for a number; `load` gives it the script that it may not know."""
         for _ in range(MAX_ASKED):
-            (answer,) = await self._connection.ask(request, 1)
-            if says(answer, "NOSCRIPT"):
+            (answer,) = await self._connection.ask(command, 1)
+            if load is not None and says(answer, "NOSCRIPT"):
                 # of a server that has started anew, or a replica that took over
-                (answer,) = await self._connection.ask(LOAD_SCRIPT, 1)
+                (answer,) = await self._connection.ask(load, 1)
                 if says(answer):
                     break
             elif not says(answer, "READONLY") or not self._connection.leave():
@@ -98,21 +118,45 @@ class RedisFeatureStore:
             raise ResponseError(str(answer))
         return answer
 
-    async def load(self, block: RowBlock, codec: RowCodec, *, guarded: bool = True) -> int:
+    async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED
         if mode is WriteMode.GUARDED:
-            await self._guarded(lambda: self._client.script_load(GUARDED_PUT))
-        return await self._guarded(lambda: self._load(block, mode, codec.name))
+            await self._guarded(lambda: self._client.script_load(WRITE.source))
+        stored = await self._guarded(lambda: self._load(block, mode))
+        return Written(stored, len(block) - stored)
 
-    async def _load(self, block: RowBlock, mode: WriteMode, codec: str) -> int:
-        pool, script, forget = self._client.connection_pool, SCRIPT_SHA, block_forget_ms(block)
+    async def _load(self, block: RowBlock, mode: WriteMode) -> int:
+        pool = self._client.connection_pool
         connection = await pool.get_connection()
         try:
-            return await load_block(
-                connection, block, forget, mode, script.encode(), codec.encode()
-            )
+            return await load_block(connection, block, forget_ms(block), mode)
         finally:
             await pool.release(connection)
+
+    async def remove(self, rows: RowKeys) -> int:
+        if not rows.keys:
+            return 0
+        command = delete_command(row_keys(rows))
+        return await self._guarded(lambda: self._count(command))
+
+    async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
+        if cursor and not cursor.isdecimal():
+            raise InvalidInput(f"'{cursor}' is no cursor of a walk", field="cursor")
+        command = scan_command(cursor or "0", f"{entity_prefix(entity)}*", limit)
+        following, keys = await self._guarded(lambda: self._scan(command))
+        rows = walked_rows(keys, await self._guarded(lambda: self._values_of(keys)))
+        return WalkPage(rows, "" if following == b"0" else following.decode())
+
+    async def _scan(self, command: bytes) -> tuple[bytes, list[str]]:
+        """Return the cursor that follows, and the keys that were found."""
+        (answer,) = await self._connection.ask(command, 1)
+        if says(answer):
+            raise ResponseError(str(answer))
+        following, keys = answer
+        return following, readable(keys)
+
+    async def _values_of(self, keys: list[str]) -> Sequence[bytes | None]:
+        return await self._connection.values(mget_command([("", keys)]), ARRAY) if keys else []
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         self._breaker.check()

@@ -15,14 +15,12 @@ from enum import Enum, auto
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from redis.exceptions import ResponseError
 
 from kirana.ragged import Bytes, table_of_equal
-from kirana.stores.base import RowBlock
-from kirana.stores.redis_script import GUARDED_AT_ONCE
-
-Times = npt.NDArray[np.int64]
+from kirana.stores.redis_script import GUARDED_AT_ONCE, WRITE
+from kirana.stores.row_keys import key_prefix
+from kirana.stores.rows import RowBlock, Times
 
 PLAIN_AT_ONCE = 1_000
 REQUEST_BYTES = 4 << 20
@@ -30,6 +28,9 @@ UNDER_WAY = 4
 """Commands that are sent before the answer to the first is waited for."""
 
 ANSWER_S = 10.0
+
+Parts = list[bytes | Bytes]
+"""What stands side by side in a command per row: bytes are the same in each."""
 
 _DIGITS = 13
 """Of a time in ms from 2001 to 2286; what is to be forgotten before that is forgotten at once."""
@@ -56,18 +57,16 @@ class Request:
     rows: int
 
 
-async def load_block(
-    connection: Any, block: RowBlock, forget_ms: Times, mode: WriteMode, script: bytes, codec: bytes
-) -> int:
+async def load_block(connection: Any, block: RowBlock, forget_ms: Times, mode: WriteMode) -> int:
     """Write all rows through one connection; return how many were not older than what was there.
 
-    `script` is the SHA-1 of the guard, which the server knows. Raises `RedisError` if the server
+    The server must know the guard script. Raises `RedisError` if the server
     refuses one, and leaves the rest unwritten; the connection is closed then.
     """
     waiting: deque[Request] = deque()
     written = 0
     try:
-        for request in _requests(block, forget_ms, mode, script, codec):
+        for request in _requests(block, forget_ms, mode):
             await connection.send_packed_command(request.data)
             waiting.append(request)
             if len(waiting) >= UNDER_WAY:
@@ -101,9 +100,8 @@ async def _answer(connection: Any, request: Request, mode: WriteMode) -> int:
     return good
 
 
-def _requests(
-    block: RowBlock, forget_ms: Times, mode: WriteMode, script: bytes, codec: bytes
-) -> Iterator[Request]:
+def _requests(block: RowBlock, forget_ms: Times, mode: WriteMode) -> Iterator[Request]:
+    prefix, codec = key_prefix(block.group).encode(), block.codec.name.encode()
     key_sizes, value_sizes, endings = block.key_sizes, block.value_sizes, forget_ms != 0
     # rows of one shape stand together; of one key, the later row comes later
     alike = (endings, value_sizes, key_sizes, block.turns)
@@ -118,7 +116,8 @@ def _requests(
         at_once = max(min(at_once, REQUEST_BYTES // (key_size + value_size + 1)), 1)
         for at in range(0, len(group), at_once):
             rows = group[at : at + at_once]
-            keys = table_of_equal(block.keys, block.key_ends[rows] - key_size, key_size)
+            texts = table_of_equal(block.keys, block.key_ends[rows] - key_size, key_size)
+            keys: Parts = [b"$%d\r\n" % (len(prefix) + key_size), prefix, texts, b"\r\n"]
             if equal:
                 # of one size: whole rows are copied, and not byte by byte
                 values = block.values.reshape(-1, value_size)[rows]
@@ -129,61 +128,57 @@ def _requests(
             if mode is WriteMode.PLAIN:
                 data = _set_commands(keys, values, times)
             elif mode is WriteMode.GUARDED:
-                data = _script_command(keys, values, times, script, codec)
+                data = _script_command(keys, values, times, codec)
             else:
-                data = _script_commands(keys, values, times, script, codec)
+                data = _script_commands(keys, values, times, codec)
             yield Request(data, len(rows))
 
 
-def _set_commands(keys: Bytes, values: Bytes, times: Bytes | None) -> bytes:
+def _set_commands(keys: Parts, values: Bytes, times: Bytes | None) -> bytes:
     words = 3 if times is None else 5
-    parts = [b"*%d\r\n$3\r\nSET\r\n" % words, *_bulk(keys), *_bulk(values)]
+    parts = [b"*%d\r\n$3\r\nSET\r\n" % words, *keys, *_bulk(values)]
     if times is not None:
         parts += [b"$4\r\nPXAT\r\n", *_bulk(times)]
-    return _side_by_side(parts, len(keys))
+    return _side_by_side(parts, len(values))
 
 
-def _script_command(
-    keys: Bytes, values: Bytes, times: Bytes | None, script: bytes, codec: bytes
-) -> bytes:
-    count = len(keys)
+def _script_command(keys: Parts, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
+    count = len(values)
     return b"".join(
         (
-            _script_head(script, count),
-            _side_by_side(_bulk(keys), count),
+            _script_head(count),
+            _side_by_side(keys, count),
             _word(codec),
             _side_by_side(_arguments(values, times), count),
         )
     )
 
 
-def _script_commands(
-    keys: Bytes, values: Bytes, times: Bytes | None, script: bytes, codec: bytes
-) -> bytes:
-    parts = [_script_head(script, 1), *_bulk(keys), _word(codec), *_arguments(values, times)]
-    return _side_by_side(parts, len(keys))
+def _script_commands(keys: Parts, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
+    parts = [_script_head(1), *keys, _word(codec), *_arguments(values, times)]
+    return _side_by_side(parts, len(values))
 
 
-def _script_head(script: bytes, rows: int) -> bytes:
+def _script_head(rows: int) -> bytes:
     head = b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + 3 * rows)
-    return head + _word(script) + _word(b"%d" % rows)
+    return head + _word(WRITE.sha.encode()) + _word(b"%d" % rows)
 
 
 def _word(text: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
-def _arguments(values: Bytes, times: Bytes | None) -> list[bytes | Bytes]:
+def _arguments(values: Bytes, times: Bytes | None) -> Parts:
     return [*_bulk(values), *(_bulk(times) if times is not None else [_word(b"0")])]
 
 
-def _bulk(column: Bytes) -> list[bytes | Bytes]:
+def _bulk(column: Bytes) -> Parts:
     """A string of Redis' protocol in each row."""
     return [b"$%d\r\n" % column.shape[1], column, b"\r\n"]
 
 
-def _side_by_side(parts: list[bytes | Bytes], rows: int) -> bytes:
-    """Join parts row by row; bytes are the same in each."""
+def _side_by_side(parts: Parts, rows: int) -> bytes:
+    """Join parts row by row."""
     columns = [
         np.broadcast_to(np.frombuffer(part, dtype=np.uint8), (rows, len(part)))
         if isinstance(part, bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from hashlib import sha1
 from itertools import chain
 from typing import Any
@@ -12,11 +13,12 @@ import hiredis
 GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
 
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
 # ARGV: the codec; then for each key its value, and when Redis may forget it (ms, 0 is never).
 # What an order is, `Codec.order` says. A number of Lua has 53 bits, so times are compared as 32-bit
-# halves, or as their digits after how many there are. What is no string under our key is nobody's
-# row: it is replaced, and does not fail the others.
-GUARDED_PUT = r"""
+# halves, or as their digits after how many there are.
+_COMPARE = r"""
 local function whole(text, most)
   if #text > 20 or not string.find(text, '^%d+$') then return nil end
   local digits = string.gsub(text, '^0+', '')
@@ -43,37 +45,74 @@ local function order_of(codec, value)
   local low, high = struct.unpack('<I4I4', value, 17)
   return high, low, string.byte(value, 2) % 2
 end
+local function compare(codec, value, old)
+  local high, low, dead = order_of(codec, value)
+  local old_high, old_low, old_dead = order_of(codec, old)
+  if high ~= old_high then return high > old_high and 1 or -1 end
+  if low ~= old_low then return low > old_low and 1 or -1 end
+  return dead - old_dead
+end
+local function set(key, value, forget)
+  if forget == '0' then redis.call('SET', key, value)
+  else redis.call('SET', key, value, 'PXAT', forget) end
+end
+"""
+
+# What is no string under our key is nobody's row: it is replaced, and does not fail the others.
+_WRITE = r"""
 local codec, written = ARGV[1], 0
 for at, key in ipairs(KEYS) do
   local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
   local old = redis.pcall('GET', key)
-  local newer = true
-  if type(old) == 'string' then
-    local high, low, dead = order_of(codec, value)
-    local old_high, old_low, old_dead = order_of(codec, old)
-    if high ~= old_high then newer = high > old_high
-    elseif low ~= old_low then newer = low > old_low
-    else newer = dead >= old_dead end
-  end
-  if newer then
-    if forget == '0' then redis.call('SET', key, value)
-    else redis.call('SET', key, value, 'PXAT', forget) end
+  if type(old) ~= 'string' or compare(codec, value, old) >= 0 then
+    set(key, value, forget)
     written = written + 1
   end
 end
 return written
 """
 
-SCRIPT_SHA = sha1(GUARDED_PUT.encode(), usedforsecurity=False).hexdigest()
+_BACK_FILL = r"""
+local codec, kept = ARGV[1], 0
+for at, key in ipairs(KEYS) do
+  local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
+  local old = redis.pcall('GET', key)
+  local order = type(old) == 'string' and compare(codec, value, old) or 1
+  if order == 0 and value ~= old then
+    redis.call('DEL', key)
+  elseif order > 0 then
+    set(key, value, forget)
+    kept = kept + 1
+  end
+end
+return kept
+"""
 
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
-LOAD_SCRIPT = _pack(("SCRIPT", "LOAD", GUARDED_PUT))
-"""The command that gives a server the script."""
+class GuardScript:
+    """A script over keys, their values, and when Redis may forget them."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    @cached_property
+    def sha(self) -> str:
+        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    @cached_property
+    def load(self) -> bytes:
+        """The command that gives a server the script."""
+        return _pack(("SCRIPT", "LOAD", self.source))
+
+    def command(self, codec: str, rows: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+        """Return a run of the script for keys, values and times in ms (0 = never)."""
+        keys = [key for key, _, _ in rows]
+        arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
+        return _pack(("EVALSHA", self.sha, len(keys), *keys, codec, *arguments))
 
 
-def put_command(codec: str, rows: Sequence[tuple[bytes, bytes, int]]) -> bytes:
-    """Return the run of the script for keys, their values, and when Redis may forget them (ms)."""
-    keys = [key for key, _, _ in rows]
-    arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
-    return _pack(("EVALSHA", SCRIPT_SHA, len(keys), *keys, codec, *arguments))
+WRITE = GuardScript(_COMPARE + _WRITE)
+"""See `FeatureStore.write`; answers with how many rows were not stale."""
+
+BACK_FILL = GuardScript(_COMPARE + _BACK_FILL)
+"""See `FeatureStore.back_fill`; answers with how many copies were kept."""

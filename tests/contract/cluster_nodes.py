@@ -14,13 +14,14 @@ from redis.crc import key_slot
 
 from kirana.codecs import CODECS, Column, Status
 from kirana.features import FeatureQuery
-from kirana.features.fetch import store_keys
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.request import RequestContext
-from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores import FeatureStore, RowKeys, open_feature_store
+from kirana.stores.row_keys import row_keys
 from tests.contract.redis_rows import NOW_MS, row
 from tests.redis_servers import RedisServers, ask
+from tests.store_calls import read_values, write_rows
 from tests.support import Shop
 
 BOUND_S = 20
@@ -56,23 +57,23 @@ def ids_on(node: int, number: int, form: str = "{}") -> list[str]:
 
 
 def slot_of(id_: str) -> int:
-    (key,) = store_keys(GROUP, [id_])
+    (key,) = row_keys(RowKeys(GROUP, [id_]))
     return int(key_slot(key))
 
 
 def keys_on(node: int, number: int) -> list[bytes]:
-    return store_keys(GROUP, ids_on(node, number))
+    return row_keys(RowKeys(GROUP, ids_on(node, number)))
 
 
 async def write(store: FeatureStore, keys: Sequence[bytes], step: int) -> dict[bytes, bytes]:
     """Write a row a key, all of the time of a step; return them."""
     rows = {key: row(CODEC, f"{key!r} at {step}", NOW_MS + step) for key in keys}
-    assert await store.put([*rows], [*rows.values()], CODEC) == len(rows)
+    assert await write_rows(store, [*rows], [*rows.values()], CODEC) == len(rows)
     return rows
 
 
 async def check(store: FeatureStore, rows: dict[bytes, bytes]) -> None:
-    assert await store.get([*rows, b"none"]) == [*rows.values(), None]
+    assert await read_values(store, [*rows, b"none"]) == [*rows.values(), None]
 
 
 def replication(node: int) -> dict[str, Any]:

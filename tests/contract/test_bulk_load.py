@@ -17,7 +17,9 @@ from kirana.redis.slots import joined_slots
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
 from kirana.stores.base import RowBlock
+from kirana.stores.row_keys import block_keys
 from tests.redis_servers import RedisServers, ask
+from tests.store_calls import load_rows, read_values
 
 NOW_MS = 1_900_000_000_000
 HOUR_MS = 3_600_000
@@ -46,8 +48,10 @@ def block_of(
     }
     event_times = np.array(times, dtype=np.uint64)
     values, value_ends = codec.encode_block(group, group.current, columns, event_times)
-    joined = [f"f:product.g:{key}".encode() for key in keys]
+    joined = [key.encode() for key in keys]
     return RowBlock(
+        "product.g",
+        codec,
         np.frombuffer(b"".join(joined), dtype=np.uint8),
         np.cumsum([len(each) for each in joined], dtype=np.int64),
         values,
@@ -64,8 +68,8 @@ async def test_rows_are_the_bytes_of_any_other_write(
 ) -> None:
     keys = [str(at) for at in range(0, 3_000, 7)] + ["ünïcode", "with space", "x" * 300]
     block = block_of(keys, [NOW_MS + at for at in range(len(keys))], ttl_ms=ttl_ms)
-    assert await store.load(block, READER, guarded=guarded) == len(keys)
-    assert await store.get(block.key_list()) == block.value_list()
+    assert await load_rows(store, block, guarded=guarded) == len(keys)
+    assert await read_values(store, block.key_list()) == block.value_list()
     rows = READER.decode(block.value_list(), group_of(ttl_ms), NOW_MS / 1000)
     assert set(rows.status.tolist()) == {0}
 
@@ -74,24 +78,24 @@ async def test_rows_are_the_bytes_of_any_other_write(
 async def test_a_guarded_load_leaves_newer_rows_alone(store: FeatureStore, codec: Codec) -> None:
     keys = [str(at) for at in range(1_000)]
     first = block_of(keys, [NOW_MS] * len(keys), seed=1, codec=codec)
-    await store.load(first, codec)
+    await load_rows(store, first)
     times = [NOW_MS + (1 if at % 3 == 0 else -1) for at in range(len(keys))]
     second = block_of(keys, times, seed=2, codec=codec)
     newer = [time > NOW_MS for time in times]
-    assert await store.load(second, codec) == sum(newer)
+    assert await load_rows(store, second) == sum(newer)
     expected = [
         new if wins else old
         for new, old, wins in zip(second.value_list(), first.value_list(), newer, strict=True)
     ]
-    assert await store.get(first.key_list()) == expected
+    assert await read_values(store, first.key_list()) == expected
 
 
 async def test_an_unguarded_load_may_replace_them_and_no_others(store: FeatureStore) -> None:
     keys = [str(at) for at in range(10)]
     first, second = block_of(keys, [NOW_MS] * 10, 1), block_of(keys[:5], [NOW_MS - 1] * 5, 2)
-    await store.load(first, READER)
-    await store.load(second, READER, guarded=False)
-    found = await store.get(first.key_list())
+    await load_rows(store, first)
+    await load_rows(store, second, guarded=False)
+    found = await read_values(store, first.key_list())
     for at, value in enumerate(found):
         assert value in (first.value_list()[at], [*second.value_list(), *[None] * 5][at])
     assert found[5:] == first.value_list()[5:]
@@ -108,19 +112,19 @@ async def test_rows_of_many_sizes_are_the_bytes_of_any_other_write(store: Featur
     keys = block_of([str(at) for at in range(500)], [NOW_MS] * 500)
     block = replace(keys, values=values, value_ends=value_ends)
     for guarded in (True, False):
-        assert await store.load(block, READER, guarded=guarded) == 500
-        found = await store.get(block.key_list())
+        assert await load_rows(store, block, guarded=guarded) == 500
+        found = await read_values(store, block.key_list())
         assert found == PACKED.encode(group, version, {"a": Column(words)}, times)
 
 
 async def test_a_load_of_nothing_is_fine(store: FeatureStore) -> None:
-    assert await store.load(block_of([], []), READER) == 0
+    assert await load_rows(store, block_of([], [])) == 0
 
 
 async def test_of_one_key_twice_in_a_load_the_newest_stays(store: FeatureStore) -> None:
     block = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
-    assert await store.load(block, READER) == 2
-    assert await store.get(block.key_list()[:1]) == block.value_list()[1:2]
+    assert await load_rows(store, block) == 2
+    assert await read_values(store, block.key_list()[:1]) == block.value_list()[1:2]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -135,8 +139,8 @@ async def test_of_a_key_twice_with_rows_of_other_sizes_the_newest_stays(
     keys = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
     values, value_ends = PACKED.encode_block(group, version, {"a": texts}, keys.event_time_ms)
     block = replace(keys, values=values, value_ends=value_ends)
-    await store.load(block, READER, guarded=guarded)
-    assert await store.get(block.key_list()[:1]) == block.value_list()[1:2]
+    await load_rows(store, block, guarded=guarded)
+    assert await read_values(store, block.key_list()[:1]) == block.value_list()[1:2]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -152,9 +156,13 @@ async def test_of_a_key_twice_at_one_time_the_later_row_stays(
     keys = block_of(["1", "1", "2", "2", "10", "1"], [NOW_MS] * 6)
     values, value_ends = codec.encode_block(group, version, {"a": texts}, keys.event_time_ms)
     block = replace(keys, values=values, value_ends=value_ends)
-    assert await store.load(block, codec, guarded=guarded) == 6
+    assert await load_rows(store, block, guarded=guarded) == 6
     stored, rows = block.key_list(), block.value_list()
-    assert await store.get([stored[5], stored[3], stored[4]]) == [rows[5], rows[3], rows[4]]
+    assert await read_values(store, [stored[5], stored[3], stored[4]]) == [
+        rows[5],
+        rows[3],
+        rows[4],
+    ]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -163,7 +171,7 @@ async def test_redis_forgets_a_row_a_grace_after_its_expiry(
 ) -> None:
     url = servers.empty("redis 7")
     store = open_feature_store(url)
-    await store.load(block_of(["1"], [NOW_MS]), READER, guarded=guarded)
+    await load_rows(store, block_of(["1"], [NOW_MS]), guarded=guarded)
     await store.close()
     with redis.Redis.from_url(url) as client:
         assert client.pexpiretime("f:product.g:1") == NOW_MS + HOUR_MS + HOUR_MS // 10
@@ -177,12 +185,12 @@ async def test_a_redis_that_is_full_says_so_and_is_used_again_afterwards(
     store = open_feature_store(f"redis://127.0.0.1:{port}")
     block = block_of([str(at) for at in range(50_000)], [NOW_MS] * 50_000)
     with pytest.raises(Unavailable, match="maxmemory"):
-        await store.load(block, READER, guarded=guarded)
+        await load_rows(store, block, guarded=guarded)
     with redis.Redis(port=port) as client:
         client.flushall()
     small = block_of(["1", "2"], [NOW_MS] * 2)
-    assert await store.load(small, READER, guarded=guarded) == 2
-    assert await store.get(small.key_list()) == small.value_list()
+    assert await load_rows(store, small, guarded=guarded) == 2
+    assert await read_values(store, small.key_list()) == small.value_list()
     await store.close()
     servers.kill(port)
 
@@ -191,10 +199,10 @@ async def test_a_redis_that_dies_in_a_load_is_an_error(servers: RedisServers) ->
     port = servers.start()
     store = open_feature_store(f"redis://127.0.0.1:{port}")
     block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
-    assert await store.load(block, READER) == 1_000
+    assert await load_rows(store, block) == 1_000
     servers.kill(port)
     with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
-        await store.load(block, READER, guarded=False)
+        await load_rows(store, block, guarded=False)
     await store.close()
 
 
@@ -209,8 +217,8 @@ async def test_each_node_of_a_cluster_gets_its_rows_at_once(
     block = block_of(
         [f"{{{at % 7}}}{at}" if at % 2 else str(at) for at in range(3_000)], [NOW_MS] * 3_000
     )
-    assert await store.load(block, READER, guarded=guarded) == 3_000
-    assert await store.get(block.key_list()) == block.value_list()
+    assert await load_rows(store, block, guarded=guarded) == 3_000
+    assert await read_values(store, block.key_list()) == block.value_list()
     await store.close()
     stats = [ask(node, "INFO", "commandstats")[f"cmdstat_{command}"] for node in servers.cluster]
     assert sum(each["calls"] for each in stats) == 3_000
@@ -224,21 +232,21 @@ async def test_rows_of_a_slot_that_has_moved_are_written_where_it_is(
     nodes = own.start_cluster()
     store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
     block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
-    assert await store.load(block, READER, guarded=guarded) == 1_000
-    slot = joined_slots(block.keys, block.key_ends)[0]
+    assert await load_rows(store, block, guarded=guarded) == 1_000
+    slot = joined_slots(block.keys, block.key_ends, b"f:product.g:")[0]
     source = next(node for node in nodes if slot in slots_on(node))
     target = next(node for node in nodes if node != source)
     there = ask(target, "CLUSTER MYID")
     ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
     ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
-    slots = joined_slots(block.keys, block.key_ends)
-    keys = [block.key_list()[at] for at in np.flatnonzero(slots == slot)]
+    slots = joined_slots(block.keys, block.key_ends, b"f:product.g:")
+    keys = [block_keys(block)[at] for at in np.flatnonzero(slots == slot)]
     ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
     for node in (target, source, *nodes):
         ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)
     newer = block_of([str(at) for at in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
-    assert await store.load(newer, READER, guarded=guarded) == 1_000
-    assert await store.get(newer.key_list()) == newer.value_list()
+    assert await load_rows(store, newer, guarded=guarded) == 1_000
+    assert await read_values(store, newer.key_list()) == newer.value_list()
     await store.close()
 
 

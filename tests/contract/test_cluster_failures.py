@@ -30,6 +30,7 @@ from tests.contract.cluster_nodes import (
 )
 from tests.contract.redis_rows import NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask, wait
+from tests.store_calls import read_values, write_rows
 from tests.support import Shop
 
 
@@ -59,8 +60,8 @@ async def test_a_node_that_is_away_takes_no_reads_from_the_others(own: RedisServ
         async with asyncio.timeout(BOUND_S):
             for _ in range(MAX_FAILURES):
                 with pytest.raises(Unavailable):
-                    await store.get(dead)
-            assert await store.get(living) == [*rows.values()]
+                    await read_values(store, dead)
+            assert await read_values(store, living) == [*rows.values()]
 
 
 async def test_callers_at_once_hear_what_is_wrong_when_a_node_dies(own: RedisServers) -> None:
@@ -71,7 +72,7 @@ async def test_callers_at_once_hear_what_is_wrong_when_a_node_dies(own: RedisSer
         under_way = [
             asyncio.create_task(call)
             for at in range(len(keys))
-            for call in (store.get(keys[at:]), write(store, [keys[at]], 1))
+            for call in (read_values(store, keys[at:]), write(store, [keys[at]], 1))
         ]
         await asyncio.sleep(0)
         own.kill(nodes[1])
@@ -89,9 +90,9 @@ async def test_only_keys_of_living_nodes_are_read_and_written_as_ever(own: Redis
         async with asyncio.timeout(BOUND_S):
             for step in range(1, MAX_FAILURES + 2):
                 rows = await write(store, keys, step)
-                assert await store.get(keys) == [*rows.values()]
+                assert await read_values(store, keys) == [*rows.values()]
     async with opened(url_of(nodes)) as fresh, asyncio.timeout(BOUND_S):
-        assert await fresh.get(keys) == [*rows.values()]
+        assert await read_values(fresh, keys) == [*rows.values()]
 
 
 async def test_a_node_that_comes_back_is_found_by_who_has_known_it(own: RedisServers) -> None:
@@ -103,9 +104,9 @@ async def test_a_node_that_comes_back_is_found_by_who_has_known_it(own: RedisSer
         for _ in range(MAX_FAILURES + 1):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable):
-                    await store.get(keys_on(nodes[0], 1) + keys[3:6])
+                    await read_values(store, keys_on(nodes[0], 1) + keys[3:6])
         own.revive(nodes[1])
-        await available(lambda: store.get(keys), "it answers again")
+        await available(lambda: read_values(store, keys), "it answers again")
         await check(store, rows)
         await available(lambda: write(store, keys, 1), "it takes writes again")
         await check(store, await write(store, keys, 2))
@@ -124,11 +125,11 @@ async def test_a_cluster_that_serves_nobody_is_unavailable_until_it_serves_again
         wait(down, "the others have noticed")
         for _ in range(2 * MAX_FAILURES):
             with pytest.raises(Unavailable):
-                await store.get(keys[:2])
+                await read_values(store, keys[:2])
         assert store.health()["breaker"]["state"] == "open"
         assert f"127.0.0.1:{nodes[0]}" in store.health()["away"]
         own.revive(nodes[1])
-        await available(lambda: store.get(keys), "it answers again")
+        await available(lambda: read_values(store, keys), "it answers again")
         await check(store, rows)
         assert store.health()["breaker"]["state"] == "closed"
         assert "away" not in store.health()
@@ -153,11 +154,11 @@ async def test_health_of_a_cluster_names_the_nodes_that_are_away(
 async def test_a_closed_store_of_a_cluster_stays_closed(own: RedisServers) -> None:
     nodes = own.start_cluster()
     used, unused = (open_feature_store(url_of(nodes)) for _ in range(2))
-    await used.get(keys_on(nodes[0], 1))
+    await read_values(used, keys_on(nodes[0], 1))
     for store in (used, unused):
         await store.close()
         with pytest.raises(Unavailable, match="closed"):
-            await store.get([b"1"])
+            await read_values(store, [b"1"])
 
 
 async def test_a_script_that_may_not_be_loaded_is_a_refusal(own: RedisServers) -> None:
@@ -166,7 +167,7 @@ async def test_a_script_that_may_not_be_loaded_is_a_refusal(own: RedisServers) -
         ask(node, "ACL SETUSER", "default", "-script")
     async with opened(url_of(nodes)) as store:
         with pytest.raises(Unavailable, match=r"refuses: .*(NOPERM|permission)"):
-            await store.put([b"1"], [row(CODEC, "a", NOW_MS)], CODEC)
+            await write_rows(store, [b"1"], [row(CODEC, "a", NOW_MS)], CODEC)
 
 
 async def test_a_replica_takes_over(own: RedisServers) -> None:
@@ -179,7 +180,7 @@ async def test_a_replica_takes_over(own: RedisServers) -> None:
         wait(lambda: replication(replica)["slave_repl_offset"] >= acknowledged, "it is replicated")
         own.kill(nodes[1])
         take_over(replica, nodes[0], nodes[2])
-        await available(lambda: store.get(keys), "it answers again")
+        await available(lambda: read_values(store, keys), "it answers again")
         await check(store, rows)
         await available(lambda: write(store, keys, 1), "it takes writes again")
         rows = await write(store, keys, 2)
@@ -191,7 +192,7 @@ async def test_a_replica_takes_over(own: RedisServers) -> None:
             "the old master follows",
         )
         take_over(nodes[1], replica, nodes[0], nodes[2])
-        await available(lambda: store.get(keys), "it answers again")
+        await available(lambda: read_values(store, keys), "it answers again")
         await check(store, rows)
         await available(lambda: write(store, keys, 3), "it takes writes again")
         await check(store, await write(store, keys, 4))
@@ -208,7 +209,7 @@ async def test_a_replica_takes_over_from_a_master_that_is_frozen(
         with frozen(own, nodes[1]):
             take_over(replica, nodes[0], nodes[2])
             if first == "a read":
-                await available(lambda: store.get(keys), "the replica is found")
+                await available(lambda: read_values(store, keys), "the replica is found")
             else:
                 await available(lambda: write(store, keys, 1), "the replica is found")
             rows = await write(store, keys, 2)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from redis.crc import key_slot
 
-from kirana.features.fetch import store_keys
+from kirana.stores import RowKeys
+from kirana.stores.row_keys import row_keys
 from tests.contract.cluster_nodes import (
     CODEC,
     GROUP,
@@ -22,6 +23,7 @@ from tests.contract.cluster_nodes import (
 )
 from tests.contract.redis_rows import opened, row
 from tests.redis_servers import RedisServers, ask, wait
+from tests.store_calls import write_rows
 
 
 class Move:
@@ -58,7 +60,7 @@ def moving(own: RedisServers, request: pytest.FixtureRequest) -> tuple[list[int]
 
 def keys_of_one_slot(node: int, number: int) -> list[bytes]:
     (id_,) = ids_on(node, 1, "{{{}}}")
-    return store_keys(GROUP, [f"{id_}{at}" for at in range(number)])
+    return row_keys(RowKeys(GROUP, [f"{id_}{at}" for at in range(number)]))
 
 
 async def test_a_slot_moves_while_it_is_read_and_written(moving: tuple[list[int], int]) -> None:
@@ -75,13 +77,13 @@ async def test_a_slot_moves_while_it_is_read_and_written(moving: tuple[list[int]
         await check(store, rows)
         move.carry(keys[:4])
         await check(store, rows)
-        assert await store.put(keys[:8], [row(CODEC, "older")] * 8, CODEC) == 0
+        assert await write_rows(store, keys[:8], [row(CODEC, "older")] * 8, CODEC) == 0
         rows |= await write(store, [*keys, *staying], 2)
         await check(store, rows)
         move.carry(keys[4:8])
         move.end()
         await check(store, rows)
-        assert await store.put(keys, [row(CODEC, "older")] * 12, CODEC) == 0
+        assert await write_rows(store, keys, [row(CODEC, "older")] * 12, CODEC) == 0
         rows |= await write(store, [*keys, *staying], 3)
         await check(store, rows)
     async with opened(url_of(nodes)) as other:

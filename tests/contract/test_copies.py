@@ -11,12 +11,14 @@ import pytest
 import redis
 
 from kirana.codecs import CODECS, Codec
-from kirana.features.fetch import store_keys
+from kirana.stores import RowKeys
+from kirana.stores.row_keys import row_keys
 from tests.contract.redis_rows import NOW_MS, opened, row
 from tests.redis_servers import RedisServers
+from tests.store_calls import read_values, write_rows
 
 CODECS_BY_NAME = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-KEYS = store_keys("product.g", ["1", "two", "3:é|\\"])
+KEYS = row_keys(RowKeys("product.g", ["1", "two", "3:é|\\"]))
 
 
 def rows_of(codec: Codec) -> dict[bytes, bytes]:
@@ -50,7 +52,7 @@ async def test_redis_dumps_what_a_newer_one_restores(servers: RedisServers, code
     old, new = servers.empty("redis 6.2"), servers.empty("redis 7")
     rows = rows_of(codec)
     async with opened(old) as store:
-        await store.put([*rows], [*rows.values()], codec)
+        await write_rows(store, [*rows], [*rows.values()], codec)
     with redis.Redis.from_url(old) as source, redis.Redis.from_url(new) as target:
         for key in rows:
             dumped, left_ms = source.dump(key), source.pttl(key)
@@ -58,9 +60,9 @@ async def test_redis_dumps_what_a_newer_one_restores(servers: RedisServers, code
             assert left_ms > 0
             target.restore(key, left_ms, dumped)
     async with opened(new) as store:
-        assert list(await store.get(KEYS)) == [*rows.values()]
+        assert list(await read_values(store, KEYS)) == [*rows.values()]
         older = [row(codec, "older", NOW_MS - 1)] * len(rows)
-        assert await store.put(KEYS, older, codec) == 0
+        assert await write_rows(store, KEYS, older, codec) == 0
 
 
 @CODECS_BY_NAME
@@ -69,7 +71,7 @@ async def test_what_lmdb_dumps_is_what_redis_is_given(
 ) -> None:
     rows = rows_of(codec)
     async with opened(f"lmdb://{tmp_path}/features") as store:
-        await store.put([*rows], [*rows.values()], codec)
+        await write_rows(store, [*rows], [*rows.values()], codec)
     file = tmp_path / "features.cdbmake"
     lmdb_tool("dump", tmp_path / "features", file)
     assert dict(cdbmake(file.read_bytes())) == rows
@@ -78,7 +80,7 @@ async def test_what_lmdb_dumps_is_what_redis_is_given(
         for key, value in cdbmake(file.read_bytes()):
             target.set(key, value)
     async with opened(url) as store:
-        assert list(await store.get(KEYS)) == [*rows.values()]
+        assert list(await read_values(store, KEYS)) == [*rows.values()]
 
 
 @CODECS_BY_NAME
@@ -88,7 +90,7 @@ async def test_what_redis_gives_lmdb_restores(
     rows = rows_of(codec)
     url = servers.empty("redis 7")
     async with opened(url) as store:
-        await store.put([*rows], [*rows.values()], codec)
+        await write_rows(store, [*rows], [*rows.values()], codec)
     file = tmp_path / "features.cdbmake"
     with redis.Redis.from_url(url) as source, file.open("wb") as to:
         for key in source.scan_iter():
@@ -101,4 +103,4 @@ async def test_what_redis_gives_lmdb_restores(
         pass
     lmdb_tool("restore", tmp_path / "features", file)
     async with opened(f"lmdb://{tmp_path}/features") as store:
-        assert await store.get(KEYS) == [*rows.values()]
+        assert await read_values(store, KEYS) == [*rows.values()]

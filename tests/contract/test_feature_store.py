@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from kirana.codecs import CODECS
 from kirana.codecs.packed.codec import TOMBSTONE, Packed
 from kirana.codecs.packed.layout import HEADER, LAYOUT_VERSION
+from kirana.codecs.rows import Tier
 from kirana.errors import ConfigurationError
-from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores import FeatureStore, RowBlock, RowKeys, Written, open_feature_store
 from tests.contract.backends import backends
+from tests.store_calls import read_values, write_rows
 
 ON_DISK = backends("memory")
 """Others that open the same URL, in this process or another, see what was written."""
@@ -36,49 +38,49 @@ def value(time: int, text: str = "", *, dead: bool = False) -> bytes:
 
 
 async def put(store: FeatureStore, rows: dict[bytes, bytes]) -> int:
-    return await store.put(list(rows), list(rows.values()), READER)
+    return await write_rows(store, list(rows), list(rows.values()), READER)
 
 
 async def test_an_empty_store_has_nothing(store: FeatureStore) -> None:
-    assert await store.get([b"a", b"b"]) == [None, None]
-    assert await store.get([]) == []
+    assert await read_values(store, [b"a", b"b"]) == [None, None]
+    assert await read_values(store, []) == []
 
 
 async def test_values_come_in_the_order_of_the_keys(store: FeatureStore) -> None:
     rows = {b"b": value(1, "B"), b"a": value(1, "A"), b"c": value(1, "C")}
     assert await put(store, rows) == 3
     keys = [b"c", b"none", b"a", b"c", b"b"]
-    assert await store.get(keys) == [rows.get(key) for key in keys]
+    assert await read_values(store, keys) == [rows.get(key) for key in keys]
 
 
 async def test_writing_nothing_is_fine(store: FeatureStore) -> None:
-    assert await store.put([], [], READER) == 0
+    assert await write_rows(store, [], [], READER) == 0
 
 
 async def test_an_older_value_never_replaces_a_newer_one(store: FeatureStore) -> None:
     assert await put(store, {b"a": value(5, "new")}) == 1
     assert await put(store, {b"a": value(4, "old"), b"b": value(4, "other")}) == 1
-    assert await store.get([b"a", b"b"]) == [value(5, "new"), value(4, "other")]
+    assert await read_values(store, [b"a", b"b"]) == [value(5, "new"), value(4, "other")]
 
 
 async def test_a_value_of_the_same_time_replaces(store: FeatureStore) -> None:
     await put(store, {b"a": value(5, "one")})
     assert await put(store, {b"a": value(5, "two")}) == 1
-    assert await store.get([b"a"]) == [value(5, "two")]
+    assert await read_values(store, [b"a"]) == [value(5, "two")]
 
 
 async def test_a_tombstone_beats_a_value_of_its_time(store: FeatureStore) -> None:
     await put(store, {b"a": value(5, "one")})
     assert await put(store, {b"a": value(5, dead=True)}) == 1
     assert await put(store, {b"a": value(5, "two")}) == 0
-    assert await store.get([b"a"]) == [value(5, dead=True)]
+    assert await read_values(store, [b"a"]) == [value(5, dead=True)]
     assert await put(store, {b"a": value(6, "three")}) == 1
 
 
 async def test_of_one_key_twice_in_a_call_the_newest_stays(store: FeatureStore) -> None:
     keys = [b"a", b"a", b"a"]
-    assert await store.put(keys, [value(1), value(3), value(2)], READER) == 2
-    assert await store.get([b"a"]) == [value(3)]
+    assert await write_rows(store, keys, [value(1), value(3), value(2)], READER) == 2
+    assert await read_values(store, [b"a"]) == [value(3)]
 
 
 rows_of_calls = st.lists(
@@ -108,8 +110,8 @@ async def test_any_writes_leave_the_greatest_of_each_key(
             if (time, dead) >= model.get(key, (-1, False)):
                 model[key] = (time, dead)
                 wanted += 1
-        assert await store.put(keys, values, READER) == wanted
-    stored = await store.get([prefix + key for key in model])
+        assert await write_rows(store, keys, values, READER) == wanted
+    stored = await read_values(store, [prefix + key for key in model])
     assert [READER.order(each or b"") for each in stored] == list(model.values())
 
 
@@ -133,32 +135,32 @@ async def test_the_order_of_texts_is_that_of_their_codec(store: FeatureStore) ->
     values = [each.encode() for each in texts] + [b"\xff;0;1;9", b"\xff", b"\0;0;1;7"]
     pairs = [*product(values, values)]
     keys = [b"%d" % at for at in range(len(pairs))]
-    assert await store.put(keys, [old for old, _ in pairs], text) == len(pairs)
+    assert await write_rows(store, keys, [old for old, _ in pairs], text) == len(pairs)
     wins = [text.order(new) >= text.order(old) for old, new in pairs]
-    assert await store.put(keys, [new for _, new in pairs], text) == sum(wins)
+    assert await write_rows(store, keys, [new for _, new in pairs], text) == sum(wins)
     left = [new if new_wins else old for (old, new), new_wins in zip(pairs, wins, strict=True)]
-    assert list(await store.get(keys)) == left
+    assert list(await read_values(store, keys)) == left
 
 
 async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> None:
     rows = {f"f:product.stats:{at}".encode(): value(at, str(at)) for at in range(20_000)}
     assert await put(store, rows) == len(rows)
     keys = [b"none", *reversed(rows)]
-    assert await store.get(keys) == [None, *reversed(rows.values())]
+    assert await read_values(store, keys) == [None, *reversed(rows.values())]
 
 
 @pytest.mark.parametrize("size", [0, 1, 4_096, 1 << 20, 3 << 20])
 async def test_values_of_any_size_are_kept(store: FeatureStore, size: int) -> None:
     large = value(1, "x" * size)
     await put(store, {b"a": value(1), b"b": large, b"c": value(1)})
-    assert await store.get([b"a", b"b", b"c"]) == [value(1), large, value(1)]
+    assert await read_values(store, [b"a", b"b", b"c"]) == [value(1), large, value(1)]
 
 
-async def test_keys_are_bytes_of_any_kind(store: FeatureStore) -> None:
-    keys = [b"a", b"a\0", b"a\0b", b"\xff" * 500, "é🛒".encode(), b" ", b"a:b|c\\"]
+async def test_key_texts_are_any_texts(store: FeatureStore) -> None:
+    keys = [b"a", b"a\0", b"a\0b", b"x" * 400, "é🛒".encode(), b" ", b"a:b|c\\"]
     rows = {key: value(1, str(at)) for at, key in enumerate(keys)}
     await put(store, rows)
-    assert await store.get(keys) == list(rows.values())
+    assert await read_values(store, keys) == list(rows.values())
 
 
 async def test_concurrent_writers_lose_nothing(store: FeatureStore) -> None:
@@ -167,14 +169,14 @@ async def test_concurrent_writers_lose_nothing(store: FeatureStore) -> None:
 
     assert await asyncio.gather(*(writer(name) for name in range(10))) == [20] * 10
     keys = [f"{name}:{at}".encode() for name in range(10) for at in range(20)]
-    assert None not in await store.get(keys)
+    assert None not in await read_values(store, keys)
 
 
 async def test_concurrent_writers_of_one_key_leave_the_newest(store: FeatureStore) -> None:
     times = [(at * 37) % 100 for at in range(100)]
     written = await asyncio.gather(*(put(store, {b"a": value(time)}) for time in times))
     assert sum(written) >= 1
-    assert await store.get([b"a"]) == [value(99)]
+    assert await read_values(store, [b"a"]) == [value(99)]
 
 
 @pytest.mark.parametrize("url", backends("redis cluster"), indirect=True)
@@ -188,7 +190,7 @@ async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
 
     async def read() -> None:
         while True:
-            found: Sequence[bytes | None] = await store.get(keys)
+            found: Sequence[bytes | None] = await read_values(store, keys)
             assert len(set(found)) == 1
             if found[0] == value(19):
                 return
@@ -203,7 +205,7 @@ async def test_what_was_written_is_there_after_closing(url: str) -> None:
     await put(store, {b"a": value(1)})
     await store.close()
     again = open_feature_store(url)
-    assert await again.get([b"a"]) == [value(1)]
+    assert await read_values(again, [b"a"]) == [value(1)]
     await again.close()
 
 
@@ -211,9 +213,9 @@ async def test_what_was_written_is_there_after_closing(url: str) -> None:
 async def test_two_stores_of_one_url_see_the_same(store: FeatureStore, url: str) -> None:
     other = open_feature_store(url)
     await put(store, {b"a": value(1)})
-    assert await other.get([b"a"]) == [value(1)]
+    assert await read_values(other, [b"a"]) == [value(1)]
     await other.close()
-    assert await store.get([b"a"]) == [value(1)]
+    assert await read_values(store, [b"a"]) == [value(1)]
 
 
 async def test_closing_again_is_a_no_op(store: FeatureStore, url: str) -> None:
@@ -238,8 +240,8 @@ async def test_an_error_in_the_order_is_the_writers_own(store: FeatureStore) -> 
 
     await put(store, {b"a": value(1)})
     with pytest.raises(ValueError, match="no value"):
-        await store.put([b"b", b"a"], [value(2), value(2)], Broken())
-    assert await store.get([b"a", b"b"]) == [value(1), None]
+        await write_rows(store, [b"b", b"a"], [value(2), value(2)], Broken())
+    assert await read_values(store, [b"a", b"b"]) == [value(1), None]
 
 
 NO_STORES = (
@@ -253,3 +255,107 @@ def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_feature_store(url, setting="features")
     assert caught.value.field == "features"
+
+
+async def test_rows_of_several_groups_are_read_at_once(store: FeatureStore) -> None:
+    one, two = {b"f:product.one:a": value(1, "1a")}, {b"f:product.two:a": value(1, "2a")}
+    await put(store, one)
+    await put(store, two)
+    wanted = [
+        RowKeys("product.one", ["a", "b"]),
+        RowKeys("product.none", []),
+        RowKeys("product.two", ["b", "a"]),
+    ]
+    answers = await store.read(wanted)
+    assert [list(each.values) for each in answers] == [
+        [value(1, "1a"), None],
+        [],
+        [None, value(1, "2a")],
+    ]
+    assert [each.unavailable for each in answers] == [None] * 3
+    assert {each.tier for each in answers} == {Tier.DURABLE}
+
+
+async def test_a_write_says_what_became_of_its_rows(store: FeatureStore) -> None:
+    keys, older = ["a", "b", "c"], [value(4), value(6), value(5)]
+    await store.write(RowBlock.of("product.g", READER, keys, [value(5)] * 3))
+    block = RowBlock.of("product.g", READER, keys, older)
+    assert await store.write(block) == Written(stored=2, stale=1)
+    assert await store.load(block) == Written(stored=2, stale=1)
+
+
+async def test_what_is_removed_leaves_no_tombstone(store: FeatureStore) -> None:
+    await put(store, {b"a": value(5), b"b": value(5)})
+    await put(store, {b"f:product.other:a": value(5)})
+    assert await store.remove(RowKeys("product.g", ["a", "none"])) == 1
+    assert await store.remove(RowKeys("product.g", [])) == 0
+    assert await read_values(store, [b"a", b"b"]) == [None, value(5)]
+    assert await read_values(store, [b"f:product.other:a"]) == [value(5)]
+    assert await put(store, {b"a": value(1, "older")}) == 1
+    assert await read_values(store, [b"a"]) == [value(1, "older")]
+
+
+NEVER = np.zeros(1, dtype=np.int64)
+
+
+async def back_fill(store: FeatureStore, key: str, copy: bytes) -> int:
+    return await store.back_fill(RowBlock.of("product.g", READER, [key], [copy]), NEVER)
+
+
+@pytest.mark.parametrize(
+    ("there", "copy", "stays"),
+    [
+        (None, value(5), value(5)),
+        (value(4), value(5), value(5)),
+        (value(6), value(5), value(6)),
+        (value(5), value(5), value(5)),
+        (value(5, dead=True), value(5), value(5, dead=True)),
+        (value(5), value(5, dead=True), value(5, dead=True)),
+        (value(5, "one"), value(5, "two"), None),
+    ],
+)
+async def test_a_back_fill_loses_to_what_is_newer(
+    store: FeatureStore, there: bytes | None, copy: bytes, stays: bytes | None
+) -> None:
+    if there is not None:
+        await put(store, {b"a": there})
+    assert await back_fill(store, "a", copy) == (stays == copy != there)
+    assert await read_values(store, [b"a"]) == [stays]
+
+
+async def walked(store: FeatureStore, entity: str, *, limit: int) -> dict[tuple[str, str], bytes]:
+    found: dict[tuple[str, str], bytes] = {}
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        page = await store.walk(entity, cursor, limit=limit)
+        found |= {(row.group, row.key): row.value for row in page.rows}
+        cursor, pages = page.cursor, pages + 1
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1_000])
+async def test_a_walk_comes_to_all_rows_of_an_entity(store: FeatureStore, limit: int) -> None:
+    rows = {(f"product.{group}", f"{at}:é|{at}"): at for group in "gh" for at in range(60)}
+    for (group, key), at in rows.items():
+        await store.write(RowBlock.of(group, READER, [key], [value(at)]))
+    for group in ("prod.g", "product_x.g", "a.product"):
+        await store.write(RowBlock.of(group, READER, ["1"], [value(1)]))
+    found = await walked(store, "product", limit=limit)
+    assert found == {name: value(at) for name, at in rows.items()}
+    assert await walked(store, "nothing", limit=limit) == {}
+
+
+async def test_a_walk_goes_on_where_another_client_left_it(store: FeatureStore, url: str) -> None:
+    rows = {f"{at}".encode(): value(at) for at in range(200)}
+    await put(store, rows)
+    page = await store.walk("product", limit=20)
+    found = {row.key for row in page.rows}
+    other = store if url == "memory://" else open_feature_store(url)
+    while page.cursor:
+        page = await other.walk("product", page.cursor, limit=20)
+        found |= {row.key for row in page.rows}
+        # what goes away meanwhile is in the way of nothing
+        await store.remove(RowKeys("product.g", [row.key for row in page.rows]))
+    assert found == {key.decode() for key in rows}
+    if other is not store:
+        await other.close()

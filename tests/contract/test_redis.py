@@ -20,6 +20,7 @@ from kirana.stores import open_feature_store
 from kirana.stores.redis_forget import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask
+from tests.store_calls import read_values, write_rows
 from tests.support import open_shop, publish, write_shop
 
 
@@ -32,10 +33,10 @@ def tombstone(codec: Codec, event_time_ms: int) -> bytes:
 async def test_a_row_outlives_its_expiry_a_little(servers: RedisServers, name: str) -> None:
     url, codec = servers.empty("redis 7"), CODECS[name]
     async with opened(url) as store:
-        await store.put([b"f:a"], [row(codec, "x")], codec)
+        await write_rows(store, [b"f:product.g:a"], [row(codec, "x")], codec)
     with redis.Redis.from_url(url) as client:
         grace_ms = max(HOUR_MS // 10, MIN_GRACE_S * 1000)
-        assert client.pexpiretime("f:a") == NOW_MS + HOUR_MS + grace_ms
+        assert client.pexpiretime("f:product.g:a") == NOW_MS + HOUR_MS + grace_ms
 
 
 @pytest.mark.parametrize("kind", ["redis 6.2", "redis 7", "redis cluster"])
@@ -54,48 +55,48 @@ async def test_event_time_orders_rows_of_every_codec(
             (row(codec, "later, but not than the delete"), 0),
             (row(codec, "newer", NOW_MS + 1), 1),
         ):
-            assert await store.put([key], [value], codec) == written
-        assert await store.get([key]) == [row(codec, "newer", NOW_MS + 1)]
+            assert await write_rows(store, [key], [value], codec) == written
+        assert await read_values(store, [key]) == [row(codec, "newer", NOW_MS + 1)]
 
 
 async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServers) -> None:
     port = servers.start()
     async with opened(f"redis://127.0.0.1:{port}?socket_timeout=0.1") as store:
-        assert await store.get([b"a"]) == [None]
+        assert await read_values(store, [b"a"]) == [None]
         servers.process(port).send_signal(signal.SIGSTOP)
         for _ in range(MAX_FAILURES):
             with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
-                await store.get([b"a"])
+                await read_values(store, [b"a"])
         with pytest.raises(Unavailable, match="left alone"):
-            await store.get([b"a"])
+            await read_values(store, [b"a"])
         servers.process(port).send_signal(signal.SIGCONT)
-        await available(lambda: store.get([b"a"]), "it answers again")
+        await available(lambda: read_values(store, [b"a"]), "it answers again")
 
 
 async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
     port, codec = servers.start(), CODECS["packed"]
     async with opened(f"redis://127.0.0.1:{port}") as store:
-        await store.put([b"a"], [row(codec, "x")], codec)
+        await write_rows(store, [b"a"], [row(codec, "x")], codec)
         servers.kill(port)
         with pytest.raises(Unavailable):
-            await store.put([b"a"], [row(codec, "y")], codec)
+            await write_rows(store, [b"a"], [row(codec, "y")], codec)
         servers.start(port=port)
-        await available(lambda: store.get([b"a"]), "it answers again")
-        assert await store.get([b"a"]) == [None]
-        assert await store.put([b"a"], [row(codec, "z")], codec) == 1
+        await available(lambda: read_values(store, [b"a"]), "it answers again")
+        assert await read_values(store, [b"a"]) == [None]
+        assert await write_rows(store, [b"a"], [row(codec, "z")], codec) == 1
 
 
 async def test_a_failover_under_sentinel(servers: RedisServers) -> None:
     codec = CODECS["packed"]
     async with opened(servers.empty("sentinel")) as store:
-        await store.put([b"a"], [row(codec, "x")], codec)
+        await write_rows(store, [b"a"], [row(codec, "x")], codec)
         old = servers.master()
         servers.kill(old)
         await available(
-            lambda: store.put([b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master"
+            lambda: write_rows(store, [b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master"
         )
         assert servers.master() != old
-        assert await store.get([b"a"]) == [row(codec, "y", NOW_MS + 5)]
+        assert await read_values(store, [b"a"]) == [row(codec, "y", NOW_MS + 5)]
 
 
 async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
@@ -169,7 +170,7 @@ async def test_servers_that_never_were_are_unavailable_in_bounded_time(kind: str
         for _ in range(MAX_FAILURES + 1):
             async with asyncio.timeout(3):
                 with pytest.raises(Unavailable):
-                    await store.get([b"a"])
+                    await read_values(store, [b"a"])
         assert store.health()["breaker"]["state"] == "open"
 
 
@@ -182,15 +183,15 @@ async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers
         full = False
         for batch in batches:
             try:
-                await store.put(batch, rows, codec)
+                await write_rows(store, batch, rows, codec)
             except Unavailable:
                 full = True
                 break
         assert full
         for batch in batches[50 : 50 + MAX_FAILURES + 1]:
             with pytest.raises(Unavailable, match=r"refuses: .*maxmemory"):
-                await store.put(batch, rows, codec)
-            assert await store.get([b"f:0:0"]) == [rows[0]]
+                await write_rows(store, batch, rows, codec)
+            assert await read_values(store, [b"f:0:0"]) == [rows[0]]
         assert store.health()["breaker"]["state"] == "closed"
     servers.kill(port)
 
@@ -198,11 +199,11 @@ async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers
 async def test_writers_at_once_share_a_connection(servers: RedisServers) -> None:
     port, codec = servers.start(), CODECS["packed"]
     async with opened(f"redis://127.0.0.1:{port}") as store:
-        await store.get([b"a"])
+        await read_values(store, [b"a"])
         before = ask(port, "INFO", "stats")["total_connections_received"]
         values = [row(codec, "x", NOW_MS + at) for at in range(100)]
-        await asyncio.gather(*(store.put([b"a"], [each], codec) for each in values))
-        assert await store.get([b"a"]) == values[-1:]
+        await asyncio.gather(*(write_rows(store, [b"a"], [each], codec) for each in values))
+        assert await read_values(store, [b"a"]) == values[-1:]
         # one more, which asks this
         assert ask(port, "INFO", "stats")["total_connections_received"] == before + 1
 
@@ -217,18 +218,18 @@ async def test_a_server_that_is_no_master_refuses_writes_until_it_is_one(
     codec = CODECS["packed"]
     port, other = servers.start(program=program), servers.start(program=program)
     async with opened(f"redis://127.0.0.1:{port}") as store:
-        await store.put([b"a"], [row(codec, "x")], codec)
+        await write_rows(store, [b"a"], [row(codec, "x")], codec)
         if forgotten:
             ask(port, "SCRIPT FLUSH")
         ask(port, "REPLICAOF", "127.0.0.1", other)
         before = ask(port, "INFO", "stats")["total_connections_received"]
         for _ in range(MAX_FAILURES + 1):
             with pytest.raises(Unavailable, match=r"refuses: .*READONLY"):
-                await store.put([b"a"], [row(codec, "y")], codec)
+                await write_rows(store, [b"a"], [row(codec, "y")], codec)
         # the master is looked for, but not again and again; and one connection asks this
         assert ask(port, "INFO", "stats")["total_connections_received"] == before + 2
         ask(port, "REPLICAOF", "NO", "ONE")
-        assert await store.put([b"a"], [row(codec, "y", NOW_MS + 1)], codec) == 1
+        assert await write_rows(store, [b"a"], [row(codec, "y", NOW_MS + 1)], codec) == 1
 
 
 async def test_writes_to_a_replica_take_no_reads_away(servers: RedisServers) -> None:
@@ -236,8 +237,8 @@ async def test_writes_to_a_replica_take_no_reads_away(servers: RedisServers) -> 
     ask(port, "REPLICAOF", "127.0.0.1", other)
     async with opened(f"redis://127.0.0.1:{port}") as store:
         for _ in range(20):
-            puts = [store.put([b"a"], [row(codec, "y")], codec) for _ in range(8)]
-            reads = [store.get([b"a"]) for _ in range(16)]
+            puts = [write_rows(store, [b"a"], [row(codec, "y")], codec) for _ in range(8)]
+            reads = [read_values(store, [b"a"]) for _ in range(16)]
             *refused, found = await asyncio.gather(
                 *puts, asyncio.gather(*reads), return_exceptions=True
             )
@@ -253,9 +254,9 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(servers: Redis
         url = servers.empty(kind).partition("?")[0]
         async with opened(url) as store:
             with pytest.raises(Unavailable, match="does not answer"):
-                await store.get([b"a"])
+                await read_values(store, [b"a"])
         async with opened(f"{url}?ssl_cert_reqs=none&ssl_check_hostname=false") as store:
-            assert await store.get([b"a"]) == [None]
+            assert await read_values(store, [b"a"]) == [None]
 
 
 @pytest.mark.parametrize("kind", ["redis 7", "redis cluster"])
@@ -264,19 +265,23 @@ async def test_a_key_of_another_type_is_no_row_and_harms_no_other(
 ) -> None:
     url, codec = servers.empty(kind), CODECS["packed"]
     async with opened(url) as store:
-        await store.put([b"a", b"b"], [row(codec, "x")] * 2, codec)
+        await write_rows(store, [b"a", b"b"], [row(codec, "x")] * 2, codec)
         if kind == "redis cluster":
             with redis.RedisCluster(host="127.0.0.1", port=servers.cluster[0]) as client:
                 client.rpush("list", "1")
         else:
             with redis.Redis.from_url(url) as single:
                 single.rpush("list", "1")
-        assert await store.get([b"a", b"list", b"b"]) == [row(codec, "x"), None, row(codec, "x")]
+        assert await read_values(store, [b"a", b"list", b"b"]) == [
+            row(codec, "x"),
+            None,
+            row(codec, "x"),
+        ]
 
 
 async def test_a_closed_store_stays_closed(servers: RedisServers) -> None:
     store = open_feature_store(servers.empty("redis 7"))
-    assert await store.get([b"a"]) == [None]
+    assert await read_values(store, [b"a"]) == [None]
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
-        await store.get([b"a"])
+        await read_values(store, [b"a"])

@@ -11,10 +11,10 @@ import redis
 
 from kirana.codecs import Status
 from kirana.errors import Unavailable
-from kirana.features.fetch import store_keys
-from kirana.stores import redis_bulk
+from kirana.stores import RowKeys, redis_bulk
 from kirana.stores.base import RowBlock
 from kirana.stores.redis_script import GUARDED_AT_ONCE
+from kirana.stores.row_keys import row_keys
 from tests.contract.cluster_nodes import (
     BOUND_S,
     CODEC,
@@ -30,6 +30,7 @@ from tests.contract.cluster_nodes import (
 )
 from tests.contract.redis_rows import NOW_MS, available, opened, row
 from tests.redis_servers import RedisServers, ask, wait
+from tests.store_calls import load_rows, read_values, write_rows
 from tests.support import Shop
 
 
@@ -67,8 +68,8 @@ async def test_a_master_that_is_frozen_is_replaced_until_it_is_back(
         with frozen(own, old):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable):
-                    await store.get([b"a"])
-            await available(lambda: store.get([b"a"]), "a new master is read")
+                    await read_values(store, [b"a"])
+            await available(lambda: read_values(store, [b"a"]), "a new master is read")
             assert own.master() != old
             await check(store, rows)
             await available(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
@@ -87,21 +88,23 @@ async def test_a_server_that_freezes_during_a_load_is_unavailable(
     port = own.start()
     block = large_block(200_000)
     async with opened(f"redis://127.0.0.1:{port}") as store:
-        loading = asyncio.create_task(store.load(block, CODEC, guarded=guarded))
+        loading = asyncio.create_task(load_rows(store, block, guarded=guarded))
         await asyncio.to_thread(wait, lambda: bool(ask(port, "DBSIZE")), "rows come")
         with frozen(own, port):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable, match="does not answer"):
                     await loading
-        await available(lambda: store.load(block, CODEC, guarded=guarded), "it takes rows again")
+        await available(lambda: load_rows(store, block, guarded=guarded), "it takes rows again")
         assert ask(port, "DBSIZE") == len(block)
 
 
 def large_block(count: int) -> RowBlock:
-    keys = b"".join(b"f:product.g:%08d" % at for at in range(count))
+    keys = b"".join(b"%08d" % at for at in range(count))
     value = row(CODEC, "a")
     ends = np.arange(1, count + 1)
     return RowBlock(
+        "product.g",
+        CODEC,
         np.frombuffer(keys, np.uint8),
         ends * (len(keys) // count),
         np.frombuffer(value * count, np.uint8),
@@ -118,7 +121,7 @@ async def test_a_key_of_another_type_is_one_row_that_is_not_there(
     ids = ["1", "2", "3", "4"]
     async with service_over(f"redis://127.0.0.1:{port}", shop) as service:
         await write_clicks(service, shop, ids)
-        keys = store_keys(GROUP, ids)
+        keys = row_keys(RowKeys(GROUP, ids))
         ask(port, "DEL", keys[1])
         ask(port, "RPUSH", keys[1], "x")
         ask(port, "SET", keys[2], "no row")
@@ -136,14 +139,16 @@ async def test_a_key_of_another_type_is_replaced_by_the_row_that_is_written(
 ) -> None:
     """What is no row is replaced, whatever it is; other rows of the call are written too."""
     url = servers.empty(kind)
-    keys = store_keys(GROUP, [str(at) for at in range(GUARDED_AT_ONCE + 10)])
+    keys = row_keys(RowKeys(GROUP, [str(at) for at in range(GUARDED_AT_ONCE + 10)]))
     foreign = {keys[3]: "RPUSH", keys[GUARDED_AT_ONCE + 3]: "SADD", keys[5]: "APPEND"}
     with client_of(url) as client:
         for key, command in foreign.items():
             client.execute_command(command, key, "x")
     async with opened(url) as store:
         await check(store, await write(store, keys, 0))
-        assert await store.put(keys, [row(CODEC, "older", NOW_MS - 1)] * len(keys), CODEC) == 0
+        assert (
+            await write_rows(store, keys, [row(CODEC, "older", NOW_MS - 1)] * len(keys), CODEC) == 0
+        )
 
 
 def client_of(url: str) -> redis.Redis | redis.RedisCluster:

@@ -15,7 +15,7 @@ PUBLIC = {
     "kirana.codecs.packed": {"Packed"},
     "kirana.edge": {"Edge", "Limits", "Parts"},
     "kirana.features.cache": {"FeatureCache"},
-    "kirana.features": {"EntityRows", "FeatureQuery", "FeatureSource"},
+    "kirana.features": {"EntityRows", "FeatureQuery", "FeatureSink", "FeatureSource", "Features"},
     "kirana.flow": {"FlowRequest", "FlowResult", "FlowRunner", "Span"},
     "kirana.flow.generators": {"GENERATORS", "Generator", "build_generator"},
     "kirana.flow.nodes": {"OPS"},
@@ -23,7 +23,10 @@ PUBLIC = {
     "kirana.interactions": {"Event", "InteractionQuery", "InteractionSource", "Interactions"},
     "kirana.lmdb": {"Environment", "open_by_url", "open_environment"},
     "kirana.models": {"ModelRunner"},
-    "kirana.stores": {"FeatureStore", "RowCodec", "open_feature_store"},
+    "kirana.stores": {
+        *("FeatureStore", "RowBlock", "RowCodec", "RowKeys", "StoredRows", "Written"),
+        "open_feature_store",
+    },
 }
 
 

@@ -211,7 +211,7 @@ class Packed:
 
 def _as_table(values: Sequence[bytes | None] | Bytes) -> Sequence[bytes | None] | Bytes:
     """Return a table of rows that are borrowed, anything else as it is."""
-    borrowed = native.COMPILED and isinstance(values, native.slots.Borrowed)
+    borrowed = native.COMPILED and isinstance(values, native.borrowed.Borrowed)
     return values.rows() if borrowed else values  # type: ignore[union-attr]
 
 

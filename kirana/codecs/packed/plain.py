@@ -17,7 +17,7 @@ _EVERYWHERE = slice(None)
 _AS_THEY_ARE = (
     list,
     np.ndarray,
-    *((native.replies.Values, native.slots.Borrowed) if native.COMPILED else ()),
+    *((native.replies.Values, native.borrowed.Borrowed) if native.COMPILED else ()),
 )
 
 

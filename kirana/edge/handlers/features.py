@@ -18,7 +18,7 @@ from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Id
 from kirana.edge.protobuf import delete_reply, features_reply, put_reply
 from kirana.edge.selection import Selection, Selections
 from kirana.errors import InvalidInput, TooLarge
-from kirana.features import EntityRows, FeatureQuery, FeatureSource
+from kirana.features import EntityRows, FeatureQuery, Features
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.key_texts import key_texts
@@ -28,7 +28,7 @@ from kirana.schema import Entity
 
 class FeatureHandlers:
     def __init__(
-        self, features: FeatureSource, selections: Revisions[Selections], limits: Limits
+        self, features: Features, selections: Revisions[Selections], limits: Limits
     ) -> None:
         self._features = features
         self._selections = selections
@@ -82,13 +82,12 @@ class FeatureHandlers:
         keys = self._keys(group.entity, message.keys, cells=1)
         times = _event_times(message.event_time, len(keys), request.context.now_ms)
         try:
-            deleted = await self._features.delete(group.name, keys, times, request.context)
+            done = await self._features.delete(group.name, keys, times, request.context)
         except InvalidInput as error:
             raise _without_place(error, message.event_time) from None
-        stale = len(keys) - deleted
         if request.binary_reply:
-            return delete_reply(deleted, stale)
-        return json_bytes({"deleted": deleted, "stale": stale})
+            return delete_reply(done.written, done.stale)
+        return json_bytes({"deleted": done.written, "stale": done.stale})
 
     def _keys(self, entity: Entity, keys: Mapping[str, Id | list[Id]], *, cells: int) -> list[str]:
         texts = key_texts(entity, keys)

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kirana.codecs.packed.layout import row_bytes
-from kirana.features.cache.group import CacheCounts, CachedGroup, CacheRead, Places
+from kirana.features.cache.group import CacheCounts, CachedGroup, CacheRead, Places, Sizes
+from kirana.features.cache.values import sizes_of
 from kirana.schema import FeatureGroup
 
 IDLE_S = 600.0
@@ -85,22 +88,31 @@ class FeatureCache:
         It is as fresh as at `since`, when the store was asked (now, if it is not given).
         """
         now = self._clock() if since is None else since
-        absent = [key for key, value in zip(keys, values, strict=True) if value is None]
         # as fast as another takes what a group has to give up
         self._move_on(max(len(keys), MOVED_AT_ONCE))
         rows, move = self._rows(group), self._moves.get(group.name)
-        tables = [rows] if move is None else [rows, move.to]
-        for each in tables if absent else ():
-            each.remember_absent(absent, now + self._fresh_s, now)
-        there = {k: value for k, value in zip(keys, values, strict=True) if value is not None}
-        if there:
-            rows.fill([*there], [*there.values()], now, self.counts)
+        texts = keys if isinstance(keys, list) else list(keys)
+        if move is None:
+            left = rows.refill(texts, values, now)
+            if not left:
+                return
+            if len(left) < len(texts):
+                texts, values = [texts[at] for at in left], [values[at] for at in left]
+        sizes = sizes_of(values)
+        missing = np.flatnonzero(sizes < 0)
+        if len(missing):
+            absent = [texts[at] for at in missing.tolist()]
+            for each in [rows] if move is None else [rows, move.to]:
+                each.remember_absent(absent, now + self._fresh_s, now)
+            texts, values, sizes = _chosen(np.flatnonzero(sizes >= 0), texts, values, sizes)
+        if len(texts):
+            rows.fill(texts, values, sizes, now, self.counts)
         if move is not None:
             # the room of rows that have not come yet is theirs
-            kept = [key for key in there if move.to.has(key)]
-            kept += [key for key in there if not move.to.has(key)][: move.room]
-            if kept:
-                move.to.fill(kept, [there[key] for key in kept], now, CacheCounts())
+            known = np.array([move.to.has(key) for key in texts], dtype=np.bool_)
+            kept = np.append(np.flatnonzero(known), np.flatnonzero(~known)[: move.room])
+            if len(kept):
+                move.to.fill(*_chosen(kept, texts, values, sizes), now, CacheCounts())
 
     def forget(self, group: str, keys: Sequence[str]) -> None:
         """Drop what is kept of these keys: they were written."""
@@ -164,3 +176,11 @@ class FeatureCache:
         for name in [name for name, rows in self._groups.items() if rows.read_at < since]:
             self.counts.evicted += len(self._groups.pop(name))
             self._moves.pop(name, None)
+
+
+def _chosen(
+    places: Places, keys: Sequence[str], values: Sequence[bytes | None], sizes: Sizes
+) -> tuple[list[str], list[bytes | None], Sizes]:
+    """Return the rows at some places of a batch."""
+    chosen = places.tolist()
+    return [keys[at] for at in chosen], [values[at] for at in chosen], sizes[places]

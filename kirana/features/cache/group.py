@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana import native
-from kirana.features.cache.frequency import FrequencySketch
+from kirana.features.cache.frequency import FrequencySketch, hashes_of
 from kirana.features.cache.slot_index import slot_index
+from kirana.features.cache.values import copy_values
 
 Places = npt.NDArray[np.intp]
+Sizes = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint8]
 
 SLOT_BYTES = 200
@@ -36,6 +38,9 @@ _SAMPLED = 8
 
 _MARKS = np.dtype([("loaded", np.float64), ("uses", np.uint32)], align=True)
 """When a slot's row was fetched, and how often it was used: side by side, a look-up needs both."""
+
+
+_NOWHERE: Places = np.empty(0, dtype=np.intp)
 
 
 @dataclass(slots=True)
@@ -57,9 +62,9 @@ class CacheRead:
     """
 
     in_table: Places
-    table: Table | native.slots.Borrowed
+    table: Table | native.borrowed.Borrowed
     values: dict[int, bytes | None]
-    missing: list[int]
+    missing: Places
 
 
 class CachedGroup:
@@ -78,7 +83,7 @@ class CachedGroup:
         self._free: list[int] = []
         # memory that nobody has touched yet costs nothing
         self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
-        self._lent: WeakSet[native.slots.Borrowed] = WeakSet()
+        self._lent: WeakSet[native.borrowed.Borrowed] = WeakSet()
         self._marks = np.zeros(self._capacity, dtype=_MARKS)
         self._loose: dict[int, bytes] = {}
         self._loose_bytes = 0
@@ -126,7 +131,9 @@ class CachedGroup:
         slots, hits = self._index.find_all(wanted, self._loaded, oldest, self._uses, self._table)
         self._age(hits)
         if hits == len(keys) and not self._loose:
-            return CacheRead(np.arange(hits), self._lend(slots), {}, [])
+            return CacheRead(np.arange(hits), self._lend(slots), {}, _NOWHERE)
+        if not hits and not self._absent:
+            return CacheRead(_NOWHERE, self._table[:0], {}, np.arange(len(keys)))
         hit = slots >= 0
         places = np.flatnonzero(hit)
         table = self._table[slots[places]]
@@ -140,19 +147,19 @@ class CachedGroup:
             }
             tabled = np.array([value is None for value in loose], dtype=np.bool_)
             places, table = places[tabled], table[tabled]
-        missing = np.flatnonzero(~hit).tolist()
-        if self._absent:
+        missing = np.flatnonzero(~hit)
+        if self._absent and not self._absent.keys().isdisjoint(wanted):
             until = self._absent.get
-            absent = [at for at in missing if until(keys[at], 0.0) > now]
+            absent = [at for at in missing.tolist() if until(keys[at], 0.0) > now]
             if absent:
                 values.update(dict.fromkeys(absent))
-                missing = [at for at in missing if at not in values]
+                missing = np.setdiff1d(missing, absent, assume_unique=True)
         return CacheRead(places, table, values, missing)
 
-    def _lend(self, slots: Places) -> Table | native.slots.Borrowed:
+    def _lend(self, slots: Places) -> Table | native.borrowed.Borrowed:
         if not native.COMPILED:
             return self._table[slots]
-        lent = native.slots.Borrowed(self._table, slots)
+        lent = native.borrowed.Borrowed(self._table, slots)
         self._lent.add(lent)
         return lent
 
@@ -189,38 +196,58 @@ class CachedGroup:
         if value is not None:
             self._loose_bytes -= len(value)
 
+    def refill(self, keys: list[str], values: Sequence[bytes | None], now: float) -> list[int]:
+        """Renew the rows that are in the table already; return the places of all others."""
+        if self._loose:
+            return list(range(len(keys)))
+        self._take_back()
+        return self._index.refill(keys, values, self._table, self._loaded, now, self._uses)
+
     def fill(
-        self, keys: Sequence[str], values: Sequence[bytes], now: float, counts: CacheCounts
+        self,
+        keys: list[str],
+        values: Sequence[bytes | None],
+        sizes: Sizes,
+        now: float,
+        counts: CacheCounts,
     ) -> None:
-        hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64)
-        frequency = self._sketch.add(hashes)
+        """Keep rows, as far as there is room or they are asked for more often than others.
+
+        `sizes` are the bytes of each value: none of them is missing.
+        """
+        frequency = self._sketch.add(hashes_of(keys))
         self._counted += len(keys)
-        slots = self._slots_for(keys, values, frequency, counts)
+        slots = self._slots_for(keys, sizes, frequency, counts)
         kept = np.flatnonzero(slots >= 0)
         if not len(kept):
             return
         chosen = slots[kept]
         self._loaded[chosen] = now
         self._uses[chosen] = np.maximum(self._uses[chosen], frequency[kept])
-        rows = [values[at] for at in kept.tolist()]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        fits = (lengths == self._size) & (self._size > 0)
+        fits = (sizes[kept] == self._size) & (self._size > 0)
         if fits.any():
-            together = b"".join(rows) if fits.all() else b"".join(_at(rows, np.flatnonzero(fits)))
-            block = np.frombuffer(together, dtype=np.uint8).reshape(-1, self._size)
-            for lent in self._lent:
-                lent.keep()
-            self._lent.clear()
-            self._table[chosen[fits]] = block
-            if self._loose:
-                for slot in chosen[fits].tolist():
-                    self._drop_loose(slot)
-        for at in np.flatnonzero(~fits).tolist():
-            slot = int(chosen[at])
-            self._drop_loose(slot)
-            self._loose[slot] = rows[at]
-            self._loose_bytes += len(rows[at])
+            self._take_back()
+            copy_values(values, kept[fits], self._table, chosen[fits])
+            for slot in chosen[fits].tolist() if self._loose else ():
+                self._drop_loose(slot)
+        if not fits.all():
+            self._keep_loose(values, kept[~fits], chosen[~fits])
         self._trim(counts)
+
+    def _take_back(self) -> None:
+        """Have what was lent copied, before the table changes."""
+        for lent in self._lent:
+            lent.keep()
+        self._lent.clear()
+
+    def _keep_loose(self, values: Sequence[bytes | None], places: Places, slots: Places) -> None:
+        """Keep the values at some places beside the table."""
+        for at, slot in zip(places.tolist(), slots.tolist(), strict=True):
+            self._drop_loose(slot)
+            value = values[at]
+            assert value is not None
+            self._loose[slot] = value
+            self._loose_bytes += len(value)
 
     def _trim(self, counts: CacheCounts) -> None:
         """Let the least used go of rows that are not in the table, if they take too much."""
@@ -238,36 +265,42 @@ class CachedGroup:
 
     def _slots_for(
         self,
-        keys: Sequence[str],
-        values: Sequence[bytes],
+        keys: list[str],
+        sizes: Sizes,
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
     ) -> Places:
-        """Return a slot a key, its own, a free one or that of one less used; -1 for none."""
-        slots = np.full(len(keys), -1, dtype=np.intp)
-        waiting: list[int] = []
-        room = self._max_bytes - self._used
-        for at, key in enumerate(keys):
-            if self._absent:
+        """Return a slot per key, its own, a free one or that of one less used; -1 for none."""
+        slots = self._index.get_all(keys)
+        new = np.flatnonzero(slots < 0)
+        if not len(new):
+            return slots
+        if self._absent and not self._absent.keys().isdisjoint(keys):
+            for key in keys:
                 self._absent.pop(key, None)
-            own = self._index.get(key)
-            size = len(values[at])
-            if own >= 0:
-                slots[at] = own
-                continue
-            room -= self._size + SLOT_BYTES + (size if size != self._size else 0)
-            if room < 0:
-                waiting.append(at)
-            elif self._free:
-                slots[at] = self._take(key, self._free.pop())
-            elif self._opened < self._capacity:
-                self._opened += 1
-                slots[at] = self._take(key, self._opened - 1)
-            else:
-                waiting.append(at)
-        if waiting and self._opened:
-            self._replace(keys, np.array(waiting), slots, frequency, counts)
+        beside = np.where(sizes[new] == self._size, 0, sizes[new])
+        needed = np.cumsum(beside + (self._size + SLOT_BYTES))
+        fitting = int(np.searchsorted(needed, self._max_bytes - self._used, side="right"))
+        given = self._give(min(fitting, len(self._free) + self._capacity - self._opened))
+        if len(given):
+            names = keys if len(given) == len(keys) else [keys[at] for at in new[: len(given)]]
+            taken = self._index.put_all(names, given)
+            slots[new[: len(given)]] = taken
+            self._uses[taken] = 0
+            # of a key that is twice among them, one is left over
+            self._free += given[taken != given].tolist()
+        waiting = new[len(given) :]
+        if len(waiting) and self._opened:
+            self._replace(keys, waiting, slots, frequency, counts)
         return slots
+
+    def _give(self, count: int) -> Places:
+        """Return so many slots that no key has, those first that one had."""
+        again = self._free[len(self._free) - min(count, len(self._free)) :]
+        del self._free[len(self._free) - len(again) :]
+        fresh = np.arange(self._opened, self._opened + count - len(again))
+        self._opened += len(fresh)
+        return np.concatenate([np.array(again[::-1], dtype=np.intp), fresh]) if again else fresh
 
     def _take(self, key: str, slot: int) -> int:
         self._index.put(key, slot)
@@ -281,28 +314,23 @@ class CachedGroup:
 
     def _replace(
         self,
-        keys: Sequence[str],
+        keys: list[str],
         waiting: Places,
         slots: Places,
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
     ) -> None:
-        """Give each that waits the least used of some slots, if it is used less than itself."""
+        """Give each key that waits the least used of some slots, if that is used less often."""
         sampled = self._random.integers(0, self._opened, size=(len(waiting), _SAMPLED))
         least = sampled[np.arange(len(waiting)), self._uses[sampled].argmin(axis=1)]
-        better = frequency[waiting] > self._uses[least]
-        # nobody's, or what this batch has just filled, is nobody's to give
-        taken = set(slots.tolist())
-        for at, slot, wins in zip(waiting.tolist(), least.tolist(), better.tolist(), strict=True):
-            old = self._index.key_of(slot)
-            if not wins or slot in taken or old is None:
-                counts.refused += 1
-                continue
-            taken.add(slot)
-            self._index.pop(old)
-            self._drop_loose(slot)
-            slots[at] = self._take(keys[at], slot)
-            counts.evicted += 1
+        better = np.flatnonzero(frequency[waiting] > self._uses[least])
+        before = slots[waiting]
+        gone = self._index.replace(keys, waiting[better], least[better], slots, self._uses)
+        counts.refused += len(waiting) - gone
+        counts.evicted += gone
+        if self._loose:
+            for slot in slots[waiting][slots[waiting] != before].tolist():
+                self._drop_loose(slot)
 
     def most_used(self, count: int) -> Places:
         """Return the slots of the `count` most used rows, or of as many as there are, in order."""
@@ -335,7 +363,3 @@ class CachedGroup:
             self._opened += 1
         self._table[own] = other._table[theirs]
         self._marks[own] = other._marks[theirs]
-
-
-def _at(rows: Sequence[bytes], places: Places) -> list[bytes]:
-    return [rows[at] for at in places.tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Protocol
 
@@ -30,6 +31,43 @@ class SlotIndex(Protocol):
 
     def pop(self, key: str) -> int:
         """Take its slot from a key; return it, -1 if it had none."""
+
+    def get_all(self, keys: list[str]) -> Slots:
+        """Return the slot of each key, -1 where it has none."""
+
+    def put_all(self, keys: list[str], slots: Slots) -> Slots:
+        """Give each key its slot, one that no key has; return the slots that the keys have.
+
+        A key that has a slot keeps that.
+        """
+
+    def refill(
+        self,
+        keys: list[str],
+        values: Sequence[bytes | None],
+        table: Table,
+        loaded: npt.NDArray[np.float64],
+        now: float,
+        uses: npt.NDArray[np.uint32],
+    ) -> list[int]:
+        """Copy values into the rows of keys that have a slot, as loaded `now` and used once more.
+
+        Return the places of the others: keys without a slot, values of another size than a row.
+        """
+
+    def replace(
+        self,
+        keys: list[str],
+        places: Slots,
+        candidates: Slots,
+        slots: Slots,
+        uses: npt.NDArray[np.uint32],
+    ) -> int:
+        """Give the keys at some places each its candidate, in the stead of the key that has it.
+
+        A candidate that no key has, or that is among `slots` already, is left alone. `slots` has
+        the slot of each key, and uses begin at 0. Return how many keys had to go.
+        """
 
     def find_all(
         self,
@@ -75,6 +113,62 @@ class DictIndex:
         slot = self._slots.pop(key, -1)
         self._keys.pop(slot, None)
         return slot
+
+    def get_all(self, keys: list[str]) -> Slots:
+        return np.fromiter(map(self._slots.get, keys, repeat(-1)), np.intp, len(keys))
+
+    def put_all(self, keys: list[str], slots: Slots) -> Slots:
+        taken = slots.copy()
+        for at, (key, slot) in enumerate(zip(keys, slots.tolist(), strict=True)):
+            own = self.get(key)
+            if own >= 0:
+                taken[at] = own
+            else:
+                self.put(key, slot)
+        return taken
+
+    def refill(
+        self,
+        keys: list[str],
+        values: Sequence[bytes | None],
+        table: Table,
+        loaded: npt.NDArray[np.float64],
+        now: float,
+        uses: npt.NDArray[np.uint32],
+    ) -> list[int]:
+        left = []
+        size = table.shape[1]
+        for at, (key, value) in enumerate(zip(keys, values, strict=True)):
+            slot = self._slots.get(key, -1)
+            if slot < 0 or value is None or len(value) != size or not size:
+                left.append(at)
+                continue
+            table[slot] = np.frombuffer(value, dtype=np.uint8)
+            loaded[slot] = now
+            uses[slot] += 1
+        return left
+
+    def replace(
+        self,
+        keys: list[str],
+        places: Slots,
+        candidates: Slots,
+        slots: Slots,
+        uses: npt.NDArray[np.uint32],
+    ) -> int:
+        gone, taken = 0, set(slots.tolist())
+        for at, slot in zip(places.tolist(), candidates.tolist(), strict=True):
+            old, own = self.key_of(slot), self.get(keys[at])
+            if own >= 0:
+                slots[at] = own
+            elif old is not None and slot not in taken:
+                taken.add(slot)
+                self.pop(old)
+                self.put(keys[at], slot)
+                uses[slot] = 0
+                slots[at] = slot
+                gone += 1
+        return gone
 
     def find_all(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,30 +15,9 @@ from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
 from kirana.interactions.service import InteractionService
 from kirana.interactions.store import Retention
-from kirana.stores import RowCodec
+from tests.store_calls import DownStore
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.unit.edge.conftest import AwayCatalog, client_of
-
-
-class NoFeatures:
-    """A feature store that does not answer."""
-
-    embedded = False
-
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        raise Unavailable("the features are down")
-
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec) -> int:
-        raise Unavailable("the features are down")
-
-    async def ping(self) -> bool:
-        return False
-
-    def health(self) -> dict[str, Any]:
-        return {"store": "nowhere"}
-
-    async def close(self) -> None:
-        pass
 
 
 class NoInteractions:
@@ -99,7 +77,7 @@ async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient, shop: Shop
 @pytest.mark.parametrize("part", ["features", "interactions"])
 async def test_a_part_that_is_down_is_named(shop: Shop, part: str) -> None:
     edge = (
-        await edge_with(shop, features=FeatureService(NoFeatures(), shop.source))
+        await edge_with(shop, features=FeatureService(DownStore(), shop.source))
         if part == "features"
         else await edge_with(shop, interactions=InteractionService(NoInteractions(), shop.source))
     )
@@ -116,7 +94,7 @@ async def test_a_part_that_is_down_is_named(shop: Shop, part: str) -> None:
 
 async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: Shop) -> None:
     """No default hides them: an acknowledged write is in the store."""
-    features = FeatureService(NoFeatures(), shop.source)
+    features = FeatureService(DownStore(), shop.source)
     interactions = InteractionService(NoInteractions(), shop.source)
     async with client_of(await edge_with(shop, features, interactions)) as client:
         put = {
@@ -141,7 +119,7 @@ async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: S
 
 
 async def test_reads_from_a_store_that_is_down_say_so(shop: Shop) -> None:
-    edge = await edge_with(shop, features=FeatureService(NoFeatures(), shop.source))
+    edge = await edge_with(shop, features=FeatureService(DownStore(), shop.source))
     async with client_of(edge) as client:
         body = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "features": ["stats.ctr"]}
         response = await client.post("/v1/features/get", json=body)

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kirana.codecs import CODECS, Column, Status
-from kirana.errors import PartlyUnavailable, Unavailable
+from kirana.errors import Unavailable
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
-from kirana.stores import RowCodec
+from kirana.stores import RowBlock, RowKeys, StoredRows, Written
+from kirana.stores.row_keys import all_row_keys, block_keys, row_keys, shared_out
+from kirana.stores.rows import Times, WalkPage
 
 T = TypeVar("T")
 
@@ -141,29 +143,43 @@ class CountedStore:
         for at in range(len(self.calls)):
             self.answer(at)
 
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        call = Call([*keys])
+    async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        keys = all_row_keys(wanted)
+        call = Call(keys)
         self.calls.append(call)
         found = [self.values.get(key) for key in keys]
         if self.paused:
             await call.answered.wait()
         if call.fails or self.down:
-            raise Unavailable("it is down")
-        away = [at for at, key in enumerate(keys) if key in self.away]
-        for at in away:
-            found[at] = None
-        if away:
-            raise PartlyUnavailable("a node is down", found, away)
-        return found
+            return [StoredRows.none_of(len(rows.keys), "it is down") for rows in wanted]
+        answers = []
+        for values, rows in zip(shared_out(found, wanted), wanted, strict=True):
+            away = [at for at, key in enumerate(row_keys(rows)) if key in self.away]
+            there = [None if at in away else value for at, value in enumerate(values)]
+            places = np.array(away, dtype=np.intp) if away else None
+            answers.append(StoredRows(there, places, "a node is down" if away else ""))
+        return answers
 
     async def ping(self) -> bool:
         return not self.down
 
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec) -> int:
+    async def write(self, block: RowBlock) -> Written:
         if self.down:
             raise Unavailable("it is down")
-        self.values.update(zip(keys, values, strict=True))
-        return len(keys)
+        self.values.update(zip(block_keys(block), block.value_list(), strict=True))
+        return Written(len(block))
+
+    async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
+        return await self.write(block)
+
+    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+        raise NotImplementedError
+
+    async def remove(self, rows: RowKeys) -> int:
+        raise NotImplementedError
+
+    async def walk(self, entity: str, cursor: str = "", *, limit: int = 1_000) -> WalkPage:
+        raise NotImplementedError
 
     def health(self) -> dict[str, Any]:
         return {"store": "counted"}

@@ -105,10 +105,14 @@ async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
     first.cancel()
     await settle()
     assert first.cancelled()
-    store.answer(0)
+    # the second reads for itself, once
+    third = await started(fetcher, ["1"])
+    assert len(store.calls) == 2
+    store.answer(1)
     assert await soon(second) == [ok(2), ok(1)]
+    assert await soon(third) == [ok(1)]
     assert await read(fetcher, ["1"]) == [ok(1)]
-    assert len(store.calls) == 1
+    assert len(store.calls) == 2
 
 
 async def test_a_second_caller_who_is_cancelled_takes_nothing_from_the_first(

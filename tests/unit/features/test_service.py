@@ -23,6 +23,7 @@ from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.request import RequestContext
 from kirana.stores import FeatureStore, open_feature_store
+from tests.store_calls import DownStore, read_values, write_rows
 from tests.support import SHOP, ByOrder, Shop, nth, publish, request_at, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
@@ -257,8 +258,8 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
         np.array([NOW_MS], dtype=np.uint64),
         at(service._source),
     )
-    await store.put(
-        [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
+    await write_rows(
+        store, [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
     )
     rows = await get(service, ["1", "2"])
     assert status(rows) == [Status.MISSING, Status.CORRUPT]
@@ -328,7 +329,9 @@ async def test_a_delete_is_under_the_law_of_order(
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
     older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1", "2"], older, at(service._source)) == 1
+    assert await service.delete(
+        "product.stats", ["1", "2"], older, at(service._source)
+    ) == WriteResult(1, 1)
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
     assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == STALE
     assert await put(service, catalog, ["2"], [NOW_MS + 2], clicks=[4], ctr=[0.5]) == WRITTEN
@@ -339,7 +342,9 @@ async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1"], time, at(service._source)) == 1
+    assert await service.delete("product.stats", ["1"], time, at(service._source)) == WriteResult(
+        1, 0
+    )
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == STALE
 
 
@@ -537,10 +542,10 @@ async def test_a_version_that_is_nowhere_is_looked_up_once(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
-    (value,) = await store.get([b"f:product.stats:1"])
+    (value,) = await read_values(store, [b"f:product.stats:1"])
     assert value is not None
     strange = value[:2] + (9).to_bytes(2, "little") + value[4:]
-    await store.put([b"f:product.stats:1"], [strange], ByOrder(lambda value: (0, False)))
+    await write_rows(store, [b"f:product.stats:1"], [strange], ByOrder(lambda value: (0, False)))
     asked = catalog.asked
     for _ in range(3):
         rows = await get(service, ["1"])
@@ -580,7 +585,7 @@ async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
 
 
 async def test_a_store_that_does_not_answer_makes_rows_unavailable(catalog: CountedCatalog) -> None:
-    service = FeatureService(AbsentStore(), catalog)
+    service = FeatureService(DownStore(), catalog)
     rows = await get(service, ["1", "2"], *STATS)
     assert status(rows) == [Status.UNAVAILABLE] * 2
     assert (values(rows), values(rows, "stats.ctr")) == ([0, 0], [0.5, 0.5])
@@ -590,21 +595,6 @@ async def test_a_store_that_does_not_answer_makes_rows_unavailable(catalog: Coun
     assert by_matrix.matrix.tolist() == [[0.0, 0.5]]
     with pytest.raises(Unavailable):
         await put(service, catalog, ["1"], clicks=[1], ctr=[0.5])
-
-
-class AbsentStore:
-    """A database that is down."""
-
-    embedded = False
-
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        raise Unavailable("it is down")
-
-    async def put(self, keys: Sequence[bytes], values: Sequence[bytes], order: Any) -> int:
-        raise Unavailable("it is down")
-
-    async def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("key", ["a\0b", "7|8", "é", "a:b", "f:product.stats:1", " "])

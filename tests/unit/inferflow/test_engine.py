@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kirana.errors import InvalidInput, TooLarge, Unavailable, Unknown
+from kirana.errors import InvalidInput, TooLarge, Unknown
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.features.values import column_of
@@ -25,7 +25,7 @@ from kirana.key_texts import key_texts
 from kirana.models import ModelRunner
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.stores import RowCodec
+from tests.store_calls import DownStore
 from tests.support import (
     SHOP,
     SHOP_WEIGHTS,
@@ -600,21 +600,7 @@ class TestBest:
 
 
 async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop: Shop) -> None:
-    class Down:
-        embedded = False
-
-        async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-            raise Unavailable("down")
-
-        async def put(
-            self, keys: Sequence[bytes], values: Sequence[bytes], reader: RowCodec
-        ) -> int:
-            raise Unavailable("down")
-
-        async def close(self) -> None:
-            pass
-
-    features = FeatureService(Down(), shop.source)
+    features = FeatureService(DownStore(), shop.source)
     service = InferflowService(features, shop.models, shop.source)
     request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2"]})
     result = await service.infer(request, shop.request())

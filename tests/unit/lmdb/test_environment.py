@@ -18,6 +18,7 @@ import pytest
 from kirana.errors import ConfigurationError, KiranaError
 from kirana.lmdb.environment import Environment, open_environment
 from kirana.stores.lmdb import LmdbFeatureStore
+from tests.store_calls import read_values, write_rows
 from tests.support import ByOrder
 
 SMALL = 1 << 20
@@ -377,11 +378,13 @@ async def test_the_feature_store_sees_what_another_process_wrote(
     script = (
         "import asyncio, sys\n"
         "from kirana.stores import open_feature_store\n"
+        "from tests.store_calls import write_rows\n"
         "from tests.support import ByOrder\n"
         "async def main():\n"
         "    store = open_feature_store(sys.argv[1])\n"
         "    rows = {f'{at}'.encode(): b'x' * 1000 for at in range(20_000)}\n"
-        "    await store.put(list(rows), list(rows.values()), ByOrder(lambda value: (1, False)))\n"
+        "    codec = ByOrder(lambda value: (1, False))\n"
+        "    await write_rows(store, list(rows), list(rows.values()), codec)\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
@@ -392,8 +395,8 @@ async def test_the_feature_store_sees_what_another_process_wrote(
         check=False,
     )
     assert done.returncode == 0
-    assert await ours.get([b"0", b"19999", b"20000"]) == [b"x" * 1000, b"x" * 1000, None]
-    assert await ours.put([b"0"], [b"new"], ByOrder(lambda value: (2, False))) == 1
+    assert await read_values(ours, [b"0", b"19999", b"20000"]) == [b"x" * 1000, b"x" * 1000, None]
+    assert await write_rows(ours, [b"0"], [b"new"], ByOrder(lambda value: (2, False))) == 1
     await ours.close()
 
 

@@ -7,28 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana import native
-from kirana.features.fetch import store_keys
 from kirana.native import keys
-from kirana.redis.shared_connection import mget_command
+from kirana.redis.commands import mget_command
+from kirana.stores import RowKeys
+from kirana.stores.row_keys import row_keys
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=20)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), TEXTS)
 def test_keys_are_the_prefix_and_the_text_in_utf8(prefix: str, texts: list[str]) -> None:
-    assert keys.store_keys(prefix, texts) == [(prefix + each).encode() for each in texts]
+    assert keys.row_keys(prefix, texts) == [(prefix + each).encode() for each in texts]
 
 
 @given(TEXTS)
 def test_python_makes_the_same_keys(texts: list[str]) -> None:
-    compiled = store_keys("a.b", texts)
+    compiled = row_keys(RowKeys("a.b", texts))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "COMPILED", False)
-        assert store_keys("a.b", texts) == compiled
+        assert row_keys(RowKeys("a.b", texts)) == compiled
 
 
-@given(st.lists(st.binary(min_size=1, max_size=1023), min_size=1, max_size=20))
-def test_python_makes_the_same_command(asked: list[bytes]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["", "f:a.b:", "é"]), TEXTS), max_size=4))
+def test_python_makes_the_same_command(asked: list[tuple[str, list[str]]]) -> None:
     compiled = mget_command(asked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "COMPILED", False)
@@ -37,13 +38,13 @@ def test_python_makes_the_same_command(asked: list[bytes]) -> None:
 
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
-        keys.store_keys("f:", ["a", "\ud800"])
+        keys.row_keys("f:", ["a", "\ud800"])
     with pytest.raises(TypeError):
-        keys.store_keys("f:", ["a", None])  # type: ignore[list-item]
+        keys.row_keys("f:", ["a", None])  # type: ignore[list-item]
     with pytest.raises(TypeError):
-        keys.mget_command([b"a", "b"])  # type: ignore[list-item]
+        keys.mget_command([("f:", ["a", b"b"])])  # type: ignore[list-item]
     with pytest.raises(TypeError):
-        keys.mget_command((b"a",))  # type: ignore[arg-type]
+        keys.mget_command([("f:", ("a",))])  # type: ignore[list-item]
 
 
 def test_an_error_half_way_leaves_no_reference_behind() -> None:
@@ -51,7 +52,7 @@ def test_an_error_half_way_leaves_no_reference_behind() -> None:
     before = sys.getrefcount(text)
     for _ in range(100):
         with pytest.raises(TypeError):
-            keys.store_keys("f:", [text, None])  # type: ignore[list-item]
+            keys.row_keys("f:", [text, None])  # type: ignore[list-item]
     assert sys.getrefcount(text) == before
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kirana.native import rows, slots
+from kirana.native import borrowed as lending
+from kirana.native import rows
 
 STRIDE = 16
 NOW = 1_000
@@ -121,7 +122,7 @@ def test_tables_that_are_strided_are_read() -> None:
 def test_borrowed_rows_are_read_where_they_lie(kept: bool) -> None:
     values = [row(bytes([at]) * 15 + b"\0", time=at) for at in range(6)]
     table = np.frombuffer(b"".join(values), np.uint8).reshape(6, -1).copy()
-    borrowed = slots.Borrowed(table, np.array([4, 0, 4]))
+    borrowed = lending.Borrowed(table, np.array([4, 0, 4]))
     found = rows.sort_rows(borrowed, versions(), NOW)
     ((_, _, bodies, _),) = found.parts
     if kept:

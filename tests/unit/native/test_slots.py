@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kirana.features.cache.slot_index import DictIndex, SlotIndex
+from kirana.native import borrowed as lending
 from kirana.native import slots
 
 INDEXES: list[Callable[[], SlotIndex]] = [slots.SlotIndex, DictIndex]
@@ -157,7 +158,7 @@ def test_no_reference_is_kept() -> None:
 
 def test_borrowed_rows_stay_where_they_are_until_they_are_kept() -> None:
     table = np.arange(12, dtype=np.uint8).reshape(4, 3).copy()
-    borrowed = slots.Borrowed(table, np.array([3, 1, 3]))
+    borrowed = lending.Borrowed(table, np.array([3, 1, 3]))
     assert [*borrowed] == [bytes([9, 10, 11]), bytes([3, 4, 5]), bytes([9, 10, 11])]
     assert (len(borrowed), borrowed[-1], borrowed[-3]) == (3, borrowed[2], borrowed[0])
     for place in (3, -4):
@@ -175,14 +176,14 @@ def test_borrowed_rows_stay_where_they_are_until_they_are_kept() -> None:
 def test_rows_that_are_not_there_can_not_be_borrowed() -> None:
     for slot in (-1, 2, 1 << 62):
         with pytest.raises(ValueError, match="no such row"):
-            slots.Borrowed(np.zeros((2, 3), np.uint8), np.array([0, slot]))
-    empty = slots.Borrowed(np.zeros((2, 0), np.uint8), np.array([1, 0]))
+            lending.Borrowed(np.zeros((2, 3), np.uint8), np.array([0, slot]))
+    empty = lending.Borrowed(np.zeros((2, 0), np.uint8), np.array([1, 0]))
     empty.keep()
     assert ([*empty], empty.rows().shape) == ([b"", b""], (2, 0))
 
 
 def test_a_table_lives_as_long_as_its_rows_are_borrowed() -> None:
     table = np.full((4, 1_000_000), 7, np.uint8)
-    borrowed = slots.Borrowed(table, np.array([2]))
+    borrowed = lending.Borrowed(table, np.array([2]))
     del table
     assert borrowed[0] == b"\7" * 1_000_000

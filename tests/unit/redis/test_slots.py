@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from kirana import native
+from kirana.codecs import CODECS
 from kirana.redis.slots import joined_slots, key_slots
-from kirana.stores.base import RowBlock
+from kirana.stores import RowBlock
 
 KEYS = st.lists(
     st.binary(max_size=20) | st.text("{}ab\u00e9", max_size=6).map(str.encode), max_size=20
@@ -18,6 +19,8 @@ KEYS = st.lists(
 def block_of(keys: list[bytes]) -> RowBlock:
     count = len(keys)
     return RowBlock(
+        "product.g",
+        CODECS["packed"],
         np.frombuffer(b"".join(keys), dtype=np.uint8),
         np.cumsum([len(key) for key in keys], dtype=np.int64),
         np.repeat(np.arange(count, dtype=np.uint8), range(count)),
@@ -34,6 +37,9 @@ def test_slots_are_those_of_redis(keys: list[bytes]) -> None:
     assert key_slots(keys) == wanted
     block = block_of(keys)
     assert joined_slots(block.keys, block.key_ends).tolist() == wanted
+    for prefix in (b"f:a.b:", b"{a}"):
+        slots = joined_slots(block.keys, block.key_ends, prefix).tolist()
+        assert slots == [key_slot(prefix + key) for key in keys]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "COMPILED", False)
         assert key_slots(keys) == wanted

@@ -31,6 +31,7 @@ from kirana.serving.preflight import (
 )
 from kirana.serving.settings import PREFIX, Settings
 from kirana.stores import open_feature_store
+from tests.store_calls import read_values, write_rows
 from tests.support import ByOrder, publish, write_shop
 
 HERE = "127.0.0.1"
@@ -194,9 +195,9 @@ class TestStores:
     async def test_what_is_stored_stays(self, folder: Path) -> None:
         settings = settings_of(folder)
         store = open_feature_store(settings.features)
-        await store.put([b"a"], [b"1"], ByOrder(lambda value: (1, False)))
+        await write_rows(store, [b"a"], [b"1"], ByOrder(lambda value: (1, False)))
         await check_stores(settings)
-        assert await store.get([b"a"]) == [b"1"]
+        assert await read_values(store, [b"a"]) == [b"1"]
         await store.close()
 
     async def test_memory_needs_no_folder(self, folder: Path) -> None:

@@ -155,7 +155,7 @@ for first in range(100_000, 100_000 + count, step):
     load(cache, first)
 grown = resident() - before
 last = [str(at) for at in range(100_000, 100_000 + count)]
-assert not cache.look_up(group, last).missing
+assert not len(cache.look_up(group, last).missing)
 print(grown / (count * (6 + size)), cache.nbytes / grown)
 """
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kirana.stores.base import RowBlock
+from kirana.codecs import CODECS
+from kirana.stores import RowBlock
 
 ROWS = st.lists(
     st.tuples(
@@ -24,6 +25,8 @@ ROWS = st.lists(
 def block_of(rows: Sequence[tuple[bytes, bytes, bool]]) -> RowBlock:
     keys, values = [key for key, _, _ in rows], [value for _, value, _ in rows]
     return RowBlock(
+        "product.g",
+        CODECS["packed"],
         np.frombuffer(b"".join(keys), np.uint8),
         ends_of(keys),
         np.frombuffer(b"".join(values), np.uint8),
