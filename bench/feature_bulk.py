@@ -16,6 +16,7 @@ from bench.servers import flush, used_memory
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import CODECS
 from kirana.ingest.push import Push
+from kirana.serving.checks import checks_of
 from kirana.stores import RowKeys, open_feature_store
 
 ENTITIES = 200_000
@@ -30,7 +31,7 @@ async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figur
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         folder = Path(temporary)
         (folder / "catalog.yaml").write_text(catalog_text)
-        source = DirectoryCatalog(folder)
+        source = DirectoryCatalog(folder, checks_of())
         catalog = source.load(source.publish().revision)
         file = folder / "product.stats.parquet"
         _write_rows(file)

@@ -21,6 +21,7 @@ from kirana.features.source import FeatureWrite
 from kirana.redis.commands import mget_command
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.serving.checks import checks_of
 from kirana.stores import RowKeys, open_feature_store
 from kirana.stores.row_keys import key_prefix, row_keys
 
@@ -46,7 +47,7 @@ async def measure_growth(address: str) -> list[Breakdown]:
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         folder = Path(temporary)
         (folder / "catalog.yaml").write_text(catalog_text())
-        source = DirectoryCatalog(folder)
+        source = DirectoryCatalog(folder, checks_of())
         revision = source.publish().revision
         context = RequestContext.begin(revision)
         service = FeatureService(open_feature_store(f"redis://{address}"), source)

@@ -49,6 +49,7 @@ from kirana.models.files import ModelFiles
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
+from kirana.serving.checks import checks_of
 from kirana.stores import open_feature_store
 from kirana.stores.row_keys import row_keys
 from kirana.stores.rows import RowKeys
@@ -91,7 +92,7 @@ async def measure_lmdb(folder: Path) -> dict[str, Figure]:
 
     `mixed_versions_vs_uniform`: rows of three schema versions mixed / of one.
     """
-    source = DirectoryCatalog(folder)
+    source = DirectoryCatalog(folder, checks_of())
     service = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
     uniform = [f"u{at}" for at in range(ROWS)]
     mixed = [f"m{at}" for at in range(ROWS)]
@@ -144,7 +145,7 @@ class RedisFixture:
 async def redis_fixture(folder: Path, address: str) -> RedisFixture:
     (folder / "catalog.yaml").write_text(catalog_text(1) + three_groups_text() + inferflow_text())
     write_mlp(folder / "models" / "mlp.onnx")
-    source = DirectoryCatalog(folder, ModelFiles(f"file://{folder}/models"))
+    source = DirectoryCatalog(folder, checks_of(ModelFiles(f"file://{folder}/models")))
     revision = source.publish().revision
     service = FeatureService(open_feature_store(f"redis://{address}"), source)
     values = np.random.default_rng(0).random((PRODUCTS, COLUMNS), dtype=np.float32)

@@ -20,6 +20,7 @@ from kirana.inferflow.engine import InferflowService
 from kirana.models.files import ModelFiles
 from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.request import RequestContext
+from kirana.serving.checks import checks_of
 from kirana.stores import open_feature_store
 from kirana.stores.row_keys import row_keys
 from kirana.stores.rows import RowKeys
@@ -67,7 +68,7 @@ async def measure() -> Report:
         (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
         write_mlp(folder / "mlp.onnx")
         files = ModelFiles(f"file://{folder}")
-        source = DirectoryCatalog(folder, files)
+        source = DirectoryCatalog(folder, checks_of(files))
         revision = source.publish().revision
         features = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
         service = InferflowService(

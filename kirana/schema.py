@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from kirana.errors import InvalidInput, Unknown
 
+RESERVED_ENTITY = "input"
+"""No entity has this name: an inferflow calls what comes with a request so."""
+
 EVENT_TIME = "event_time"
 """In a file of rows, the column of their times (a timestamp, or whole milliseconds)."""
 

@@ -28,6 +28,7 @@ from kirana.models.registry import ModelRegistry
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.assembly import Assembly, catalog_place, open_catalog
+from kirana.serving.checks import checks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +197,14 @@ def write_shop(folder: Path, catalog: str = SHOP) -> Path:
 def publish(folder: Path, *, models: bool = True) -> Revision:
     """Publish, and return the revision. Without `models` their files are not looked into."""
     files = ModelFiles(f"file://{folder}/models") if models else None
-    return DirectoryCatalog(folder, files).publish().revision
+    return DirectoryCatalog(folder, checks_of(files)).publish().revision
 
 
 def nth(source: CatalogSource, number: int) -> Revision:
     """Return the revision of this number in the catalog that is there now."""
     if isinstance(source, DirectoryCatalog):
         # past a test's own catalog that counts how often it is asked
-        source = DirectoryCatalog(source.folder)
+        source = DirectoryCatalog(source.folder, checks_of())
     return Revision(source.current().catalog, number)
 
 

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kirana.catalog.documents import MAX_DEPTH, Document
-from kirana.catalog.objects import KINDS, CatalogObject, ModelObject
+from kirana.catalog.items import Item, Key
+from kirana.catalog.objects import KINDS, ModelObject
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import Placed, parse_documents
+from kirana.catalog.sources import Placed, parse_documents
 from kirana.errors import CatalogError, Problem, Unknown
-from kirana.schema import spelled
 
 if TYPE_CHECKING:
     from kirana.catalog.publishing import Published
-
-Key = tuple[str, str]
-"""Kind and name of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,7 @@ class CatalogPublisher(Protocol):
         """Return the newest revisions, the live one first."""
 
 
-def plain(each: CatalogObject) -> dict[str, Any]:
-    """Return an object as people would write it: without defaults, JSON's values alone."""
-    record = {"kind": each.kind, **each.model_dump(by_alias=True, exclude_defaults=True)}
-    found: dict[str, Any] = spelled(record)
-    return found
-
-
-def apply_change(live: Catalog, change: Change) -> tuple[list[Placed], dict[Key, Placed]]:
+def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[Key, Placed]]:
     """Return all objects with the change, and those that were put.
 
     Raises `CatalogError` for objects that are none, `Unknown` for those to delete.
@@ -67,31 +57,27 @@ def apply_change(live: Catalog, change: Change) -> tuple[list[Placed], dict[Key,
     for place, record in change.put.items():
         if _too_deep(record):
             raise CatalogError([Problem(f"it is more than {MAX_DEPTH} levels deep", place)])
-    documents = [Document(place, dict(each), {}) for place, each in change.put.items()]
+    documents = [Document(place, dict(each)) for place, each in change.put.items()]
     put = {each.key: each for each in parse_documents(documents)}
-    kept: dict[Key, Placed] = {}
-    for each in live.objects:
-        document = Document(f"{each.kind} '{each.name}'", plain(each), {})
-        kept[(each.kind, each.name)] = Placed(each, document)
+    items = {item.key: item for item in live.all_items()}
     for key, placed in put.items():
-        _check_digest(placed, kept.get(key))
+        _check_digest(placed, items.get(key))
     for place, key in change.delete.items():
         kind, name = key
         if kind not in KINDS:
             raise Unknown("kind", kind, KINDS, field=f"{place}.kind")
-        if key not in kept:
-            known = [other for each, other in kept if each == kind]
-            raise Unknown(kind, name, known, field=f"{place}.name")
+        if key not in items:
+            raise Unknown(kind, name, live.items.get(kind, {}), field=f"{place}.name")
         if key in put:
             message = f"{kind} '{name}' can't be put and deleted at once"
             raise CatalogError([Problem(message, place)])
-        del kept[key]
-    return list({**kept, **put}.values()), put
+        del items[key]
+    return {**items, **{key: each.item for key, each in put.items()}}, put
 
 
-def _check_digest(put: Placed, live: Placed | None) -> None:
+def _check_digest(put: Placed, live: Item | None) -> None:
     """Refuse a model of another path whose digest is still that of the live one."""
-    model, before = put.object, live.object if live else None
+    model, before = put.object, live.parsed if live else None
     if not isinstance(model, ModelObject) or not isinstance(before, ModelObject):
         return
     if model.sha256 and model.sha256 == before.sha256 and model.path != before.path:

@@ -3,8 +3,11 @@
     DIR/*.yaml                        what people edit
     DIR/versions/<group>/<n>.yaml     schema versions, append-only, to be committed with it
     DIR/versions/<entity>/<n>.yaml    how rows are stored, append-only, to be committed with it
-    DIR/.kirana/revisions/<n>/        `catalog.json`: a whole published revision; `about.json`:
-                                      when it was published, and what it changed
+    DIR/.kirana/revisions/<n>/        `catalog.json`: a whole published revision; `changes.json`:
+                                      what differs from the one before; `about.json`: when it was
+                                      published, and what it changed; `uses.json`: which objects
+                                      each one has looked up
+    DIR/.kirana/remembered.json       what need not be read again: see `kirana.catalog.remembered`
     DIR/.kirana/CURRENT               the number of the live one and the identity of the catalog,
                                       replaced by a rename
 
@@ -16,86 +19,138 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
-from kirana.catalog.changes import Change, Key, RevisionRecord, apply_change, plain
-from kirana.catalog.documents import read_documents
+from kirana.catalog.changes import Change, RevisionRecord, apply_change
+from kirana.catalog.checks import NO_CHECKS, Checks
+from kirana.catalog.deltas import Delta, delta_of, read_delta
+from kirana.catalog.documents import Chunk, Document
 from kirana.catalog.durable import write_durably
 from kirana.catalog.history import History, additions
-from kirana.catalog.model_store import ModelStore
+from kirana.catalog.items import Item, Key, plain
 from kirana.catalog.objects import CatalogObject, ModelObject
 from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
+    at_home,
+    checked_of,
+    in_request,
     lost_catalog,
-    new_bytes,
     new_identity,
-    read_object,
     record_of,
-    serialize,
 )
 from kirana.catalog.record_files import RecordFiles
-from kirana.catalog.schema_records import parse_versions
-from kirana.catalog.snapshot import Catalog
+from kirana.catalog.remembered import (
+    Remembered,
+    item_digest,
+    read_remembered,
+    read_uses,
+    spell_uses,
+    text_digest,
+    write_remembered,
+)
+from kirana.catalog.revision_file import read_revision, serialize
+from kirana.catalog.snapshot import Catalog, Uses, by_kind
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.storage_records import Storage, parse_storage, storage_of
-from kirana.catalog.validation import Placed, parse_documents, validate
-from kirana.errors import CatalogError, Conflict, KiranaError, Problem, Unknown
+from kirana.catalog.sources import Placed, SourceFiles, Sources
+from kirana.catalog.storage_records import Storage
+from kirana.catalog.validation import Where, validate
+from kirana.errors import CatalogError, Conflict, Problem, Unknown
 from kirana.revision import NO_REVISION, Revision
+
+MAX_FOLLOWED = 100
+"""Revisions that are followed change by change; more are read as a whole."""
 
 
 class DirectoryCatalog:
-    """Implements `CatalogPlace` over a folder.
-
-    `models` are the files behind its models; without it they are neither looked into nor pinned.
-    Of revisions the last `kept` stay.
-    """
+    """Implements `CatalogPlace` over a folder. Of revisions the last `kept` stay."""
 
     def __init__(
-        self, folder: Path, models: ModelStore | None = None, *, kept: int = KEPT_REVISIONS
+        self, folder: Path, checks: Checks = NO_CHECKS, *, kept: int = KEPT_REVISIONS
     ) -> None:
         self.folder = folder.resolve()
-        self._models = models
+        self._checks = checks
         self._kept = kept
         self._seen = False
         self._away_since: float | None = None
         self._state = self.folder / ".kirana"
         self._current = self._state / "CURRENT"
+        self._remembered = self._state / "remembered.json"
         self._records = RecordFiles(self.folder / "versions")
+        self._sources = SourceFiles(self.folder)
+        self._loaded: Catalog | None = None
+        self._stamp: tuple[int, ...] = ()
+        """Of the file of the revision that is loaded."""
+        self._loading = threading.Lock()
 
     def check(self) -> Checked:
         """See `CatalogPlace`."""
-        return self._check(self._live_or_none())
+        sources = self._sources.read()
+        live, _ = self._live_or_none()
+        return self._check(sources, Remembered(), live, None)
 
-    def _check(self, live: Catalog | None) -> Checked:
-        return self._validate(parse_documents(read_documents(self.folder)), live)
-
-    def _validate(self, placed: Sequence[Placed], live: Catalog | None) -> Checked:
-        written, content = self._records.read(), self._published_content()
-        self._require_published_records(written, content)
-        if not placed:
+    def _check(
+        self,
+        sources: Sources,
+        remembered: Remembered,
+        live: Catalog | None,
+        before: Catalog | None,
+    ) -> Checked:
+        """Validate the source; `before` is a valid catalog, `live` the one to compare with."""
+        items = sources.items()
+        if not items:
             raise CatalogError([Problem("its files hold no object", str(self.folder))])
-        known = written.with_live(_storage_in(content))
-        validated = validate(placed, known, self._models)
-        catalog = validated.catalog
-        added = additions(catalog, written, known)
-        return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
+        published, storage = self._published_records(live)
+        written = self._records.read(None, published, remembered)
+        # stored rows follow the records that were published: none may be lost, or another
+        self._records.require(published, written)
+        known = written.with_live(storage)
+        return self._validate(items, sources.document, written, known, before, live)
+
+    def _validate(
+        self,
+        items: Mapping[Key, Item],
+        where: Where,
+        written: History,
+        known: History,
+        before: Catalog | None,
+        live: Catalog | None,
+    ) -> Checked:
+        validated = validate(items, where, known, self._checks, before)
+        added = additions(validated.catalog.history, written, known)
+        return checked_of(validated, added, live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """See `CatalogPlace`."""
         with self._lock():
             live = self._expect(expected_revision)
-            before = self._live_or_none()
-            return self._make_live(live, before, self._check(before), {})
+            catalog, trusted = self._live_or_none()
+            before = catalog if trusted else None
+            remembered = read_remembered(self._remembered) if before else Remembered()
+            sources = self._sources.read(lambda chunk: _known(remembered, chunk, before))
+            checked = self._check(sources, remembered, catalog, before)
+            published = self._make_live(live, catalog, checked, {})
+            self._remember(sources, checked.catalog)
+            return published
+
+    def _remember(self, sources: Sources, catalog: Catalog) -> None:
+        chunks = {}
+        for chunk, key in sources.chunks():
+            item = catalog.item(key)
+            # of a model, the file behind it may be another one next time
+            if item is not None and key[0] != "model":
+                chunks[text_digest(chunk.text)] = (*key, item_digest(item))
+        records = self._records.stamps(catalog.history)
+        write_remembered(self._remembered, Remembered(chunks=chunks, records=records))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
@@ -107,16 +162,34 @@ class DirectoryCatalog:
             if live == NO_REVISION:
                 raise lost_catalog(str(self.folder))
             before = self.load(live)
-            placed, put = apply_change(before, change)
-            checked = self._validate(placed, before)
+            items, put = apply_change(before, change)
+            checked = self._validate_change(before, items, put)
             deleted = list(change.delete.values())
             self._require_applied(before, [*put, *deleted])
             records = {key: each.document.data for key, each in put.items()}
             try:
                 files = rewrite(self.folder, records, deleted)
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, CatalogError) as error:
                 raise Conflict(f"the source can't be rewritten: {error}") from None
             return self._make_live(live, before, checked, files)
+
+    def _validate_change(
+        self, before: Catalog, items: Mapping[Key, Item], put: Mapping[Key, Placed]
+    ) -> Checked:
+        """Validate a change: only the records of what it puts are read."""
+        names = {name for kind, name in put if kind in ("entity", "feature_group")}
+        names |= {name.partition(".")[0] for name in names}
+        written = self._records.read(names)
+        self._records.require(before.history.only(names), written)
+        # nobody has looked at the records of the others: they are taken for written
+        written = before.history.without(names).joined(written)
+        known = written.with_live(before.storage)
+        documents = {key: each.document for key, each in put.items()}
+
+        def where(key: Key) -> Document:
+            return documents.get(key) or in_request(key)
+
+        return self._validate(items, where, written, known, before, before)
 
     def history(self, limit: int) -> list[RevisionRecord]:
         records: list[RevisionRecord] = []
@@ -140,14 +213,12 @@ class DirectoryCatalog:
     def _require_applied(self, live: Catalog, keys: Sequence[Key]) -> None:
         """What people have edited, and not published, must not be lost, nor go live by itself."""
         try:
-            placed = parse_documents(read_documents(self.folder))
+            edited = self._sources.find(keys)
         except CatalogError as error:
             raise Conflict(f"mend the source first: {error.message}") from None
-        edited = {each.key: each for each in placed}
-        published: dict[Key, CatalogObject] = {(e.kind, e.name): e for e in live.objects}
         for key in keys:
-            mine, theirs = edited.get(key), published.get(key)
-            if not _same(mine.object if mine else None, theirs):
+            mine, theirs = edited.get(key), live.item(key)
+            if not _same(mine.object if mine else None, theirs.parsed if theirs else None):
                 where = mine.document.file if mine else str(self.folder)
                 message = f"{key[0]} '{key[1]}' was edited in {where}, and not applied"
                 raise Conflict(f"{message}: run 'kirana apply {self.folder}' first")
@@ -159,21 +230,26 @@ class DirectoryCatalog:
         checked: Checked,
         files: Mapping[Path, bytes | None],
     ) -> Published:
-        catalog = checked.catalog
+        catalog, models = checked.catalog, self._checks.models
         identity = live.catalog or new_identity()
-        content = serialize(catalog, identity)
-        if self._read_revision(live.number) == content and not checked.added:
-            if self._models is not None:
+        if before is not None and not checked.changed and not checked.added:
+            if models is not None:
                 # copies may have been lost
-                self._models.pin(identity, live.number, catalog.models.values())
+                models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = max([live.number, *self._revision_numbers()]) + 1
-        if self._models is not None:
-            self._models.pin(identity, number, catalog.models.values())
+        if models is not None:
+            models.pin(identity, number, catalog.models.values())
         self._records.append(checked.added)
         self._revision_file(number).parent.mkdir(parents=True)
+        content = serialize(catalog, identity)
         write_durably(self._revision_file(number), content)
-        record = record_of(number, before.objects if before else (), catalog.objects)
+        uses = spell_uses(catalog.uses, content)
+        write_durably(self._revision_file(number, "uses.json"), uses)
+        if before is not None:
+            delta = delta_of(before, catalog, checked.changed)
+            write_durably(self._revision_file(number, "changes.json"), delta)
+        record = record_of(number, checked.changed, catalog)
         write_durably(self._revision_file(number, "about.json"), orjson.dumps(record))
         # the source first: what is acknowledged must never be undone by the next 'apply'
         for file, text in files.items():
@@ -183,22 +259,49 @@ class DirectoryCatalog:
                 write_durably(file, text)
         write_durably(self._current, f"{number} {identity}".encode())
         self._prune(identity)
-        return Published(Revision(identity, number), True, checked)
+        revision = Revision(identity, number)
+        self._loaded, self._stamp = catalog.at(revision), self._stamp_of(number)
+        return Published(revision, True, checked)
 
     def _prune(self, identity: str) -> None:
         """Remove the revisions before the last ones, and the bytes of models that only they had."""
         numbers = sorted(self._revision_numbers())
         for number in numbers[: -self._kept]:
             shutil.rmtree(self._revision_file(number).parent, ignore_errors=True)
-        if self._models is not None:
-            self._models.prune(identity, min(numbers[-self._kept :]))
+        if self._checks.models is not None:
+            self._checks.models.prune(identity, min(numbers[-self._kept :]))
 
-    def _live_or_none(self) -> Catalog | None:
-        """Return the live revision; None where there is none, or it can't be read."""
+    def _live_or_none(self) -> tuple[Catalog | None, bool]:
+        """Return the live revision as it was published, None if there is none, or it is damaged.
+
+        Return too whether it was valid to this version of Kirana: then its objects are not parsed,
+        and what they look up is known.
+        """
+        live, loaded = self.current(), self._loaded
+        stamp = self._stamp_of(live.number)
+        if loaded is not None and loaded.revision == live and stamp == self._stamp:
+            return loaded, True
+        content = self._read_revision(live.number)
+        uses = self._read_uses(live.number, content)
         try:
-            live = self.current()
-            return self.load(live) if live.number else None
-        except KiranaError:
+            written = read_revision(content)
+            items = written.parsed_items() if uses is None else written.items()
+            history = written.history
+            if uses is None:
+                history.parse()
+        except (AttributeError, ValueError, KeyError, TypeError):
+            return None, False
+        if written.catalog != live.catalog:
+            return None, False
+        versions, storage = history.versions, history.storage
+        compilers = self._checks.compilers
+        catalog = Catalog(by_kind(items), versions, storage, compilers, revision=live, uses=uses)
+        return catalog, uses is not None
+
+    def _read_uses(self, revision: int, content: bytes) -> Mapping[Key, Uses] | None:
+        try:
+            return read_uses(self._revision_file(revision, "uses.json").read_bytes(), content)
+        except OSError:
             return None
 
     def close(self) -> None:
@@ -222,24 +325,62 @@ class DirectoryCatalog:
         return self._away_since
 
     def load(self, revision: Revision) -> Catalog:
-        """See `CatalogSource`."""
+        """See `CatalogSource`. What has not changed since the last one that was loaded is kept."""
+        with self._loading:
+            loaded = self._loaded
+            stamp = self._stamp_of(revision.number)
+            if loaded is not None and loaded.revision == revision and stamp == self._stamp:
+                return loaded
+            found = self._follow(loaded, revision) if loaded is not None else None
+            self._loaded, self._stamp = found or self._load(revision), stamp
+            return self._loaded
+
+    def _stamp_of(self, revision: int) -> tuple[int, ...]:
+        try:
+            stat = self._revision_file(revision).stat()
+        except OSError:
+            return ()
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    def _follow(self, loaded: Catalog, revision: Revision) -> Catalog | None:
+        """Return a revision by the changes since the one that is loaded; None if it takes more."""
+        since = revision.number - loaded.revision.number
+        if loaded.revision.catalog != revision.catalog or not 0 < since <= MAX_FOLLOWED:
+            return None
+        try:
+            for number in range(loaded.revision.number + 1, revision.number + 1):
+                content = self._revision_file(number, "changes.json").read_bytes()
+                loaded = self._changed(loaded, read_delta(content), number)
+        except (OSError, AttributeError, ValueError, KeyError, TypeError, CatalogError):
+            # the whole revision is beside it, and says what is wrong
+            return None
+        return loaded
+
+    def _changed(self, before: Catalog, delta: Delta, number: int) -> Catalog:
+        items = {item.key: item for item in before.all_items() if item.key not in delta.gone}
+        items |= delta.put
+        history = before.history.joined(delta.history)
+        where = at_home(delta.put.values(), str(self._revision_file(number)))
+        checks = replace(self._checks, models=None, look_into=None)
+        catalog = validate(items, where, history, checks, before).catalog
+        return catalog.at(Revision(before.revision.catalog, number))
+
+    def _load(self, revision: Revision) -> Catalog:
         file = self._revision_file(revision.number)
         try:
-            content = orjson.loads(file.read_bytes())
-            placed = [read_object(each, str(file)) for each in content["objects"]]
-            versions = parse_versions(content["versions"])
-            # what was published before there were records, or identities, has none
-            storage = parse_storage(content.get("storage", {}))
-            identity = content.get("catalog", "")
+            written = read_revision(file.read_bytes())
+            items, history = written.parsed_items(), written.history
+            history.parse()
         except FileNotFoundError:
             known = map(str, self._revision_numbers())
             raise Unknown("revision", str(revision), known) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
-        if identity != revision.catalog:
+        if written.catalog != revision.catalog:
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
-        catalog = validate(placed, History(versions, storage), None).catalog
-        return replace(catalog, revision=revision)
+        checks = replace(self._checks, models=None, look_into=None)
+        where = at_home(items.values(), str(file))
+        return validate(items, where, history, checks).catalog.at(revision)
 
     def _read_revision(self, revision: int) -> bytes:
         try:
@@ -247,23 +388,20 @@ class DirectoryCatalog:
         except FileNotFoundError:
             return b""
 
-    def _require_published_records(self, written: History, content: Mapping[str, Any]) -> None:
-        """Stored rows follow the records that were published: none may be lost, or another."""
+    def _published_records(self, live: Catalog | None) -> tuple[History, Storage]:
+        """Return the records of the live revision, and how it stores rows, also if it can't be
+        used any more.
+        """
         try:
-            published = History(
-                parse_versions(content["versions"]), parse_storage(content.get("storage", {}))
-            )
+            written = read_revision(self._read_revision(self.current().number))
+            recorded, storage = written.recorded, written.history.storage
+            if live is not None and written.storage is not None:
+                # the same, and what is remembered of them is known by them
+                return live.history, storage
+            recorded.parse()
         except (AttributeError, ValueError, KeyError, TypeError):
-            return
-        self._records.require(published, written)
-
-    def _published_content(self) -> dict[str, Any]:
-        """Return the live revision as it was written down, nothing where there is none."""
-        try:
-            content = orjson.loads(self._read_revision(self.current().number))
-        except ValueError:
-            return {}
-        return content if isinstance(content, dict) else {}
+            return History(), {}
+        return recorded, storage
 
     def _revision_file(self, revision: int, name: str = "catalog.json") -> Path:
         return self._state / "revisions" / str(revision) / name
@@ -293,11 +431,5 @@ def _same(mine: CatalogObject | None, published: CatalogObject | None) -> bool:
     return plain(mine) == theirs
 
 
-def _storage_in(content: Mapping[str, Any]) -> Storage:
-    """Return how a published revision stores rows, also if it can't be loaded any more."""
-    try:
-        if "storage" in content:
-            return parse_storage(content["storage"])
-        return storage_of(content["objects"])
-    except (AttributeError, ValueError, KeyError, TypeError):
-        return {}
+def _known(remembered: Remembered, chunk: Chunk, live: Catalog | None) -> Item | None:
+    return remembered.item_of(chunk, live) if live is not None else None

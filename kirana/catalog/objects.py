@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kirana.errors import did_you_mean
-from kirana.schema import DTYPES, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE
+from kirana.schema import DTYPES, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE, Entity, Key
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -163,6 +163,11 @@ class EntityObject(Strict):
     name: Name
     keys: Annotated[list[KeyObject], Field(min_length=1)]
 
+    @property
+    def resolved(self) -> Entity:
+        """The entity as others use it."""
+        return Entity(self.name, tuple(Key(key.name, key.dtype) for key in self.keys))
+
 
 class FeatureGroupObject(Strict):
     """Features of one entity that are written, and expire, together."""
@@ -177,6 +182,11 @@ class FeatureGroupObject(Strict):
     """Of each packed row: what was damaged is `corrupt`. Databases have checksums of their own."""
     features: Annotated[list[FeatureObject], Field(min_length=1)]
     """Whatever changes here makes the next schema version."""
+
+    @property
+    def entity(self) -> str:
+        """The name of the entity that the group is of."""
+        return self.name.partition(".")[0]
 
 
 class EventTypeObject(Strict):

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import orjson
-
-from kirana.catalog.changes import CatalogPublisher, RevisionRecord, plain
+from kirana.catalog.changes import CatalogPublisher, RevisionRecord
 from kirana.catalog.documents import Document
 from kirana.catalog.history import Additions
-from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.items import Item, Key
 from kirana.catalog.revisions import CatalogSource
-from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.storage_records import record_of as storage_record
-from kirana.catalog.validation import Placed
-from kirana.errors import CatalogError, Conflict, Problem
+from kirana.catalog.validation import Validated, Where
+from kirana.errors import Conflict, Problem
 from kirana.revision import Revision
-from kirana.schema import spelled
 
 KEPT_REVISIONS = 100
 """How many revisions a catalog keeps by default, with the bytes of their models."""
@@ -31,13 +26,15 @@ KEPT_REVISIONS = 100
 class Checked:
     """A source that may be published: what that would append, and what its author should see.
 
-    `new_bytes` are the models whose bytes are others than those of the live revision.
+    `new_bytes` are the models whose bytes are others than those of the live revision, `changed`
+    the objects that differ from it.
     """
 
     catalog: Catalog
     added: Additions
     warnings: tuple[Problem, ...] = ()
     new_bytes: tuple[str, ...] = ()
+    changed: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,14 @@ def new_identity() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
+def checked_of(validated: Validated, added: Additions, live: Catalog | None) -> Checked:
+    """Describe what publishing a valid catalog would do."""
+    catalog = validated.catalog
+    changed = validated.changed if live is None else differing(live, catalog)
+    return Checked(catalog, added, validated.warnings, _new_bytes(catalog, live), changed)
+
+
+def _new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
     """Return the models of which the live revision has other bytes."""
     # one that was published, or is checked, without a look into its file has no digest
     before = {name: each.sha256 for name, each in live.models.items()} if live else {}
@@ -93,37 +97,27 @@ def new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
     )
 
 
-def read_object(record: Mapping[str, Any], where: str) -> Placed:
-    """Return a published object; what is none raises `ValueError`, `KeyError` or `TypeError`."""
-    model = KINDS[record["kind"]]
-    return Placed(model.model_validate(record), Document(where, record, {}))
+def differing(one: Catalog, other: Catalog) -> frozenset[Key]:
+    """Return the objects that one of two catalogs has, and the other has not, or not so."""
+    mine = {item.key: item for item in one.all_items()}
+    theirs = {item.key: item for item in other.all_items()}
+    return frozenset(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
 
 
-def serialize(catalog: Catalog, identity: str) -> bytes:
-    objects = sorted(catalog.objects, key=lambda each: (list(KINDS).index(each.kind), each.name))
-    content = {
-        "catalog": identity,
-        "objects": [spelled(each.model_dump(by_alias=True)) for each in objects],
-        "versions": {
-            name: [features_record(version) for version in catalog.groups[name].versions]
-            for name in sorted(catalog.groups)
-        },
-        "storage": {
-            name: [storage_record(record) for record in catalog.storage[name]]
-            for name in sorted(catalog.storage)
-        },
-    }
-    try:
-        return orjson.dumps(content, option=orjson.OPT_INDENT_2)
-    except TypeError as error:
-        # parameters are free in form: a date of YAML, a whole number of 100 digits
-        raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
+def at_home(items: Iterable[Item], file: str) -> Where:
+    """Return where published objects are: in no file that people edit."""
+    known = {item.key: item for item in items}
+    return lambda key: Document(file, known[key].parsed if key in known else None)
 
 
-def record_of(
-    revision: int, before: Sequence[CatalogObject], after: Sequence[CatalogObject]
-) -> RevisionRecord:
-    old = {f"{each.kind} {each.name}": plain(each) for each in before}
-    new = {f"{each.kind} {each.name}": plain(each) for each in after}
-    put = sorted(name for name, each in new.items() if old.get(name) != each)
-    return RevisionRecord(revision, int(time.time() * 1000), put, sorted(old.keys() - new.keys()))
+def in_request(kind_and_name: Key) -> Document:
+    """Return where an object is that a request does not put, and that it makes invalid."""
+    kind, name = kind_and_name
+    return Document(f"{kind} '{name}'", None)
+
+
+def record_of(revision: int, changed: Collection[Key], after: Catalog) -> RevisionRecord:
+    """Describe what a revision changed."""
+    put = sorted(f"{kind} {name}" for kind, name in changed if after.item((kind, name)))
+    gone = sorted(f"{kind} {name}" for kind, name in changed if not after.item((kind, name)))
+    return RevisionRecord(revision, int(time.time() * 1000), put, gone)

@@ -6,16 +6,20 @@ are stored. Each file carries the fingerprint of what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import yaml
 
+from kirana.catalog.documents import SafeLoader
 from kirana.catalog.durable import write_durably
 from kirana.catalog.history import Additions, History
-from kirana.catalog.schema_records import features_record, parse_version
-from kirana.catalog.storage_records import StorageRecord, parse_record, record_of
+from kirana.catalog.records import Records
+from kirana.catalog.remembered import Remembered, Stamps
+from kirana.catalog.schema_records import features_record, parse_version, version_records
+from kirana.catalog.storage_records import StorageRecord, parse_record, record_of, storage_records
 from kirana.errors import CatalogError, Problem
 from kirana.schema import SchemaVersion
 
@@ -31,6 +35,7 @@ class _Record(Protocol):
 
 
 R = TypeVar("R", bound=_Record)
+T = TypeVar("T")
 
 
 class RecordFiles:
@@ -38,24 +43,87 @@ class RecordFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read: dict[Path, tuple[Any, Any]] = {}
+        """What was read, by the stamp of its file."""
 
-    def read(self) -> History:
-        """Raises `CatalogError` for a file that is missing, damaged, or was changed."""
-        versions: dict[str, list[SchemaVersion]] = {}
-        storage: dict[str, list[StorageRecord]] = {}
-        for folder in sorted(self._folder.glob("*/")):
-            numbered = sorted(folder.glob("*.yaml"), key=lambda file: file.stem.zfill(5))
-            for number, file in enumerate(numbered, start=1):
-                if file.stem != str(number):
-                    message = f"record {number} of '{folder.name}' is missing"
-                    raise CatalogError([Problem(message, str(folder))])
-                if "." in folder.name:
-                    version = _read_version(file, folder.name, number)
-                    versions.setdefault(folder.name, []).append(version)
+    def read(
+        self,
+        names: Iterable[str] | None = None,
+        published: History | None = None,
+        remembered: Remembered | None = None,
+    ) -> History:
+        """Return the records of some groups and entities, of all if none are named.
+
+        Files that are `remembered` to hold what was `published` are not read.
+        Raises `CatalogError` for a file that is missing, damaged, or was changed.
+        """
+        versions: dict[str, Records[SchemaVersion]] = {}
+        storage: dict[str, Records[StorageRecord]] = {}
+        there, known = published or History(), remembered or Remembered()
+        for name in self._names() if names is None else sorted(names):
+            files = self._files(name)
+            if not files:
+                continue
+            stamps = [stamp for _, stamp in files]
+            if "." in name:
+                mine = there.versions.get(name)
+                if mine is not None and known.has_records(name, stamps, mine.digest):
+                    versions[name] = mine
                 else:
-                    record = _read_storage(file, folder.name, number)
-                    storage.setdefault(folder.name, []).append(record)
+                    versions[name] = version_records(self._parsed(name, files, _read_version))
+            else:
+                ours = there.storage.get(name)
+                if ours is not None and known.has_records(name, stamps, ours.digest):
+                    storage[name] = ours
+                else:
+                    storage[name] = storage_records(self._parsed(name, files, _read_storage))
         return History(versions, storage)
+
+    def stamps(self, history: History) -> dict[str, tuple[Stamps, str]]:
+        """Return what tells, for each group and entity, that its files hold these records."""
+        records: dict[str, Records[Any]] = {**history.versions, **history.storage}
+        return {
+            name: ([stamp for _, stamp in self._files(name)], each.digest)
+            for name, each in records.items()
+        }
+
+    def _names(self) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        with os.scandir(self._folder) as found:
+            return sorted(each.name for each in found if each.is_dir())
+
+    def _files(self, name: str) -> list[tuple[Path, tuple[int, int, int, int]]]:
+        """Return the files of the records of a name, in order, with what tells a change."""
+        folder = self._folder / name
+        try:
+            with os.scandir(folder) as found:
+                stats = {each.name: each.stat() for each in found if each.name.endswith(".yaml")}
+        except OSError:
+            return []
+        files = []
+        for number, file in enumerate(sorted(stats, key=lambda each: each.zfill(10)), start=1):
+            if file != f"{number}.yaml":
+                message = f"record {number} of '{name}' is missing"
+                raise CatalogError([Problem(message, str(folder))])
+            stat = stats[file]
+            stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            files.append((folder / file, stamp))
+        return files
+
+    def _parsed(
+        self,
+        name: str,
+        files: Sequence[tuple[Path, tuple[int, int, int, int]]],
+        read: Callable[[Path, str, int], T],
+    ) -> list[T]:
+        records: list[T] = []
+        for number, (file, stamp) in enumerate(files, start=1):
+            known = self._read.get(file)
+            if known is None or known[0] != stamp:
+                known = self._read[file] = (stamp, read(file, name, number))
+            records.append(known[1])
+        return records
 
     def append(self, added: Additions) -> None:
         """Write new records durably."""
@@ -79,6 +147,8 @@ class RecordFiles:
     ) -> list[Problem]:
         problems = []
         for name, records in published.items():
+            if written.get(name) is records:
+                continue
             for record in records:
                 found = written.get(name, ())[record.number - 1 : record.number]
                 if not found or repr(found[0]) != repr(record):
@@ -100,7 +170,7 @@ class RecordFiles:
 
 def _read_version(file: Path, group: str, number: int) -> SchemaVersion:
     try:
-        record = yaml.safe_load(file.read_bytes())
+        record = yaml.load(file.read_bytes(), SafeLoader)
         version = parse_version(group, number, record["features"])
         printed = int(record["fingerprint"], 16)
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
@@ -111,7 +181,7 @@ def _read_version(file: Path, group: str, number: int) -> SchemaVersion:
 
 def _read_storage(file: Path, entity: str, number: int) -> StorageRecord:
     try:
-        record = yaml.safe_load(file.read_bytes())
+        record = yaml.load(file.read_bytes(), SafeLoader)
         storage = parse_record(entity, number, record)
         printed = int(record["fingerprint"], 16)
     except (OSError, yaml.YAMLError, AttributeError, ValueError, KeyError, TypeError) as error:

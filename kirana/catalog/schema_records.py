@@ -8,6 +8,7 @@ from typing import Any
 
 from kirana.catalog.feature_objects import feature_of
 from kirana.catalog.objects import FeatureObject
+from kirana.catalog.records import Records
 from kirana.schema import Feature, SchemaVersion, spelled
 
 
@@ -30,20 +31,22 @@ def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
 def parse_version(group: str, number: int, features: Sequence[Mapping[str, Any]]) -> SchemaVersion:
     """Read what `features_record` made. Raises `ValueError` for what it can't have made."""
     parsed = tuple(feature_of(FeatureObject.model_validate(dict(each))) for each in features)
-    return _shared_version(group, number, parsed)
+    return shared_version(group, number, parsed)
 
 
 @lru_cache(maxsize=4_096)
-def _shared_version(group: str, number: int, features: tuple[Feature, ...]) -> SchemaVersion:
+def shared_version(group: str, number: int, features: tuple[Feature, ...]) -> SchemaVersion:
     """One object a version in all revisions: what is looked up by it is found by identity, and
     not by comparing all of its features on every read.
     """
     return SchemaVersion(group, number, features)
 
 
-def parse_versions(record: Mapping[str, Any]) -> dict[str, list[SchemaVersion]]:
-    """Read the histories of groups by name, each a list of records in order."""
-    return {
-        group: [parse_version(group, at, each) for at, each in enumerate(versions, start=1)]
-        for group, versions in record.items()
-    }
+def version_records(versions: Sequence[SchemaVersion]) -> Records[SchemaVersion]:
+    """Return the schema versions of a group, in order, as records."""
+    return Records.of(versions, features_record)
+
+
+def written_versions(group: str, raw: bytes) -> Records[SchemaVersion]:
+    """Return the schema versions of a group as they were written down."""
+    return Records.written(raw, lambda at, each: parse_version(group, at, each), features_record)

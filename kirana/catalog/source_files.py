@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-Key = tuple[str, str]
+from kirana.catalog.documents import Chunk, SafeLoader, chunks_of, read_text
+from kirana.catalog.items import Key
+from kirana.catalog.sources import key_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,8 @@ def rewrite(
     gone = set(deleted)
     files: dict[Path, bytes | None] = {}
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        old = text = file.read_bytes().decode()
-        spans = list(_spans(text))
-        for span in reversed(spans):
+        old = text = read_text(file)
+        for span in reversed(list(_spans(chunks_of(file, text), {*waiting, *gone}))):
             if span.key in waiting:
                 text = text[: span.start] + waiting.pop(span.key) + text[span.end :]
             elif span.key in gone:
@@ -48,21 +49,27 @@ def rewrite(
     return files
 
 
-def _spans(text: str) -> Iterable[_Span]:
-    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        if not isinstance(node, yaml.MappingNode):
+def _spans(chunks: Iterable[Chunk], keys: Collection[Key]) -> Iterable[_Span]:
+    """Yield where the objects of `keys` stand in a file."""
+    for chunk in chunks:
+        plainly = key_in(chunk.text)
+        if plainly is not None and plainly not in keys:
             continue
-        values = {key.value: value.value for key, value in node.value}
-        start = node.start_mark.index
-        written = text[start : node.end_mark.index]
-        lines = written.split("\n")
-        # the comments that follow belong to what comes next
-        while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-            lines.pop()
-        end = start + len("\n".join(lines))
-        if text[end : end + 1] == "\n":
-            end += 1
-        yield _Span((str(values.get("kind")), str(values.get("name"))), start, end)
+        for node in yaml.compose_all(chunk.text, Loader=SafeLoader):
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            values = {key.value: value.value for key, value in node.value}
+            start = node.start_mark.index
+            written = chunk.text[start : node.end_mark.index]
+            lines = written.split("\n")
+            # the comments that follow belong to what comes next
+            while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+                lines.pop()
+            end = start + len("\n".join(lines))
+            if chunk.text[end : end + 1] == "\n":
+                end += 1
+            key = (str(values.get("kind")), str(values.get("name")))
+            yield _Span(key, chunk.start + start, chunk.start + end)
 
 
 def _without(text: str, span: _Span) -> str:

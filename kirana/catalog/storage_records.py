@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from kirana.catalog.records import Records
 from kirana.errors import Problem
 from kirana.schema import Entity, FeatureGroup, Key
 
@@ -46,7 +47,7 @@ class StorageRecord:
         return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
-Storage = Mapping[str, Sequence[StorageRecord]]
+Storage = Mapping[str, Records[StorageRecord]]
 """The records of each entity, in order."""
 
 
@@ -71,15 +72,17 @@ def parse_record(entity: str, number: int, record: Mapping[str, Any]) -> Storage
     return StorageRecord(entity, number, keys, groups)
 
 
-def parse_storage(record: Mapping[str, Any]) -> dict[str, list[StorageRecord]]:
-    """Read the records of entities by name, each a list in order."""
-    return {
-        entity: [parse_record(entity, at, each) for at, each in enumerate(records, start=1)]
-        for entity, records in record.items()
-    }
+def storage_records(records: Sequence[StorageRecord]) -> Records[StorageRecord]:
+    """Return what is known of an entity, in order, as records."""
+    return Records.of(records, record_of)
 
 
-def storage_of(objects: Iterable[Mapping[str, Any]]) -> dict[str, list[StorageRecord]]:
+def written_storage(entity: str, raw: bytes) -> Records[StorageRecord]:
+    """Return the records of an entity as they were written down."""
+    return Records.written(raw, lambda at, each: parse_record(entity, at, each), record_of)
+
+
+def storage_of(objects: Iterable[Mapping[str, Any]]) -> dict[str, Records[StorageRecord]]:
     """Return first records for published objects that have none, as they were written down.
 
     They need not be valid any more: rows are stored by them all the same.
@@ -100,24 +103,25 @@ def storage_of(objects: Iterable[Mapping[str, Any]]) -> dict[str, list[StorageRe
         }
         keys = [{"dtype": "string", **key} for key in entity["keys"]]
         record = {"keys": keys, "groups": dict(sorted(groups.items()))}
-        found[entity["name"]] = [parse_record(entity["name"], 1, record)]
+        found[entity["name"]] = storage_records([parse_record(entity["name"], 1, record)])
     return found
 
 
 def extended(
-    history: Sequence[StorageRecord], entity: Entity, groups: Sequence[FeatureGroup]
-) -> tuple[StorageRecord, ...]:
-    """Return the records of an entity, with a next one if something is new."""
+    history: Records[StorageRecord] | None, entity: Entity, groups: Sequence[FeatureGroup]
+) -> Records[StorageRecord]:
+    """Return the records of an entity, with a next one if something is new of some groups."""
     known = history[-1].groups if history else {}
     stored = {
         group.short_name: GroupStorage(group.codec, "crc32" if group.checksum else "none")
         for group in groups
     }
     all_groups = dict(sorted({**known, **stored}.items()))
-    record = StorageRecord(entity.name, len(history) + 1, entity.keys, all_groups)
+    before = history or ()
+    record = StorageRecord(entity.name, len(before) + 1, entity.keys, all_groups)
     if history and (record.keys, record.groups) == (history[-1].keys, history[-1].groups):
-        return tuple(history)
-    return (*history, record)
+        return history
+    return storage_records([*before, record])
 
 
 def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Problem]:

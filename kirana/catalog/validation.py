@@ -1,361 +1,245 @@
-"""From documents to one revision: names that are taken, references to nothing, what can't run.
+"""From objects to one revision: names that are taken, references to nothing, what can't run.
 
-All problems are collected, each with its file, line and path, so that one run shows them all.
+All problems are collected, each with its file, line and path, so that one run shows them all. Of a
+catalog that was valid, what has not changed is not looked at again, nor what does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from kirana.catalog.documents import Document, parse_object
-from kirana.catalog.feature_objects import feature_of
+from kirana.catalog.checks import Checks
+from kirana.catalog.documents import Document
+from kirana.catalog.group_checks import GroupChecks
 from kirana.catalog.history import History
-from kirana.catalog.model_checks import ModelChecks
-from kirana.catalog.model_store import ModelStore
+from kirana.catalog.items import Item, Key
 from kirana.catalog.objects import (
-    CandidateGeneratorObject,
-    CatalogObject,
     EntityObject,
-    EventTypeObject,
     FeatureGroupObject,
-    FlowObject,
-    InferflowObject,
     ModelObject,
 )
-from kirana.catalog.snapshot import Catalog
-from kirana.catalog.storage_records import StorageRecord, check_codec, check_keys, extended
-from kirana.codecs import CODECS
-from kirana.codecs.packed.codec import MAX_BODY_BYTES
-from kirana.codecs.packed.layout import Layout
-from kirana.errors import CatalogError, KiranaError, Problem, did_you_mean
-from kirana.flow.generators import build_generator
-from kirana.flow.graph import compile_flow
-from kirana.inferflow.plan import INPUT, compile_inferflow
-from kirana.revision import NO_REVISION
-from kirana.schema import (
-    EVENT_TIME,
-    NUMERIC,
-    Entity,
-    Feature,
-    FeatureGroup,
-    Key,
-    SchemaVersion,
-)
+from kirana.catalog.records import Records
+from kirana.catalog.snapshot import Catalog, by_kind
+from kirana.catalog.storage_records import StorageRecord, check_keys, extended
+from kirana.errors import CatalogError, KiranaError, Problem
+from kirana.schema import RESERVED_ENTITY, SchemaVersion
 
-MAX_VERSIONS = 0xFFFF
-O = TypeVar("O", bound=CatalogObject)  # noqa: E741
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An object and where it was written."""
-
-    object: CatalogObject
-    document: Document
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return (self.object.kind, self.object.name)
-
-
-def parse_documents(documents: Iterable[Document]) -> list[Placed]:
-    """Parse every document. Raises `CatalogError` with the problems of all of them."""
-    placed: dict[tuple[str, str], Placed] = {}
-    problems: list[Problem] = []
-    for document in documents:
-        if document.data is None:
-            continue
-        try:
-            each = Placed(parse_object(document), document)
-        except CatalogError as error:
-            problems += error.problems
-            continue
-        first = placed.setdefault(each.key, each)
-        if first is not each:
-            kind, name = each.key
-            where = f"{first.document.file}:{first.document.lines.get('', 0)}"
-            problems.append(document.problem(f"{kind} '{name}' is already in {where}", "name"))
-    if problems:
-        raise CatalogError(problems)
-    return list(placed.values())
+Where = Callable[[Key], Document]
+"""Return where an object was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A catalog that may be published, and what its author should still look at."""
+    """A catalog that may be published, and what its author should still look at.
+
+    `changed` are the objects that differ from those of the revision before, and those that are
+    gone; all of them without one.
+    """
 
     catalog: Catalog
     warnings: tuple[Problem, ...]
+    changed: frozenset[Key]
 
 
-def validate(placed: Sequence[Placed], history: History, models: ModelStore | None) -> Validated:
+def validate(
+    items: Mapping[Key, Item],
+    where: Where,
+    history: History,
+    checks: Checks,
+    before: Catalog | None = None,
+) -> Validated:
     """Resolve everything and compile what runs; return the catalog, not published yet.
 
     Features that differ from the end of their group's history make the next schema version. With
-    `models` every model is looked into, tried out, and gets the digest of its bytes.
+    `checks.models` every model gets the digest of its bytes, and with `checks.look_into` it is
+    looked into. `before` is a valid catalog, of which all is shared that stays as it is.
     Raises `CatalogError`.
     """
-    return _Validation(placed, history, models).run()
+    return _Validation(dict(items), where, history, checks, before).run()
 
 
 class _Validation:
     def __init__(
-        self, placed: Sequence[Placed], history: History, models: ModelStore | None
+        self,
+        items: dict[Key, Item],
+        where: Where,
+        history: History,
+        checks: Checks,
+        before: Catalog | None,
     ) -> None:
-        self.placed = placed
+        self.items = items
+        self.where = where
         self.history = history
-        self.models = models
+        self.checks = checks
+        self.before = before
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def of(self, type_: type[O]) -> list[tuple[O, Document]]:
-        return [(e.object, e.document) for e in self.placed if isinstance(e.object, type_)]
+    def refuse(self, key: Key, message: str, path: str = "") -> None:
+        self.problems.append(self.where(key).problem(message, path))
 
-    def named(self, type_: type[O]) -> dict[str, O]:
-        return {each.name: each for each, _ in self.of(type_)}
-
-    def refuse(self, document: Document, message: str, path: str = "") -> None:
-        self.problems.append(document.problem(message, path))
-
-    def take(self, document: Document, error: CatalogError) -> None:
+    def take(self, key: Key, error: CatalogError) -> None:
         """Give the problems of a compiler, which knows paths alone, their file and line."""
         for problem in error.problems:
-            self.problems.append(document.problem(problem.message, problem.path))
+            self.refuse(key, problem.message, problem.path)
 
     def stop_if_any(self) -> None:
         if self.problems:
             raise CatalogError(list(dict.fromkeys(self.problems)))
 
     def run(self) -> Validated:
-        if self.models is not None:
-            self.placed = [self._pinned(each, self.models) for each in self.placed]
-        catalog = Catalog(
-            revision=NO_REVISION,
-            objects=tuple(each.object for each in self.placed),
-            entities=self._entities(),
-            groups={},
-            event_types=self._event_types(),
-            generators=self.named(CandidateGeneratorObject),
-            models=self.named(ModelObject),
-            inferflows=self.named(InferflowObject),
-            flows=self.named(FlowObject),
-            storage={},
-        )
-        groups = self._groups(catalog.entities)
-        catalog = replace(catalog, groups=groups, storage=self._storage(catalog.entities, groups))
+        self._pin_models()
+        changed = self._changed()
+        looked_at = self._with_groups(changed)
+        self._check_entities(looked_at)
+        if any(kind == "event_type" for kind, _ in changed):
+            self._check_event_types()
+        versions = self._versions(looked_at)
+        # what is wrong with its models is told together with this
+        if not self.problems:
+            catalog = self._catalog(versions, looked_at)
+            self._compile(catalog, changed)
         self.stop_if_any()
-        self._check_generators(catalog)
-        self._check_inferflows(catalog)
-        self.stop_if_any()
-        for flow, document in self.of(FlowObject):
+        return Validated(catalog, tuple(self.warnings), frozenset(changed))
+
+    def _pin_models(self) -> None:
+        """Give each model the digest of its bytes: it is a part of the revision."""
+        models = self.checks.models
+        if models is None:
+            return
+        for key in [key for key in self.items if key[0] == "model"]:
+            model = self.items[key].parsed
+            assert isinstance(model, ModelObject)
             try:
-                compile_flow(flow, catalog)
-            except CatalogError as error:
-                self.take(document, error)
-        self.stop_if_any()
-        return Validated(catalog, tuple(self.warnings))
+                digest = models.digest(model)
+            except KiranaError as error:
+                self.refuse(key, error.message, error.field or "path")
+                continue
+            if digest != model.sha256:
+                self.items[key] = Item.of(model.model_copy(update={"sha256": digest}))
 
-    def _pinned(self, placed: Placed, models: ModelStore) -> Placed:
-        """Give a model the digest of its bytes: it is a part of the revision."""
-        model = placed.object
-        if not isinstance(model, ModelObject):
-            return placed
-        try:
-            digest = models.digest(model)
-        except KiranaError as error:
-            self.refuse(placed.document, error.message, error.field or "path")
-            return placed
-        return replace(placed, object=model.model_copy(update={"sha256": digest}))
-
-    def _storage(
-        self, entities: Mapping[str, Entity], groups: Mapping[str, FeatureGroup]
-    ) -> dict[str, tuple[StorageRecord, ...]]:
-        return {
-            name: extended(
-                self.history.storage.get(name, ()),
-                entity,
-                [group for group in groups.values() if group.entity.name == name],
-            )
-            for name, entity in entities.items()
+    def _changed(self) -> set[Key]:
+        if self.before is None:
+            return set(self.items)
+        before = {
+            item.key: item for of_kind in self.before.items.values() for item in of_kind.values()
         }
+        changed = set(before.keys() - self.items.keys())
+        for key, item in self.items.items():
+            other = before.get(key)
+            if other is item:
+                continue
+            if other == item:
+                # parsed already, and shared
+                self.items[key] = other
+            else:
+                changed.add(key)
+        return changed
 
-    def _entities(self) -> dict[str, Entity]:
-        entities = {}
-        for each, document in self.of(EntityObject):
-            names = [key.name for key in each.keys]
+    def _with_groups(self, changed: Collection[Key]) -> set[Key]:
+        """Return what has to be looked at: what has changed, and the groups of such entities."""
+        entities = {name for kind, name in changed if kind == "entity"}
+        groups = {
+            key
+            for key in self.items
+            if key[0] == "feature_group" and key[1].partition(".")[0] in entities
+        }
+        return {key for key in {*changed, *groups} if key in self.items}
+
+    def _check_entities(self, looked_at: Collection[Key]) -> None:
+        for key in self._in_order(looked_at, "entity"):
+            each = self.items[key].parsed
+            assert isinstance(each, EntityObject)
+            names = [one.name for one in each.keys]
             if len(set(names)) < len(names):
-                self.refuse(document, f"a key stands here twice: {names}", "keys")
-            if each.name == INPUT:
-                self.refuse(document, f"'{INPUT}' is the name of an inferflow's inputs", "name")
-            keys = tuple(Key(key.name, key.dtype) for key in each.keys)
-            entities[each.name] = Entity(each.name, keys)
-            history = self.history.storage.get(each.name, ())
-            for problem in check_keys(history, entities[each.name]):
-                self.refuse(document, problem.message, problem.path)
-        return entities
+                self.refuse(key, f"a key stands here twice: {names}", "keys")
+            if each.name == RESERVED_ENTITY:
+                message = f"'{RESERVED_ENTITY}' is the name of an inferflow's inputs"
+                self.refuse(key, message, "name")
+            for problem in check_keys(self.history.storage.get(each.name, ()), each.resolved):
+                self.refuse(key, problem.message, problem.path)
 
-    def _event_types(self) -> dict[str, EventTypeObject]:
-        types = self.named(EventTypeObject)
-        for each, document in self.of(EventTypeObject):
-            one = each.name
-            ends = (one[at + 1 :] for at, character in enumerate(one) if character == "_")
-            for other in filter(types.__contains__, ends):
+    def _check_event_types(self) -> None:
+        names = {name for kind, name in self.items if kind == "event_type"}
+        for one in self._in_order(self.items, "event_type"):
+            name = one[1]
+            ends = (name[at + 1 :] for at, character in enumerate(name) if character == "_")
+            for other in filter(names.__contains__, ends):
                 self.refuse(
-                    document,
-                    f"'{one}' ends like '_{other}': the stored key <user>_{one} would also be "
+                    one,
+                    f"'{name}' ends like '_{other}': the stored key <user>_{name} would also be "
                     f"that of '{other}' for another user",
                     "name",
                 )
-        return types
 
-    def _groups(self, entities: Mapping[str, Entity]) -> dict[str, FeatureGroup]:
-        groups = {}
-        for each, document in self.of(FeatureGroupObject):
-            entity = entities.get(each.name.partition(".")[0])
-            if entity is None:
-                name = each.name.partition(".")[0]
-                hint = did_you_mean(name, entities)
-                self.refuse(document, f"unknown entity '{name}': {hint}", "name")
-                continue
-            if each.codec not in CODECS:
-                hint = did_you_mean(each.codec, CODECS)
-                self.refuse(document, f"unknown codec '{each.codec}': {hint}", "codec")
-                continue
-            for problem in check_codec(
-                self.history.storage.get(entity.name, ()), each.name, each.codec
-            ):
-                self.refuse(document, problem.message, problem.path)
-            before = len(self.problems)
-            features = self._features(each, entity, document)
-            if len(self.problems) > before:
-                continue
-            stride = Layout(SchemaVersion(each.name, 1, features)).stride
-            if stride > MAX_BODY_BYTES:
-                message = f"a row takes {stride} bytes, the limit is {MAX_BODY_BYTES}"
-                self.refuse(document, message, "features")
-                continue
-            history = self._history(each.name, features, document)
-            checksum = each.checksum != "none"
-            if checksum and each.codec != "packed":
-                self.refuse(document, f"the codec '{each.codec}' has no checksum", "checksum")
-            groups[each.name] = FeatureGroup(
-                each.name, entity, each.ttl or 0, each.codec, tuple(history), checksum
-            )
-        return groups
+    def _versions(self, looked_at: Collection[Key]) -> dict[str, Records[SchemaVersion]]:
+        """Return the schema versions of all groups, with the next one where features differ."""
+        found: dict[str, Records[SchemaVersion]] = {}
+        if self.before is not None:
+            names = {name for kind, name in self.items if kind == "feature_group"}
+            found = {n: each for n, each in self.before.versions.items() if n in names}
+        entities = {
+            name: item.parsed.resolved
+            for (kind, name), item in self.items.items()
+            if kind == "entity" and isinstance(item.parsed, EntityObject)
+        }
+        for key in self._in_order(looked_at, "feature_group"):
+            each = self.items[key].parsed
+            assert isinstance(each, FeatureGroupObject)
+            checks = GroupChecks(each, entities, self.history)
+            versions = checks.run()
+            for problem in checks.problems:
+                self.refuse(key, problem.message, problem.path)
+            if versions is not None:
+                found[each.name] = versions
+        return found
 
-    def _features(
-        self, group: FeatureGroupObject, entity: Entity, document: Document
-    ) -> tuple[Feature, ...]:
-        features: dict[str, Feature] = {}
-        # of a file of rows, one column would be two things
-        reserved = {key.name: f"is a key of '{entity.name}'" for key in entity.keys}
-        reserved[EVENT_TIME] = "is the time of a row"
-        for at, each in enumerate(group.features):
-            path = f"features[{at}]"
-            if each.name in reserved:
-                message = f"'{each.name}' {reserved[each.name]}: a feature needs another name"
-                self.refuse(document, message, f"{path}.name")
-            if each.name in features:
-                self.refuse(document, f"'{each.name}' stands here twice", f"{path}.name")
-            if each.shape and each.dtype not in NUMERIC:
-                self.refuse(document, f"a vector of {each.dtype} can't be stored", f"{path}.shape")
-                continue
+    def _catalog(
+        self, versions: Mapping[str, Records[SchemaVersion]], looked_at: Collection[Key]
+    ) -> Catalog:
+        storage: dict[str, Records[StorageRecord]] = {}
+        if self.before is not None:
+            kept = self.before.storage.items()
+            storage = {name: each for name, each in kept if ("entity", name) in self.items}
+        catalog = Catalog(by_kind(self.items), versions, storage, self.checks.compilers)
+        groups = [name for kind, name in looked_at if kind == "feature_group"]
+        entities = {name for kind, name in looked_at if kind == "entity"}
+        for entity in sorted(entities | {name.partition(".")[0] for name in groups}):
+            # what is known of its other groups is in its records
+            mine = [catalog.groups[g] for g in sorted(set(groups)) if g.startswith(f"{entity}.")]
+            history = self.history.storage.get(entity)
+            storage[entity] = extended(history, catalog.entities[entity], mine)
+        return catalog
+
+    def _compile(self, catalog: Catalog, changed: set[Key]) -> None:
+        """Compile what has changed and what depends on it; look into the models behind it."""
+        todo = {key for key in changed if key in self.items}
+        if self.before is not None:
+            todo |= catalog.share(self.before, changed)
+        kinds = list(self.checks.compilers)
+        self._compile_kinds(catalog, todo, kinds[:-1])
+        self._look_into(catalog, todo)
+        # flows build on all others
+        self._compile_kinds(catalog, todo, [] if self.problems else kinds[-1:])
+
+    def _compile_kinds(self, catalog: Catalog, keys: Collection[Key], kinds: Sequence[str]) -> None:
+        for key in [key for kind in kinds for key in self._in_order(keys, kind)]:
             try:
-                features[each.name] = feature_of(each)
-            except ValueError as error:
-                self.refuse(document, str(error), f"{path}.default")
-        self._check_aliases(group, document)
-        return tuple(features.values())
-
-    def _check_aliases(self, group: FeatureGroupObject, document: Document) -> None:
-        taken = {each.name for each in group.features}
-        for at, each in enumerate(group.features):
-            for number, alias in enumerate(each.aliases):
-                if alias in taken:
-                    path = f"features[{at}].aliases[{number}]"
-                    again = alias == each.name or alias in each.aliases[:number]
-                    what = "stands here twice" if again else "is the name of another feature"
-                    self.refuse(document, f"'{alias}' {what}", path)
-                taken.add(alias)
-
-    def _history(
-        self, group: str, features: tuple[Feature, ...], document: Document
-    ) -> list[SchemaVersion]:
-        history = list(self.history.versions.get(group, ()))
-        if history and history[-1].features == features:
-            return history
-        for version in history:
-            for at, feature in enumerate(features):
-                names = [n for n in (feature.name, *feature.aliases) if n in version.index]
-                if len(names) > 1:
-                    self.refuse(
-                        document,
-                        f"schema version {version.number} has both {names}: a feature can't "
-                        "have been both",
-                        f"features[{at}].aliases",
-                    )
-                for old in map(version.feature, names):
-                    if (old.dtype, old.shape) != (feature.dtype, feature.shape):
-                        self.refuse(
-                            document,
-                            f"'{old.name}' was {old.dtype}{list(old.shape) or ''} in schema "
-                            f"version {version.number}: rows of it are still there, so another "
-                            "dtype or shape needs another name",
-                            f"features[{at}]",
-                        )
-        self._check_renamed(history, features, document)
-        if len(history) >= MAX_VERSIONS:
-            self.refuse(document, f"'{group}' has used all {MAX_VERSIONS} schema versions")
-        return [*history, SchemaVersion(group, len(history) + 1, features)]
-
-    def _check_renamed(
-        self, history: Sequence[SchemaVersion], features: tuple[Feature, ...], document: Document
-    ) -> None:
-        """Rows of the old name are still there: it is neither forgotten, nor given to another."""
-        refused: set[int] = set()
-        for version in history:
-            for renamed in (each for each in version.features if each.aliases):
-                for at, feature in enumerate(features):
-                    names = (feature.name, *feature.aliases)
-                    lost = [alias for alias in renamed.aliases if alias not in names]
-                    if renamed.name in names and lost and at not in refused:
-                        refused.add(at)
-                        self.refuse(
-                            document,
-                            f"'{feature.name}' was called '{lost[0]}' before schema version "
-                            f"{version.number}: keep that among its aliases, or its old rows are "
-                            "read as defaults",
-                            f"features[{at}].aliases",
-                        )
-                    taken = [alias for alias in renamed.aliases if alias in names]
-                    if renamed.name not in names and taken and at not in refused:
-                        refused.add(at)
-                        self.refuse(
-                            document,
-                            f"'{taken[0]}' was renamed to '{renamed.name}' in schema version "
-                            f"{version.number}: another feature needs another name",
-                            f"features[{at}].name",
-                        )
-
-    def _check_generators(self, catalog: Catalog) -> None:
-        for each, document in self.of(CandidateGeneratorObject):
-            try:
-                build_generator(each, catalog)
+                catalog.compiled(*key)
             except CatalogError as error:
-                self.take(document, error)
+                self.take(key, error)
 
-    def _check_inferflows(self, catalog: Catalog) -> None:
-        checks = ModelChecks(self.models, self.of(ModelObject))
-        for inferflow, document in self.of(InferflowObject):
-            try:
-                plan = compile_inferflow(inferflow, catalog)
-            except CatalogError as error:
-                self.take(document, error)
-                continue
-            checks.take_plan(plan, document)
-        if not self.problems:
-            checks.try_out()
-        self.problems += checks.problems
-        self.warnings += checks.warnings
+    def _look_into(self, catalog: Catalog, keys: Collection[Key]) -> None:
+        if self.checks.look_into is None or self.problems:
+            return
+        for found in self.checks.look_into(catalog, keys):
+            problem = self.where(found.key).problem(found.message, found.path)
+            (self.problems if found.wrong else self.warnings).append(problem)
+
+    def _in_order(self, keys: Collection[Key], kind: str) -> list[Key]:
+        """Return those of a kind, in the order in which they were written."""
+        chosen = {key for key in keys if key[0] == kind}
+        if len(chosen) <= 1:
+            return list(chosen)
+        return [key for key in self.items if key in chosen]

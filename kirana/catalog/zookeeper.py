@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,23 +29,27 @@ from kazoo.protocol.states import ZnodeStat
 from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
-from kirana.catalog.documents import read_documents
+from kirana.catalog.checks import NO_CHECKS, Checks
+from kirana.catalog.documents import Document
 from kirana.catalog.history import Additions, History, additions
-from kirana.catalog.model_store import ModelStore
+from kirana.catalog.items import Item, Key
 from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
+    at_home,
+    checked_of,
+    in_request,
     lost_catalog,
-    new_bytes,
     new_identity,
     record_of,
-    serialize,
 )
 from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
+from kirana.catalog.sources import SourceFiles, Sources
+from kirana.catalog.storage_records import Storage
 from kirana.catalog.storage_records import record_of as storage_record
-from kirana.catalog.validation import Placed, parse_documents, validate
+from kirana.catalog.validation import Where, validate
 from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parsed, spell
 from kirana.catalog.zookeeper_session import ZookeeperSession
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
@@ -53,6 +57,7 @@ from kirana.revision import NO_REVISION, Revision
 from kirana.urls import option_of, split
 
 DEFAULT_SESSION_S = 10.0
+_WITH_RECORDS = ("entity", "feature_group")
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
 
 PRUNE_EVERY = 20
@@ -62,15 +67,14 @@ PRUNE_EVERY = 20
 class ZookeeperCatalog:
     """Implements `CatalogPlace` at `zk://host:port,host:port/root[?session_timeout=seconds]`.
 
-    `source` is the folder that `check` and `publish` read. `models` are the files behind its
-    models; without it they are neither looked into nor pinned. Of revisions the last `kept` stay.
+    `source` is the folder that `check` and `publish` read. Of revisions the last `kept` stay.
     """
 
     def __init__(
         self,
         url: str,
         source: Path | None = None,
-        models: ModelStore | None = None,
+        checks: Checks = NO_CHECKS,
         *,
         kept: int = KEPT_REVISIONS,
     ) -> None:
@@ -86,7 +90,9 @@ class ZookeeperCatalog:
         )
         self._nodes = ZookeeperNodes(self._session, self._root)
         self._source = source
-        self._models = models
+        self._checks = checks
+        self._loaded: Catalog | None = None
+        self._loading = threading.Lock()
         self._kept = kept
         if not all(_HOST.fullmatch(each) for each in parts.netloc.split(",")):
             raise ConfigurationError(
@@ -99,15 +105,14 @@ class ZookeeperCatalog:
     def check(self) -> Checked:
         """See `CatalogPlace`."""
         live, _ = self._expect(None)
-        return self._validate(self._read_source(), self._load_or_none(live), live)
+        return self._check(self._load_or_none(live), live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """See `CatalogPlace`."""
-        placed = self._read_source()
         with self._publishing:
             live, stat = self._expect(expected_revision)
             before = self._load_or_none(live)
-            return self._make_live(live, before, stat, self._validate(placed, before, live))
+            return self._make_live(live, before, stat, self._check(before, live, trusted=True))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`."""
@@ -116,8 +121,18 @@ class ZookeeperCatalog:
             if live == NO_REVISION:
                 raise lost_catalog(self._where)
             before = self.load(live)
-            placed, _ = apply_change(before, change)
-            return self._make_live(live, before, stat, self._validate(placed, before, live))
+            items, put = apply_change(before, change)
+            documents = {key: each.document for key, each in put.items()}
+
+            def where(key: Key) -> Document:
+                return documents.get(key) or in_request(key)
+
+            # the records of all others are those of the live revision
+            names = {name for kind, name in put if kind in ("entity", "feature_group")}
+            names |= {name.partition(".")[0] for name in names}
+            written = before.history.without(names).joined(self._written(live, names))
+            checked = self._validate(items, where, written, before.storage, before, before)
+            return self._make_live(live, before, stat, checked)
 
     def history(self, limit: int) -> list[RevisionRecord]:
         """See `CatalogPublisher`."""
@@ -145,14 +160,20 @@ class ZookeeperCatalog:
         return self._session.away_since() or self._empty_since
 
     def load(self, revision: Revision) -> Catalog:
-        """See `CatalogSource`."""
+        """See `CatalogSource`. What has not changed since the last one that was loaded is kept."""
+        with self._loading:
+            if self._loaded is None or self._loaded.revision != revision:
+                self._loaded = self._load(revision, self._loaded)
+            return self._loaded
+
+    def _load(self, revision: Revision, loaded: Catalog | None) -> Catalog:
         (content,) = self._session.read_all([self._revision_path(revision.number)])
         if content is None:
             raise Unknown("revision", str(revision), [str(self.current())])
         where = self._revision_path(revision.number)
         try:
             manifest = parsed(content)
-            placed = self._nodes.read_objects(manifest["objects"])
+            items = self._nodes.read_objects(manifest["objects"])
             history = History(
                 self._nodes.read_versions(revision.catalog, manifest["versions"]),
                 # what was published before there were records, or identities, has none
@@ -163,37 +184,57 @@ class ZookeeperCatalog:
             raise CatalogError([Problem(f"this is no revision: {error}", where)]) from None
         if identity != revision.catalog:
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
-        return replace(validate(placed, history, None).catalog, revision=revision)
+        if loaded is not None and loaded.revision.catalog != identity:
+            # another history, of other records
+            loaded = None
+        checks = replace(self._checks, models=None, look_into=None)
+        validated = validate(items, at_home(items.values(), where), history, checks, loaded)
+        return validated.catalog.at(revision)
 
     def close(self) -> None:
         """See `CatalogPlace`."""
         self._session.close()
 
-    def _read_source(self) -> list[Placed]:
+    def _read_source(self) -> Sources:
         if self._source is None:
             raise ConfigurationError("a catalog in ZooKeeper is published from a folder")
-        placed = parse_documents(read_documents(self._source))
-        if not placed:
+        sources = SourceFiles(self._source).read()
+        if not sources.placed:
             raise CatalogError([Problem("its files hold no object", str(self._source))])
-        return placed
+        return sources
+
+    def _check(self, live: Catalog | None, revision: Revision, *, trusted: bool = False) -> Checked:
+        """Validate the source; of a `trusted` live revision, what has not changed is valid."""
+        sources = self._read_source()
+        items = sources.items()
+        stored = self._nodes.published_storage(revision)
+        names = {name for kind, name in items if kind in _WITH_RECORDS}
+        written = self._written(revision, names | stored.keys())
+        before = live if trusted else None
+        return self._validate(items, sources.document, written, stored, before, live)
+
+    def _written(self, revision: Revision, names: Collection[str]) -> History:
+        """Read all records of groups and entities, also of those that were deleted."""
+        groups = [name for name in names if "." in name]
+        entities = [name for name in names if "." not in name]
+        return History(
+            self._nodes.read_versions(revision.catalog, self._nodes.counts(groups)),
+            self._nodes.read_storage(self._nodes.counts(entities)),
+        )
 
     def _validate(
-        self, placed: Sequence[Placed], live: Catalog | None, revision: Revision
+        self,
+        items: Mapping[Key, Item],
+        where: Where,
+        written: History,
+        stored: Storage,
+        before: Catalog | None,
+        live: Catalog | None,
     ) -> Checked:
-        """Check against all records of the groups and entities, also of those that were deleted."""
-        identity = revision.catalog
-        groups = {each.object.name for each in placed if each.object.kind == "feature_group"}
-        stored = self._nodes.published_storage(revision)
-        entities = {each.object.name for each in placed if each.object.kind == "entity"}
-        written = History(
-            self._nodes.read_versions(identity, self._nodes.counts(groups)),
-            self._nodes.read_storage(self._nodes.counts(entities | stored.keys())),
-        )
         known = written.with_live(stored)
-        validated = validate(placed, known, self._models)
-        catalog = validated.catalog
-        added = additions(catalog, written, known)
-        return Checked(catalog, added, validated.warnings, new_bytes(catalog, live))
+        validated = validate(items, where, known, self._checks, before)
+        added = additions(validated.catalog.history, written, known)
+        return checked_of(validated, added, live)
 
     def _expect(self, revision: int | None) -> tuple[Revision, ZnodeStat | None]:
         """Return the live revision as ZooKeeper has it now, and the state of its node."""
@@ -214,26 +255,25 @@ class ZookeeperCatalog:
     def _make_live(
         self, live: Revision, before: Catalog | None, stat: ZnodeStat | None, checked: Checked
     ) -> Published:
-        catalog, added = checked.catalog, checked.added
+        catalog, added, models = checked.catalog, checked.added, self._checks.models
         identity = live.catalog or new_identity()
-        same = before is not None and serialize(before, identity) == serialize(catalog, identity)
-        if same and not added:
-            if self._models is not None:
+        if before is not None and not checked.changed and not added:
+            if models is not None:
                 # copies may have been lost
-                self._models.pin(identity, live.number, catalog.models.values())
+                models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = live.number + 1
-        if self._models is not None:
-            self._models.pin(identity, number, catalog.models.values())
+        if models is not None:
+            models.pin(identity, number, catalog.models.values())
         # what is never changed can be written beforehand: nobody sees it before the revision
         known = self._nodes.last_objects if before is not None else set()
-        objects = [self._nodes.write_object(each, known) for each in catalog.objects]
+        objects = [self._nodes.write_object(each, known) for each in catalog.all_items()]
         token = uuid.uuid4().hex
-        about = record_of(number, before.objects if before else (), catalog.objects)
+        about = record_of(number, checked.changed, catalog)
         manifest = {
             "catalog": identity,
             "objects": objects,
-            "versions": {name: len(group.versions) for name, group in catalog.groups.items()},
+            "versions": {name: len(versions) for name, versions in catalog.versions.items()},
             "storage": {name: len(records) for name, records in catalog.storage.items()},
             "about": about,
             "token": token,
@@ -302,8 +342,8 @@ class ZookeeperCatalog:
                     self._nodes.remove(self._revision_path(number))
             if revision.number % PRUNE_EVERY == 0:
                 self._nodes.prune_objects([number for number in numbers if number >= oldest])
-        if self._models is not None:
-            self._models.prune(revision.catalog, oldest)
+        if self._checks.models is not None:
+            self._checks.models.prune(revision.catalog, oldest)
 
     def _has_token(self, number: int, token: str) -> bool:
         """Whether a revision is there whose publishing was not answered, and by whom."""

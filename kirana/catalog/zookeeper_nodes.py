@@ -14,15 +14,20 @@ from typing import Any
 import orjson
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from kirana.catalog.objects import CatalogObject
-from kirana.catalog.publishing import read_object
-from kirana.catalog.schema_records import parse_version
-from kirana.catalog.storage_records import Storage, StorageRecord, parse_record, storage_of
-from kirana.catalog.validation import Placed
+from kirana.catalog.items import Item, Key
+from kirana.catalog.records import Records
+from kirana.catalog.schema_records import parse_version, version_records
+from kirana.catalog.storage_records import (
+    Storage,
+    StorageRecord,
+    parse_record,
+    storage_of,
+    storage_records,
+)
 from kirana.catalog.zookeeper_session import ZookeeperSession
 from kirana.errors import CatalogError, Problem
 from kirana.revision import Revision
-from kirana.schema import SchemaVersion, spelled
+from kirana.schema import SchemaVersion
 
 MAX_NODE_BYTES = 1_000_000
 """ZooKeeper's own limit is 1 MiB, of the node and its path."""
@@ -38,7 +43,7 @@ class ZookeeperNodes:
         self._session = session
         self._root = root
         self._identity = ""
-        self._objects: dict[str, Placed] = {}
+        self._objects: dict[str, Item] = {}
         self._versions: dict[tuple[str, int], SchemaVersion] = {}
 
     @property
@@ -62,24 +67,24 @@ class ZookeeperNodes:
         """Return how many records each group or entity has."""
         return {name: len(self._session.children(self.path(f"versions/{name}"))) for name in names}
 
-    def read_objects(self, names: Sequence[str]) -> list[Placed]:
+    def read_objects(self, names: Sequence[str]) -> dict[Key, Item]:
         """Read the objects of one revision. Raises `ValueError` if one is missing or damaged."""
         known = self._objects
         unread = [name for name in names if name not in known]
         contents = self._session.read_all([self.path(f"objects/{name}") for name in unread])
-        read: dict[str, Placed] = {}
+        read: dict[str, Item] = {}
         for name, content in zip(unread, contents, strict=True):
             if content is None:
                 raise ValueError(f"its object {name} is missing")
-            read[name] = read_object(parsed(content), self.path(f"objects/{name}"))
+            read[name] = Item.parse(parsed(content))
         # those of the last revision are kept, for the next one shares most of them
         found = {name: read[name] if name in read else known[name] for name in names}
         self._objects = found
-        return list(found.values())
+        return {item.key: item for item in found.values()}
 
     def read_versions(
         self, identity: str, counts: Mapping[str, int]
-    ) -> dict[str, list[SchemaVersion]]:
+    ) -> dict[str, Records[SchemaVersion]]:
         """Read the first `counts` schema versions of groups, of the catalog `identity`.
 
         Raises `ValueError`, `KeyError` or `TypeError` if one is missing or was changed.
@@ -96,12 +101,12 @@ class ZookeeperNodes:
             _require_print(version, record)
             self._versions[group, number] = version
         return {
-            group: [self._versions[group, n] for n in range(1, count + 1)]
+            group: version_records([self._versions[group, n] for n in range(1, count + 1)])
             for group, count in counts.items()
             if count
         }
 
-    def read_storage(self, counts: Mapping[str, int]) -> dict[str, list[StorageRecord]]:
+    def read_storage(self, counts: Mapping[str, int]) -> dict[str, Records[StorageRecord]]:
         """Read the first `counts` storage records of entities. Raises as `read_versions`."""
         wanted = [(entity, n) for entity, count in counts.items() for n in range(1, count + 1)]
         contents = self._session.read_all([self.record_path(*each) for each in wanted])
@@ -111,21 +116,18 @@ class ZookeeperNodes:
             storage = parse_record(entity, number, record)
             _require_print(storage, record)
             found.setdefault(entity, []).append(storage)
-        return found
+        return {entity: storage_records(records) for entity, records in found.items()}
 
-    def write_object(self, each: CatalogObject, known: set[str]) -> str:
+    def write_object(self, item: Item, known: set[str]) -> str:
         """Store an object under its digest, if it isn't there; return its name below `objects`.
 
         `known` are those of the live revision, which are there.
         """
-        record = spelled(each.model_dump(by_alias=True))
-        try:
-            content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
-        except TypeError as error:
-            raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
-        self.check_size(content, f"{each.kind} '{each.name}'")
+        kind, called = item.key
+        content = item.raw
+        self.check_size(content, f"{kind} '{called}'")
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-        name = f"{each.kind}/{each.name}/{digest}"
+        name = f"{kind}/{called}/{digest}"
         if name in known:
             return name
         path = self.path(f"objects/{name}")

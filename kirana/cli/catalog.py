@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,12 @@ from kirana.serving.assembly import catalog_place
 from kirana.serving.settings import Settings
 
 USES = ("catalog", "models")
+MAX_LISTED = 10
+"""More of a kind are summed up."""
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="List each schema version, however many.")
+]
 
 
 def check(
@@ -33,6 +39,7 @@ def check(
         bool, typer.Option("--without-models", help="Don't look into the model files.")
     ] = False,
     catalog: CatalogUrl = None,
+    verbose: Verbose = False,
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
@@ -49,18 +56,21 @@ def check(
         "flows": len(found.flows),
     }
     out.print(f"{directory} is valid: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
-    for line in _news(checked):
+    for line in _news(checked, verbose):
         out.print(f"  'kirana apply' would publish {line}", markup=False)
     show_warnings(checked)
 
 
 def apply(
-    directory: CatalogDirectory, models: ModelRoot = None, catalog: CatalogUrl = None
+    directory: CatalogDirectory,
+    models: ModelRoot = None,
+    catalog: CatalogUrl = None,
+    verbose: Verbose = False,
 ) -> None:
     """Publish a catalog as the next revision; what is live switches within a second."""
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
     require_same(directory, Instance(directory).serving(), settings, *USES)
-    report(publish(settings, directory))
+    report(publish(settings, directory), verbose=verbose)
 
 
 def publish(settings: Settings, directory: Path) -> Published:
@@ -78,8 +88,8 @@ def publish(settings: Settings, directory: Path) -> Published:
     return published
 
 
-def report(published: Published) -> None:
-    for line in _news(published.checked):
+def report(published: Published, *, verbose: bool = False) -> None:
+    for line in _news(published.checked, verbose):
         err.print(f"published {line}", markup=False)
     show_warnings(published.checked)
     if published.changed:
@@ -88,16 +98,23 @@ def report(published: Published) -> None:
         out.print(f"revision {published.revision} is live already, nothing has changed")
 
 
-def _news(checked: Checked) -> Iterator[str]:
+def _news(checked: Checked, verbose: bool) -> Iterator[str]:
     """Describe what a catalog appends to its records, and the models whose files are new."""
-    for version in checked.added.versions:
-        yield f"schema version {version.number} of {version.group}"
-    for record in checked.added.storage:
-        if record.number > 1:
-            yield f"storage record {record.number} of {record.entity}"
-    for name in checked.new_bytes:
-        model = checked.catalog.models[name]
-        yield f"other bytes of model {name}: {model.path} is sha256:{model.sha256}"
+    versions = [f"schema version {v.number} of {v.group}" for v in checked.added.versions]
+    yield from _listed(versions, "schema versions of {} groups", verbose)
+    records = [r for r in checked.added.storage if r.number > 1]
+    lines = [f"storage record {record.number} of {record.entity}" for record in records]
+    yield from _listed(lines, "storage records of {} entities", verbose)
+    models = [checked.catalog.models[name] for name in checked.new_bytes]
+    lines = [f"other bytes of model {m.name}: {m.path} is sha256:{m.sha256}" for m in models]
+    yield from _listed(lines, "other bytes of {} models", verbose)
+
+
+def _listed(lines: Sequence[str], summary: str, verbose: bool) -> Iterator[str]:
+    if verbose or len(lines) <= MAX_LISTED:
+        yield from lines
+    else:
+        yield f"{summary.format(len(lines))} (-v lists them)"
 
 
 def show_warnings(checked: Checked) -> None:

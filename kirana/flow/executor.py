@@ -21,7 +21,7 @@ from kirana.errors import (
     Unavailable,
     Unknown,
 )
-from kirana.flow.graph import Graph, GraphNode, compile_flow
+from kirana.flow.graph import Graph, GraphNode
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
@@ -34,21 +34,17 @@ class FlowService:
 
     def __init__(self, services: Services, source: CatalogSource) -> None:
         self._services = services
-        self._graphs = Revisions(source, _compile_all)
+        self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
 
     async def prepare(self, revision: Revision) -> None:
-        await self._graphs.at(revision)
+        await self._catalogs.at(revision)
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
-        graphs = await self._graphs.at(context.revision)
-        if request.name not in graphs:
-            raise Unknown("flow", request.name, graphs, field="name")
+        catalog = await self._catalogs.at(context.revision)
+        catalog.flow(request.name, field="name")
+        graph: Graph = catalog.compiled("flow", request.name)
         call = Call(request.context, self._services, context)
-        return await Execution(graphs[request.name], call, trace=request.trace).run()
-
-
-def _compile_all(catalog: Catalog) -> dict[str, Graph]:
-    return {name: compile_flow(flow, catalog) for name, flow in catalog.flows.items()}
+        return await Execution(graph, call, trace=request.trace).run()
 
 
 class Execution:

@@ -125,8 +125,10 @@ def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
 
 def _kinds_of(flow: FlowObject, catalog: Catalog) -> dict[str, Kind]:
     """Return what each name of a condition stands for: an id, what is declared, or a node."""
-    kinds = {key.name: Kind.TEXT for each in catalog.entities.values() for key in each.keys}
-    kinds |= {name: Kind.TEXT for each in catalog.inferflows.values() for name in each.context}
+    if not flow.context and not any(node.when for node in flow.nodes.values()):
+        # nothing looks at them, so they don't matter to this flow
+        return {}
+    kinds = dict.fromkeys(catalog.id_names, Kind.TEXT)
     problems = []
     for name, kind in flow.context.items():
         if name in flow.nodes:

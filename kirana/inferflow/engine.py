@@ -7,7 +7,7 @@ text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from kirana import native
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.rows import Provenance
-from kirana.errors import InvalidInput, ModelFailed, TooLarge, Unknown
+from kirana.errors import InvalidInput, ModelFailed, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
-from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
+from kirana.inferflow.plan import EntityRead, Plan
 from kirana.inferflow.source import InferRequest, InferResult
 from kirana.key_texts import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.loop import INLINE_ROWS, inline_or_thread
@@ -73,18 +73,17 @@ class InferflowService:
         self._features = features
         self._models = models
         self._max_rows = max_rows
-        self._plans = Revisions(source, _compile_all)
+        self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
 
     async def prepare(self, revision: Revision) -> None:
-        await self._plans.at(revision)
+        await self._catalogs.at(revision)
         await self._models.prepare(revision)
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
-        plans = await self._plans.at(context.revision)
-        if request.model_id not in plans:
-            raise Unknown("model_id", request.model_id, plans, field="model_id")
-        plan, entities = plans[request.model_id]
-        ids = self._context_ids(plan, entities, request)
+        catalog = await self._catalogs.at(context.revision)
+        catalog.inferflow(request.model_id, field="model_id")
+        plan: Plan = catalog.compiled("inferflow", request.model_id)
+        ids = self._context_ids(plan, request)
         rows = len(ids[plan.rows].texts)
         matrix: Floats = np.empty((rows, len(plan.columns)), dtype=np.float32)
         inputs = _read_inputs(plan, request, rows)
@@ -116,9 +115,7 @@ class InferflowService:
             defaults,
         )
 
-    def _context_ids(
-        self, plan: Plan, entities: Mapping[str, Entity], request: InferRequest
-    ) -> dict[str, _Ids]:
+    def _context_ids(self, plan: Plan, request: InferRequest) -> dict[str, _Ids]:
         for name in request.context:
             if name not in plan.context:
                 raise InvalidInput(
@@ -135,7 +132,7 @@ class InferflowService:
             if many != (name == plan.rows):
                 wanted = "a list, one id a row" if name == plan.rows else "one id, not a list"
                 raise InvalidInput(f"'{name}' must be {wanted}", field=field)
-            key = _key_of(entities[name], name)
+            key = _key_of(plan.context[name], name)
             if isinstance(value, str | int):
                 ids[name] = _Ids([id_text(key, value, field=field)], per_row=False)
                 continue
@@ -205,16 +202,6 @@ class InferflowService:
         found = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
         scores = {output: values for each in found for output, values in each.items()}
         return {call.output: scores[call.output] for call in plan.calls}
-
-
-def _compile_all(catalog: Catalog) -> dict[str, tuple[Plan, dict[str, Entity]]]:
-    return {
-        name: (
-            compile_inferflow(inferflow, catalog),
-            {each: catalog.entities[entity] for each, entity in inferflow.context.items()},
-        )
-        for name, inferflow in catalog.inferflows.items()
-    }
 
 
 def _key_of(entity: Entity, name: str) -> Key:

@@ -17,9 +17,9 @@ from kirana.catalog.objects import InferflowObject
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, InvalidInput, KiranaError, Problem, did_you_mean
 from kirana.expressions import Expression, Kind
-from kirana.schema import NUMERIC, Entity
+from kirana.schema import NUMERIC, RESERVED_ENTITY, Entity
 
-INPUT = "input"
+INPUT = RESERVED_ENTITY
 """`input.<name>` among the features is a column that comes with the request."""
 
 ROW_ID_DTYPES = ("string", *(name for name in NUMERIC if not name.startswith("float")))
@@ -48,7 +48,8 @@ class ModelCall:
 @dataclass(frozen=True)
 class Plan:
     name: str
-    context: tuple[str, ...]
+    context: dict[str, Entity]
+    """The ids of a request, each with the entity that it names."""
     rows: str
     stages: tuple[tuple[EntityRead, ...], ...]
     inputs: dict[str, float]
@@ -95,7 +96,7 @@ class _Compiler:
             raise CatalogError(self.problems)
         return Plan(
             name=inferflow.name,
-            context=tuple(inferflow.context),
+            context={n: self.catalog.entities[e] for n, e in inferflow.context.items()},
             rows=inferflow.rows,
             stages=self._stages(matrix),
             inputs={each.name: float(each.default) for each in inferflow.inputs},

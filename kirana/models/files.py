@@ -16,7 +16,7 @@ from kirana.errors import ConfigurationError, Unavailable
 from kirana.models.copies import ModelCopies, digest_of
 from kirana.models.external_data import files_of
 from kirana.models.onnx import OnnxModel, Signature, require_file
-from kirana.models.trial import Finding, try_out
+from kirana.models.trial import TrialResult, try_out
 from kirana.urls import folder_of
 
 logger = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class _Source:
 
 
 class ModelFiles:
-    """Implements `kirana.catalog.model_store.ModelStore` over a folder."""
+    """Implements `kirana.catalog.checks.ModelStore` over a folder."""
 
     def __init__(self, url: str) -> None:
         self.root = folder_of(url, "file", setting="models")
         self.copies = ModelCopies(self.root)
         self._sources: dict[Path, _Source] = {}
         self._signatures: dict[str, Signature] = {}
-        self._findings: dict[tuple[str, bytes, tuple[str, ...]], list[Finding]] = {}
+        self._findings: dict[tuple[str, bytes, tuple[str, ...]], list[TrialResult]] = {}
         self._lock = threading.Lock()
 
     def digest(self, model: ModelObject) -> str:
@@ -70,7 +70,7 @@ class ModelFiles:
 
     def try_out(
         self, model: ModelObject, row: npt.NDArray[np.float32], outputs: Sequence[str]
-    ) -> list[Finding]:
+    ) -> list[TrialResult]:
         """Run a model on a few times `row`; what was tried before is remembered."""
         key = (model.sha256 or self.digest(model), row.tobytes(), tuple(outputs))
         if key not in self._findings:

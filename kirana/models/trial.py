@@ -19,7 +19,7 @@ LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TrialResult:
     """One result of a trial: a `wrong` model must not go live, a `late` one was not tried."""
 
     message: str
@@ -39,7 +39,7 @@ class _Trial(threading.Thread):
         self._outputs = outputs
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = 4  # what it finds is told by its findings
-        self.findings: list[Finding] = []
+        self.findings: list[TrialResult] = []
 
     def run(self) -> None:
         for output in self._outputs:
@@ -48,12 +48,12 @@ class _Trial(threading.Thread):
             found = [each for each in errors if each and each.wrong] or list(filter(None, errors))
             self.findings += found[:1]
 
-    def _error_of(self, output: str, rows: int) -> Finding | None:
+    def _error_of(self, output: str, rows: int) -> TrialResult | None:
         try:
             self._model.run({MATRIX: np.tile(self._row, (rows, 1))}, [output], self._options)
         except KiranaError as error:
             wrong = isinstance(error, ModelFailed) and error.wrong_rows
-            return Finding(error.message, wrong=wrong)
+            return TrialResult(error.message, wrong=wrong)
         return None
 
     def stop(self) -> None:
@@ -66,7 +66,7 @@ def try_out(
     row: npt.NDArray[np.float32],
     outputs: Sequence[str],
     limit_s: float = LIMIT_S,
-) -> list[Finding]:
+) -> list[TrialResult]:
     """Run a model on 1, 2 and 3 times `row`, of shape (columns,), for `limit_s` at most."""
     trial = _Trial(model, row, outputs)
     trial.start()
@@ -78,4 +78,4 @@ def try_out(
         f"model '{model.name}' took more than {limit_s:g} s for at most {max(ROWS)} rows: whether "
         "it gives a value for each row was not checked"
     )
-    return [Finding(message, late=True)]
+    return [TrialResult(message, late=True)]

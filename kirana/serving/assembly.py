@@ -30,6 +30,7 @@ from kirana.models import ModelRunner
 from kirana.models.files import ModelFiles
 from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.revision import Revision
+from kirana.serving.checks import checks_of
 from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.urls import folder_of, scheme_of
@@ -73,11 +74,11 @@ def catalog_place(
 
     Raises `ConfigurationError` if the URL names no place of a catalog.
     """
-    models = ModelFiles(settings.models) if look_into_models else None
+    checks = checks_of(ModelFiles(settings.models) if look_into_models else None)
     kept = settings.kept_revisions
     scheme = scheme_of(settings.catalog)
     if scheme == "zk":
-        return ZookeeperCatalog(settings.catalog, source, models, kept=kept)
+        return ZookeeperCatalog(settings.catalog, source, checks, kept=kept)
     if scheme != "dir":
         raise ConfigurationError(
             f"catalog: '{settings.catalog}' names no place that Kirana knows; use "
@@ -85,7 +86,7 @@ def catalog_place(
             field="catalog",
         )
     folder = folder_of(settings.catalog, "dir", setting="catalog")
-    return DirectoryCatalog(folder, models, kept=kept)
+    return DirectoryCatalog(folder, checks, kept=kept)
 
 
 class Assembly:

@@ -14,6 +14,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.publishing import CatalogPlace
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
+from kirana.serving.checks import checks_of
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, GROUP, seen, write
 from tests.support import nth
 from tests.zookeeper_server import ZooKeeperServer
@@ -31,7 +32,9 @@ def opened(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
 
     def make() -> CatalogPlace:
         place = (
-            DirectoryCatalog(source) if request.param == "dir" else ZookeeperCatalog(url, source)
+            DirectoryCatalog(source, checks_of())
+            if request.param == "dir"
+            else ZookeeperCatalog(url, source, checks_of())
         )
         places.append(place)
         return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,12 +18,12 @@ from kirana.catalog.changes import Change
 from kirana.catalog.publishing import Checked
 from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import Placed
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.cli.catalog import publish
 from kirana.cli.locations import local_settings
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable, Unknown
 from kirana.revision import Revision
+from kirana.serving.checks import checks_of
 from kirana.serving.environment import free_ports
 from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
 from tests.support import nth
@@ -64,14 +64,14 @@ def url(zookeeper: ZooKeeperServer) -> str:
 
 @pytest.fixture
 def place(url: str, source: Path) -> Iterator[ZookeeperCatalog]:
-    opened = ZookeeperCatalog(url, source)
+    opened = ZookeeperCatalog(url, source, checks_of())
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def reader(url: str) -> Iterator[ZookeeperCatalog]:
-    opened = ZookeeperCatalog(url)
+    opened = ZookeeperCatalog(url, None, checks_of())
     yield opened
     opened.close()
 
@@ -144,7 +144,7 @@ async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision
     assert live.revision == old
     await asyncio.to_thread(zookeeper.empty)
     write(source, CLICKS, CTR)
-    anew = ZookeeperCatalog(url, source)
+    anew = ZookeeperCatalog(url, source, checks_of())
     new = (await asyncio.to_thread(anew.publish)).revision
     assert (new.number, old.number) == (1, 1)
     await until(lambda: live.revision == new, "the newer is live")
@@ -190,14 +190,14 @@ def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_
 
     wait_for(refused, "it is connected again", ignoring=Unavailable)
     anew = place.publish().revision
-    other = ZookeeperCatalog(url)
+    other = ZookeeperCatalog(url, None, checks_of())
     assert list(other.load(anew).entities) == ["product"]
     other.close()
 
 
 def test_who_finds_no_server_is_told_so_within_seconds() -> None:
     (port,) = free_ports(1)
-    place = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop")
+    place = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop", None, checks_of())
     with pytest.raises(Unavailable, match=f"zk://127.0.0.1:{port}/shop does not answer"):
         place.current()
 
@@ -211,10 +211,10 @@ def test_who_was_overtaken_publishes_nothing(
     class Slow(ZookeeperCatalog):
         """Another publishes between its look at what is live and its own publishing."""
 
-        def _validate(
-            self, placed: Sequence[Placed], live: Catalog | None, revision: Revision
+        def _check(
+            self, live: Catalog | None, revision: Revision, *, trusted: bool = False
         ) -> Checked:
-            found = super()._validate(placed, live, revision)
+            found = super()._check(live, revision, trusted=trusted)
             looked.set()
             assert overtaken.wait(10)
             return found
@@ -303,7 +303,7 @@ def test_only_the_last_revisions_and_what_they_name_are_kept(
 ) -> None:
     monkeypatch.setattr(zookeeper_nodes, "UNUSED_MS", 0)
     monkeypatch.setattr(zookeeper_catalog, "PRUNE_EVERY", 5)
-    place = ZookeeperCatalog(url, source, kept=3)
+    place = ZookeeperCatalog(url, source, checks_of(), kept=3)
     for keep in range(1, 6):
         event = {"kind": "event_type", "name": "click", "keep": keep}
         if keep == 1:
@@ -342,5 +342,5 @@ def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> 
 )
 def test_a_url_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        ZookeeperCatalog(wrong)
+        ZookeeperCatalog(wrong, None, checks_of())
     assert caught.value.field == "catalog"

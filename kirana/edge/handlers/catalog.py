@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
-from kirana.catalog.changes import CatalogPublisher, Change, plain
+from kirana.catalog.changes import CatalogPublisher, Change
+from kirana.catalog.items import plain
 from kirana.catalog.objects import KINDS
 from kirana.catalog.revisions import LiveRevision, Revisions
 from kirana.catalog.schema_records import features_record
@@ -34,13 +35,11 @@ class CatalogHandlers:
             raise InvalidInput(f"{limit} is not between 0 and {MAX_HISTORY}", field="history")
         catalog = await self._catalogs.at(request.context.revision)
         away_since = self._live.away_since
-        names: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for each in catalog.objects:
-            names[each.kind].append(each.name)
+        names = {kind: sorted(catalog.items.get(kind, ())) for kind in KINDS}
         reply: dict[str, Any] = {
             "revision": request.context.revision.number,
             "catalog": request.context.revision.catalog,
-            "objects": {kind: sorted(found) for kind, found in names.items()},
+            "objects": names,
             "history": [],
         }
         if away_since is not None:
@@ -52,11 +51,11 @@ class CatalogHandlers:
     async def get(self, request: HttpRequest) -> bytes:
         kind, name = _key(request)
         catalog = await self._catalogs.at(request.context.revision)
-        known = {each.name: each for each in catalog.objects if each.kind == kind}
-        if name not in known:
-            raise Unknown(kind, name, known, field="name")
+        item = catalog.item((kind, name))
+        if item is None:
+            raise Unknown(kind, name, catalog.items.get(kind, ()), field="name")
         reply: dict[str, Any] = {
-            "object": plain(known[name]),
+            "object": plain(item.parsed),
             "revision": request.context.revision.number,
         }
         if name in catalog.groups and kind == "feature_group":

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from kirana.catalog.objects import Strict
-from kirana.flow.generators import build_generator
+from kirana.flow.generators import Generator
 from kirana.flow.nodes.base import Call, Site
 from kirana.flow.values import Candidates, Shape, Value
 from kirana.interactions import Interactions
@@ -28,7 +28,7 @@ class CandidatesNode:
         name = self._with.cg_name
         site.known("candidate generator", name, site.catalog.generators, "with.cg_name")
         site.allow(Interactions)
-        self._generator = build_generator(site.catalog.generators[name], site.catalog)
+        self._generator: Generator = site.catalog.compiled("candidate_generator", name)
         if self._generator.needs_seeds:
             self._seeds: str | None = site.only(Interactions)
         else:

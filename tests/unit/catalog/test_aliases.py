@@ -9,6 +9,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError
+from kirana.serving.checks import checks_of
 from tests.support import nth
 
 HEAD = """kind: entity
@@ -26,7 +27,7 @@ def write(folder: Path, features: Sequence[str], *, options: str = "") -> Direct
     lines = "".join(f"  - {feature}\n" for feature in features)
     folder.mkdir(exist_ok=True)
     (folder / "catalog.yaml").write_text(f"{HEAD}{options}features:\n{lines}")
-    return DirectoryCatalog(folder)
+    return DirectoryCatalog(folder, checks_of())
 
 
 def refused(catalog: DirectoryCatalog) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, nth, write_shop
 
 NEW_FEATURE = SHOP.replace(
@@ -24,7 +25,7 @@ BROKEN = SHOP.replace("4 * p_order", "4 * p_oder")
 @pytest.fixture
 def catalog(tmp_path: Path) -> DirectoryCatalog:
     """The shop, not yet published."""
-    return DirectoryCatalog(write_shop(tmp_path))
+    return DirectoryCatalog(write_shop(tmp_path), checks_of())
 
 
 def change(catalog: DirectoryCatalog, text: str) -> None:
@@ -158,7 +159,7 @@ def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> 
 
 def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="no such folder"):
-        DirectoryCatalog(tmp_path / "nowhere").publish()
+        DirectoryCatalog(tmp_path / "nowhere", checks_of()).publish()
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -324,9 +325,10 @@ PUBLISHER = """
 import json, os, sys
 from pathlib import Path
 from kirana.catalog.directory import DirectoryCatalog
+from kirana.serving.checks import checks_of
 
 folder, who = Path(sys.argv[1]), sys.argv[2]
-catalog = DirectoryCatalog(folder)
+catalog = DirectoryCatalog(folder, checks_of())
 sys.stdin.readline()
 found = []
 for turn in range(8):

@@ -8,7 +8,7 @@ import pytest
 
 from kirana.catalog.documents import parse_object, path_text, read_documents
 from kirana.catalog.objects import EntityObject, FeatureGroupObject
-from kirana.catalog.validation import parse_documents
+from kirana.catalog.sources import parse_documents
 from kirana.errors import CatalogError, Problem
 
 GROUP = """\

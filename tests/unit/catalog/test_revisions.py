@@ -14,6 +14,7 @@ from kirana.catalog.revisions import KEPT_REVISIONS, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
 from kirana.revision import Revision
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, nth, write_shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
@@ -49,7 +50,7 @@ class Part:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> DirectoryCatalog:
-    return DirectoryCatalog(write_shop(tmp_path))
+    return DirectoryCatalog(write_shop(tmp_path), checks_of())
 
 
 def publish_next(catalog: DirectoryCatalog, keep: int) -> Revision:

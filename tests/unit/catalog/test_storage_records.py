@@ -11,6 +11,7 @@ from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, Problem
 from kirana.schema import Key
+from kirana.serving.checks import checks_of
 
 KEYS = "[{name: user_id}, {name: genre, dtype: int32}]"
 
@@ -22,7 +23,7 @@ def write(folder: Path, *, keys: str = KEYS, options: str = "") -> DirectoryCata
         f"kind: feature_group\nname: user_genre.affinity\n{options}"
         "features: [{name: clicks, dtype: int32}]\n"
     )
-    return DirectoryCatalog(folder)
+    return DirectoryCatalog(folder, checks_of())
 
 
 def refused(catalog: DirectoryCatalog) -> Problem:
@@ -51,13 +52,13 @@ def test_keys_that_would_read_other_rows_are_refused(
     tmp_path: Path, keys: str, reason: str
 ) -> None:
     write(tmp_path / "shop").publish()
-    live = DirectoryCatalog(tmp_path / "shop").current()
+    live = DirectoryCatalog(tmp_path / "shop", checks_of()).current()
     with pytest.raises(CatalogError) as caught:
         write(tmp_path / "shop", keys=keys).publish()
     assert reason in caught.value.message
     assert "another entity" in caught.value.message
     assert all(each.path.startswith("keys") for each in caught.value.problems)
-    assert DirectoryCatalog(tmp_path / "shop").current() == live
+    assert DirectoryCatalog(tmp_path / "shop", checks_of()).current() == live
 
 
 def test_a_number_narrower_than_before_is_refused(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_what_an_old_catalog_leaves_out_is_remembered_too(tmp_path: Path) -> Non
     (tmp_path / "shop" / "catalog.yaml").write_text(
         "kind: entity\nname: user\nkeys: [{name: user_id}]\n"
     )
-    DirectoryCatalog(tmp_path / "shop").publish()
+    DirectoryCatalog(tmp_path / "shop", checks_of()).publish()
     assert record.is_file()
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
 
@@ -150,7 +151,7 @@ def test_what_an_old_catalog_leaves_out_is_remembered_too(tmp_path: Path) -> Non
 def test_a_live_revision_that_can_not_be_loaded_any_more_has_a_record_too(tmp_path: Path) -> None:
     """It was published by rules that are stricter now: a TTL of 0 meant never."""
     published_before_records(tmp_path / "shop", **{'"ttl": null': '"ttl": "0ms"'})
-    catalog = DirectoryCatalog(tmp_path / "shop")
+    catalog = DirectoryCatalog(tmp_path / "shop", checks_of())
     with pytest.raises(CatalogError):
         catalog.load(catalog.current())
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"

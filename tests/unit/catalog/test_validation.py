@@ -10,6 +10,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, Problem
 from kirana.models.files import ModelFiles
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, publish, write_linear_model, write_shop
 
 MORE = "\n---\n"
@@ -28,7 +29,7 @@ def edited(*edits: tuple[str, str]) -> str:
 def check(folder: Path, catalog: str, *, models: bool = False) -> Catalog:
     write_shop(folder, catalog)
     files = ModelFiles(f"file://{folder}/models") if models else None
-    return DirectoryCatalog(folder, files).check().catalog
+    return DirectoryCatalog(folder, checks_of(files)).check().catalog
 
 
 def problems_of(folder: Path, catalog: str, *, models: bool = False) -> tuple[Problem, ...]:

@@ -81,6 +81,21 @@ def test_apply_publishes_once(folder: Path, kirana: Kirana) -> None:
     assert second.stdout == "revision 1 is live already, nothing has changed\n"
 
 
+def test_many_schema_versions_are_summed_up_unless_all_are_wanted(
+    folder: Path, kirana: Kirana
+) -> None:
+    group = "kind: feature_group\nname: product.g{}\nfeatures: [{{name: a, dtype: int32}}]\n"
+    (folder / "many.yaml").write_text("---\n".join(group.format(at) for at in range(20)))
+    told, listed = kirana("check", folder), kirana("check", folder, "-v")
+    assert "would publish schema versions of" in told.stdout
+    assert "(-v lists them)" in told.stdout
+    assert "product.g7" not in told.stdout
+    assert "would publish schema version 1 of product.g7" in listed.stdout
+    first = kirana("apply", folder)
+    assert "published schema versions of" in first.stderr
+    assert "product.g7" not in first.stderr
+
+
 def test_push_tells_what_was_written_and_what_was_stale(
     folder: Path, tmp_path: Path, kirana: Kirana
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
+from kirana.serving.checks import checks_of
 from tests.support import nth, request_at
 from tests.unit.features.evolving import GROUP, World, lacking, no_row, null, stored
 
@@ -173,7 +174,7 @@ async def test_a_writer_uses_the_names_of_its_version(renamed: World) -> None:
 
 async def test_an_alias_is_remembered_with_its_version(renamed: World) -> None:
     """By another process, and by one that publishes the same again."""
-    other = DirectoryCatalog(renamed.catalog.folder)
+    other = DirectoryCatalog(renamed.catalog.folder, checks_of())
     versions = other.load(nth(other, 2)).groups[GROUP].versions
     aliases = [{feature.name: feature.aliases for feature in each.features} for each in versions]
     assert aliases == [{"clicks": (), "ctr": ()}, {"ctr": (), "clicks_7d": ("clicks",)}]

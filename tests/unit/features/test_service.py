@@ -22,6 +22,7 @@ from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.request import RequestContext
+from kirana.serving.checks import checks_of
 from kirana.stores import FeatureStore, open_feature_store
 from tests.store_calls import DownStore, read_values, write_rows
 from tests.support import SHOP, ByOrder, Shop, nth, publish, request_at, write_shop
@@ -103,7 +104,7 @@ def status(rows: EntityRows, group: str = "stats") -> list[int]:
 
 async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
     now = int(time.time() * 1000)
-    catalog = DirectoryCatalog(tmp_path / "shop")
+    catalog = DirectoryCatalog(tmp_path / "shop", checks_of())
     keys, times = ["1", "2"], [now, now]
     values_of = {"clicks": [3, 4], "ctr": [0.25, 0.125]}
     written = await put(shop.features, catalog, keys, times, now_ms=now, **values_of)
@@ -532,7 +533,7 @@ async def test_a_version_is_that_of_the_catalog_that_follows_a_lost_one(
     publish(write_shop(catalog.folder))
     other = SHOP.replace(CTR, CTR + "  - {name: views, dtype: int64, default: 1}\n")
     publish(write_shop(catalog.folder, other))
-    writer = FeatureService(store, DirectoryCatalog(catalog.folder))
+    writer = FeatureService(store, DirectoryCatalog(catalog.folder, checks_of()))
     await put(writer, catalog, ["8"], revision=2, clicks=[8], ctr=[0.5], views=[2])
     rows = await get(service, ["8"])
     assert (status(rows), values(rows)) == ([Status.OK], [8])
@@ -559,9 +560,15 @@ async def test_a_version_that_is_published_later_is_read_on_its_revision(
     elsewhere = write_shop(tmp_path / "elsewhere", SHOP)
     publish(elsewhere)
     publish(write_shop(elsewhere, GROWN))
-    writer = FeatureService(store, DirectoryCatalog(elsewhere))
+    writer = FeatureService(store, DirectoryCatalog(elsewhere, checks_of()))
     await put(
-        writer, DirectoryCatalog(elsewhere), ["1"], revision=2, clicks=[4], ctr=[0.75], orders=[3]
+        writer,
+        DirectoryCatalog(elsewhere, checks_of()),
+        ["1"],
+        revision=2,
+        clicks=[4],
+        ctr=[0.75],
+        orders=[3],
     )
     assert status(await get(service, ["1"])) == [Status.CORRUPT]
     publish(write_shop(catalog.folder, GROWN))

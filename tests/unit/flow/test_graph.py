@@ -15,6 +15,7 @@ from kirana.catalog.objects import FlowObject
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError
 from kirana.flow.graph import Graph, compile_flow
+from kirana.serving.checks import checks_of
 from tests.support import write_shop
 
 MERGE: dict[str, Any] = {"op": "merge"}
@@ -36,7 +37,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     folder: Path = write_shop(tmp_path_factory.mktemp("shop"))
     with (folder / "shop.yaml").open("a") as file:
         file.write(POPULAR_GENERATOR)
-    return DirectoryCatalog(folder).check().catalog
+    return DirectoryCatalog(folder, checks_of()).check().catalog
 
 
 def flow(graph: dict[str, list[str]], nodes: dict[str, dict[str, Any]]) -> FlowObject:

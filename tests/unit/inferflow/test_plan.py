@@ -10,6 +10,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, Problem
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, write_shop
 
 NESTED = """
@@ -33,7 +34,7 @@ def compiled(folder: Path, *edits: tuple[str, str], more: str = "") -> Plan:
     for old, new in edits:
         assert old in text, old
         text = text.replace(old, new, 1)
-    catalog = DirectoryCatalog(write_shop(folder, text)).check().catalog
+    catalog = DirectoryCatalog(write_shop(folder, text), checks_of()).check().catalog
     return compile_inferflow(catalog.inferflows["ranker"], catalog)
 
 
@@ -134,7 +135,7 @@ def test_an_entity_is_named_by_any_id_of_the_context(tmp_path: Path) -> None:
         ("product_id: product}", "item: product}"),
         ("rows: product_id", "rows: item"),
     )
-    assert plan.context == ("user_id", "item")
+    assert tuple(plan.context) == ("user_id", "item")
     assert reads(plan)[0]["product"].ids == ("item",)
 
 
@@ -150,7 +151,7 @@ def test_a_plan_knows_its_models_and_score(tmp_path: Path) -> None:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    return DirectoryCatalog(write_shop(tmp_path)).check().catalog
+    return DirectoryCatalog(write_shop(tmp_path), checks_of()).check().catalog
 
 
 def problems_of(catalog: Catalog, **changes: object) -> list[Problem]:

@@ -18,6 +18,7 @@ from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.ingest.push import Push, Pushed
+from kirana.serving.checks import checks_of
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, nth, publish, request_at, write_shop
 
@@ -29,7 +30,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def catalog(shop_folder: Path) -> DirectoryCatalog:
-    return DirectoryCatalog(shop_folder)
+    return DirectoryCatalog(shop_folder, checks_of())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from kirana.interactions import Event, InteractionQuery
 from kirana.interactions.lmdb import LmdbInteractionStore
 from kirana.interactions.service import InteractionService
 from kirana.interactions.source import MAX_TIMESTAMP_MS, Appended
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, publish, request_at, write_shop
 
 NOW_MS = 1_700_000_000_000
@@ -22,7 +23,7 @@ DAY_MS = 86_400_000
 def catalog(tmp_path: Path) -> DirectoryCatalog:
     folder = write_shop(tmp_path / "shop")
     publish(folder)
-    return DirectoryCatalog(folder)
+    return DirectoryCatalog(folder, checks_of())
 
 
 @pytest.fixture

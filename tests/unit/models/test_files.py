@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from kirana.catalog.changes import Change, plain
+from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
+from kirana.catalog.items import plain
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unknown
 from kirana.models.copies import ModelCopies
 from kirana.models.files import ModelFiles
@@ -19,6 +20,7 @@ from kirana.models.onnx import OnnxModel
 from kirana.models.registry import LoadedModels
 from kirana.models.runner import MATRIX
 from kirana.revision import Revision
+from kirana.serving.checks import checks_of
 from tests.support import SHOP, SHOP_WEIGHTS, nth, write_linear_model, write_shop
 
 ROW = np.ones((1, 7), dtype=np.float32)
@@ -32,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def place(folder: Path) -> DirectoryCatalog:
     """Open the catalog as another process does."""
-    return DirectoryCatalog(folder, ModelFiles(f"file://{folder}/models"), kept=KEPT)
+    return DirectoryCatalog(folder, checks_of(ModelFiles(f"file://{folder}/models")), kept=KEPT)
 
 
 def overwrite(folder: Path, weight: float) -> None:
@@ -137,13 +139,13 @@ def test_copies_go_with_the_last_revision_that_names_them(folder: Path) -> None:
 def test_copies_that_another_catalog_names_stay(folder: Path, tmp_path: Path) -> None:
     other = write_shop(tmp_path / "other")
     files = ModelFiles(f"file://{folder}/models")
-    shared = DirectoryCatalog(other, files, kept=KEPT).publish().revision
+    shared = DirectoryCatalog(other, checks_of(files), kept=KEPT).publish().revision
     place(folder).publish()
     overwrite(folder, 5.0)
     for keep in range(10, 11 + KEPT):
         touch(folder, keep)
         place(folder).publish()
-    model = DirectoryCatalog(other).load(shared).models["click_model"]
+    model = DirectoryCatalog(other, checks_of()).load(shared).models["click_model"]
     assert LoadedModels(ModelCopies(folder / "models")).load(model)
 
 
@@ -163,7 +165,7 @@ def test_a_copy_that_is_not_what_it_was_is_never_loaded(folder: Path, damage: st
 
 def test_a_file_that_changes_while_it_is_published_is_refused(folder: Path) -> None:
     files = ModelFiles(f"file://{folder}/models")
-    catalog = DirectoryCatalog(folder, files)
+    catalog = DirectoryCatalog(folder, checks_of(files))
     checked = catalog.check()
     overwrite(folder, 5.0)
     with pytest.raises(Conflict, match="changed while it was published"):
@@ -173,8 +175,8 @@ def test_a_file_that_changes_while_it_is_published_is_refused(folder: Path) -> N
 
 
 def test_a_catalog_of_a_time_without_digests_says_what_to_do(folder: Path) -> None:
-    revision = DirectoryCatalog(folder).publish().revision
-    model = DirectoryCatalog(folder).load(revision).models["click_model"]
+    revision = DirectoryCatalog(folder, checks_of()).publish().revision
+    model = DirectoryCatalog(folder, checks_of()).load(revision).models["click_model"]
     with pytest.raises(ConfigurationError, match="run 'kirana apply' again"):
         LoadedModels(ModelCopies(folder / "models")).load(model)
 
@@ -410,4 +412,4 @@ def test_a_catalog_that_is_lost_is_not_begun_anew_by_a_change(folder: Path) -> N
 
 def test_nothing_is_new_to_who_does_not_look_into_the_files(folder: Path) -> None:
     place(folder).publish()
-    assert DirectoryCatalog(folder).check().new_bytes == ()
+    assert DirectoryCatalog(folder, checks_of()).check().new_bytes == ()

@@ -18,6 +18,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.cli.locations import local_settings
 from kirana.errors import ConfigurationError
 from kirana.lmdb.environment import FORMAT
+from kirana.serving.checks import checks_of
 from kirana.serving.environment import free_ports
 from kirana.serving.preflight import (
     bind,
@@ -244,7 +245,7 @@ class TestStores:
 
 def copy_of(folder: Path, model: str) -> Path:
     """Return where the bytes are that the live revision pins for a model."""
-    catalog = DirectoryCatalog(folder)
+    catalog = DirectoryCatalog(folder, checks_of())
     digest = catalog.load(catalog.current()).models[model].sha256
     return folder / "models" / ".kirana" / str(digest)
 

@@ -1,0 +1,146 @@
+"""The objects in the files that people edit; each chunk of text is parsed once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kirana.catalog.documents import (
+    Chunk,
+    Document,
+    chunks_of,
+    documents_of,
+    parse_object,
+    read_text,
+    source_files,
+)
+from kirana.catalog.items import Item, Key
+from kirana.catalog.objects import CatalogObject
+from kirana.errors import CatalogError, Problem
+
+_HEAD = re.compile(r"^(kind|name):[ \t]*([\w.-]+)[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object and where it was written."""
+
+    object: CatalogObject
+    document: Document
+
+    @property
+    def key(self) -> Key:
+        return (self.object.kind, self.object.name)
+
+    @cached_property
+    def item(self) -> Item:
+        """Raises `CatalogError` for an object that can't be published."""
+        try:
+            return Item.of(self.object)
+        except CatalogError as error:
+            problems = [self.document.problem(each.message) for each in error.problems]
+            raise CatalogError(problems) from None
+
+
+def parse_documents(documents: Iterable[Document]) -> list[Placed]:
+    """Parse every document. Raises `CatalogError` with the problems of all of them."""
+    placed: dict[Key, Placed] = {}
+    problems: list[Problem] = []
+    for document in documents:
+        if document.data is None:
+            continue
+        try:
+            each = Placed(parse_object(document), document)
+        except CatalogError as error:
+            problems += error.problems
+            continue
+        first = placed.setdefault(each.key, each)
+        if first is not each:
+            kind, name = each.key
+            where = f"{first.document.file}:{first.document.lines.get('', 0)}"
+            problems.append(document.problem(f"{kind} '{name}' is already in {where}", "name"))
+    if problems:
+        raise CatalogError(problems)
+    return list(placed.values())
+
+
+class SourceFiles:
+    """The YAML files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, known: Callable[[Chunk], Item | None] = lambda chunk: None) -> Sources:
+        """Return all objects. Raises `CatalogError` for text or objects that are none.
+
+        Of chunks whose item is `known` the text is not parsed.
+        """
+        unchanged: dict[Key, tuple[Item, Chunk]] = {}
+        chunks = []
+        for chunk in self._chunks():
+            item = known(chunk)
+            if item is None or item.key in unchanged:
+                chunks.append(chunk)
+            else:
+                unchanged[item.key] = (item, chunk)
+        placed = parse_documents(self._read(chunks))
+        twice = [each.key for each in placed if each.key in unchanged]
+        if twice:
+            # what is said of it names both places
+            placed = parse_documents(self._read(self._chunks()))
+            unchanged = {}
+        return Sources({each.key: each for each in placed}, unchanged)
+
+    def find(self, keys: Collection[Key]) -> dict[Key, Placed]:
+        """Return those of some objects that are in the files: other chunks are not parsed."""
+        names = {*keys, None}
+        chunks = [each for each in self._chunks() if key_in(each.text) in names]
+        placed = parse_documents(self._read(chunks))
+        return {each.key: each for each in placed if each.key in keys}
+
+    def _chunks(self) -> Iterator[Chunk]:
+        for file in source_files(self.folder):
+            yield from chunks_of(file, read_text(file))
+
+    @staticmethod
+    def _read(chunks: Iterable[Chunk]) -> Iterator[Document]:
+        for chunk in chunks:
+            yield from documents_of(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The objects of a folder: those that were parsed, and those of chunks that were known."""
+
+    placed: Mapping[Key, Placed]
+    unchanged: Mapping[Key, tuple[Item, Chunk]]
+
+    def items(self) -> dict[Key, Item]:
+        """Raises `CatalogError` for an object that can't be published."""
+        parsed = {key: each.item for key, each in self.placed.items()}
+        return {**parsed, **{key: item for key, (item, _) in self.unchanged.items()}}
+
+    def document(self, key: Key) -> Document:
+        """Return where an object was written."""
+        if key in self.placed:
+            return self.placed[key].document
+        return next(documents_of(self.unchanged[key][1]))
+
+    def chunks(self) -> Iterator[tuple[Chunk, Key]]:
+        """Yield the chunks that hold one object, and its key."""
+        for key, (_, chunk) in self.unchanged.items():
+            yield chunk, key
+        for key, each in self.placed.items():
+            chunk_of = each.document.chunk
+            if chunk_of is not None and key_in(chunk_of.text) == key:
+                yield chunk_of, key
+
+
+def key_in(text: str) -> Key | None:
+    """Return the kind and name that a chunk plainly has; None if they take a parser to see."""
+    found = _HEAD.findall(text)
+    named = dict(found)
+    return (named["kind"], named["name"]) if len(found) == len(named) == 2 else None
