@@ -17,7 +17,7 @@ from rich.table import Table
 from bench.against import ROUNDS, compare_checkouts, comparison_table
 from bench.figures import BARS, Breakdown, Figure, Report
 
-NAMES = ("client", "features", "flow", "infer", "rank")
+NAMES = ("catalog", "client", "features", "flow", "infer", "rank")
 
 
 def main(

@@ -21,7 +21,6 @@ from kirana.doors.endpoints import Endpoint, Endpoints
 from kirana.doors.handle import call
 from kirana.edge import Edge, Limits
 from kirana.edge.http import Receive, Scope, Send
-from kirana.serving.assembly import catalog_place
 from kirana.serving.preflight import bind_first
 
 MOVING_S = 2.0
@@ -69,7 +68,7 @@ class Ingress:
             live,
             replica.source,
             limits,
-            publisher=catalog_place(replica.settings),
+            publisher=replica.source.place,
             endpoints=self._endpoints,
             metrics=replica.counters,
         )

@@ -61,7 +61,7 @@ from kirana.catalog.remembered import (
 from kirana.catalog.revision_file import read_revision, serialize
 from kirana.catalog.snapshot import Catalog, Uses, by_kind
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.sources import Placed, SourceFiles, Sources
+from kirana.catalog.sources import Placed, SourceFiles, Sources, stamp_of
 from kirana.catalog.storage_records import Storage
 from kirana.catalog.validation import Where, validate
 from kirana.errors import CatalogError, Conflict, Problem, Unknown
@@ -168,7 +168,7 @@ class DirectoryCatalog:
             self._require_applied(before, [*put, *deleted])
             records = {key: each.document.data for key, each in put.items()}
             try:
-                files = rewrite(self.folder, records, deleted)
+                files = rewrite(self._sources, records, deleted)
             except (OSError, CatalogError) as error:
                 raise Conflict(f"the source can't be rewritten: {error}") from None
             return self._make_live(live, before, checked, files)
@@ -242,9 +242,8 @@ class DirectoryCatalog:
             models.pin(identity, number, catalog.models.values())
         self._records.append(checked.added)
         self._revision_file(number).parent.mkdir(parents=True)
-        content = serialize(catalog, identity)
-        write_durably(self._revision_file(number), content)
-        uses = spell_uses(catalog.uses, content)
+        write_durably(self._revision_file(number), *serialize(catalog, identity))
+        uses = spell_uses(catalog.uses, self._stamp_of(number))
         write_durably(self._revision_file(number, "uses.json"), uses)
         if before is not None:
             delta = delta_of(before, catalog, checked.changed)
@@ -260,7 +259,8 @@ class DirectoryCatalog:
         write_durably(self._current, f"{number} {identity}".encode())
         self._prune(identity)
         revision = Revision(identity, number)
-        self._loaded, self._stamp = catalog.at(revision), self._stamp_of(number)
+        with self._loading:
+            self._loaded, self._stamp = catalog.at(revision), self._stamp_of(number)
         return Published(revision, True, checked)
 
     def _prune(self, identity: str) -> None:
@@ -282,7 +282,7 @@ class DirectoryCatalog:
         if loaded is not None and loaded.revision == live and stamp == self._stamp:
             return loaded, True
         content = self._read_revision(live.number)
-        uses = self._read_uses(live.number, content)
+        uses = self._read_uses(live.number, stamp)
         try:
             written = read_revision(content)
             items = written.parsed_items() if uses is None else written.items()
@@ -298,9 +298,9 @@ class DirectoryCatalog:
         catalog = Catalog(by_kind(items), versions, storage, compilers, revision=live, uses=uses)
         return catalog, uses is not None
 
-    def _read_uses(self, revision: int, content: bytes) -> Mapping[Key, Uses] | None:
+    def _read_uses(self, revision: int, stamp: tuple[int, ...]) -> Mapping[Key, Uses] | None:
         try:
-            return read_uses(self._revision_file(revision, "uses.json").read_bytes(), content)
+            return read_uses(self._revision_file(revision, "uses.json").read_bytes(), stamp)
         except OSError:
             return None
 
@@ -336,11 +336,7 @@ class DirectoryCatalog:
             return self._loaded
 
     def _stamp_of(self, revision: int) -> tuple[int, ...]:
-        try:
-            stat = self._revision_file(revision).stat()
-        except OSError:
-            return ()
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return stamp_of(self._revision_file(revision))
 
     def _follow(self, loaded: Catalog, revision: Revision) -> Catalog | None:
         """Return a revision by the changes since the one that is loaded; None if it takes more."""

@@ -71,26 +71,26 @@ def write_remembered(file: Path, remembered: Remembered) -> None:
 
 class _UsesFile(msgspec.Struct):
     kirana: str
-    digest: str
+    stamp: tuple[int, ...]
     uses: list[tuple[Key, list[Key]]]
 
 
-def spell_uses(uses: Mapping[Key, Uses], revision: bytes) -> bytes:
+def spell_uses(uses: Mapping[Key, Uses], stamp: tuple[int, ...]) -> bytes:
     """Return what the compiled objects of a revision have looked up, as it is written down.
 
-    `revision` is the content of the revision, which was valid.
+    `stamp` is that of the file of the revision, which was valid.
     """
     found = [(key, sorted(each)) for key, each in uses.items()]
-    return msgspec.json.encode(_UsesFile(__version__, content_digest(revision), found))
+    return msgspec.json.encode(_UsesFile(__version__, stamp, found))
 
 
-def read_uses(content: bytes, revision: bytes) -> dict[Key, Uses] | None:
-    """Return what `spell_uses` made of the same revision with the same version of Kirana."""
+def read_uses(content: bytes, stamp: tuple[int, ...]) -> dict[Key, Uses] | None:
+    """Return what `spell_uses` made of the same file with the same version of Kirana."""
     try:
         found = msgspec.json.decode(content, type=_UsesFile)
     except msgspec.MsgspecError:
         return None
-    if found.kirana != __version__ or found.digest != content_digest(revision):
+    if found.kirana != __version__ or found.stamp != stamp:
         return None
     return {key: frozenset(each) for key, each in found.uses}
 

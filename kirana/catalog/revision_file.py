@@ -73,20 +73,31 @@ def read_revision(content: bytes) -> RevisionFile:
         raise ValueError(str(error)) from None
 
 
-def serialize(catalog: Catalog, identity: str) -> bytes:
-    """Return a whole revision."""
+def serialize(catalog: Catalog, identity: str) -> list[bytes]:
+    """Return a whole revision, in parts."""
     head = orjson.dumps({"catalog": identity, "format": FORMAT})[:-1]
-    objects = b",\n".join(item.raw for item in catalog.all_items())
-    parts = [
-        b'"%b":{\n%b\n}' % (name, _lines(each))
-        for name, each in ((b"versions", catalog.versions), (b"storage", catalog.storage))
+    return [
+        head,
+        b',\n"objects":[\n',
+        *_between([item.raw for item in catalog.all_items()]),
+        b'\n],\n"versions":{\n',
+        *_lines(catalog.versions),
+        b'\n},\n"storage":{\n',
+        *_lines(catalog.storage),
+        b"\n}}\n",
     ]
-    return b'%b,\n"objects":[\n%b\n],\n%b}\n' % (head, objects, b",\n".join(parts))
 
 
-def _lines(records: Mapping[str, Records[Any]]) -> bytes:
+def _lines(records: Mapping[str, Records[Any]]) -> list[bytes]:
     names = sorted(records)
-    return b",\n".join(b"%b:%b" % (orjson.dumps(name), records[name].raw) for name in names)
+    return _between([b'"%b":%b' % (name.encode(), records[name].raw) for name in names])
+
+
+def _between(lines: list[bytes]) -> list[bytes]:
+    """Return lines with what stands between them."""
+    found = [b",\n"] * max(2 * len(lines) - 1, 0)
+    found[::2] = lines
+    return found
 
 
 def parse_items(raws: Iterable[msgspec.Raw]) -> dict[Key, Item]:

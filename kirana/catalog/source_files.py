@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kirana.catalog.documents import Chunk, SafeLoader, chunks_of, read_text
+from kirana.catalog.documents import Chunk, SafeLoader
 from kirana.catalog.items import Key
-from kirana.catalog.sources import key_in
+from kirana.catalog.sources import SourceFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class _Span:
 
 
 def rewrite(
-    folder: Path, put: Mapping[Key, Mapping[str, Any]], deleted: Iterable[Key]
+    sources: SourceFiles, put: Mapping[Key, Mapping[str, Any]], deleted: Iterable[Key]
 ) -> dict[Path, bytes | None]:
     """Return the new content of each file that changes, None for one that holds no object more.
 
@@ -31,10 +32,13 @@ def rewrite(
     """
     waiting = {key: _text(key, record) for key, record in put.items()}
     gone = set(deleted)
+    spans: dict[Path, list[_Span]] = defaultdict(list)
+    for chunk in sources.chunks_with({*waiting, *gone}):
+        spans[chunk.file] += _spans(chunk)
     files: dict[Path, bytes | None] = {}
-    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        old = text = read_text(file)
-        for span in reversed(list(_spans(chunks_of(file, text), {*waiting, *gone}))):
+    for file, found in spans.items():
+        old = text = sources.text_of(file)
+        for span in reversed(found):
             if span.key in waiting:
                 text = text[: span.start] + waiting.pop(span.key) + text[span.end :]
             elif span.key in gone:
@@ -43,33 +47,29 @@ def rewrite(
             empty = not any(line.strip("- \r") for line in text.split("\n"))
             files[file] = None if empty else text.encode()
     for key, text in waiting.items():
-        file = folder / f"{key[0]}.{key[1]}.yaml"
+        file = sources.folder / f"{key[0]}.{key[1]}.yaml"
         taken = file.read_bytes() + b"---\n" if file.exists() else b""
         files[file] = (files.get(file) or taken) + text.encode()
     return files
 
 
-def _spans(chunks: Iterable[Chunk], keys: Collection[Key]) -> Iterable[_Span]:
-    """Yield where the objects of `keys` stand in a file."""
-    for chunk in chunks:
-        plainly = key_in(chunk.text)
-        if plainly is not None and plainly not in keys:
+def _spans(chunk: Chunk) -> Iterable[_Span]:
+    """Yield where the objects of a chunk stand in its file."""
+    for node in yaml.compose_all(chunk.text, Loader=SafeLoader):
+        if not isinstance(node, yaml.MappingNode):
             continue
-        for node in yaml.compose_all(chunk.text, Loader=SafeLoader):
-            if not isinstance(node, yaml.MappingNode):
-                continue
-            values = {key.value: value.value for key, value in node.value}
-            start = node.start_mark.index
-            written = chunk.text[start : node.end_mark.index]
-            lines = written.split("\n")
-            # the comments that follow belong to what comes next
-            while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-                lines.pop()
-            end = start + len("\n".join(lines))
-            if chunk.text[end : end + 1] == "\n":
-                end += 1
-            key = (str(values.get("kind")), str(values.get("name")))
-            yield _Span(key, chunk.start + start, chunk.start + end)
+        values = {key.value: value.value for key, value in node.value}
+        start = node.start_mark.index
+        written = chunk.text[start : node.end_mark.index]
+        lines = written.split("\n")
+        # the comments that follow belong to what comes next
+        while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+            lines.pop()
+        end = start + len("\n".join(lines))
+        if chunk.text[end : end + 1] == "\n":
+            end += 1
+        key = (str(values.get("kind")), str(values.get("name")))
+        yield _Span(key, chunk.start + start, chunk.start + end)
 
 
 def _without(text: str, span: _Span) -> str:

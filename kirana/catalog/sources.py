@@ -72,6 +72,8 @@ class SourceFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._split: dict[Path, tuple[tuple[int, ...], list[Chunk], list[Key | None]]] = {}
+        """Chunks and what they plainly hold, by the stamp of their file."""
 
     def read(self, known: Callable[[Chunk], Item | None] = lambda chunk: None) -> Sources:
         """Return all objects. Raises `CatalogError` for text or objects that are none.
@@ -96,14 +98,35 @@ class SourceFiles:
 
     def find(self, keys: Collection[Key]) -> dict[Key, Placed]:
         """Return those of some objects that are in the files: other chunks are not parsed."""
-        names = {*keys, None}
-        chunks = [each for each in self._chunks() if key_in(each.text) in names]
-        placed = parse_documents(self._read(chunks))
+        placed = parse_documents(self._read(self.chunks_with(keys)))
         return {each.key: each for each in placed if each.key in keys}
+
+    def chunks_with(self, keys: Collection[Key]) -> list[Chunk]:
+        """Return the chunks that may hold some objects, in order of file and line."""
+        names = {*keys, None}
+        found = []
+        for file in source_files(self.folder):
+            _, chunks, held = self._split_file(file)
+            if not names.isdisjoint(held):
+                found += [each for each, key in zip(chunks, held, strict=True) if key in names]
+        return found
+
+    def text_of(self, file: Path) -> str:
+        """Return the text of a file, as its chunks have it."""
+        return "".join(chunk.text for chunk in self._split_file(file)[1])
 
     def _chunks(self) -> Iterator[Chunk]:
         for file in source_files(self.folder):
-            yield from chunks_of(file, read_text(file))
+            yield from self._split_file(file)[1]
+
+    def _split_file(self, file: Path) -> tuple[tuple[int, ...], list[Chunk], list[Key | None]]:
+        """Split a file, unless that is done and nothing has changed in it."""
+        stamp = stamp_of(file)
+        known = self._split.get(file)
+        if known is None or known[0] != stamp:
+            chunks = chunks_of(file, read_text(file))
+            known = self._split[file] = (stamp, chunks, [key_in(each.text) for each in chunks])
+        return known
 
     @staticmethod
     def _read(chunks: Iterable[Chunk]) -> Iterator[Document]:
@@ -137,6 +160,15 @@ class Sources:
             chunk_of = each.document.chunk
             if chunk_of is not None and key_in(chunk_of.text) == key:
                 yield chunk_of, key
+
+
+def stamp_of(file: Path) -> tuple[int, ...]:
+    """Return what differs once a file was changed; nothing for one that is not there."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return ()
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def key_in(text: str) -> Key | None:

@@ -37,29 +37,29 @@ from kirana.urls import folder_of, scheme_of
 
 
 class SharedCatalog:
-    """Reads each revision once for all the parts of a process."""
+    """Reads each revision once for all the parts of a process; `place` is where it is published."""
 
-    def __init__(self, source: CatalogPlace) -> None:
-        self._source = source
+    def __init__(self, place: CatalogPlace) -> None:
+        self.place = place
         self._latest: Catalog | None = None
         self._lock = threading.Lock()
 
     def current(self) -> Revision:
         """See `CatalogSource`."""
-        return self._source.current()
+        return self.place.current()
 
     def away_since(self) -> float | None:
         """See `CatalogSource`."""
-        return self._source.away_since()
+        return self.place.away_since()
 
     def load(self, revision: Revision) -> Catalog:
         with self._lock:
             if self._latest is None or self._latest.revision != revision:
-                self._latest = self._source.load(revision)
+                self._latest = self.place.load(revision)
             return self._latest
 
     def close(self) -> None:
-        self._source.close()
+        self.place.close()
 
 
 def open_catalog(settings: Settings) -> SharedCatalog:

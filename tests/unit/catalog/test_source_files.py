@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kirana.catalog.source_files import rewrite
+from kirana.catalog.sources import SourceFiles
 
 TEXT = """# the shop
 kind: entity
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _one(folder: Path, put: dict[tuple[str, str], dict[str, object]], *deleted: str) -> str:
-    files = rewrite(folder, put, [("event_type", name) for name in deleted])
+    files = rewrite(SourceFiles(folder), put, [("event_type", name) for name in deleted])
     content = files.pop(folder / "shop.yaml")
     assert files == {}
     assert content is not None
@@ -56,22 +57,22 @@ def test_the_last_object_is_removed(folder: Path) -> None:
 
 
 def test_the_first_object_is_removed(folder: Path) -> None:
-    files = rewrite(folder, {}, [("entity", "user")])
+    files = rewrite(SourceFiles(folder), {}, [("entity", "user")])
     content = files[folder / "shop.yaml"]
     assert content is not None
     assert [each["name"] for each in yaml.safe_load_all(content) if each] == ["click", "order"]
 
 
 def test_a_new_object_gets_a_file_of_its_own(folder: Path) -> None:
-    files = rewrite(folder, {("event_type", "cart"): {"keep": 3}}, [])
+    files = rewrite(SourceFiles(folder), {("event_type", "cart"): {"keep": 3}}, [])
     expected = b"kind: event_type\nname: cart\nkeep: 3\n"
     assert files == {folder / "event_type.cart.yaml": expected}
 
 
 def test_a_file_that_holds_no_object_more_goes(folder: Path) -> None:
     (folder / "one.yaml").write_text("---\nkind: event_type\nname: cart\n")
-    assert rewrite(folder, {}, [("event_type", "cart")]) == {folder / "one.yaml": None}
+    assert rewrite(SourceFiles(folder), {}, [("event_type", "cart")]) == {folder / "one.yaml": None}
 
 
 def test_what_does_not_change_is_not_written(folder: Path) -> None:
-    assert rewrite(folder, {}, []) == {}
+    assert rewrite(SourceFiles(folder), {}, []) == {}
