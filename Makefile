@@ -57,10 +57,11 @@ apt:
 	echo "installing$$lacking"; \
 	apt-get -qq update && apt-get -qq install -y $$lacking >/dev/null
 
-lint: $(DEVELOPMENT) ## Ruff, and mypy in strict mode
+lint: $(DEVELOPMENT) ## Ruff, mypy in strict mode, and which room may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy kirana bench docs examples
+	@$(BIN)/lint-imports >.lint-imports 2>&1 || { cat .lint-imports; exit 1; }
 
 bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json, AGAINST=COMMIT)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
@@ -79,7 +80,7 @@ lock: $(DEVELOPMENT) ## Resolve the lock files anew
 	  --generate-hashes --no-annotate --no-header -o requirements/development.lock
 
 clean: ## Remove what was made here, the virtual environment too
-	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis kirana/native/*.so
+	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports .import_linter_cache kirana/native/*.so
 
 $(BIN)/uv: requirements/tools.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -18,9 +18,7 @@ once the second sees what the first has done.
 from __future__ import annotations
 
 import fcntl
-import shutil
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +29,7 @@ from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.checks import NO_CHECKS, Checks
-from kirana.catalog.deltas import Delta, delta_of, read_delta
+from kirana.catalog.deltas import Delta, read_delta
 from kirana.catalog.documents import Chunk, Document
 from kirana.catalog.durable import write_durably
 from kirana.catalog.history import History, additions
@@ -46,22 +44,20 @@ from kirana.catalog.publishing import (
     in_request,
     lost_catalog,
     new_identity,
-    record_of,
 )
 from kirana.catalog.record_files import RecordFiles
 from kirana.catalog.remembered import (
     Remembered,
     item_digest,
     read_remembered,
-    read_uses,
-    spell_uses,
     text_digest,
     write_remembered,
 )
-from kirana.catalog.revision_file import read_revision, serialize
-from kirana.catalog.snapshot import Catalog, Uses, by_kind
+from kirana.catalog.revision_file import read_revision
+from kirana.catalog.revision_folder import RevisionFolder
+from kirana.catalog.snapshot import Catalog, by_kind
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.sources import Placed, SourceFiles, Sources, stamp_of
+from kirana.catalog.sources import Placed, SourceFiles, Sources
 from kirana.catalog.storage_records import Storage
 from kirana.catalog.validation import Where, validate
 from kirana.errors import CatalogError, Conflict, Problem, Unknown
@@ -80,10 +76,8 @@ class DirectoryCatalog:
         self.folder = folder.resolve()
         self._checks = checks
         self._kept = kept
-        self._seen = False
-        self._away_since: float | None = None
         self._state = self.folder / ".kirana"
-        self._current = self._state / "CURRENT"
+        self._revisions = RevisionFolder(self._state)
         self._remembered = self._state / "remembered.json"
         self._records = RecordFiles(self.folder / "versions")
         self._sources = SourceFiles(self.folder)
@@ -194,11 +188,11 @@ class DirectoryCatalog:
     def history(self, limit: int) -> list[RevisionRecord]:
         records: list[RevisionRecord] = []
         live = self.current().number
-        for number in sorted(self._revision_numbers(), reverse=True):
+        for number in sorted(self._revisions.numbers(), reverse=True):
             if number > live or len(records) >= limit:
                 continue  # what a crash has left was never live
             try:
-                about = orjson.loads(self._revision_file(number, "about.json").read_bytes())
+                about = orjson.loads(self._revisions.file(number, "about.json").read_bytes())
                 records.append(RevisionRecord(**about))
             except (OSError, ValueError, TypeError):
                 continue  # of a time before there were records
@@ -237,39 +231,25 @@ class DirectoryCatalog:
                 # copies may have been lost
                 models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
-        number = max([live.number, *self._revision_numbers()]) + 1
+        number = max([live.number, *self._revisions.numbers()]) + 1
         if models is not None:
             models.pin(identity, number, catalog.models.values())
         self._records.append(checked.added)
-        self._revision_file(number).parent.mkdir(parents=True)
-        write_durably(self._revision_file(number), *serialize(catalog, identity))
-        uses = spell_uses(catalog.uses, self._stamp_of(number))
-        write_durably(self._revision_file(number, "uses.json"), uses)
-        if before is not None:
-            delta = delta_of(before, catalog, checked.changed)
-            write_durably(self._revision_file(number, "changes.json"), delta)
-        record = record_of(number, checked.changed, catalog)
-        write_durably(self._revision_file(number, "about.json"), orjson.dumps(record))
+        revision = Revision(identity, number)
+        self._revisions.write(revision, catalog, before, checked.changed)
         # the source first: what is acknowledged must never be undone by the next 'apply'
         for file, text in files.items():
             if text is None:
                 file.unlink(missing_ok=True)
             else:
                 write_durably(file, text)
-        write_durably(self._current, f"{number} {identity}".encode())
-        self._prune(identity)
-        revision = Revision(identity, number)
+        self._revisions.make_current(revision)
+        oldest = self._revisions.prune(self._kept)
+        if models is not None:
+            models.prune(identity, oldest)
         with self._loading:
-            self._loaded, self._stamp = catalog.at(revision), self._stamp_of(number)
+            self._loaded, self._stamp = catalog.at(revision), self._revisions.stamp(number)
         return Published(revision, True, checked)
-
-    def _prune(self, identity: str) -> None:
-        """Remove the revisions before the last ones, and the bytes of models that only they had."""
-        numbers = sorted(self._revision_numbers())
-        for number in numbers[: -self._kept]:
-            shutil.rmtree(self._revision_file(number).parent, ignore_errors=True)
-        if self._checks.models is not None:
-            self._checks.models.prune(identity, min(numbers[-self._kept :]))
 
     def _live_or_none(self) -> tuple[Catalog | None, bool]:
         """Return the live revision as it was published, None if there is none, or it is damaged.
@@ -278,13 +258,12 @@ class DirectoryCatalog:
         and what they look up is known.
         """
         live, loaded = self.current(), self._loaded
-        stamp = self._stamp_of(live.number)
+        stamp = self._revisions.stamp(live.number)
         if loaded is not None and loaded.revision == live and stamp == self._stamp:
             return loaded, True
-        content = self._read_revision(live.number)
-        uses = self._read_uses(live.number, stamp)
+        uses = self._revisions.uses(live.number)
         try:
-            written = read_revision(content)
+            written = read_revision(self._revisions.read(live.number))
             items = written.parsed_items() if uses is None else written.items()
             history = written.history
             if uses is None:
@@ -298,45 +277,27 @@ class DirectoryCatalog:
         catalog = Catalog(by_kind(items), versions, storage, compilers, revision=live, uses=uses)
         return catalog, uses is not None
 
-    def _read_uses(self, revision: int, stamp: tuple[int, ...]) -> Mapping[Key, Uses] | None:
-        try:
-            return read_uses(self._revision_file(revision, "uses.json").read_bytes(), stamp)
-        except OSError:
-            return None
-
     def close(self) -> None:
         """Nothing is held between calls."""
 
     def current(self) -> Revision:
         """See `CatalogSource`."""
-        try:
-            number, _, identity = self._current.read_text().strip().partition(" ")
-        except (OSError, UnicodeDecodeError):
-            number, identity = "", ""
-        if number.isdecimal():
-            self._seen, self._away_since = True, None
-            return Revision(identity, int(number))
-        if self._seen and self._away_since is None:
-            self._away_since = time.time()
-        return NO_REVISION
+        return self._revisions.current()
 
     def away_since(self) -> float | None:
-        """See `CatalogSource`: since when what was there is gone."""
-        return self._away_since
+        """See `CatalogSource`."""
+        return self._revisions.away_since
 
     def load(self, revision: Revision) -> Catalog:
         """See `CatalogSource`. What has not changed since the last one that was loaded is kept."""
         with self._loading:
             loaded = self._loaded
-            stamp = self._stamp_of(revision.number)
+            stamp = self._revisions.stamp(revision.number)
             if loaded is not None and loaded.revision == revision and stamp == self._stamp:
                 return loaded
             found = self._follow(loaded, revision) if loaded is not None else None
             self._loaded, self._stamp = found or self._load(revision), stamp
             return self._loaded
-
-    def _stamp_of(self, revision: int) -> tuple[int, ...]:
-        return stamp_of(self._revision_file(revision))
 
     def _follow(self, loaded: Catalog, revision: Revision) -> Catalog | None:
         """Return a revision by the changes since the one that is loaded; None if it takes more."""
@@ -345,7 +306,7 @@ class DirectoryCatalog:
             return None
         try:
             for number in range(loaded.revision.number + 1, revision.number + 1):
-                content = self._revision_file(number, "changes.json").read_bytes()
+                content = self._revisions.file(number, "changes.json").read_bytes()
                 loaded = self._changed(loaded, read_delta(content), number)
         except (OSError, AttributeError, ValueError, KeyError, TypeError, CatalogError):
             # the whole revision is beside it, and says what is wrong
@@ -356,19 +317,19 @@ class DirectoryCatalog:
         items = {item.key: item for item in before.all_items() if item.key not in delta.gone}
         items |= delta.put
         history = before.history.joined(delta.history)
-        where = at_home(delta.put.values(), str(self._revision_file(number)))
+        where = at_home(delta.put.values(), str(self._revisions.file(number)))
         checks = replace(self._checks, models=None, look_into=None)
         catalog = validate(items, where, history, checks, before).catalog
         return catalog.at(Revision(before.revision.catalog, number))
 
     def _load(self, revision: Revision) -> Catalog:
-        file = self._revision_file(revision.number)
+        file = self._revisions.file(revision.number)
         try:
             written = read_revision(file.read_bytes())
             items, history = written.parsed_items(), written.history
             history.parse()
         except FileNotFoundError:
-            known = map(str, self._revision_numbers())
+            known = map(str, self._revisions.numbers())
             raise Unknown("revision", str(revision), known) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
@@ -378,18 +339,12 @@ class DirectoryCatalog:
         where = at_home(items.values(), str(file))
         return validate(items, where, history, checks).catalog.at(revision)
 
-    def _read_revision(self, revision: int) -> bytes:
-        try:
-            return self._revision_file(revision).read_bytes()
-        except FileNotFoundError:
-            return b""
-
     def _published_records(self, live: Catalog | None) -> tuple[History, Storage]:
         """Return the records of the live revision, and how it stores rows, also if it can't be
         used any more.
         """
         try:
-            written = read_revision(self._read_revision(self.current().number))
+            written = read_revision(self._revisions.read(self.current().number))
             recorded, storage = written.recorded, written.history.storage
             if live is not None and written.storage is not None:
                 # the same, and what is remembered of them is known by them
@@ -398,14 +353,6 @@ class DirectoryCatalog:
         except (AttributeError, ValueError, KeyError, TypeError):
             return History(), {}
         return recorded, storage
-
-    def _revision_file(self, revision: int, name: str = "catalog.json") -> Path:
-        return self._state / "revisions" / str(revision) / name
-
-    def _revision_numbers(self) -> list[int]:
-        folder = self._state / "revisions"
-        names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-        return [int(name) for name in names if name.isdecimal()]
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -11,20 +11,16 @@ from typing import Protocol
 
 import msgspec
 
+from kirana.edge.handlers.endpoints import Endpoint
+
+__all__ = ["Endpoint", "EndpointRegistry", "Endpoints"]
+
 logger = logging.getLogger(__name__)
 
 BEAT_S = 0.5
 STALE_S = 3.0
 """A note that has not changed for so long is of a replica that died."""
 FORGOTTEN_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One replica's direct port."""
-
-    replica: str
-    url: str
 
 
 class EndpointRegistry(Protocol):

@@ -16,11 +16,10 @@ from typing import Any
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.doors.endpoints import Endpoints
 from kirana.edge.context import context_of, id_of
 from kirana.edge.errors import HttpError, body_of, status_of
 from kirana.edge.handlers.catalog import CatalogHandlers
-from kirana.edge.handlers.endpoints import EndpointHandlers
+from kirana.edge.handlers.endpoints import EndpointHandlers, LiveEndpoints, NoEndpoints
 from kirana.edge.handlers.features import FeatureHandlers
 from kirana.edge.handlers.health import HealthHandlers, Unhealthy
 from kirana.edge.handlers.interactions import InteractionHandlers
@@ -95,7 +94,7 @@ class Edge:
         limits: Limits,
         *,
         publisher: CatalogPublisher | None = None,
-        endpoints: Endpoints | None = None,
+        endpoints: LiveEndpoints | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self._ongoing = 0
@@ -123,7 +122,7 @@ class Edge:
             "catalog_put": catalog.put,
             "catalog_delete": catalog.delete,
             "catalog_post": catalog.post,
-            "endpoints": EndpointHandlers(endpoints or Endpoints()).get,
+            "endpoints": EndpointHandlers(endpoints or NoEndpoints()).get,
             "healthz": health.get,
             "openapi": self._openapi,
         }

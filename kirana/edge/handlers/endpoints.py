@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from kirana.doors.endpoints import Endpoints
 from kirana.edge.http import HttpRequest, json_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One replica's direct port."""
+
+    replica: str
+    url: str
+
+
+class LiveEndpoints(Protocol):
+    """The direct ports that take requests now."""
+
+    def live(self) -> Sequence[Endpoint]:
+        """Return them, this replica's own first."""
+
+
+class NoEndpoints:
+    """Implements `LiveEndpoints` where there are no direct ports."""
+
+    def live(self) -> Sequence[Endpoint]:
+        return ()
+
+
 class EndpointHandlers:
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self, endpoints: LiveEndpoints) -> None:
         self._endpoints = endpoints
 
     async def get(self, request: HttpRequest) -> bytes:
