@@ -1,4 +1,4 @@
-"""What differs between a revision and the one before: who has that need not read the rest."""
+"""What differs between a revision and its base: who has the base need not read the rest."""
 
 from __future__ import annotations
 
@@ -20,25 +20,36 @@ from kirana.catalog.storage_records import written_storage
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Objects that were put and that are gone; all records of groups and entities with new ones."""
+    """Objects that were put and that are gone; all records of groups and entities with new ones.
 
+    `base` is the number of the revision that they lead on from, `stamp` that of its file.
+    """
+
+    base: int
+    stamp: tuple[int, ...]
     put: Mapping[Key, Item]
     gone: frozenset[Key]
     history: History
 
 
 class _Record(msgspec.Struct):
+    base: int
+    stamp: tuple[int, ...]
     put: list[msgspec.Raw]
     gone: list[Key]
     versions: dict[str, msgspec.Raw]
     storage: dict[str, msgspec.Raw]
 
 
-def delta_of(before: Catalog, after: Catalog, changed: Collection[Key]) -> bytes:
-    """Return what leads from one revision to the next, as it is written down."""
+def delta_of(
+    before: Catalog, stamp: tuple[int, ...], after: Catalog, changed: Collection[Key]
+) -> bytes:
+    """Return what leads from one revision, whose file has this stamp, to the next."""
     put = [after.item(key) for key in sorted(changed)]
     return orjson.dumps(
         {
+            "base": before.revision.number,
+            "stamp": stamp,
             "put": [orjson.Fragment(item.raw) for item in put if item is not None],
             "gone": [key for key in sorted(changed) if after.item(key) is None],
             "versions": _new(before.versions, after.versions),
@@ -62,4 +73,5 @@ def read_delta(content: bytes) -> Delta:
         raise ValueError(str(error)) from None
     versions = {name: written_versions(name, bytes(raw)) for name, raw in record.versions.items()}
     storage = {name: written_storage(name, bytes(raw)) for name, raw in record.storage.items()}
-    return Delta(parse_items(record.put), frozenset(record.gone), History(versions, storage))
+    put, gone = parse_items(record.put), frozenset(record.gone)
+    return Delta(record.base, record.stamp, put, gone, History(versions, storage))

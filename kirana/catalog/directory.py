@@ -20,7 +20,7 @@ from __future__ import annotations
 import fcntl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +143,10 @@ class DirectoryCatalog:
             # of a model, the file behind it may be another one next time
             if item is not None and key[0] != "model":
                 chunks[text_digest(chunk.text)] = (*key, item_digest(item))
-        records = self._records.stamps(catalog.history)
-        write_remembered(self._remembered, Remembered(chunks=chunks, records=records))
+        # it saves time, and what is live stays so without it
+        with suppress(OSError, CatalogError):
+            records = self._records.stamps(catalog.history)
+            write_remembered(self._remembered, Remembered(chunks=chunks, records=records))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
@@ -232,12 +234,15 @@ class DirectoryCatalog:
                 models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = max([live.number, *self._revisions.numbers()]) + 1
+        if live != NO_REVISION:
+            self._revisions.discard_after(live.number)
         if models is not None:
             models.pin(identity, number, catalog.models.values())
         self._records.append(checked.added)
         revision = Revision(identity, number)
         self._revisions.write(revision, catalog, before, checked.changed)
         # the source first: what is acknowledged must never be undone by the next 'apply'
+        self._sources.require_unchanged(files)
         for file, text in files.items():
             if text is None:
                 file.unlink(missing_ok=True)
@@ -305,13 +310,30 @@ class DirectoryCatalog:
         if loaded.revision.catalog != revision.catalog or not 0 < since <= MAX_FOLLOWED:
             return None
         try:
-            for number in range(loaded.revision.number + 1, revision.number + 1):
-                content = self._revisions.file(number, "changes.json").read_bytes()
-                loaded = self._changed(loaded, read_delta(content), number)
+            steps = self._steps(loaded.revision.number, revision.number)
+            for number, delta in steps or ():
+                loaded = self._changed(loaded, delta, number)
         except (OSError, AttributeError, ValueError, KeyError, TypeError, CatalogError):
             # the whole revision is beside it, and says what is wrong
             return None
-        return loaded
+        return loaded if steps else None
+
+    def _steps(self, start: int, stop: int) -> list[tuple[int, Delta]] | None:
+        """Return what leads from the revision that is loaded to another one, in order.
+
+        None if nothing does: a revision may have failed half-way, or an older folder may have been
+        restored.
+        """
+        steps: list[tuple[int, Delta]] = []
+        number = stop
+        while number > start:
+            delta = read_delta(self._revisions.file(number, "changes.json").read_bytes())
+            steps.append((number, delta))
+            number = delta.base
+            stamp = self._stamp if number == start else self._revisions.stamp(number)
+            if delta.stamp != stamp:
+                return None
+        return steps[::-1] if number == start else None
 
     def _changed(self, before: Catalog, delta: Delta, number: int) -> Catalog:
         items = {item.key: item for item in before.all_items() if item.key not in delta.gone}

@@ -29,6 +29,8 @@ SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEXT = "tag:yaml.org,2002:str"
 _DASHES = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _WHOLE = re.compile(r"^(?:%|\.\.\.(?:\s|$))", re.MULTILINE)
+MAY_HOLD_SEVERAL = re.compile(_WHOLE.pattern + r"|\r(?!\n)|[\x85\u2028\u2029]", re.MULTILINE)
+"""Found in each chunk of more than one document: YAML knows more ends of lines than `_DASHES`."""
 _DEEP = re.compile(r"^[ \t?-]{1000}", re.MULTILINE)
 
 

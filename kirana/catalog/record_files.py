@@ -80,11 +80,16 @@ class RecordFiles:
         return History(versions, storage)
 
     def stamps(self, history: History) -> dict[str, tuple[Stamps, str]]:
-        """Return what tells, for each group and entity, that its files hold these records."""
+        """Return what tells, for each group and entity, that its files hold these records.
+
+        One that has other files too is left out.
+        """
         records: dict[str, Records[Any]] = {**history.versions, **history.storage}
+        found = {name: [stamp for _, stamp in self._files(name)] for name in records}
         return {
-            name: ([stamp for _, stamp in self._files(name)], each.digest)
-            for name, each in records.items()
+            name: (stamps, records[name].digest)
+            for name, stamps in found.items()
+            if len(stamps) == len(records[name])
         }
 
     def _names(self) -> list[str]:
@@ -159,6 +164,9 @@ class RecordFiles:
 
     def _write(self, name: str, record: _Record, content: Mapping[str, Any]) -> None:
         file = self._file(name, record.number)
+        if file.exists():
+            message = f"record {record.number} of '{name}' was written meanwhile: apply again"
+            raise CatalogError([Problem(message, str(file))])
         file.parent.mkdir(parents=True, exist_ok=True)
         whole = {"fingerprint": f"{record.fingerprint:08x}", **content}
         text = NOTE + yaml.safe_dump(whole, sort_keys=False, default_flow_style=None, width=100)

@@ -1,21 +1,37 @@
 """What the last publishing knew of the files, so that the next one reads only what has changed.
 
-It is a shortcut: without it, or of another version of Kirana, everything is read and checked.
+It is a shortcut: without it, or by other code than this, everything is read and checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 
-from kirana import __version__
+import kirana
 from kirana.catalog.documents import Chunk
 from kirana.catalog.durable import write_durably
 from kirana.catalog.items import Item, Key
 from kirana.catalog.snapshot import Catalog, Uses
+
+_ROOMS = ("catalog", "codecs", "expressions", "flow", "inferflow", "serving")
+"""Whose code decides what is valid; beside them, the files at the top of the package."""
+
+
+@cache
+def _code() -> str:
+    """Return what differs once the code that checks a catalog does."""
+    home = Path(kirana.__file__).parent
+    files = [*home.glob("*.py"), *(file for room in _ROOMS for file in (home / room).rglob("*.py"))]
+    digest = blake2b(kirana.__version__.encode(), digest_size=16)
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
 
 Stamps = list[tuple[int, int, int, int]]
 """Inode, size, mtime and ctime of the files of a group's or an entity's records, in order."""
@@ -27,7 +43,7 @@ class Remembered(msgspec.Struct):
     of their files, and the digest of what they held.
     """
 
-    kirana: str = __version__
+    code: str = msgspec.field(default_factory=_code)
     chunks: dict[str, tuple[str, str, str]] = {}
     records: dict[str, tuple[Stamps, str]] = {}
 
@@ -57,12 +73,12 @@ _FILE = msgspec.json.Decoder(Remembered)
 
 
 def read_remembered(file: Path) -> Remembered:
-    """Return nothing where there is no file of this version of Kirana that can be read."""
+    """Return nothing where there is no file by this code that can be read."""
     try:
         found = _FILE.decode(file.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return Remembered()
-    return found if found.kirana == __version__ else Remembered()
+    return found if found.code == _code() else Remembered()
 
 
 def write_remembered(file: Path, remembered: Remembered) -> None:
@@ -70,7 +86,7 @@ def write_remembered(file: Path, remembered: Remembered) -> None:
 
 
 class _UsesFile(msgspec.Struct):
-    kirana: str
+    code: str
     stamp: tuple[int, ...]
     uses: list[tuple[Key, list[Key]]]
 
@@ -81,16 +97,16 @@ def spell_uses(uses: Mapping[Key, Uses], stamp: tuple[int, ...]) -> bytes:
     `stamp` is that of the file of the revision, which was valid.
     """
     found = [(key, sorted(each)) for key, each in uses.items()]
-    return msgspec.json.encode(_UsesFile(__version__, stamp, found))
+    return msgspec.json.encode(_UsesFile(_code(), stamp, found))
 
 
 def read_uses(content: bytes, stamp: tuple[int, ...]) -> dict[Key, Uses] | None:
-    """Return what `spell_uses` made of the same file with the same version of Kirana."""
+    """Return what `spell_uses` made of the same file with the same code."""
     try:
         found = msgspec.json.decode(content, type=_UsesFile)
     except msgspec.MsgspecError:
         return None
-    if found.kirana != __version__ or found.stamp != stamp:
+    if found.code != _code() or found.stamp != stamp:
         return None
     return {key: frozenset(each) for key, each in found.uses}
 

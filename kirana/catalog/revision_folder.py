@@ -77,10 +77,15 @@ class RevisionFolder:
         uses = spell_uses(catalog.uses, self.stamp(number))
         write_durably(self.file(number, "uses.json"), uses)
         if before is not None:
-            delta = delta_of(before, catalog, changed)
+            delta = delta_of(before, self.stamp(before.revision.number), catalog, changed)
             write_durably(self.file(number, "changes.json"), delta)
         record = record_of(number, changed, catalog)
         write_durably(self.file(number, "about.json"), orjson.dumps(record))
+
+    def discard_after(self, live: int) -> None:
+        """Remove what a publish that failed has left: it was never live."""
+        for number in [number for number in self.numbers() if number > live]:
+            shutil.rmtree(self.file(number).parent, ignore_errors=True)
 
     def make_current(self, revision: Revision) -> None:
         write_durably(self._current, f"{revision.number} {revision.catalog}".encode())

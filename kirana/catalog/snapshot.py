@@ -199,11 +199,12 @@ class Catalog:
                 changed.add(IDS)
         else:
             self._id_names = before._id_names
-        for key, value in before._resolved.items():
+        # copies: requests that run on it resolve more meanwhile
+        for key, value in list(before._resolved.items()):
             if key not in changed and self.item(key) is not None:
                 self._resolved[key] = value
         stale = set()
-        for key, uses in before._uses.items():
+        for key, uses in list(before._uses.items()):
             if self.item(key) is None:
                 continue
             if uses.isdisjoint(changed):

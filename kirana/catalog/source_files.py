@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from kirana.catalog.documents import Chunk, SafeLoader
+from kirana.catalog.documents import Chunk, SafeLoader, chunks_of, documents_of
 from kirana.catalog.items import Key
 from kirana.catalog.sources import SourceFiles
+from kirana.errors import CatalogError, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,62 @@ def rewrite(
     spans: dict[Path, list[_Span]] = defaultdict(list)
     for chunk in sources.chunks_with({*waiting, *gone}):
         spans[chunk.file] += _spans(chunk)
-    files: dict[Path, bytes | None] = {}
+    texts: dict[Path, str] = {}
+    written: dict[Path, dict[Key, Mapping[str, Any]]] = defaultdict(dict)
     for file, found in spans.items():
         old = text = sources.text_of(file)
         for span in reversed(found):
             if span.key in waiting:
-                text = text[: span.start] + waiting.pop(span.key) + text[span.end :]
+                written[file][span.key] = put[span.key]
+                text = _ended(text[: span.start]) + waiting.pop(span.key) + text[span.end :]
             elif span.key in gone:
                 text = _without(text, span)
         if text != old:
-            empty = not any(line.strip("- \r") for line in text.split("\n"))
-            files[file] = None if empty else text.encode()
+            texts[file] = text
     for key, text in waiting.items():
         file = sources.folder / f"{key[0]}.{key[1]}.yaml"
-        taken = file.read_bytes() + b"---\n" if file.exists() else b""
-        files[file] = (files.get(file) or taken) + text.encode()
-    return files
+        before = texts.get(file, sources.text_of(file))
+        written[file][key] = put[key]
+        texts[file] = text if _is_empty(before) else f"{_ended(before)}---\n{text}"
+    for file, text in texts.items():
+        _require_right(file, sources.text_of(file), text, written[file], gone)
+    return {file: None if _is_empty(text) else text.encode() for file, text in texts.items()}
+
+
+def _ended(text: str) -> str:
+    """End the last line of a text."""
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _is_empty(text: str) -> bool:
+    """Whether no object and no comment is left."""
+    return not any(line.strip("- \r") for line in text.split("\n"))
+
+
+def _require_right(
+    file: Path, old: str, new: str, put: Mapping[Key, Mapping[str, Any]], gone: set[Key]
+) -> None:
+    """Raise `CatalogError` if a new text does not hold what it should: what has changed is read."""
+    before, after = chunks_of(file, old), chunks_of(file, new)
+    same = {chunk.text for chunk in before} & {chunk.text for chunk in after}
+    was = _records(chunk for chunk in before if chunk.text not in same)
+    now = _records(chunk for chunk in after if chunk.text not in same)
+    kept = {key: record for key, record in was.items() if key not in gone and key not in put}
+    right = {**kept, **{key: _fields(record) for key, record in put.items()}}
+    wrong = [key for key in {*right, *now} if now.get(key) != right.get(key)]
+    if wrong:
+        kind, name = min(wrong)
+        message = f"{kind} '{name}' can't be written beside what is there: edit the file"
+        raise CatalogError([Problem(message, str(file))])
+
+
+def _records(chunks: Iterable[Chunk]) -> dict[Key, Any]:
+    documents = [each.data for chunk in chunks for each in documents_of(chunk) if each.data]
+    return {(str(each.get("kind")), str(each.get("name"))): _fields(each) for each in documents}
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("kind", "name")}
 
 
 def _spans(chunk: Chunk) -> Iterable[_Span]:
@@ -84,8 +125,7 @@ def _without(text: str, span: _Span) -> str:
 
 
 def _text(key: Key, record: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in record.items() if name not in ("kind", "name")}
-    ordered = {"kind": key[0], "name": key[1], **rest}
+    ordered = {"kind": key[0], "name": key[1], **_fields(record)}
     # one by one: all at once, a small object would be one line in braces
     return "".join(
         yaml.safe_dump(

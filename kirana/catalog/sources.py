@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from kirana.catalog.documents import (
+    MAY_HOLD_SEVERAL,
     Chunk,
     Document,
     chunks_of,
@@ -19,7 +21,7 @@ from kirana.catalog.documents import (
 )
 from kirana.catalog.items import Item, Key
 from kirana.catalog.objects import CatalogObject
-from kirana.errors import CatalogError, Problem
+from kirana.errors import CatalogError, Conflict, Problem
 
 _HEAD = re.compile(r"^(kind|name):[ \t]*([\w.-]+)[ \t]*(?:#.*)?$", re.MULTILINE)
 
@@ -105,19 +107,32 @@ class SourceFiles:
         """Return the chunks that may hold some objects, in order of file and line."""
         names = {*keys, None}
         found = []
-        for file in source_files(self.folder):
+        for file in self._files():
             _, chunks, held = self._split_file(file)
             if not names.isdisjoint(held):
                 found += [each for each, key in zip(chunks, held, strict=True) if key in names]
         return found
 
     def text_of(self, file: Path) -> str:
-        """Return the text of a file, as its chunks have it."""
-        return "".join(chunk.text for chunk in self._split_file(file)[1])
+        """Return the text of a file as `chunks_with` has read it, "" if it was not there."""
+        return "".join(chunk.text for chunk in self._split[file][1]) if file in self._split else ""
+
+    def require_unchanged(self, files: Iterable[Path]) -> None:
+        """Raise `Conflict` if somebody has saved one of some files since it was read."""
+        for file in files:
+            stamp = self._split[file][0] if file in self._split else ()
+            if stamp != stamp_of(file):
+                raise Conflict(f"{file} is being edited: try again")
 
     def _chunks(self) -> Iterator[Chunk]:
-        for file in source_files(self.folder):
+        for file in self._files():
             yield from self._split_file(file)[1]
+
+    def _files(self) -> list[Path]:
+        files = source_files(self.folder)
+        for file in self._split.keys() - set(files):
+            del self._split[file]
+        return files
 
     def _split_file(self, file: Path) -> tuple[tuple[int, ...], list[Chunk], list[Key | None]]:
         """Split a file, unless that is done and nothing has changed in it."""
@@ -156,9 +171,10 @@ class Sources:
         """Yield the chunks that hold one object, and its key."""
         for key, (_, chunk) in self.unchanged.items():
             yield chunk, key
+        held = Counter(each.document.chunk for each in self.placed.values())
         for key, each in self.placed.items():
             chunk_of = each.document.chunk
-            if chunk_of is not None and key_in(chunk_of.text) == key:
+            if chunk_of is not None and held[chunk_of] == 1 and key_in(chunk_of.text) == key:
                 yield chunk_of, key
 
 
@@ -173,6 +189,8 @@ def stamp_of(file: Path) -> tuple[int, ...]:
 
 def key_in(text: str) -> Key | None:
     """Return the kind and name that a chunk plainly has; None if they take a parser to see."""
+    if MAY_HOLD_SEVERAL.search(text):
+        return None
     found = _HEAD.findall(text)
     named = dict(found)
     return (named["kind"], named["name"]) if len(found) == len(named) == 2 else None

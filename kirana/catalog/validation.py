@@ -91,7 +91,8 @@ class _Validation:
     def run(self) -> Validated:
         self._pin_models()
         changed = self._changed()
-        looked_at = self._with_groups(changed)
+        touched = changed | self._with_other_records()
+        looked_at = self._with_groups(touched)
         self._check_entities(looked_at)
         if any(kind == "event_type" for kind, _ in changed):
             self._check_event_types()
@@ -99,7 +100,7 @@ class _Validation:
         # what is wrong with its models is told together with this
         if not self.problems:
             catalog = self._catalog(versions, looked_at)
-            self._compile(catalog, changed)
+            self._compile(catalog, touched)
         self.stop_if_any()
         return Validated(catalog, tuple(self.warnings), frozenset(changed))
 
@@ -137,15 +138,24 @@ class _Validation:
                 changed.add(key)
         return changed
 
-    def _with_groups(self, changed: Collection[Key]) -> set[Key]:
-        """Return what has to be looked at: what has changed, and the groups of such entities."""
-        entities = {name for kind, name in changed if kind == "entity"}
+    def _with_other_records(self) -> set[Key]:
+        """Return the groups and entities whose records differ: others may have appended to them."""
+        if self.before is None:
+            return set()
+        there, before = self.history, self.before
+        groups = (n for n, each in before.versions.items() if there.versions.get(n) != each)
+        entities = (n for n, each in before.storage.items() if there.storage.get(n) != each)
+        return {*(("feature_group", n) for n in groups), *(("entity", n) for n in entities)}
+
+    def _with_groups(self, touched: Collection[Key]) -> set[Key]:
+        """Return what has to be looked at: what is touched, and the groups of such entities."""
+        entities = {name for kind, name in touched if kind == "entity"}
         groups = {
             key
             for key in self.items
             if key[0] == "feature_group" and key[1].partition(".")[0] in entities
         }
-        return {key for key in {*changed, *groups} if key in self.items}
+        return {key for key in {*touched, *groups} if key in self.items}
 
     def _check_entities(self, looked_at: Collection[Key]) -> None:
         for key in self._in_order(looked_at, "entity"):
@@ -212,11 +222,11 @@ class _Validation:
             storage[entity] = extended(history, catalog.entities[entity], mine)
         return catalog
 
-    def _compile(self, catalog: Catalog, changed: set[Key]) -> None:
-        """Compile what has changed and what depends on it; look into the models behind it."""
-        todo = {key for key in changed if key in self.items}
+    def _compile(self, catalog: Catalog, touched: set[Key]) -> None:
+        """Compile what is touched and what depends on it; look into the models behind it."""
+        todo = {key for key in touched if key in self.items}
         if self.before is not None:
-            todo |= catalog.share(self.before, changed)
+            todo |= catalog.share(self.before, touched)
         kinds = list(self.checks.compilers)
         self._compile_kinds(catalog, todo, kinds[:-1])
         self._look_into(catalog, todo)

@@ -182,6 +182,8 @@ cdef class SlotIndex:
         """
         cdef Py_ssize_t at, place, slot, own
         cdef Py_ssize_t gone = 0
+        if len(keys) < slots.shape[0] or candidates.shape[0] < places.shape[0]:
+            raise ValueError("each place has a key and a candidate")
         cdef uint8_t* taken = <uint8_t*>calloc(max(len(self.keys), 1), 1)
         if taken == NULL:
             raise MemoryError

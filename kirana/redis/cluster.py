@@ -168,6 +168,9 @@ class ClusterClient:
     def _follow(self, call: ClusterCall, answer: str, name: str, asking: bool, at: int) -> None:
         """Note where a command goes next that a node has not done; what is refused stays so."""
         word, _, rest = answer.partition(" ")
+        if word in ("MOVED", "ASK", "NOSCRIPT") or word in NOT_YET:
+            # until another answer comes
+            call.answers[at] = AWAY
         if word in ("MOVED", "ASK"):
             slot, _, address = rest.partition(" ")
             host, _, port = address.rpartition(":")
@@ -181,7 +184,6 @@ class ClusterClient:
             call.todo[name, asking].append(at)
         elif word in NOT_YET:
             call.reason = f"{name}: {answer}"
-            call.answers[at] = AWAY
             call.lost.append((at, name))
 
     async def _follow_lost(self, call: ClusterCall) -> None:

@@ -19,13 +19,13 @@ _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
 def mget_command(keys: Prefixed) -> bytes:
-    """Return `MGET` of keys of less than 1,024 bytes each."""
+    """Return `MGET` of keys."""
     if native.COMPILED:
         return native.keys.mget_command(
             [(prefix, each if isinstance(each, list) else list(each)) for prefix, each in keys]
         )
     flat = [f"{prefix}{text}".encode() for prefix, texts in keys for text in texts]
-    heads = map(_HEADS.__getitem__, map(len, flat))
+    heads = [_HEADS[n] if (n := len(key)) < len(_HEADS) else b"\r\n$%d\r\n" % n for key in flat]
     words = b"".join(chain.from_iterable(zip(heads, flat, strict=True)))
     return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(flat) + 1, words)
 

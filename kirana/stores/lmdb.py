@@ -10,8 +10,9 @@ from kirana.errors import Unavailable
 from kirana.lmdb import Environment, open_by_url
 from kirana.stores.base import PAGE_ROWS, ping_by_read
 from kirana.stores.guard import copy_wins, wins
-from kirana.stores.row_keys import block_keys, entity_prefix, row_keys, walked_rows
+from kirana.stores.row_keys import block_keys, row_keys, walked_rows
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.walks import require_limit, walk_start
 
 INLINE_KEYS = 5_000
 """Up to so many keys are read on the caller's event loop: about 1 ms."""
@@ -33,7 +34,7 @@ class LmdbFeatureStore:
     @property
     def environment(self) -> Environment:
         if self._environment is None:
-            raise RuntimeError("the store is closed")
+            raise Unavailable("the LMDB store is closed")
         return self._environment
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
@@ -90,7 +91,8 @@ class LmdbFeatureStore:
         return await self.environment.write(remove)
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        prefix, after = entity_prefix(entity).encode(), cursor.encode()
+        require_limit(limit)
+        prefix, after = walk_start(entity, cursor)
 
         def read(txn: Any) -> list[tuple[bytes, bytes]]:
             found: list[tuple[bytes, bytes]] = []

@@ -8,8 +8,9 @@ from typing import Any
 from kirana.errors import Unavailable
 from kirana.stores.base import PAGE_ROWS, ping_by_read
 from kirana.stores.guard import copy_wins, wins
-from kirana.stores.row_keys import block_keys, entity_prefix, row_keys, walked_rows
+from kirana.stores.row_keys import block_keys, row_keys, walked_rows
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.walks import require_limit, walk_start
 
 
 class MemoryFeatureStore:
@@ -57,8 +58,9 @@ class MemoryFeatureStore:
         return sum(stored.pop(key, None) is not None for key in row_keys(rows))
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        stored, prefix = self._open(), entity_prefix(entity).encode()
-        keys = sorted(k for k in stored if k.startswith(prefix) and k > cursor.encode())[:limit]
+        require_limit(limit)
+        stored, (prefix, after) = self._open(), walk_start(entity, cursor)
+        keys = sorted(k for k in stored if k.startswith(prefix) and k > after)[:limit]
         rows = walked_rows(map(bytes.decode, keys), map(stored.__getitem__, keys))
         return WalkPage(rows, keys[-1].decode() if len(keys) == limit else "")
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.breaker import Breaker
-from kirana.errors import ConfigurationError, InvalidInput, Unavailable
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.redis.commands import delete_command, mget_command, scan_command
 from kirana.redis.connection import ARRAY
 from kirana.redis.errors import FAILURES, says, unavailable
@@ -32,6 +32,7 @@ from kirana.stores.row_keys import (
     walked_rows,
 )
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.walks import require_limit, scan_start
 from kirana.urls import without_password
 
 T = TypeVar("T")
@@ -140,9 +141,8 @@ class RedisFeatureStore:
         return await self._guarded(lambda: self._count(command))
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        if cursor and not cursor.isdecimal():
-            raise InvalidInput(f"'{cursor}' is no cursor of a walk", field="cursor")
-        command = scan_command(cursor or "0", f"{entity_prefix(entity)}*", limit)
+        require_limit(limit)
+        command = scan_command(scan_start(cursor), f"{entity_prefix(entity)}*", limit)
         following, keys = await self._guarded(lambda: self._scan(command))
         rows = walked_rows(keys, await self._guarded(lambda: self._values_of(keys)))
         return WalkPage(rows, "" if following == b"0" else following.decode())

@@ -10,7 +10,7 @@ import hiredis
 import numpy as np
 from redis.exceptions import RedisError, ResponseError
 
-from kirana.errors import ConfigurationError, InvalidInput, Unavailable
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.redis.cluster import ClusterCall, ClusterClient
 from kirana.redis.commands import delete_command, get_command, scan_command
 from kirana.redis.connection import values_of
@@ -32,6 +32,7 @@ from kirana.stores.row_keys import (
     walked_rows,
 )
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.walks import no_cursor, require_limit, scan_start
 from kirana.urls import without_password
 
 
@@ -151,17 +152,19 @@ class RedisClusterFeatureStore:
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
         """The cursor names a node and its own cursor; the nodes are walked in order of name.
 
-        Rows of slots that move meanwhile may be missed.
+        Rows of slots that move meanwhile may be missed. Raises `InvalidInput` too if the node has
+        no slots any more: another one has its rows.
         """
-        name, _, at = cursor.rpartition("|")
-        if cursor and (not name or not at.isdecimal()):
-            raise InvalidInput(f"'{cursor}' is no cursor of a walk", field="cursor")
+        require_limit(limit)
         nodes = sorted({*await self._cluster.owners()} - {""})
+        name, _, at = cursor.rpartition("|")
+        if cursor and name not in nodes:
+            raise no_cursor(cursor)
         left = [node for node in nodes if node >= name]
         if not left:
-            return WalkPage([], "")
-        node, at = (name, at) if name == left[0] else (left[0], "0")
-        command = scan_command(at, f"{entity_prefix(entity)}*", limit)
+            raise Unavailable(f"{self._cluster.what} has no node with slots")
+        node = left[0]
+        command = scan_command(scan_start(at), f"{entity_prefix(entity)}*", limit)
         answer = await self._cluster.ask_node(node, command)
         if isinstance(answer, hiredis.ReplyError):
             raise Unavailable(f"{self._cluster.what} refuses: {answer}")

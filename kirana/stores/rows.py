@@ -171,7 +171,8 @@ class RowBlock:
             rows = np.flatnonzero(self.key_sizes == size)
             keys = table_of_equal(self.keys, self.key_ends[rows] - size, size)
             # numpy sorts strings much faster than rows of a table
-            _, of_key = np.unique(keys.view(f"S{size}").ravel(), return_inverse=True)
+            texts = keys.view(f"S{size}").ravel() if size else np.zeros(len(rows))
+            _, of_key = np.unique(texts, return_inverse=True)
             order = np.argsort(of_key, kind="stable")
             ordered = of_key[order]
             first = np.searchsorted(ordered, ordered)

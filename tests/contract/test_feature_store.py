@@ -15,7 +15,7 @@ from kirana.codecs import CODECS
 from kirana.codecs.packed.codec import TOMBSTONE, Packed
 from kirana.codecs.packed.layout import HEADER, LAYOUT_VERSION
 from kirana.codecs.rows import Tier
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, InvalidInput
 from kirana.stores import FeatureStore, RowBlock, RowKeys, Written, open_feature_store
 from tests.contract.backends import backends
 from tests.store_calls import read_values, write_rows
@@ -343,6 +343,22 @@ async def test_a_walk_comes_to_all_rows_of_an_entity(store: FeatureStore, limit:
     found = await walked(store, "product", limit=limit)
     assert found == {name: value(at) for name, at in rows.items()}
     assert await walked(store, "nothing", limit=limit) == {}
+
+
+@pytest.mark.parametrize(
+    "cursor", ["zzz", "f:other.g:1", "x|0", "|0", "\u0661", "99999999999999999999"]
+)
+async def test_what_is_no_cursor_of_a_walk_is_refused(store: FeatureStore, cursor: str) -> None:
+    await put(store, {b"1": value(1)})
+    with pytest.raises(InvalidInput) as error:
+        await store.walk("product", cursor)
+    assert error.value.field == "cursor"
+
+
+async def test_a_walk_by_pages_of_no_rows_is_refused(store: FeatureStore) -> None:
+    with pytest.raises(InvalidInput) as error:
+        await store.walk("product", limit=0)
+    assert error.value.field == "limit"
 
 
 async def test_a_walk_goes_on_where_another_client_left_it(store: FeatureStore, url: str) -> None:

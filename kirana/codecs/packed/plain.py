@@ -1,4 +1,4 @@
-"""Plain packed rows by the compiled loop; what is not plain is left to `packed_batch`."""
+"""Plain packed rows by the compiled loop; what is not plain is left to `batch`."""
 
 from __future__ import annotations
 

@@ -164,17 +164,17 @@ def test_what_has_not_changed_is_neither_parsed_nor_compiled_again(
     assert after.compiled("flow", "for_you") is not before.compiled("flow", "for_you")
 
 
-def test_the_revision_of_another_version_of_kirana_is_checked_as_a_whole(
+def test_a_revision_that_other_code_has_checked_is_checked_as_a_whole(
     shop: Path, tmp_path: Path
 ) -> None:
-    """What was valid to that one need not be to this one."""
+    """What was valid to that code need not be to this."""
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
     DirectoryCatalog(folder, checks_of()).publish()
     uses = folder / ".kirana/revisions/1/uses.json"
     record = json.loads(uses.read_text())
     assert record["uses"]
-    uses.write_text(json.dumps({**record, "kirana": "0.0.0"}))
+    uses.write_text(json.dumps({**record, "code": "0"}))
     again = DirectoryCatalog(folder, checks_of())
     live, trusted = again._live_or_none()
     assert live is not None

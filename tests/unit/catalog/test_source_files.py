@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kirana.catalog.source_files import rewrite
+from kirana.catalog.source_files import _require_right, rewrite
 from kirana.catalog.sources import SourceFiles
+from kirana.errors import CatalogError
 
 TEXT = """# the shop
 kind: entity
@@ -76,3 +77,52 @@ def test_a_file_that_holds_no_object_more_goes(folder: Path) -> None:
 
 def test_what_does_not_change_is_not_written(folder: Path) -> None:
     assert rewrite(SourceFiles(folder), {}, []) == {}
+
+
+def rewritten(folder: Path, put: dict[tuple[str, str], dict[str, object]], *deleted: str) -> str:
+    """Return the file of 'cart' after a change."""
+    files = rewrite(SourceFiles(folder), put, [("event_type", name) for name in deleted])
+    content = files[folder / "event_type.cart.yaml"]
+    assert content is not None
+    return content.decode()
+
+
+CART = {("event_type", "cart"): {"keep": 3}}
+NEW = "kind: event_type\nname: cart\nkeep: 3\n"
+
+
+def test_a_new_object_does_not_bring_back_one_that_is_deleted_from_its_file(folder: Path) -> None:
+    (folder / "event_type.cart.yaml").write_text("kind: event_type\nname: old\n")
+    assert rewritten(folder, CART, "old") == NEW
+
+
+def test_a_new_object_follows_what_a_deletion_leaves_in_its_file(folder: Path) -> None:
+    text = "kind: event_type\nname: old\n---\nkind: event_type\nname: other\n"
+    (folder / "event_type.cart.yaml").write_text(text)
+    assert rewritten(folder, CART, "old") == f"kind: event_type\nname: other\n---\n{NEW}"
+
+
+def test_a_new_object_follows_a_line_without_an_end(folder: Path) -> None:
+    (folder / "event_type.cart.yaml").write_text("kind: event_type\nname: other")
+    assert rewritten(folder, CART) == f"kind: event_type\nname: other\n---\n{NEW}"
+
+
+def test_an_object_beside_its_dashes_is_replaced_below_them(folder: Path) -> None:
+    (folder / "event_type.cart.yaml").write_text("--- {kind: event_type, name: cart}\n")
+    assert rewritten(folder, CART) == f"--- \n{NEW}"
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param("kind: event_type\nname: cart\nkeep: 3\n", id="another object is lost"),
+        pytest.param("kind: event_type\nname: other\n", id="the object that was put is missing"),
+        pytest.param(f"kind: event_type\nname: other\n---\n{NEW}---\n{NEW[:-2]}4\n", id="other"),
+        pytest.param("kind: event_type\nname: other\n" + NEW, id="no line of dashes"),
+    ],
+)
+def test_a_text_that_does_not_hold_what_it_should_is_refused(tmp_path: Path, new: str) -> None:
+    old = "kind: event_type\nname: other\n"
+    with pytest.raises(CatalogError):
+        _require_right(tmp_path / "a.yaml", old, new, CART, set())
+    _require_right(tmp_path / "a.yaml", old, f"{old}---\n{NEW}", CART, set())
