@@ -45,6 +45,9 @@ class RecordFiles:
         self._folder = folder
         self._read: dict[Path, tuple[Any, Any]] = {}
         """What was read, by the stamp of its file."""
+        self._held: dict[str, tuple[Stamps, Records[Any]]] = {}
+        """What the files of a group or entity held when they were last looked at."""
+        self._appended: set[str] = set()
 
     def read(
         self,
@@ -60,6 +63,7 @@ class RecordFiles:
         versions: dict[str, Records[SchemaVersion]] = {}
         storage: dict[str, Records[StorageRecord]] = {}
         there, known = published or History(), remembered or Remembered()
+        self._appended = set()
         for name in self._names() if names is None else sorted(names):
             files = self._files(name)
             if not files:
@@ -67,30 +71,33 @@ class RecordFiles:
             stamps = [stamp for _, stamp in files]
             if "." in name:
                 mine = there.versions.get(name)
-                if mine is not None and known.has_records(name, stamps, mine.digest):
-                    versions[name] = mine
-                else:
-                    versions[name] = version_records(self._parsed(name, files, _read_version))
+                if mine is None or not known.has_records(name, stamps, mine.digest):
+                    mine = version_records(self._parsed(name, files, _read_version))
+                versions[name] = mine
+                self._held[name] = (stamps, mine)
             else:
                 ours = there.storage.get(name)
-                if ours is not None and known.has_records(name, stamps, ours.digest):
-                    storage[name] = ours
-                else:
-                    storage[name] = storage_records(self._parsed(name, files, _read_storage))
+                if ours is None or not known.has_records(name, stamps, ours.digest):
+                    ours = storage_records(self._parsed(name, files, _read_storage))
+                storage[name] = ours
+                self._held[name] = (stamps, ours)
         return History(versions, storage)
 
     def stamps(self, history: History) -> dict[str, tuple[Stamps, str]]:
         """Return what tells, for each group and entity, that its files hold these records.
 
-        One that has other files too is left out.
+        Those are left out whose files were never seen to do so.
         """
         records: dict[str, Records[Any]] = {**history.versions, **history.storage}
-        found = {name: [stamp for _, stamp in self._files(name)] for name in records}
-        return {
-            name: (stamps, records[name].digest)
-            for name, stamps in found.items()
-            if len(stamps) == len(records[name])
-        }
+        found = {}
+        for name, each in records.items():
+            stamps, held = self._held.get(name, ([], None))
+            if name in self._appended:
+                stamps = [stamp for _, stamp in self._files(name)]
+                held = each if len(stamps) == len(each) else None
+            if held == each:
+                found[name] = (stamps, each.digest)
+        return found
 
     def _names(self) -> list[str]:
         if not self._folder.is_dir():
@@ -132,6 +139,8 @@ class RecordFiles:
 
     def append(self, added: Additions) -> None:
         """Write new records durably."""
+        self._appended = {each.group for each in added.versions}
+        self._appended |= {each.entity for each in added.storage}
         for version in added.versions:
             content = {"features": features_record(version)}
             self._write(version.group, version, content)

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from kirana.catalog.documents import (
-    MAY_HOLD_SEVERAL,
     Chunk,
     Document,
     chunks_of,
     documents_of,
+    may_hold_several,
     parse_object,
     read_text,
     source_files,
@@ -189,7 +189,7 @@ def stamp_of(file: Path) -> tuple[int, ...]:
 
 def key_in(text: str) -> Key | None:
     """Return the kind and name that a chunk plainly has; None if they take a parser to see."""
-    if MAY_HOLD_SEVERAL.search(text):
+    if may_hold_several(text):
         return None
     found = _HEAD.findall(text)
     named = dict(found)
