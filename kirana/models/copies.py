@@ -162,7 +162,8 @@ class ModelCopies:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         self._notes.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as file:
+        # not "lock": where models lie in the folder of a catalog, that one is held by who publishes
+        with (self._folder / "models.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

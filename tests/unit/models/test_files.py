@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,22 @@ def test_copies_that_another_catalog_names_stay(folder: Path, tmp_path: Path) ->
         place(folder).publish()
     model = DirectoryCatalog(other, checks_of()).load(shared).models["click_model"]
     assert LoadedModels(ModelCopies(folder / "models")).load(model)
+
+
+def test_models_may_lie_in_the_folder_of_the_catalog(folder: Path) -> None:
+    text = SHOP.replace("path: ", "path: models/")
+    (folder / "shop.yaml").write_text(text)
+    revisions: list[Revision] = []
+
+    def publish() -> None:
+        checks = checks_of(ModelFiles(f"file://{folder}"))
+        revisions.append(DirectoryCatalog(folder, checks).publish().revision)
+
+    # a publish that waits for itself would never end
+    publishing = threading.Thread(target=publish, daemon=True)
+    publishing.start()
+    publishing.join(30)
+    assert [revision.number for revision in revisions] == [1]
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
