@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kirana.catalog.items import Key
@@ -61,6 +61,10 @@ class Checks:
     compilers: Mapping[str, Compile] = field(default_factory=dict)
     models: ModelStore | None = None
     look_into: LookInto | None = None
+
+    def of_published(self) -> Checks:
+        """Return the checks of a revision that was published: its models are pinned already."""
+        return replace(self, models=None, look_into=None)
 
 
 NO_CHECKS = Checks()

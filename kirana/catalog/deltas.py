@@ -15,6 +15,7 @@ from kirana.catalog.records import Records
 from kirana.catalog.revision_file import parse_items
 from kirana.catalog.schema_records import written_versions
 from kirana.catalog.snapshot import Catalog
+from kirana.catalog.stamps import Stamp
 from kirana.catalog.storage_records import written_storage
 
 
@@ -26,7 +27,7 @@ class Delta:
     """
 
     base: int
-    stamp: tuple[int, ...]
+    stamp: Stamp
     put: Mapping[Key, Item]
     gone: frozenset[Key]
     history: History
@@ -34,16 +35,14 @@ class Delta:
 
 class _Record(msgspec.Struct):
     base: int
-    stamp: tuple[int, ...]
+    stamp: Stamp
     put: list[msgspec.Raw]
     gone: list[Key]
     versions: dict[str, msgspec.Raw]
     storage: dict[str, msgspec.Raw]
 
 
-def delta_of(
-    before: Catalog, stamp: tuple[int, ...], after: Catalog, changed: Collection[Key]
-) -> bytes:
+def delta_of(before: Catalog, stamp: Stamp, after: Catalog, changed: Collection[Key]) -> bytes:
     """Return what leads from one revision, whose file has this stamp, to the next."""
     put = [after.item(key) for key in sorted(changed)]
     return orjson.dumps(

@@ -21,7 +21,6 @@ import fcntl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -30,9 +29,9 @@ from pydantic import ValidationError
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.checks import NO_CHECKS, Checks
 from kirana.catalog.deltas import Delta, read_delta
-from kirana.catalog.documents import Chunk, Document
+from kirana.catalog.documents import Chunk
 from kirana.catalog.durable import write_durably
-from kirana.catalog.history import History, additions
+from kirana.catalog.history import History
 from kirana.catalog.items import Item, Key, plain
 from kirana.catalog.objects import CatalogObject, ModelObject
 from kirana.catalog.publishing import (
@@ -40,9 +39,10 @@ from kirana.catalog.publishing import (
     Checked,
     Published,
     at_home,
-    checked_of,
+    check_items,
     in_request,
     lost_catalog,
+    names_of_records,
     new_identity,
 )
 from kirana.catalog.record_files import RecordFiles
@@ -58,8 +58,9 @@ from kirana.catalog.revision_folder import RevisionFolder
 from kirana.catalog.snapshot import Catalog, by_kind
 from kirana.catalog.source_files import rewrite
 from kirana.catalog.sources import Placed, SourceFiles, Sources
+from kirana.catalog.stamps import Stamp
 from kirana.catalog.storage_records import Storage
-from kirana.catalog.validation import Where, validate
+from kirana.catalog.validation import validate
 from kirana.errors import CatalogError, Conflict, Problem, Unknown
 from kirana.revision import NO_REVISION, Revision
 
@@ -82,7 +83,7 @@ class DirectoryCatalog:
         self._records = RecordFiles(self.folder / "versions")
         self._sources = SourceFiles(self.folder)
         self._loaded: Catalog | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: Stamp = ()
         """Of the file of the revision that is loaded."""
         self._loading = threading.Lock()
 
@@ -107,21 +108,8 @@ class DirectoryCatalog:
         written = self._records.read(None, published, remembered)
         # stored rows follow the records that were published: none may be lost, or another
         self._records.require(published, written)
-        known = written.with_live(storage)
-        return self._validate(items, sources.document, written, known, before, live)
-
-    def _validate(
-        self,
-        items: Mapping[Key, Item],
-        where: Where,
-        written: History,
-        known: History,
-        before: Catalog | None,
-        live: Catalog | None,
-    ) -> Checked:
-        validated = validate(items, where, known, self._checks, before)
-        added = additions(validated.catalog.history, written, known)
-        return checked_of(validated, added, live)
+        where = sources.document
+        return check_items(items, where, written, storage, self._checks, before, live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """See `CatalogPlace`."""
@@ -173,19 +161,13 @@ class DirectoryCatalog:
         self, before: Catalog, items: Mapping[Key, Item], put: Mapping[Key, Placed]
     ) -> Checked:
         """Validate a change: only the records of what it puts are read."""
-        names = {name for kind, name in put if kind in ("entity", "feature_group")}
-        names |= {name.partition(".")[0] for name in names}
+        names = names_of_records(put)
         written = self._records.read(names)
         self._records.require(before.history.only(names), written)
         # nobody has looked at the records of the others: they are taken for written
         written = before.history.without(names).joined(written)
-        known = written.with_live(before.storage)
-        documents = {key: each.document for key, each in put.items()}
-
-        def where(key: Key) -> Document:
-            return documents.get(key) or in_request(key)
-
-        return self._validate(items, where, written, known, before, before)
+        where = in_request(put)
+        return check_items(items, where, written, before.storage, self._checks, before, before)
 
     def history(self, limit: int) -> list[RevisionRecord]:
         records: list[RevisionRecord] = []
@@ -340,7 +322,7 @@ class DirectoryCatalog:
         items |= delta.put
         history = before.history.joined(delta.history)
         where = at_home(delta.put.values(), str(self._revisions.file(number)))
-        checks = replace(self._checks, models=None, look_into=None)
+        checks = self._checks.of_published()
         catalog = validate(items, where, history, checks, before).catalog
         return catalog.at(Revision(before.revision.catalog, number))
 
@@ -357,7 +339,7 @@ class DirectoryCatalog:
             raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
         if written.catalog != revision.catalog:
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
-        checks = replace(self._checks, models=None, look_into=None)
+        checks = self._checks.of_published()
         where = at_home(items.values(), str(file))
         return validate(items, where, history, checks).catalog.at(revision)
 

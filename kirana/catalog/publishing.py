@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from kirana.catalog.changes import CatalogPublisher, RevisionRecord
+from kirana.catalog.checks import Checks
 from kirana.catalog.documents import Document
-from kirana.catalog.history import Additions
+from kirana.catalog.history import Additions, History, additions
 from kirana.catalog.items import Item, Key
 from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.validation import Validated, Where
+from kirana.catalog.sources import Placed
+from kirana.catalog.storage_records import Storage
+from kirana.catalog.validation import Where, validate
 from kirana.errors import Conflict, Problem
 from kirana.revision import Revision
 
@@ -79,11 +82,33 @@ def new_identity() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def checked_of(validated: Validated, added: Additions, live: Catalog | None) -> Checked:
-    """Describe what publishing a valid catalog would do."""
+def check_items(
+    items: Mapping[Key, Item],
+    where: Where,
+    written: History,
+    stored: Storage,
+    checks: Checks,
+    before: Catalog | None,
+    live: Catalog | None,
+) -> Checked:
+    """Validate objects, and describe what publishing them would do.
+
+    `written` are the records that are there, `stored` how the live revision stores rows. `before`
+    is a valid catalog, of which is shared what stays; `live` the one to compare with.
+    Raises `CatalogError`.
+    """
+    known = written.with_live(stored)
+    validated = validate(items, where, known, checks, before)
     catalog = validated.catalog
+    added = additions(catalog.history, written, known)
     changed = validated.changed if live is None else differing(live, catalog)
     return Checked(catalog, added, validated.warnings, _new_bytes(catalog, live), changed)
+
+
+def names_of_records(keys: Iterable[Key]) -> set[str]:
+    """Return the groups and entities whose records decide whether some objects may change."""
+    names = {name for kind, name in keys if kind in ("entity", "feature_group")}
+    return names | {name.partition(".")[0] for name in names}
 
 
 def _new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
@@ -110,10 +135,9 @@ def at_home(items: Iterable[Item], file: str) -> Where:
     return lambda key: Document(file, known[key].parsed if key in known else None)
 
 
-def in_request(kind_and_name: Key) -> Document:
-    """Return where an object is that a request does not put, and that it makes invalid."""
-    kind, name = kind_and_name
-    return Document(f"{kind} '{name}'", None)
+def in_request(put: Mapping[Key, Placed]) -> Where:
+    """Return where an object is that a request puts, or does not put and makes invalid."""
+    return lambda key: put[key].document if key in put else Document(f"{key[0]} '{key[1]}'", None)
 
 
 def record_of(revision: int, changed: Collection[Key], after: Catalog) -> RevisionRecord:

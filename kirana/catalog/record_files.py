@@ -19,6 +19,7 @@ from kirana.catalog.history import Additions, History
 from kirana.catalog.records import Records
 from kirana.catalog.remembered import Remembered, Stamps
 from kirana.catalog.schema_records import features_record, parse_version, version_records
+from kirana.catalog.stamps import Stamp, stamp_in
 from kirana.catalog.storage_records import StorageRecord, parse_record, record_of, storage_records
 from kirana.errors import CatalogError, Problem
 from kirana.schema import SchemaVersion
@@ -35,7 +36,6 @@ class _Record(Protocol):
 
 
 R = TypeVar("R", bound=_Record)
-T = TypeVar("T")
 
 
 class RecordFiles:
@@ -60,8 +60,8 @@ class RecordFiles:
         Files that are `remembered` to hold what was `published` are not read.
         Raises `CatalogError` for a file that is missing, damaged, or was changed.
         """
-        versions: dict[str, Records[SchemaVersion]] = {}
-        storage: dict[str, Records[StorageRecord]] = {}
+        versions: dict[str, Records[Any]] = {}
+        storage: dict[str, Records[Any]] = {}
         there, known = published or History(), remembered or Remembered()
         self._appended = set()
         for name in self._names() if names is None else sorted(names):
@@ -69,18 +69,12 @@ class RecordFiles:
             if not files:
                 continue
             stamps = [stamp for _, stamp in files]
-            if "." in name:
-                mine = there.versions.get(name)
-                if mine is None or not known.has_records(name, stamps, mine.digest):
-                    mine = version_records(self._parsed(name, files, _read_version))
-                versions[name] = mine
-                self._held[name] = (stamps, mine)
-            else:
-                ours = there.storage.get(name)
-                if ours is None or not known.has_records(name, stamps, ours.digest):
-                    ours = storage_records(self._parsed(name, files, _read_storage))
-                storage[name] = ours
-                self._held[name] = (stamps, ours)
+            held: Records[Any] | None
+            held = there.versions.get(name) if "." in name else there.storage.get(name)
+            if held is None or not known.has_records(name, stamps, held.digest):
+                held = self._parsed(name, files)
+            (versions if "." in name else storage)[name] = held
+            self._held[name] = (stamps, held)
         return History(versions, storage)
 
     def stamps(self, history: History) -> dict[str, tuple[Stamps, str]]:
@@ -105,7 +99,7 @@ class RecordFiles:
         with os.scandir(self._folder) as found:
             return sorted(each.name for each in found if each.is_dir())
 
-    def _files(self, name: str) -> list[tuple[Path, tuple[int, int, int, int]]]:
+    def _files(self, name: str) -> list[tuple[Path, Stamp]]:
         """Return the files of the records of a name, in order, with what tells a change."""
         folder = self._folder / name
         try:
@@ -118,24 +112,18 @@ class RecordFiles:
             if file != f"{number}.yaml":
                 message = f"record {number} of '{name}' is missing"
                 raise CatalogError([Problem(message, str(folder))])
-            stat = stats[file]
-            stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            files.append((folder / file, stamp))
+            files.append((folder / file, stamp_in(stats[file])))
         return files
 
-    def _parsed(
-        self,
-        name: str,
-        files: Sequence[tuple[Path, tuple[int, int, int, int]]],
-        read: Callable[[Path, str, int], T],
-    ) -> list[T]:
-        records: list[T] = []
+    def _parsed(self, name: str, files: Sequence[tuple[Path, Stamp]]) -> Records[Any]:
+        read: Callable[[Path, str, int], Any] = _read_version if "." in name else _read_storage
+        records = []
         for number, (file, stamp) in enumerate(files, start=1):
             known = self._read.get(file)
             if known is None or known[0] != stamp:
                 known = self._read[file] = (stamp, read(file, name, number))
             records.append(known[1])
-        return records
+        return version_records(records) if "." in name else storage_records(records)
 
     def append(self, added: Additions) -> None:
         """Write new records durably."""

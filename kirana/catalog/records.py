@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Generic, TypeVar, overload
 
 import orjson
+
+from kirana.catalog.stamps import content_digest
 
 R = TypeVar("R")
 
@@ -51,7 +52,7 @@ class Records(Sequence[R], Generic[R]):
     @cached_property
     def digest(self) -> str:
         """What tells them from others."""
-        return blake2b(self.raw, digest_size=16).hexdigest()
+        return content_digest(self.raw)
 
     def parsed(self) -> Sequence[R]:
         """Parse all. Raises `ValueError`, `KeyError` or `TypeError` for what are no records."""

@@ -17,6 +17,7 @@ from kirana.catalog.documents import Chunk
 from kirana.catalog.durable import write_durably
 from kirana.catalog.items import Item, Key
 from kirana.catalog.snapshot import Catalog, Uses
+from kirana.catalog.stamps import Stamp, content_digest
 
 _ROOMS = ("catalog", "codecs", "expressions", "flow", "inferflow", "serving")
 """Whose code decides what is valid; beside them, the files at the top of the package."""
@@ -33,8 +34,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-Stamps = list[tuple[int, int, int, int]]
-"""Inode, size, mtime and ctime of the files of a group's or an entity's records, in order."""
+Stamps = list[Stamp]
+"""Of the files of a group's or an entity's records, in order."""
 
 
 class Remembered(msgspec.Struct):
@@ -87,11 +88,11 @@ def write_remembered(file: Path, remembered: Remembered) -> None:
 
 class _UsesFile(msgspec.Struct):
     code: str
-    stamp: tuple[int, ...]
+    stamp: Stamp
     uses: list[tuple[Key, list[Key]]]
 
 
-def spell_uses(uses: Mapping[Key, Uses], stamp: tuple[int, ...]) -> bytes:
+def spell_uses(uses: Mapping[Key, Uses], stamp: Stamp) -> bytes:
     """Return what the compiled objects of a revision have looked up, as it is written down.
 
     `stamp` is that of the file of the revision, which was valid.
@@ -100,7 +101,7 @@ def spell_uses(uses: Mapping[Key, Uses], stamp: tuple[int, ...]) -> bytes:
     return msgspec.json.encode(_UsesFile(_code(), stamp, found))
 
 
-def read_uses(content: bytes, stamp: tuple[int, ...]) -> dict[Key, Uses] | None:
+def read_uses(content: bytes, stamp: Stamp) -> dict[Key, Uses] | None:
     """Return what `spell_uses` made of the same file with the same code."""
     try:
         found = msgspec.json.decode(content, type=_UsesFile)
@@ -109,7 +110,3 @@ def read_uses(content: bytes, stamp: tuple[int, ...]) -> dict[Key, Uses] | None:
     if found.code != _code() or found.stamp != stamp:
         return None
     return {key: frozenset(each) for key, each in found.uses}
-
-
-def content_digest(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()

@@ -16,7 +16,7 @@ from kirana.catalog.publishing import record_of
 from kirana.catalog.remembered import read_uses, spell_uses
 from kirana.catalog.revision_file import serialize
 from kirana.catalog.snapshot import Catalog, Uses
-from kirana.catalog.sources import stamp_of
+from kirana.catalog.stamps import Stamp, stamp_of
 from kirana.revision import NO_REVISION, Revision
 
 
@@ -59,7 +59,7 @@ class RevisionFolder:
         except OSError:
             return b""
 
-    def stamp(self, revision: int) -> tuple[int, ...]:
+    def stamp(self, revision: int) -> Stamp:
         """Return what differs once the file of a revision was changed."""
         return stamp_of(self.file(revision))
 

@@ -21,6 +21,7 @@ from kirana.catalog.documents import (
 )
 from kirana.catalog.items import Item, Key
 from kirana.catalog.objects import CatalogObject
+from kirana.catalog.stamps import Stamp, stamp_of
 from kirana.errors import CatalogError, Conflict, Problem
 
 _HEAD = re.compile(r"^(kind|name):[ \t]*([\w.-]+)[ \t]*(?:#.*)?$", re.MULTILINE)
@@ -74,7 +75,7 @@ class SourceFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._split: dict[Path, tuple[tuple[int, ...], list[Chunk], list[Key | None]]] = {}
+        self._split: dict[Path, tuple[Stamp, list[Chunk], list[Key | None]]] = {}
         """Chunks and what they plainly hold, by the stamp of their file."""
 
     def read(self, known: Callable[[Chunk], Item | None] = lambda chunk: None) -> Sources:
@@ -134,7 +135,7 @@ class SourceFiles:
             del self._split[file]
         return files
 
-    def _split_file(self, file: Path) -> tuple[tuple[int, ...], list[Chunk], list[Key | None]]:
+    def _split_file(self, file: Path) -> tuple[Stamp, list[Chunk], list[Key | None]]:
         """Split a file, unless that is done and nothing has changed in it."""
         stamp = stamp_of(file)
         known = self._split.get(file)
@@ -176,15 +177,6 @@ class Sources:
             chunk_of = each.document.chunk
             if chunk_of is not None and held[chunk_of] == 1 and key_in(chunk_of.text) == key:
                 yield chunk_of, key
-
-
-def stamp_of(file: Path) -> tuple[int, ...]:
-    """Return what differs once a file was changed; nothing for one that is not there."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return ()
-    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def key_in(text: str) -> Key | None:

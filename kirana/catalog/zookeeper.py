@@ -17,9 +17,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,26 +29,24 @@ from pydantic import ValidationError
 
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.checks import NO_CHECKS, Checks
-from kirana.catalog.documents import Document
-from kirana.catalog.history import Additions, History, additions
-from kirana.catalog.items import Item, Key
+from kirana.catalog.history import Additions, History
 from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
     at_home,
-    checked_of,
+    check_items,
     in_request,
     lost_catalog,
+    names_of_records,
     new_identity,
     record_of,
 )
 from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.sources import SourceFiles, Sources
-from kirana.catalog.storage_records import Storage
 from kirana.catalog.storage_records import record_of as storage_record
-from kirana.catalog.validation import Where, validate
+from kirana.catalog.validation import validate
 from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parsed, spell
 from kirana.catalog.zookeeper_session import ZookeeperSession
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
@@ -57,7 +54,6 @@ from kirana.revision import NO_REVISION, Revision
 from kirana.urls import option_of, split
 
 DEFAULT_SESSION_S = 10.0
-_WITH_RECORDS = ("entity", "feature_group")
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
 
 PRUNE_EVERY = 20
@@ -122,16 +118,11 @@ class ZookeeperCatalog:
                 raise lost_catalog(self._where)
             before = self.load(live)
             items, put = apply_change(before, change)
-            documents = {key: each.document for key, each in put.items()}
-
-            def where(key: Key) -> Document:
-                return documents.get(key) or in_request(key)
-
             # the records of all others are those of the live revision
-            names = {name for kind, name in put if kind in ("entity", "feature_group")}
-            names |= {name.partition(".")[0] for name in names}
+            names = names_of_records(put)
             written = before.history.without(names).joined(self._written(live, names))
-            checked = self._validate(items, where, written, before.storage, before, before)
+            where, stored = in_request(put), before.storage
+            checked = check_items(items, where, written, stored, self._checks, before, before)
             return self._make_live(live, before, stat, checked)
 
     def history(self, limit: int) -> list[RevisionRecord]:
@@ -187,7 +178,7 @@ class ZookeeperCatalog:
         if loaded is not None and loaded.revision.catalog != identity:
             # another history, of other records
             loaded = None
-        checks = replace(self._checks, models=None, look_into=None)
+        checks = self._checks.of_published()
         validated = validate(items, at_home(items.values(), where), history, checks, loaded)
         return validated.catalog.at(revision)
 
@@ -208,10 +199,11 @@ class ZookeeperCatalog:
         sources = self._read_source()
         items = sources.items()
         stored = self._nodes.published_storage(revision)
-        names = {name for kind, name in items if kind in _WITH_RECORDS}
+        names = names_of_records(items)
         written = self._written(revision, names | stored.keys())
         before = live if trusted else None
-        return self._validate(items, sources.document, written, stored, before, live)
+        where = sources.document
+        return check_items(items, where, written, stored, self._checks, before, live)
 
     def _written(self, revision: Revision, names: Collection[str]) -> History:
         """Read all records of groups and entities, also of those that were deleted."""
@@ -221,20 +213,6 @@ class ZookeeperCatalog:
             self._nodes.read_versions(revision.catalog, self._nodes.counts(groups)),
             self._nodes.read_storage(self._nodes.counts(entities)),
         )
-
-    def _validate(
-        self,
-        items: Mapping[Key, Item],
-        where: Where,
-        written: History,
-        stored: Storage,
-        before: Catalog | None,
-        live: Catalog | None,
-    ) -> Checked:
-        known = written.with_live(stored)
-        validated = validate(items, where, known, self._checks, before)
-        added = additions(validated.catalog.history, written, known)
-        return checked_of(validated, added, live)
 
     def _expect(self, revision: int | None) -> tuple[Revision, ZnodeStat | None]:
         """Return the live revision as ZooKeeper has it now, and the state of its node."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.catalog.objects import ModelObject
+from kirana.catalog.stamps import Stamp, stamp_of
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.models.copies import ModelCopies, digest_of
 from kirana.models.external_data import files_of
@@ -23,14 +24,11 @@ logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 1_024
 
-_Stamp = tuple[int, int, int, int]
-"""Inode, size, mtime and ctime of a file. An overwrite can restore the mtime, but not the ctime."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     files: tuple[str, ...]
-    stamps: tuple[_Stamp, ...]
+    stamps: tuple[Stamp, ...]
     digest: str
 
 
@@ -132,13 +130,5 @@ class ModelFiles:
             return known
 
 
-def _stamps(folder: Path, files: Iterable[str]) -> tuple[_Stamp, ...]:
-    return tuple(_stamp(folder / each) for each in files)
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0, 0, 0)
-    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+def _stamps(folder: Path, files: Iterable[str]) -> tuple[Stamp, ...]:
+    return tuple(stamp_of(folder / each) for each in files)

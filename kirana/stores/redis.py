@@ -21,9 +21,8 @@ from kirana.redis.url import client_of, limit_of
 from kirana.stores.base import PAGE_ROWS, ping_by_read
 from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_forget import forget_ms
-from kirana.stores.redis_script import BACK_FILL, GUARDED_AT_ONCE, WRITE, GuardScript
+from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
-    block_keys,
     entity_prefix,
     key_prefix,
     readable,
@@ -94,10 +93,9 @@ class RedisFeatureStore:
 
     async def _run(self, script: GuardScript, block: RowBlock, forget: Times) -> int:
         """Run a script over all rows, some at once; return the sum of its answers."""
-        rows = list(zip(block_keys(block), block.value_list(), forget.tolist(), strict=True))
         done = 0
-        for at in range(0, len(rows), GUARDED_AT_ONCE):
-            command = script.command(block.codec.name, rows[at : at + GUARDED_AT_ONCE])
+        for rows in script_runs(block, forget):
+            command = script.command(block.codec.name, rows)
             done += await self._guarded(
                 lambda command=command: self._count(command, script.load)  # type: ignore[misc]
             )

@@ -20,10 +20,9 @@ from kirana.redis.url import cluster_of
 from kirana.stores.base import PAGE_ROWS
 from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_forget import forget_ms
-from kirana.stores.redis_script import BACK_FILL, GUARDED_AT_ONCE, WRITE, GuardScript
+from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
     all_row_keys,
-    block_keys,
     entity_prefix,
     key_prefix,
     readable,
@@ -97,12 +96,10 @@ class RedisClusterFeatureStore:
 
     async def _run(self, script: GuardScript, block: RowBlock, forget: Times) -> int:
         """Run a script per row: the keys of one run must be of one slot."""
-        rows = list(zip(block_keys(block), block.value_list(), forget.tolist(), strict=True))
         done = 0
-        for at in range(0, len(rows), GUARDED_AT_ONCE):
-            some = rows[at : at + GUARDED_AT_ONCE]
-            commands = [script.command(block.codec.name, [row]) for row in some]
-            done += await self._count([key for key, *_ in some], commands, load=script.load)
+        for rows in script_runs(block, forget):
+            commands = [script.command(block.codec.name, [row]) for row in rows]
+            done += await self._count([key for key, *_ in rows], commands, load=script.load)
         return done
 
     async def _count(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha1
 from itertools import chain
 from typing import Any
 
 import hiredis
+
+from kirana.stores.row_keys import block_keys
+from kirana.stores.rows import RowBlock, Times
 
 GUARDED_AT_ONCE = 200
 """Keys of one run of the script: Redis does nothing else meanwhile."""
@@ -89,6 +92,17 @@ return kept
 """
 
 
+ScriptRow = tuple[bytes, bytes, int]
+"""A key, its value, and when Redis may forget it in ms (0 = never)."""
+
+
+def script_runs(block: RowBlock, forget_ms: Times) -> Iterator[list[ScriptRow]]:
+    """Yield the rows of a block, as many as one run of a script takes."""
+    rows = list(zip(block_keys(block), block.value_list(), forget_ms.tolist(), strict=True))
+    for at in range(0, len(rows), GUARDED_AT_ONCE):
+        yield rows[at : at + GUARDED_AT_ONCE]
+
+
 class GuardScript:
     """A script over keys, their values, and when Redis may forget them."""
 
@@ -104,7 +118,7 @@ class GuardScript:
         """The command that gives a server the script."""
         return _pack(("SCRIPT", "LOAD", self.source))
 
-    def command(self, codec: str, rows: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    def command(self, codec: str, rows: Sequence[ScriptRow]) -> bytes:
         """Return a run of the script for keys, values and times in ms (0 = never)."""
         keys = [key for key, _, _ in rows]
         arguments = chain.from_iterable((value, forget) for _, value, forget in rows)

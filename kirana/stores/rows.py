@@ -69,9 +69,6 @@ class Written(NamedTuple):
     stale: int = 0
     unknown: int = 0
 
-    def plus(self, other: Written) -> Written:
-        return Written(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
 
 @dataclass(frozen=True)
 class RowBlock:
