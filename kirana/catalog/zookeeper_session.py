@@ -30,6 +30,9 @@ CONNECT_S = 5.0
 ANSWER_S = 3.0
 """How long an answer of ZooKeeper is waited for: less than a request has by default."""
 
+RETRY_S = 1.0
+"""The longest pause between attempts to connect: without a limit, kazoo's grow to an hour."""
+
 logging.getLogger("kazoo").setLevel(logging.ERROR)
 
 
@@ -74,7 +77,7 @@ class ZookeeperSession:
         """The session has expired: take a new client as soon as one is connected."""
         with self._lock:
             if self._next is None:
-                self._next = KazooClient(hosts=self._hosts, timeout=self._session_s)
+                self._next = self._new_client()
                 self._next.start_async()
             elif self._next.connected:
                 old, self._client, self._next = self._client, self._next, None
@@ -85,6 +88,10 @@ class ZookeeperSession:
         with self._lock:
             given_up, self._next = self._next, None
         _end(given_up)
+
+    def _new_client(self) -> KazooClient:
+        attempts = {"max_tries": -1, "max_delay": RETRY_S}
+        return KazooClient(hosts=self._hosts, timeout=self._session_s, connection_retry=attempts)
 
     def client(self) -> KazooClient:
         """Return the client. Raises `Unavailable` if it never was connected."""
@@ -97,7 +104,7 @@ class ZookeeperSession:
         with self._lock:
             if self._client is not None:
                 return self._client
-            client = KazooClient(hosts=self._hosts, timeout=self._session_s)
+            client = self._new_client()
             try:
                 client.start(timeout=CONNECT_S)
                 # a watch would wait for a first answer without end
