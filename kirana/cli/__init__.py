@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 
 def main() -> None:
     """Run the command line; every error of ours becomes one message and an exit code."""
-    import signal
-
     on_interrupt = signal.getsignal(signal.SIGINT)
     if on_interrupt is signal.default_int_handler:
         # while the commands are imported Ctrl-C has nothing to tidy up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import threading
 import time
 from collections import Counter
@@ -22,9 +23,11 @@ ASK_AGAIN_S = 1.0
 class Lost(Exception):
     """A request was sent to `url`, and no reply came: it was in flight when the replica went."""
 
-    def __init__(self, url: str, error: Exception) -> None:
+    def __init__(self, url: str, sent: float, error: Exception) -> None:
         super().__init__(f"{url}: {type(error).__name__}: {error}")
         self.url = url
+        self.sent = sent
+        """When, by `time.monotonic`."""
 
 
 class DirectClient:
@@ -49,19 +52,23 @@ class DirectClient:
                 assert time.monotonic() < deadline, "no direct port lets anybody connect"
                 self._leave(url)
                 continue
+            if _ended(connection):
+                self._leave(url)  # it was closed while nobody used it: nothing was in flight
+                continue
+            sent = time.monotonic()
             try:
                 connection.request("POST", path, json.dumps(body).encode())
             except ConnectionError as error:
                 self._leave(url)
                 if reused:
-                    continue  # it was closed while nobody used it: nothing was in flight
-                raise Lost(url, error) from error
+                    continue  # closed since the look at it a moment ago
+                raise Lost(url, sent, error) from error
             try:
                 reply = connection.getresponse()
                 content = reply.read()
             except (ConnectionError, http.client.HTTPException) as error:
                 self._leave(url)
-                raise Lost(url, error) from error
+                raise Lost(url, sent, error) from error
             if reply.will_close:
                 self._leave(url)
             return url, reply.status, content
@@ -105,6 +112,12 @@ class DirectClient:
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
+
+
+def _ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the far end has closed: between two requests there is nothing else to read."""
+    readable, _, _ = select.select([connection.sock], [], [], 0)
+    return bool(readable)
 
 
 class SlowRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -37,14 +38,19 @@ def test_a_replica_killed_under_load_costs_only_what_it_was_doing(serving: Servi
     gone, killed = sorted(before.items())[0]
     with serving.load() as load:
         _wait_until_each_answers(load, list(before.values()))
-        listening_on(killed).kill()
+        replica = listening_on(killed)
+        replica.kill()
+        replica.wait()
+        died = time.monotonic()
         after = serving.wait_for_endpoints(
             lambda found: len(found) == 2 and gone not in found, "another replica"
         )
         _wait_until_each_answers(load, list(after.values()))
     assert load.wrong == []
     assert {lost.url for lost in load.lost} <= {killed}
-    assert len(load.lost) <= load.threads
+    # one thread may lose two: Linux closes the connections of a killed process before its port,
+    # so who is quick connects once more to a process that accepts nobody
+    assert [lost for lost in load.lost if lost.sent > died] == []
 
 
 def test_scaling_up_and_down_under_load_loses_no_request(serving: Serving) -> None:
