@@ -29,8 +29,11 @@ from kirana.cli.locations import local_settings
 from kirana.edge.http import HttpRequest
 from kirana.edge.messages import Infer
 from kirana.features import FeatureQuery
+from kirana.features.part import FEATURES
 from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
+from kirana.inferflow.part import INFERFLOW
+from kirana.models.part import MODELS
 from kirana.models.runner import MATRIX
 from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, catalog_place, open_catalog
@@ -59,7 +62,7 @@ class Fixture:
         """Write every row to a store."""
         settings = self.variant(features=features)
         source = open_catalog(settings)
-        service = Assembly(settings, source).features
+        service = Assembly(settings, source)[FEATURES]
         assert isinstance(service, FeatureService)
         ids = [str(at) for at in range(PRODUCTS)]
         await write_rows(service, source.current(), ids, NAMES, self.values)
@@ -255,14 +258,14 @@ async def in_process_parts(fixture: Fixture) -> dict[str, float]:
     message = await request.decode(Infer)
     ids = [str(each) for each in json.loads(fixture.bodies[0])["context"]["product_id"]]
     query = [FeatureQuery("product", ids, matrix=tuple(f"stats.{name}" for name in NAMES))]
-    matrix = (await assembly.features.read(query, context))[0].matrix
+    matrix = (await assembly[FEATURES].read(query, context))[0].matrix
     infer = InferRequest("ranker", message.context, top_k=50, keep_matrix=False)
 
     seconds = await seconds_together(
         lambda: request.decode(Infer),
-        lambda: assembly.features.read(query, context),
-        lambda: assembly.models.run("mlp", {MATRIX: matrix}, ["p_click"], context),
-        lambda: assembly.inferflow.infer(infer, context),
+        lambda: assembly[FEATURES].read(query, context),
+        lambda: assembly[MODELS].run("mlp", {MATRIX: matrix}, ["p_click"], context),
+        lambda: assembly[INFERFLOW].infer(infer, context),
         loop.call,
     )
     parse, read, model, ranked, whole = (1e6 * each for each in seconds)

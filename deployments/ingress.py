@@ -54,7 +54,8 @@ class Ingress:
         self._direct: DirectPort | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._replica = replica = Replica("ingress", settings, handles)
-        live = LiveRevision(replica.source, replica.assembly.prepared)
+        parts = replica.assembly.at_edge()
+        live = LiveRevision(replica.source, [part for _, part in parts])
         await live.start()
         context = serve.get_replica_context()
         self._endpoints = Endpoints(GcsEndpointRegistry(context.app_name))
@@ -64,13 +65,13 @@ class Ingress:
             max_ongoing=replica.settings.max_ongoing,
         )
         self._edge = Edge(
-            replica.assembly.parts,
+            parts,
             live,
             replica.source,
             limits,
             publisher=replica.source.place,
             endpoints=self._endpoints,
-            metrics=replica.counters,
+            metrics=replica.metrics,
         )
         replica.settle()
         self._direct = await self._open_direct_port(context.replica_tag)

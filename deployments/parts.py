@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -11,59 +11,40 @@ from ray.serve.handle import DeploymentHandle
 from kirana.deployments.options import OPTIONS
 from kirana.deployments.replica import Replica
 from kirana.hop import Outcome, outcome_of
+from kirana.part import Part
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.service import Health
 
 
 class PartDeployment:
-    """Serve one part, `part` in `kirana.serving.placement.PARTS`, to `deployments.handles`."""
-
-    part: ClassVar[str]
+    """Serve one part to `kirana.deployments.handles.Remote`."""
 
     def __init__(
-        self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
+        self, part: Part[Any], settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
     ) -> None:
-        self._replica = Replica(self.part, settings, handles)
-        self._object = getattr(self._replica.assembly, self.part)
+        self._name = part.name
+        self._replica = Replica(part.name, settings, handles)
+        self._service = self._replica.assembly[part]
 
     async def call(
         self, method: str, arguments: tuple[object, ...], context: RequestContext
     ) -> Outcome:
         self._replica.count(method)
-        bound = getattr(self._object, method)
-        return await outcome_of(self.part, lambda: bound(*arguments, context), context)
+        bound = getattr(self._service, method)
+        return await outcome_of(self._name, lambda: bound(*arguments, context), context)
 
     async def prepare(self, revision: Revision) -> None:
-        await self._object.prepare(revision)
+        await self._service.prepare(revision)
 
-    async def health(self) -> dict[str, Any]:
-        found: dict[str, Any] = await self._object.health()
+    async def health(self, revision: Revision) -> Health:
+        found: Health = await self._service.health(revision)
         return found
 
     async def __del__(self) -> None:
         await self._replica.close()
 
 
-@serve.deployment(name="FeatureStore", **OPTIONS)
-class FeatureStore(PartDeployment):
-    part = "features"
-
-
-@serve.deployment(name="InteractionStore", **OPTIONS)
-class InteractionStore(PartDeployment):
-    part = "interactions"
-
-
-@serve.deployment(name="ModelReplica", **OPTIONS)
-class ModelReplica(PartDeployment):
-    part = "models"
-
-
-@serve.deployment(name="Inferflow", **OPTIONS)
-class Inferflow(PartDeployment):
-    part = "inferflow"
-
-
-@serve.deployment(name="Flows", **OPTIONS)
-class Flows(PartDeployment):
-    part = "flows"
+def deployment_of(part: Part[Any]) -> serve.Deployment:
+    """Return the deployment of a part that can be spread."""
+    return serve.deployment(name=str(part.deployment), **OPTIONS)(PartDeployment)

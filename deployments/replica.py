@@ -12,14 +12,17 @@ from ray import serve
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.serve.handle import DeploymentHandle
 
-from kirana.deployments.handles import REMOTES
+from kirana.deployments.handles import Remote, RemoteActor
 from kirana.deployments.logs import start_log
 from kirana.deployments.metrics import Publisher
-from kirana.metrics import Counters
+from kirana.metrics import Counter, Metrics
 from kirana.serving.assembly import Assembly, open_catalog
 from kirana.serving.environment import require_serve_environment
+from kirana.serving.parts import PARTS
 from kirana.serving.preflight import check_placement
 from kirana.serving.settings import Settings
+
+CALLS = Counter("kirana_calls", "Calls that reached a spread part.", ("part", "method"))
 
 SWITCH_S = 0.0005
 """A thread that computes gives the interpreter up after so long, where another one waits for it.
@@ -38,12 +41,14 @@ class Replica:
         self.settings = Settings.model_validate(settings)
         require_serve_environment()
         check_placement(self.settings, {owner: _max_replicas()}, 1 if _on_head() else alive_nodes())
-        remote = {part: REMOTES[part](handle) for part, handle in handles.items()}
+        remote = {
+            part.name: Remote(part, handles[part.name]) for part in PARTS if part.name in handles
+        }
         self.source = open_catalog(self.settings)
-        self.assembly = Assembly(self.settings, self.source, remote)
-        self.counters = Counters()
+        self.assembly = Assembly(self.settings, self.source, remote, RemoteActor)
+        self.metrics = Metrics()
         self._owner = owner
-        self._publisher = Publisher(self.counters, serve.get_replica_context().deployment)
+        self._publisher = Publisher(self.metrics, serve.get_replica_context().deployment)
 
     @staticmethod
     def settle() -> None:
@@ -55,7 +60,7 @@ class Replica:
         sys.setswitchinterval(SWITCH_S)
 
     def count(self, method: str) -> None:
-        self.counters.call(self._owner, method)
+        self.metrics.count(CALLS, self._owner, method)
 
     async def close(self) -> None:
         self._publisher.close()

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
+from kirana.deployments.actors import actor_config
 from kirana.deployments.front_door import check_front_door
 from kirana.deployments.ingress import Ingress
-from kirana.deployments.parts import FeatureStore, Flows, Inferflow, InteractionStore, ModelReplica
+from kirana.deployments.parts import deployment_of
 from kirana.deployments.replica import alive_nodes
 from kirana.errors import ConfigurationError, KiranaError, did_you_mean
+from kirana.part import Part
 from kirana.serving.environment import require_serve_environment
+from kirana.serving.parts import INGRESS, PARTS
+from kirana.serving.placement import parts_within
 from kirana.serving.preflight import check_placement, check_revision, check_space, check_stores
 from kirana.serving.settings import Settings, read_settings
-
-DEPLOYMENTS: dict[str, Any] = {
-    "features": FeatureStore,
-    "interactions": InteractionStore,
-    "models": ModelReplica,
-    "inferflow": Inferflow,
-    "flows": Flows,
-    "ingress": Ingress,
-}
-"""By the name of the part; each calls only what stands before it."""
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -54,13 +48,16 @@ def build(arguments: dict[str, Any]) -> Application:
     return graph(settings)
 
 
-def graph(settings: Settings, options: Options | None = None) -> Application:
+def graph(
+    settings: Settings, options: Options | None = None, parts: Sequence[Part[Any]] = PARTS
+) -> Application:
     """Bind what `settings` spreads; `options` are Serve's, by the name of a deployment.
 
     Raises `ConfigurationError` for the options of a deployment that there isn't.
     """
     options = options or {}
-    names = {deployment.name for deployment in DEPLOYMENTS.values()}
+    deployments = _deployments(parts)
+    names = {deployment.name for deployment in deployments.values()}
     for name in options:
         if name not in names:
             raise ConfigurationError(
@@ -68,16 +65,34 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
                 field="deployments",
             )
     plain = settings.model_dump()
+    declared = {part.name: part for part in parts}
     bound: dict[str, Application] = {}
-    for part, deployment in DEPLOYMENTS.items():
+    for owner, deployment in deployments.items():
+        if owner != INGRESS and owner not in settings.spread:
+            continue
         chosen = dict(options.get(deployment.name, {}))
         chosen.setdefault("max_ongoing_requests", settings.max_ongoing)
-        if part == "ingress" and settings.replicas is not None:
+        within = parts_within(owner, settings.spread, parts)
+        actors = [
+            actor_config(actor, plain)
+            for part in parts
+            if part.name in within
+            for actor in part.actors
+        ]
+        if actors:
+            chosen["deployment_actors"] = actors
+        if owner == INGRESS and settings.replicas is not None:
             chosen.pop("autoscaling_config", None)
             chosen["num_replicas"] = settings.replicas
-        if part == "ingress" or part in settings.spread:
-            bound[part] = _with_options(deployment, chosen).bind(plain, dict(bound))
-    return bound["ingress"]
+        own = () if owner == INGRESS else (declared[owner],)
+        bound[owner] = _with_options(deployment, chosen).bind(*own, plain, dict(bound))
+    return bound[INGRESS]
+
+
+def _deployments(parts: Sequence[Part[Any]]) -> dict[str, Any]:
+    """Return what can be deployed, by the name of the part; each calls only those before it."""
+    found = {part.name: deployment_of(part) for part in parts if part.deployment is not None}
+    return {**found, INGRESS: Ingress}
 
 
 def _with_options(deployment: Any, options: Mapping[str, Any]) -> Any:
@@ -94,12 +109,12 @@ def _with_options(deployment: Any, options: Mapping[str, Any]) -> Any:
 def max_replicas(settings: Settings, options: Options) -> dict[str, int]:
     """Return how many replicas each part may come to have, where that is said."""
     found = {}
-    for part, deployment in DEPLOYMENTS.items():
+    for part, deployment in _deployments(PARTS).items():
         chosen = options.get(deployment.name, {})
         scaling = chosen.get("autoscaling_config") or {}
         number = scaling.get("max_replicas") or chosen.get("num_replicas")
         if isinstance(number, int):
             found[part] = number
     if settings.replicas is not None:
-        found["ingress"] = settings.replicas
+        found[INGRESS] = settings.replicas
     return found

@@ -1,55 +1,71 @@
-"""What is counted while requests run: a few additions each."""
+"""What is counted while requests run: a few additions each.
+
+A metric is declared where it is counted; nothing else has to know of it.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Protocol
-
-SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
-"""Upper bounds of the buckets of a request's time; one more takes what is longer."""
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 Tags = tuple[str, ...]
 
 
-class Metrics(Protocol):
-    """Injected into what counts, so that `kirana` knows no monitoring system."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Counter:
+    """A number that only grows, one for each value of `tags`; `what` is for people."""
 
-    def request(self, route: str, door: str, status: int, seconds: float) -> None:
-        """One request was answered at the edge."""
-
-    def call(self, part: str, method: str) -> None:
-        """One call reached a part."""
-
-
-class NoMetrics:
-    """Implements `Metrics` for who wants none."""
-
-    def request(self, route: str, door: str, status: int, seconds: float) -> None:
-        pass
-
-    def call(self, part: str, method: str) -> None:
-        pass
+    name: str
+    what: str
+    tags: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Counters:
-    """Implements `Metrics` as numbers in this process."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """Values by size. `bounds` are the upper ends of the buckets; one more takes what is larger."""
 
-    requests: dict[Tags, int] = field(default_factory=lambda: defaultdict(int))
-    """By route, door and status."""
-    seconds: dict[Tags, list[int]] = field(default_factory=dict)
-    """By route and door: a count a bucket of `SECONDS`."""
-    calls: dict[Tags, int] = field(default_factory=lambda: defaultdict(int))
-    """By part and method."""
+    name: str
+    what: str
+    tags: tuple[str, ...]
+    bounds: tuple[float, ...]
 
-    def request(self, route: str, door: str, status: int, seconds: float) -> None:
-        self.requests[route, door, str(status)] += 1
-        buckets = self.seconds.get((route, door))
+
+class Metrics:
+    """The numbers of this process, handed to what counts: `kirana` knows no monitoring system."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Counter, dict[Tags, int]] = {}
+        self._buckets: dict[Histogram, dict[Tags, list[int]]] = {}
+
+    def count(self, counter: Counter, *tags: str) -> None:
+        """Add one."""
+        counts = self._counts.get(counter)
+        if counts is None:
+            counts = self._counts[counter] = defaultdict(int)
+        counts[tags] += 1
+
+    def observe(self, histogram: Histogram, value: float, *tags: str) -> None:
+        """Add one to the bucket of a value."""
+        by_tags = self._buckets.setdefault(histogram, {})
+        buckets = by_tags.get(tags)
         if buckets is None:
-            buckets = self.seconds[route, door] = [0] * (len(SECONDS) + 1)
-        buckets[bisect_left(SECONDS, seconds)] += 1
+            buckets = by_tags[tags] = [0] * (len(histogram.bounds) + 1)
+        buckets[bisect_left(histogram.bounds, value)] += 1
 
-    def call(self, part: str, method: str) -> None:
-        self.calls[part, method] += 1
+    def counts(self, counter: Counter) -> dict[Tags, int]:
+        """Return what was counted so far, by tags."""
+        return dict(self._counts.get(counter, {}))
+
+    def buckets(self, histogram: Histogram) -> dict[Tags, list[int]]:
+        """Return how many values fell into each bucket so far, by tags."""
+        return dict(self._buckets.get(histogram, {}))
+
+    def counters(self) -> Iterator[Counter]:
+        """Return the counters that were used. Another thread may call this."""
+        return iter(list(self._counts))
+
+    def histograms(self) -> Iterator[Histogram]:
+        """Return the histograms that were used. Another thread may call this."""
+        return iter(list(self._buckets))

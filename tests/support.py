@@ -17,18 +17,29 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
 from kirana.doors.endpoints import Endpoints
-from kirana.edge import Edge, Limits, Parts
+from kirana.edge import Edge, Limits
+from kirana.features import Features
+from kirana.features.part import FEATURES
 from kirana.features.service import FeatureService
+from kirana.flow import FlowRunner
 from kirana.flow.executor import FlowService
+from kirana.flow.part import FLOWS
+from kirana.inferflow import InferflowRunner
 from kirana.inferflow.engine import InferflowService
+from kirana.inferflow.part import INFERFLOW
+from kirana.interactions import InteractionSource
+from kirana.interactions.part import INTERACTIONS
 from kirana.interactions.service import InteractionService
 from kirana.metrics import Metrics
 from kirana.models.files import ModelFiles
+from kirana.models.part import MODELS
 from kirana.models.registry import ModelRegistry
+from kirana.part import Parts
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.assembly import Assembly, catalog_place, open_catalog
 from kirana.serving.checks import checks_of
+from kirana.serving.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +236,7 @@ class Shop:
     inferflow: InferflowService
     flows: FlowService
     revision: Revision
+    settings: Settings
 
     def request(self) -> RequestContext:
         """Begin a request on the published revision, now."""
@@ -240,16 +252,33 @@ class Shop:
         parts = [self.features, self.interactions, self.models, self.inferflow, self.flows]
         live = LiveRevision(self.source, parts)
         await live.start()
-        served = Parts(self.features, self.interactions, self.flows, self.inferflow)
         limits = limits or Limits()
         return Edge(
-            served,
+            self.served(),
             live,
             self.source,
             limits,
             publisher=self.publisher,
             endpoints=endpoints,
             metrics=metrics,
+        )
+
+    def served(
+        self,
+        *,
+        features: Features | None = None,
+        interactions: InteractionSource | None = None,
+        flows: FlowRunner | None = None,
+        inferflow: InferflowRunner | None = None,
+    ) -> Parts:
+        """Return what the edge calls: the parts of the shop, or those that are given."""
+        return Parts(
+            {
+                FEATURES: features or self.features,
+                INTERACTIONS: interactions or self.interactions,
+                FLOWS: flows or self.flows,
+                INFERFLOW: inferflow or self.inferflow,
+            }
         )
 
     async def close(self) -> None:
@@ -265,10 +294,11 @@ def open_shop(folder: Path) -> Shop:
     return Shop(
         source,
         catalog_place(settings),
-        cast(FeatureService, assembly.features),
-        cast(InteractionService, assembly.interactions),
-        cast(ModelRegistry, assembly.models),
-        cast(InferflowService, assembly.inferflow),
-        cast(FlowService, assembly.flows),
+        cast(FeatureService, assembly[FEATURES]),
+        cast(InteractionService, assembly[INTERACTIONS]),
+        cast(ModelRegistry, assembly[MODELS]),
+        cast(InferflowService, assembly[INFERFLOW]),
+        cast(FlowService, assembly[FLOWS]),
         source.current(),
+        settings,
     )

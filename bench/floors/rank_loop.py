@@ -13,6 +13,8 @@ from pathlib import Path
 
 from kirana.edge.handlers.ranking import RankingHandlers
 from kirana.edge.http import HttpRequest
+from kirana.flow.part import FLOWS
+from kirana.inferflow.part import INFERFLOW
 from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, open_catalog
 from kirana.serving.settings import Settings
@@ -25,7 +27,7 @@ class RankLoop:
     def __init__(self, settings: Settings, model_id: str, bodies: list[bytes]) -> None:
         source = open_catalog(settings)
         self.assembly = Assembly(settings, source)
-        self._handlers = RankingHandlers(self.assembly.flows, self.assembly.inferflow)
+        self._handlers = RankingHandlers(self.assembly[FLOWS], self.assembly[INFERFLOW])
         context = RequestContext.begin(source.current())
         self._requests = [HttpRequest((model_id,), b"", body, context) for body in bodies]
         self._next = 0

@@ -71,8 +71,8 @@ class Revisions(Generic[T]):
         return made
 
 
-class Part(Protocol):
-    """A service that prepares itself for a revision before requests run on it."""
+class Prepares(Protocol):
+    """Makes itself ready for a revision before requests run on it."""
 
     async def prepare(self, revision: Revision) -> None: ...
 
@@ -85,7 +85,7 @@ class LiveRevision:
     """
 
     def __init__(
-        self, source: CatalogSource, parts: Sequence[Part], *, poll_s: float = 0.25
+        self, source: CatalogSource, parts: Sequence[Prepares], *, poll_s: float = 0.25
     ) -> None:
         self._source = source
         self._parts = parts

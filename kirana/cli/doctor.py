@@ -21,7 +21,6 @@ from kirana.cli.instance import Instance
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
-    FeatureStoreUrl,
     ModelRoot,
     as_urls,
     local_settings,
@@ -32,12 +31,12 @@ from kirana.cli.serving_options import (
     DEFAULT_PORT,
     DirectPorts,
     Host,
-    InteractionStoreUrl,
     Placement,
     Port,
     Replicas,
     ServeFile,
 )
+from kirana.cli.store_options import with_store_options
 from kirana.errors import ConfigurationError, KiranaError
 from kirana.serving.environment import require_serve_environment
 from kirana.serving.preflight import (
@@ -64,6 +63,7 @@ class Finding:
     message: str
 
 
+@with_store_options
 def doctor(
     directory: CatalogDirectory,
     config: ServeFile = None,
@@ -72,20 +72,18 @@ def doctor(
     placement: Placement = None,
     replicas: Replicas = None,
     direct_ports: DirectPorts = None,
-    features: FeatureStoreUrl = None,
-    interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
     catalog: CatalogUrl = None,
+    **stores: str | None,
 ) -> None:
     """Look for what would keep Kirana from starting here, or from a Ray that runs already."""
     options: dict[str, Any] = {
         "placement": placement,
         "replicas": replicas,
-        "interactions": interactions,
         "direct_ports": direct_ports,
     }
     given = {name: each for name, each in options.items() if each is not None}
-    given |= as_urls(models, features, catalog)
+    given |= as_urls(models, catalog, stores)
     findings = list(examine(directory, read_serve_config(config), given, host, port))
     table = Table(box=None, show_header=False, pad_edge=False)
     for each in findings:

@@ -11,29 +11,31 @@ from kirana.cli.console import out
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
-    FeatureStoreUrl,
     ModelRoot,
     as_urls,
     local_settings,
 )
+from kirana.cli.remembered import PLACES
+from kirana.cli.store_options import with_store_options
 from kirana.serving.environment import cluster_environment
 from kirana.serving.settings import PREFIX
 
 TOKEN_BYTES = 32
 
 
+@with_store_options
 def env(
     directory: CatalogDirectory,
-    features: FeatureStoreUrl = None,
     models: ModelRoot = None,
     catalog: CatalogUrl = None,
+    **stores: str | None,
 ) -> None:
     """Print what to set before 'ray start', on every node: eval "$(kirana env DIR)"."""
     # with a catalog among them they come from this command, perhaps for another directory
     given = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
-    settings = local_settings(directory, as_urls(models, features, catalog), environment=given)
+    settings = local_settings(directory, as_urls(models, catalog, stores), environment=given)
     values = cluster_environment(_token_file(directory))
-    for name in ("catalog", "features", "interactions", "models"):
+    for name in PLACES:
         values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)
     for name, value in values.items():
         # for a shell, not for a person: no colours, no line breaks

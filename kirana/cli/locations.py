@@ -11,8 +11,9 @@ from urllib.parse import quote
 import typer
 
 from kirana.cli.console import err
-from kirana.cli.remembered import STORES, recall, require_password
+from kirana.cli.remembered import PLACES, recall, require_password
 from kirana.errors import ConfigurationError
+from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.settings import PREFIX, Settings, read_settings
 from kirana.urls import folder_of, without_password
 
@@ -31,12 +32,6 @@ ModelRoot = Annotated[
     Path | None,
     typer.Option("--models", metavar="DIR", help="Where the models are. [default: DIR/models]"),
 ]
-FeatureStoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--features", metavar="URL", help="The feature store. [default: LMDB in DIR/.kirana/data]"
-    ),
-]
 
 
 def local_settings(
@@ -45,7 +40,7 @@ def local_settings(
     file: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     *,
-    uses: Collection[str] = STORES,
+    uses: Collection[str] = PLACES,
 ) -> Settings:
     """Return settings for a directory: options, else variables, else a file, else where the last
     `kirana up` had its stores, which is said, else folders in it.
@@ -61,8 +56,7 @@ def local_settings(
     here = quote(str(directory))
     inside = {
         "catalog": f"dir://{here}",
-        "features": f"lmdb://{here}/.kirana/data/features",
-        "interactions": f"lmdb://{here}/.kirana/data/interactions",
+        **{name: f"lmdb://{here}/.kirana/data/{name}" for name in stores_of(PARTS)},
         "models": f"file://{here}/models",
     }
     named = environment.get(f"{PREFIX}CATALOG", "")
@@ -113,14 +107,14 @@ def require_given_store(
 
 
 def as_urls(
-    models: Path | None = None, features: str | None = None, catalog: str | None = None
+    models: Path | None = None,
+    catalog: str | None = None,
+    stores: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
     """Turn the options of a command into settings, without those that were not given."""
-    urls = {}
+    urls = {name: url for name, url in (stores or {}).items() if url is not None}
     if models is not None:
         urls["models"] = f"file://{quote(str(models.resolve()))}"
-    if features is not None:
-        urls["features"] = features
     if catalog is not None:
         urls["catalog"] = catalog
     return urls

@@ -16,7 +16,6 @@ from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
-    FeatureStoreUrl,
     as_urls,
     local_settings,
     require_given_store,
@@ -29,6 +28,13 @@ from kirana.serving.assembly import catalog_place
 from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.urls import scheme_of
+
+FeatureStoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--features", metavar="URL", help="The feature store. [default: LMDB in DIR/.kirana/data]"
+    ),
+]
 
 
 def push(
@@ -63,7 +69,7 @@ def push(
     older than what is stored leaves it alone and counts as stale, one that is past the TTL of its
     group counts as expired.
     """
-    options = as_urls(features=features, catalog=catalog)
+    options = as_urls(catalog=catalog, stores={"features": features})
     settings = local_settings(directory, options, uses=("catalog", "features"))
     require_given_store(settings, "features", directory, options)
     if scheme_of(settings.features) == "memory":

@@ -15,10 +15,11 @@ import msgspec
 from kirana.catalog.durable import write_durably
 from kirana.errors import ConfigurationError
 from kirana.revision import Revision
+from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.settings import PREFIX, Settings
 from kirana.urls import without_password
 
-STORES = ("catalog", "features", "interactions", "models")
+PLACES = ("catalog", *stores_of(PARTS), "models")
 """The settings that say where things are."""
 
 
@@ -32,9 +33,9 @@ class Remembered:
 
 def remember(directory: Path, settings: Settings) -> None:
     """Write down where the stores are that serve a directory from now on."""
-    given = {name: str(getattr(settings, name)) for name in STORES}
+    given = {name: str(getattr(settings, name)) for name in PLACES}
     urls = shown_stores(settings)
-    secret = [name for name in STORES if urls[name] != given[name]]
+    secret = [name for name in PLACES if urls[name] != given[name]]
     _write(_file(directory), Remembered(urls, secret))
 
 
@@ -48,7 +49,7 @@ def recall(directory: Path) -> Remembered:
 
 def shown_stores(settings: Settings) -> dict[str, str]:
     """Return the URLs of the stores without passwords."""
-    return {name: without_password(str(getattr(settings, name))) for name in STORES}
+    return {name: without_password(str(getattr(settings, name))) for name in PLACES}
 
 
 def require_password(remembered: Remembered, name: str) -> None:

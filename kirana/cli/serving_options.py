@@ -44,11 +44,3 @@ DirectPorts = Annotated[
         help="Where each replica also listens itself, or 'off'. [default: 20000-20999]",
     ),
 ]
-InteractionStoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--interactions",
-        metavar="URL",
-        help="The interaction store. [default: LMDB in DIR/.kirana/data]",
-    ),
-]

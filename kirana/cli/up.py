@@ -20,7 +20,6 @@ from kirana.cli.interrupts import STOP
 from kirana.cli.locations import (
     CatalogDirectory,
     CatalogUrl,
-    FeatureStoreUrl,
     ModelRoot,
     as_urls,
     local_settings,
@@ -32,12 +31,12 @@ from kirana.cli.serving_options import (
     DEFAULT_PORT,
     DirectPorts,
     Host,
-    InteractionStoreUrl,
     Placement,
     Port,
     Replicas,
     ServeFile,
 )
+from kirana.cli.store_options import with_store_options
 from kirana.serving.environment import LOG_FILE, free_ports
 from kirana.serving.preflight import (
     check_direct_ports,
@@ -49,6 +48,7 @@ from kirana.serving.preflight import (
 from kirana.serving.settings import Settings
 
 
+@with_store_options
 def up(
     directory: CatalogDirectory,
     config: ServeFile = None,
@@ -57,20 +57,18 @@ def up(
     placement: Placement = None,
     replicas: Replicas = None,
     direct_ports: DirectPorts = None,
-    features: FeatureStoreUrl = None,
-    interactions: InteractionStoreUrl = None,
     models: ModelRoot = None,
     catalog: CatalogUrl = None,
+    **stores: str | None,
 ) -> None:
     """Publish a catalog and serve it over HTTP, until Ctrl-C or 'kirana down'."""
     options: dict[str, Any] = {
         "placement": placement,
         "replicas": replicas,
-        "interactions": interactions,
         "direct_ports": direct_ports,
     }
     given = {name: each for name, each in options.items() if each is not None}
-    given |= as_urls(models, features, catalog)
+    given |= as_urls(models, catalog, stores)
     file = read_serve_config(config)
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))

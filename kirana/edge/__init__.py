@@ -2,6 +2,5 @@
 
 from kirana.edge.app import Edge
 from kirana.edge.limits import Limits
-from kirana.edge.parts import Parts
 
-__all__ = ["Edge", "Limits", "Parts"]
+__all__ = ["Edge", "Limits"]

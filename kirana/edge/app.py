@@ -40,11 +40,15 @@ from kirana.edge.http import (
 )
 from kirana.edge.limits import Limits
 from kirana.edge.openapi import openapi_document
-from kirana.edge.parts import Parts
 from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.edge.selection import Selections
 from kirana.errors import DeadlineExceeded, KiranaError
-from kirana.metrics import Metrics, NoMetrics
+from kirana.features.part import FEATURES
+from kirana.flow.part import FLOWS
+from kirana.inferflow.part import INFERFLOW
+from kirana.interactions.part import INTERACTIONS
+from kirana.metrics import Counter, Histogram, Metrics
+from kirana.part import Parts
 from kirana.request import current_id
 
 logger = logging.getLogger(__name__)
@@ -57,6 +61,14 @@ FIXED_SEGMENTS = 2
 MAX_FOUND = 1_024
 LONGEST_KEPT = 256
 """So many paths are known to lead to a route, of so many characters: clients choose them."""
+
+REQUESTS = Counter("kirana_requests", "Requests at the edge.", ("route", "door", "status"))
+REQUEST_SECONDS = Histogram(
+    "kirana_request_seconds",
+    "How long requests took at the edge.",
+    ("route", "door"),
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0),
+)
 
 FRONT_DOOR = "serve"
 NO_ROUTE = "none"
@@ -98,15 +110,15 @@ class Edge:
         metrics: Metrics | None = None,
     ) -> None:
         self._ongoing = 0
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or Metrics()
         self._live = live
         self._limits = limits
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
-        features = FeatureHandlers(parts.features, Revisions(source, Selections), limits)
-        interactions = InteractionHandlers(parts.interactions, limits)
-        ranking = RankingHandlers(parts.flows, parts.inferflow)
+        features = FeatureHandlers(parts[FEATURES], Revisions(source, Selections), limits)
+        interactions = InteractionHandlers(parts[INTERACTIONS], limits)
+        ranking = RankingHandlers(parts[FLOWS], parts[INFERFLOW])
         catalog = CatalogHandlers(self._catalogs, live, publisher)
-        health = HealthHandlers(parts, live, self._catalogs)
+        health = HealthHandlers(parts, live)
         handlers: dict[str, Handler] = {
             "features_get": features.get,
             "features_put": features.put,
@@ -156,7 +168,8 @@ class Edge:
             self._ongoing -= 1
             door = scope.get("kirana.door", FRONT_DOOR)
             took_s = time.perf_counter() - began
-            self._metrics.request(answered.route, door, answered.status, took_s)
+            self._metrics.count(REQUESTS, answered.route, door, str(answered.status))
+            self._metrics.observe(REQUEST_SECONDS, took_s, answered.route, door)
 
     async def _reply(
         self,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from kirana.loop import INLINE_CELLS, inline_or_thread
 from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
+from kirana.service import Health
 from kirana.stores import FeatureStore, RowBlock, Written
 
 MAX_PLANS = 512
@@ -245,13 +245,19 @@ class FeatureService:
             # also of a write that failed: some of it may have arrived
             self._fetcher.written(block.group, keys)
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self, revision: Revision) -> Health:
         # past the cache, which may know that there is no such row
         answers = await self._store.ping()
-        found = {**self._store.health(), "answers": answers}
+        told = dict(self._store.health())
         if self._cache is not None:
-            found["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
-        return found
+            told["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
+        if not answers:
+            return Health("the feature store does not answer", told)
+        try:
+            await self.prepare(revision)
+        except Unavailable as error:
+            return Health(error.message, told)
+        return Health(None, told)
 
     async def close(self) -> None:
         await self._store.close()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs import Column
 from kirana.request import RequestContext
-from kirana.revision import Revision
 from kirana.schema import Array
+from kirana.service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,8 @@ class WriteResult:
     expired: int = 0
 
 
-class FeatureSource(Protocol):
+class FeatureSource(Service, Protocol):
     """Every call is judged on the revision and at the time of its request."""
-
-    async def prepare(self, revision: Revision) -> None:
-        """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
     async def read(
         self, queries: Sequence[FeatureQuery], context: RequestContext
@@ -93,9 +90,6 @@ class FeatureSource(Protocol):
 
         Raises `Unknown` for an entity, group or feature, never for a key.
         """
-
-    async def health(self) -> dict[str, Any]:
-        """Return the state of the store and of the cache, for people: plain values."""
 
 
 class FeatureSink(Protocol):

@@ -27,6 +27,7 @@ from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.service import Health
 
 
 class FlowService:
@@ -38,6 +39,10 @@ class FlowService:
 
     async def prepare(self, revision: Revision) -> None:
         await self._catalogs.at(revision)
+
+    async def health(self, revision: Revision) -> Health:
+        await self.prepare(revision)
+        return Health()
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         catalog = await self._catalogs.at(context.revision)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from kirana.flow.values import Candidates
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.service import Service
 
 State = Literal["ok", "skipped", "fallback"]
 
@@ -42,11 +42,8 @@ class FlowResult:
     spans: list[Span] = field(default_factory=list)
 
 
-class FlowRunner(Protocol):
+class FlowRunner(Service, Protocol):
     """Every call is judged on the revision and at the time of its request."""
-
-    async def prepare(self, revision: Revision) -> None:
-        """Compile the flows of a revision. Raises `Unavailable` if that can't be done."""
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,

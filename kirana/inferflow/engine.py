@@ -28,6 +28,7 @@ from kirana.models.runner import MATRIX
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array, Entity, Key
+from kirana.service import Health
 
 Floats = npt.NDArray[np.float32]
 
@@ -78,6 +79,10 @@ class InferflowService:
     async def prepare(self, revision: Revision) -> None:
         await self._catalogs.at(revision)
         await self._models.prepare(revision)
+
+    async def health(self, revision: Revision) -> Health:
+        await self.prepare(revision)
+        return Health()
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
         catalog = await self._catalogs.at(context.revision)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.service import Service
 
 Id = str | int
 Number = float | int
@@ -51,14 +51,8 @@ class InferResult:
     defaults: Mapping[str, int]
 
 
-class InferflowRunner(Protocol):
+class InferflowRunner(Service, Protocol):
     """Every call is judged on the revision and at the time of its request."""
-
-    async def prepare(self, revision: Revision) -> None:
-        """Compile a revision's inferflows, and make the models ready that they call.
-
-        Raises `Unavailable` if that can't be done.
-        """
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
         """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit,

@@ -23,9 +23,11 @@ from kirana.interactions.store import InteractionStore, Retention
 from kirana.loop import INLINE_ROWS, inline_or_thread
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.service import Health
 
 MAX_ID_BYTES = 200
 MAX_METADATA_DEPTH = 64
+_PROBE = "healthz"
 
 
 class EventTypes:
@@ -48,6 +50,12 @@ class InteractionService:
 
     async def prepare(self, revision: Revision) -> None:
         await self._types.at(revision)
+
+    async def health(self, revision: Revision) -> Health:
+        types = await self._types.at(revision)
+        for event in list(types.retention)[:1]:
+            await self._store.query([InteractionQuery(_PROBE, event, 1)], types.retention)
+        return Health()
 
     async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
         types = await self._types.at(context.revision)

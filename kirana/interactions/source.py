@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.service import Service
 
 MAX_TIMESTAMP_MS = (1 << 53) - 1
 """The largest that every JSON reader, and a Redis score, holds exactly."""
@@ -62,11 +62,8 @@ class Appended:
     expired: int = 0
 
 
-class InteractionSource(Protocol):
+class InteractionSource(Service, Protocol):
     """Every call is judged on the revision and at the time of its request."""
-
-    async def prepare(self, revision: Revision) -> None:
-        """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
     async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
         """Store all events durably, or none.

@@ -18,6 +18,7 @@ from kirana.models.onnx import OnnxModel
 from kirana.models.runner import Scores
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from kirana.service import Health
 from kirana.urls import folder_of
 
 
@@ -56,6 +57,10 @@ class ModelRegistry:
 
     async def prepare(self, revision: Revision) -> None:
         await self._models.at(revision)
+
+    async def health(self, revision: Revision) -> Health:
+        await self.prepare(revision)
+        return Health()
 
     async def run(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.service import Service
 
 Scores = npt.NDArray[np.float32]
 
@@ -17,11 +17,8 @@ MATRIX = "matrix"
 """The name of an inferflow's matrix. A model with one input takes it, whatever it calls that."""
 
 
-class ModelRunner(Protocol):
+class ModelRunner(Service, Protocol):
     """Every call is judged on the revision and at the time of its request."""
-
-    async def prepare(self, revision: Revision) -> None:
-        """Load the models of a revision. Raises `Unavailable` if that can't be done."""
 
     async def run(
         self,

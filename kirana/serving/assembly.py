@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.publishing import CatalogPlace
-from kirana.catalog.revisions import CatalogSource, Part
+from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.zookeeper import ZookeeperCatalog
-from kirana.edge.parts import Parts
 from kirana.errors import ConfigurationError
-from kirana.features import Features
-from kirana.features.cache import FeatureCache
-from kirana.features.service import FeatureService
-from kirana.flow import FlowRunner
-from kirana.flow.executor import FlowService
-from kirana.flow.nodes.base import Services
-from kirana.inferflow import InferflowRunner
-from kirana.inferflow.engine import InferflowService
-from kirana.interactions import InteractionSource
-from kirana.interactions.open import open_interaction_store
-from kirana.interactions.service import InteractionService
-from kirana.models import ModelRunner
 from kirana.models.files import ModelFiles
-from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.part import Part, Parts
 from kirana.revision import Revision
 from kirana.serving.checks import checks_of
+from kirana.serving.parts import PARTS
 from kirana.serving.settings import Settings
-from kirana.stores import open_feature_store
 from kirana.urls import folder_of, scheme_of
+
+P = TypeVar("P")
+S = TypeVar("S", bound=BaseModel)
 
 
 class SharedCatalog:
@@ -90,83 +81,51 @@ def catalog_place(
 
 
 class Assembly:
-    """The parts of one process, each made when it is first asked for.
+    """The parts of one process, each made when it is first asked for. Implements `Wiring`.
 
-    `remote` holds those that run elsewhere, by their names in `kirana.serving.placement.PARTS`; the
-    others become local objects, which call what is in `remote` where they call that.
+    `remote` holds those that run elsewhere, by their names; the others become local objects, which
+    call what is in `remote` where they call that. `actor` finds an actor of this deployment.
     """
 
     def __init__(
-        self, settings: Settings, source: CatalogSource, remote: Mapping[str, Any] | None = None
+        self,
+        settings: Settings,
+        source: CatalogSource,
+        remote: Mapping[str, Any] | None = None,
+        actor: Callable[[str], Any] | None = None,
     ) -> None:
+        self.source = source
         self._settings = settings
-        self._source = source
-        self._remote = remote or {}
-        self._stores: list[FeatureService | InteractionService] = []
+        self._made: dict[str, Any] = dict(remote or {})
+        self._actor = actor
+        self._closing: list[Callable[[], Awaitable[None]]] = []
 
-    @cached_property
-    def features(self) -> Features:
-        remote: Features | None = self._remote.get("features")
-        if remote is not None:
-            return remote
-        settings = self._settings
-        service = FeatureService(
-            open_feature_store(settings.features),
-            self._source,
-            cache=_cache_of(settings),
-            fail_when_unavailable=settings.features_unavailable == "error",
-        )
-        self._stores.append(service)
-        return service
+    def settings(self, kind: type[S]) -> S:
+        """See `Wiring`."""
+        assert isinstance(self._settings, kind)
+        return self._settings
 
-    @cached_property
-    def interactions(self) -> InteractionSource:
-        remote: InteractionSource | None = self._remote.get("interactions")
-        if remote is not None:
-            return remote
-        store = open_interaction_store(self._settings.interactions)
-        service = InteractionService(store, self._source)
-        self._stores.append(service)
-        return service
+    def __getitem__(self, part: Part[P]) -> P:
+        """See `Wiring`."""
+        if part.name not in self._made:
+            self._made[part.name] = part.build(self)
+        return cast(P, self._made[part.name])
 
-    @cached_property
-    def models(self) -> ModelRunner:
-        remote: ModelRunner | None = self._remote.get("models")
-        if remote is not None:
-            return remote
-        return ModelRegistry(LoadedModels.below(self._settings.models), self._source)
+    def actor(self, name: str) -> Any:
+        """See `Wiring`."""
+        if self._actor is None:
+            raise ConfigurationError(f"the actor '{name}' needs Ray Serve, which runs no part here")
+        return self._actor(name)
 
-    @cached_property
-    def inferflow(self) -> InferflowRunner:
-        remote: InferflowRunner | None = self._remote.get("inferflow")
-        return remote or InferflowService(self.features, self.models, self._source)
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """See `Wiring`."""
+        self._closing.append(close)
 
-    @cached_property
-    def flows(self) -> FlowRunner:
-        remote: FlowRunner | None = self._remote.get("flows")
-        if remote is not None:
-            return remote
-        services = Services(self.features, self.interactions, self.inferflow)
-        return FlowService(services, self._source)
-
-    @property
-    def parts(self) -> Parts:
-        """What the edge calls."""
-        return Parts(self.features, self.interactions, self.flows, self.inferflow)
-
-    @property
-    def prepared(self) -> list[Part]:
-        """What has to be ready before a revision goes live; inferflow readies its models."""
-        return [self.features, self.interactions, self.inferflow, self.flows]
+    def at_edge(self) -> Parts:
+        """Return what the edge calls. Each is to be ready before a revision goes live."""
+        return Parts({part: self[part] for part in PARTS if part.at_edge})
 
     async def close(self) -> None:
         """Close the stores that were opened here."""
-        for store in self._stores:
-            await store.close()
-
-
-def _cache_of(settings: Settings) -> FeatureCache | None:
-    """What lies in this machine's memory already is not kept twice."""
-    if not settings.cache_bytes or scheme_of(settings.features) in ("lmdb", "memory"):
-        return None
-    return FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
+        while self._closing:
+            await self._closing.pop()()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from kirana.errors import ConfigurationError, did_you_mean
+from kirana.part import Part
+from kirana.serving.parts import INGRESS, PARTS
 
-PARTS = ("features", "interactions", "models", "inferflow", "flows")
-"""What the ingress, the flows and Inferflow call; each can be spread by itself."""
-
-_BUILT_IN: dict[str, frozenset[str]] = {
-    "ingress": frozenset({"features", "interactions", "inferflow", "flows"}),
-    "flows": frozenset({"features", "interactions", "inferflow"}),
-    "inferflow": frozenset({"features", "models"}),
-}
-"""What a part calls, and so has in its own replica where that is fused."""
+SPREADABLE = tuple(part.name for part in PARTS if part.deployment is not None)
+"""The parts that can be deployments of their own."""
 
 
 def parse_placement(text: str) -> frozenset[str]:
@@ -24,7 +22,7 @@ def parse_placement(text: str) -> frozenset[str]:
         case "fused":
             return frozenset()
         case "spread":
-            return frozenset(PARTS)
+            return frozenset(SPREADABLE)
     chosen: dict[str, str] = {}
     for each in text.split(","):
         part, equals, where = each.strip().partition("=")
@@ -34,9 +32,9 @@ def parse_placement(text: str) -> frozenset[str]:
                 "'features=spread,models=spread'",
                 field="placement",
             )
-        if part not in PARTS:
+        if part not in SPREADABLE:
             raise ConfigurationError(
-                f"placement: there is no part '{part}': {did_you_mean(part, PARTS)}",
+                f"placement: there is no part '{part}': {did_you_mean(part, SPREADABLE)}",
                 field="placement",
             )
         if where not in ("fused", "spread"):
@@ -50,15 +48,23 @@ def parse_placement(text: str) -> frozenset[str]:
     return frozenset(part for part, where in chosen.items() if where == "spread")
 
 
-def parts_within(owner: str, spread: frozenset[str]) -> frozenset[str]:
+def parts_within(
+    owner: str, spread: frozenset[str], parts: Sequence[Part[Any]] = PARTS
+) -> frozenset[str]:
     """Return the parts that a replica of `owner` (itself among them) has as local objects."""
     found = {owner}
-    for part in _BUILT_IN.get(owner, frozenset()) - spread:
-        found |= parts_within(part, spread)
+    for name in _called_by(owner, parts) - spread:
+        found |= parts_within(name, spread, parts)
     return frozenset(found)
 
 
-def owners_of(part: str, spread: frozenset[str]) -> list[str]:
-    """Return the deployments whose replicas each have `part` as an object of their own."""
-    deployed = ["ingress", *(each for each in PARTS if each in spread)]
-    return [owner for owner in deployed if part in parts_within(owner, spread)]
+def _called_by(owner: str, parts: Sequence[Part[Any]]) -> frozenset[str]:
+    if owner == INGRESS:
+        return frozenset(part.name for part in parts if part.at_edge)
+    return frozenset(called.name for part in parts if part.name == owner for called in part.calls)
+
+
+def owners_of(name: str, spread: frozenset[str], parts: Sequence[Part[Any]] = PARTS) -> list[str]:
+    """Return the deployments whose replicas each have a part as an object of their own."""
+    deployed = [INGRESS, *(part.name for part in parts if part.name in spread)]
+    return [owner for owner in deployed if name in parts_within(owner, spread, parts)]

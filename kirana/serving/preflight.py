@@ -14,14 +14,12 @@ from contextlib import closing
 from pathlib import Path
 
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.interactions.open import open_interaction_store
 from kirana.models.registry import LoadedModels
 from kirana.revision import NO_REVISION, Revision
 from kirana.serving.assembly import catalog_place, open_catalog
+from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.placement import owners_of
 from kirana.serving.settings import Settings
-from kirana.stores import open_feature_store
-from kirana.stores.base import PROBE
 from kirana.urls import folder_of, scheme_of
 
 MIN_FREE_BYTES = 64 << 20
@@ -36,21 +34,22 @@ def check_placement(
     Raises `ConfigurationError`.
     """
     replicas = max_replicas or {}
-    for part, url in (("features", settings.features), ("interactions", settings.interactions)):
+    for part, setting in ((each.name, store.name) for each in PARTS for store in each.stores):
+        url = getattr(settings, setting)
         owners = owners_of(part, settings.spread)
         copies = sum(replicas.get(owner, 1) for owner in owners)
         if scheme_of(url) == "memory" and copies > 1:
             raise ConfigurationError(
-                f"{part}: memory:// is the memory of one process, and {copies} replicas "
+                f"{setting}: memory:// is the memory of one process, and {copies} replicas "
                 f"({', '.join(owners)}) would each have their own: use lmdb:///folder, or one "
                 f"replica, or --placement {part}=spread",
-                field=part,
+                field=setting,
             )
         if scheme_of(url) == "lmdb" and nodes > 1:
             raise ConfigurationError(
-                f"{part}: lmdb:// is a folder of one machine, and this cluster has {nodes}: "
+                f"{setting}: lmdb:// is a folder of one machine, and this cluster has {nodes}: "
                 "a replica on another one would find an empty store",
-                field=part,
+                field=setting,
             )
 
 
@@ -63,7 +62,7 @@ def check_space(settings: Settings) -> None:
     folders = {"temporary files": temporary}
     if scheme_of(settings.catalog) != "zk":
         folders["catalog"] = folder_of(settings.catalog, "dir", setting="catalog")
-    for name in ("features", "interactions"):
+    for name in stores_of(PARTS):
         url = getattr(settings, name)
         if scheme_of(url) == "lmdb":
             folders[name] = folder_of(url, "lmdb", setting=name)
@@ -80,14 +79,8 @@ def check_space(settings: Settings) -> None:
 
 async def check_stores(settings: Settings) -> None:
     """Open and ask what the replicas will. Raises `ConfigurationError` with the setting."""
-    store = open_feature_store(settings.features)
-    try:
-        (answer,) = await store.read([PROBE])
-    finally:
-        await store.close()
-    if answer.unavailable is not None:
-        raise ConfigurationError(f"features: {answer.reason}", field="features")
-    await open_interaction_store(settings.interactions).close()
+    for store in stores_of(PARTS).values():
+        await store.check(getattr(settings, store.name))
 
 
 def check_revision(settings: Settings) -> Revision:

@@ -8,46 +8,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from kirana.errors import ConfigurationError, did_you_mean
+from kirana.features.part import FeatureSettings
+from kirana.interactions.part import InteractionSettings
+from kirana.models.part import ModelSettings
 from kirana.serving.placement import parse_placement
 
 PREFIX = "KIRANA_"
 NO_DIRECT_PORTS = "off"
 
 
-class Settings(BaseModel):
-    """`catalog` is a `dir://` URL, `features` and `interactions` a store's, `models` a root's.
+class Settings(FeatureSettings, InteractionSettings, ModelSettings):
+    """Those of the parts, and of what they have in common: `catalog` is a `dir://` or `zk://` URL.
 
     `placement` is what `parse_placement` takes. `direct_ports` is a range, in which each replica
     of the ingress takes the first free one, or "off"; `direct_host` is where
     they listen, by default the address that Ray knows the machine by. `max_ongoing` requests are
     under way in one replica at most.
-
-    Where the feature store doesn't answer, `features_unavailable` says whether reads have defaults,
-    with the status, or fail. Each replica keeps `cache_bytes` of feature rows that came over the
-    network (0: none), and uses a row for `cache_fresh_ms`. The catalog keeps `kept_revisions`, with
-    the bytes of their models.
+    The catalog keeps `kept_revisions`, with the bytes of their models.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     catalog: str
-    features: str
-    interactions: str
-    models: str
     placement: str = "fused"
     replicas: Annotated[int | None, Field(ge=1, le=64)] = None
     direct_ports: str = "20000-20999"
     direct_host: str = ""
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5_000
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 8 << 20
-    features_unavailable: Literal["defaults", "error"] = "defaults"
-    cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
-    cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
     kept_revisions: Annotated[int, Field(ge=2, le=10_000)] = 100
     max_ongoing: Annotated[int, Field(ge=1, le=100_000)] = 512
 

@@ -119,7 +119,7 @@ async def test_what_is_hot_does_not_reach_redis(
         rows = await read(service, shop, *[str(at) for at in range(50)])
         assert set(rows.tier["stats"].tolist()) == {Tier.CACHE}
     assert asked_of(url) == before
-    cache = (await service.health())["cache"]
+    cache = (await service.health(shop.revision)).told["cache"]
     assert cache["bytes"] <= 1.2 * room
     assert cache["refused"] > 0
     await service.close()
@@ -182,13 +182,13 @@ async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
         assert rows.status["stats"].tolist() == [Status.OK, Status.UNAVAILABLE, Status.UNAVAILABLE]
         assert clicks(rows) == [5, 0, 0]
         assert rows.tier["stats"].tolist() == [Tier.CACHE, Tier.NONE, Tier.NONE]
-    breaker = (await service.health())["breaker"]
+    breaker = (await service.health(shop.revision)).told["breaker"]
     assert breaker["state"] == "open"
     # the others did not wait for it
     assert breaker["refused"] >= 3
     servers.process(port).send_signal(signal.SIGCONT)
     await until_status(service, shop, "2", Status.OK)
-    breaker = (await service.health())["breaker"]
+    breaker = (await service.health(shop.revision)).told["breaker"]
     assert (breaker["state"], breaker["opened"]) == ("closed", 1)
     await service.close()
 

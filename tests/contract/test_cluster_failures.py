@@ -140,15 +140,15 @@ async def test_health_of_a_cluster_names_the_nodes_that_are_away(
 ) -> None:
     nodes = own.start_cluster(*PARTIAL)
     async with service_over(url_of(nodes), shop) as service:
-        assert (await service.health())["answers"]
+        assert (await service.health(shop.revision)).reason is None
         own.kill(nodes[1])
         for _ in range(MAX_FAILURES):
-            found = await service.health()
-        assert found["answers"]
-        assert found["away"] == [f"127.0.0.1:{nodes[1]}"]
+            found = await service.health(shop.revision)
+        assert found.reason is None
+        assert found.told["away"] == [f"127.0.0.1:{nodes[1]}"]
         for node in (nodes[0], nodes[2]):
             own.kill(node)
-        assert not (await service.health())["answers"]
+        assert (await service.health(shop.revision)).reason is not None
 
 
 async def test_a_closed_store_of_a_cluster_stays_closed(own: RedisServers) -> None:

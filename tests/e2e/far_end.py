@@ -4,25 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import ray
 from ray import serve
 
 from kirana import request
 from kirana.cli.cluster import cluster
-from kirana.deployments.handles import RemoteFeatures
-from kirana.features.source import FeatureWrite
+from kirana.deployments.actors import actor_config
+from kirana.deployments.handles import Remote, RemoteActor
+from kirana.errors import InvalidInput, KiranaError, Unavailable
+from kirana.features.part import FEATURES
+from kirana.features.source import Features, FeatureWrite
 from kirana.hop import Outcome, outcome_of
+from kirana.part import Actor
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.revision import NO_REVISION, Revision
+from kirana.service import Health
 from kirana.serving.environment import free_ports
 from tests.waiting import wait_until
 
 
-@serve.deployment
+@ray.remote
+class Tally:
+    """An actor of the deployment. It counts."""
+
+    def __init__(self, settings: Mapping[str, int]) -> None:
+        self._count = settings["from"]
+
+    async def add(self, number: int) -> int:
+        if number < 0:
+            raise InvalidInput("it only grows", field="number")
+        self._count += number
+        return self._count
+
+    async def end(self) -> None:
+        os._exit(1)
+
+
+TALLY = Actor("tally", "tests.e2e.far_end:Tally", {"num_cpus": 0, "max_concurrency": 10})
+
+
+@serve.deployment(deployment_actors=[actor_config(TALLY, {"from": 40})])
 class Far:
     """A feature store that tells what it was asked for; a write takes for ever."""
 
@@ -48,6 +76,7 @@ class Far:
             "caller": context.caller,
             "retries": context.ledger.retries,
         }
+        told["actor"] = await _ask_actor(RemoteActor(TALLY.name))
         context.ledger.retries += 1
         context.ledger.hedges += 3
         return told
@@ -60,18 +89,39 @@ class Far:
             self._seen["cancelled"] += 1
             raise
 
-    async def health(self) -> dict[str, Any]:
-        return self._seen
+    async def health(self, revision: Revision) -> Health:
+        return Health(None, self._seen)
 
 
-async def _until(far: RemoteFeatures, what: str, count: int) -> None:
+async def _ask_actor(tally: Any) -> dict[str, Any]:
+    """Count with an actor, ask it for what it refuses, and end it: Serve starts it anew."""
+    counted = [await tally.add(1), await tally.add(1)]
+    errors = []
+    for call in (tally.add(-1), tally.end()):
+        try:
+            await call
+        except KiranaError as error:
+            errors.append([error.code, error.message, error.field])
+
+    async def anew() -> bool:
+        try:
+            counted.append(await tally.add(1))
+        except Unavailable:
+            return False
+        return True
+
+    await wait_until(anew)
+    return {"counted": counted, "errors": errors}
+
+
+async def _until(far: Features, what: str, count: int) -> None:
     async def reached() -> bool:
-        return bool((await far.health())[what] >= count)
+        return bool((await far.health(NO_REVISION)).told[what] >= count)
 
     await wait_until(reached)
 
 
-async def _ask(far: RemoteFeatures, given: dict[str, Any]) -> dict[str, Any]:
+async def _ask(far: Features, given: dict[str, Any]) -> dict[str, Any]:
     revision = Revision(given.pop("catalog"), given.pop("revision"))
     context = RequestContext.begin(revision, timeout_s=given.pop("timeout_s"), **given)
     context.ledger.retries = 2
@@ -99,7 +149,8 @@ def main() -> None:
         cluster("127.0.0.1", port, metrics_port, Path(folder), lambda: None),
     ):
         handle = serve.run(Far.bind(), name="far", route_prefix=None)
-        print(json.dumps(asyncio.run(_ask(RemoteFeatures(handle), json.loads(sys.argv[1])))))
+        far = cast(Features, Remote(FEATURES, handle))
+        print(json.dumps(asyncio.run(_ask(far, json.loads(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,19 @@ def test_it_sees_what_was_spent_and_what_it_spends_comes_back(found: dict[str, A
     assert found["spent"] == [3, 3]
 
 
+def test_an_actor_of_a_deployment_counts_and_its_errors_arrive(found: dict[str, Any]) -> None:
+    actor = found["told"]["actor"]
+    assert actor["counted"][:2] == [41, 42]
+    assert actor["errors"] == [
+        ["invalid_input", "it only grows", "number"],
+        ["unavailable", "the actor 'tally' does not answer", None],
+    ]
+
+
+def test_an_actor_that_died_begins_anew(found: dict[str, Any]) -> None:
+    assert found["told"]["actor"]["counted"][2] == 41
+
+
 def test_it_stops_at_the_deadline_and_says_so(found: dict[str, Any]) -> None:
     """That it also stops when the caller gives up is what the process waits for."""
     assert found["late"].startswith("DeadlineExceeded: features: ")

@@ -1,88 +1,69 @@
-"""What is counted: requests by route, door and status, their times in buckets, and calls."""
+"""What is counted: numbers by tags, and values in buckets."""
 
 from __future__ import annotations
 
 import pytest
 
-from kirana.metrics import SECONDS, Counters, Metrics, NoMetrics
+from kirana.metrics import Counter, Histogram, Metrics
+
+CALLS = Counter("calls", "Calls.", ("part", "method"))
+SECONDS = Histogram("seconds", "Times.", ("route",), (0.1, 1.0))
 
 
 def test_nothing_is_counted_yet() -> None:
-    counters = Counters()
-    assert (counters.requests, counters.seconds, counters.calls) == ({}, {}, {})
+    metrics = Metrics()
+    assert metrics.counts(CALLS) == {}
+    assert metrics.buckets(SECONDS) == {}
+    assert [*metrics.counters(), *metrics.histograms()] == []
 
 
-def test_requests_are_counted_by_route_door_and_status() -> None:
-    counters = Counters()
-    for route, door, status in (
-        ("infer", "serve", 200),
-        ("infer", "serve", 200),
-        ("infer", "direct", 200),
-        ("infer", "serve", 404),
-        ("flow_run", "serve", 200),
-    ):
-        counters.request(route, door, status, 0.1)
-    assert counters.requests == {
-        ("infer", "serve", "200"): 2,
-        ("infer", "direct", "200"): 1,
-        ("infer", "serve", "404"): 1,
-        ("flow_run", "serve", "200"): 1,
-    }
-
-
-def test_calls_are_counted_by_part_and_method() -> None:
-    counters = Counters()
+def test_calls_are_counted_by_their_tags() -> None:
+    metrics = Metrics()
     for part, method in (("features", "read"), ("features", "read"), ("features", "write")):
-        counters.call(part, method)
-    counters.call("models", "run")
-    assert counters.calls == {
+        metrics.count(CALLS, part, method)
+    metrics.count(CALLS, "models", "run")
+    assert metrics.counts(CALLS) == {
         ("features", "read"): 2,
         ("features", "write"): 1,
         ("models", "run"): 1,
     }
+    assert list(metrics.counters()) == [CALLS]
 
 
-def test_bounds_of_buckets_rise() -> None:
-    assert list(SECONDS) == sorted(set(SECONDS))
+@pytest.mark.parametrize(
+    ("value", "buckets"),
+    [
+        (0.0, [1, 0, 0]),
+        (0.1, [1, 0, 0]),
+        (0.100001, [0, 1, 0]),
+        (1.0, [0, 1, 0]),
+        (1.5, [0, 0, 1]),
+        (1e9, [0, 0, 1]),
+    ],
+)
+def test_a_value_falls_into_the_first_bucket_that_holds_it(
+    value: float, buckets: list[int]
+) -> None:
+    metrics = Metrics()
+    metrics.observe(SECONDS, value, "infer")
+    assert metrics.buckets(SECONDS) == {("infer",): buckets}
+    assert list(metrics.histograms()) == [SECONDS]
 
 
-@pytest.mark.parametrize(("at", "bound"), [*enumerate(SECONDS)])
-def test_a_time_counts_in_the_first_bucket_that_it_does_not_exceed(at: int, bound: float) -> None:
-    counters = Counters()
-    counters.request("infer", "serve", 200, bound)
-    counters.request("infer", "serve", 200, bound * 0.999)
-    counters.request("infer", "serve", 200, bound * 1.001)
-    buckets = [0] * (len(SECONDS) + 1)
-    buckets[at] += 2
-    buckets[at + 1] += 1
-    assert counters.seconds == {("infer", "serve"): buckets}
+def test_values_of_other_tags_fall_into_buckets_of_their_own() -> None:
+    metrics = Metrics()
+    for route, value in (("infer", 0.05), ("infer", 5.0), ("flow_run", 0.05)):
+        metrics.observe(SECONDS, value, route)
+    assert metrics.buckets(SECONDS) == {("infer",): [1, 0, 1], ("flow_run",): [1, 0, 0]}
 
 
-def test_no_time_is_too_short_or_too_long_for_a_bucket() -> None:
-    counters = Counters()
-    counters.request("infer", "serve", 200, 0.0)
-    counters.request("infer", "serve", 200, 1e9)
-    (buckets,) = counters.seconds.values()
-    assert (buckets[0], buckets[-1], sum(buckets)) == (1, 1, 2)
+def test_two_processes_count_for_themselves() -> None:
+    one, other = Metrics(), Metrics()
+    one.count(CALLS, "features", "read")
+    assert other.counts(CALLS) == {}
 
 
-def test_times_are_kept_by_route_and_door_whatever_the_status() -> None:
-    counters = Counters()
-    for door, status in (("serve", 200), ("serve", 503), ("direct", 200)):
-        counters.request("infer", door, status, 0.01)
-    sums = {tags: sum(buckets) for tags, buckets in counters.seconds.items()}
-    assert sums == {("infer", "serve"): 2, ("infer", "direct"): 1}
-
-
-def test_two_counters_share_nothing() -> None:
-    one, other = Counters(), Counters()
-    one.request("infer", "serve", 200, 0.1)
-    one.call("models", "run")
-    assert other == Counters()
-
-
-def test_who_wants_no_metrics_has_none_to_pay_for() -> None:
-    metrics: Metrics = NoMetrics()
-    metrics.request("infer", "serve", 200, 0.1)
-    metrics.call("models", "run")
-    assert vars(metrics) == {}
+def test_two_metrics_of_one_name_are_two() -> None:
+    metrics = Metrics()
+    metrics.count(CALLS, "features", "read")
+    assert metrics.counts(Counter("calls", "Calls.", ("part", "method"))) == {}

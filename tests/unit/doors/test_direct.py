@@ -17,7 +17,8 @@ import pytest
 from kirana.doors import direct as module
 from kirana.doors.direct import DirectPort
 from kirana.edge import Edge, Limits
-from kirana.metrics import Counters
+from kirana.edge.app import REQUESTS
+from kirana.metrics import Metrics
 from kirana.serving.preflight import bind
 from tests.e2e.shop_requests import BAD, READS, WRITES, Call
 from tests.support import Shop
@@ -141,13 +142,13 @@ class TestAnswers:
         assert (await caller.get("/healthz")).status_code == 200
 
     async def test_requests_are_counted_as_those_of_this_door(self, shop: Shop) -> None:
-        counters = Counters()
-        edge = await shop.edge(metrics=counters)
+        metrics = Metrics()
+        edge = await shop.edge(metrics=metrics)
         async with opened(edge) as direct, client_at(direct) as caller, client_of(edge) as front:
             await caller.post(FLOW, content=BODY)
             await caller.get("/nothing")
             await front.post(FLOW, content=BODY)
-        assert counters.requests == {
+        assert metrics.counts(REQUESTS) == {
             ("flow_run", "direct", "200"): 1,
             ("none", "direct", "404"): 1,
             ("flow_run", "serve", "200"): 1,
@@ -230,14 +231,14 @@ class TestLimits:
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
     async def test_who_hangs_up_within_the_body_leaves_a_free_place(self, shop: Shop) -> None:
-        counters = Counters()
-        edge = await shop.edge(Limits(max_ongoing=1), metrics=counters)
+        metrics = Metrics()
+        edge = await shop.edge(Limits(max_ongoing=1), metrics=metrics)
         async with opened(edge) as direct, client_at(direct) as caller:
             slow = await Slow.begin(direct)
-            assert counters.requests == {}
+            assert metrics.counts(REQUESTS) == {}
             await slow.hang_up()
-            await wait_until(lambda: bool(counters.requests))
-            assert counters.requests == {("flow_run", "direct", "499"): 1}
+            await wait_until(lambda: bool(metrics.counts(REQUESTS)))
+            assert metrics.counts(REQUESTS) == {("flow_run", "direct", "499"): 1}
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
 
@@ -350,11 +351,11 @@ class TestLoad:
     async def test_requests_weigh_as_long_as_they_last(
         self, clock: SimpleNamespace, shop: Shop
     ) -> None:
-        counters = Counters()
-        edge = await shop.edge(Limits(timeout_ms=60_000), metrics=counters)
+        metrics = Metrics()
+        edge = await shop.edge(Limits(timeout_ms=60_000), metrics=metrics)
 
         def answered() -> int:
-            return counters.requests["flow_run", "direct", "200"]
+            return metrics.counts(REQUESTS)["flow_run", "direct", "200"]
 
         async with opened(edge) as direct:
             clock.now += 1  # nobody

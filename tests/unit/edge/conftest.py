@@ -14,7 +14,7 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.client import AsyncClient
 from kirana.client.transport import Request, Response
 from kirana.doors.handle import call
-from kirana.edge import Edge, Limits, Parts
+from kirana.edge import Edge, Limits
 from tests.support import Shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
@@ -81,7 +81,7 @@ class AwayCatalog:
 async def away(shop: Shop, shop_folder: Path) -> AsyncIterator[AwayCatalog]:
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
-    parts = Parts(shop.features, shop.interactions, shop.flows, shop.inferflow)
+    parts = shop.served()
     edge = Edge(parts, live, shop.source, Limits(), publisher=shop.publisher)
     async with following(live), client_of(edge) as client:
         yield AwayCatalog(client, live, shop_folder / ".kirana/CURRENT")

@@ -16,13 +16,14 @@ import pytest
 
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Limits, Parts
+from kirana.edge import Edge, Limits
+from kirana.edge.app import REQUEST_SECONDS, REQUESTS
 from kirana.edge.routes import ROUTES, RouteSpec
 from kirana.errors import KiranaError
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow.engine import InferflowService
 from kirana.lmdb.environment import open_environment
-from kirana.metrics import SECONDS, Counters
+from kirana.metrics import Metrics
 from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
 from kirana.models.registry import LoadedModels, ModelRegistry
@@ -400,7 +401,7 @@ class TestErrors:
     async def edge_with(shop: Shop, flows: Failing) -> Edge:
         live = LiveRevision(shop.source, [])
         await live.start()
-        parts = Parts(shop.features, shop.interactions, flows, shop.inferflow)
+        parts = shop.served(flows=flows)
         return Edge(parts, live, shop.source, Limits())
 
     async def test_an_error_of_ours_says_nothing_of_its_inside(
@@ -427,13 +428,13 @@ class TestErrors:
 
 
 @pytest.fixture
-def counters() -> Counters:
-    return Counters()
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture
-async def counted(shop: Shop, counters: Counters) -> Edge:
-    return await shop.edge(Limits(max_body_bytes=1_000), metrics=counters)
+async def counted(shop: Shop, metrics: Metrics) -> Edge:
+    return await shop.edge(Limits(max_body_bytes=1_000), metrics=metrics)
 
 
 class TestMetrics:
@@ -454,83 +455,81 @@ class TestMetrics:
         ],
     )
     async def test_a_request_is_counted_by_route_door_and_status(
-        self, counted: Edge, counters: Counters,
+        self, counted: Edge, metrics: Metrics,
         method: str, path: str, body: bytes, route: str, status: int,
     ) -> None:  # fmt: skip
         async with client_of(counted) as client:
             response = await client.request(method, path, content=body)
         assert response.status_code == status
-        assert counters.requests == {(route, "serve", str(status)): 1}
-        assert set(counters.seconds) == {(route, "serve")}
+        assert metrics.counts(REQUESTS) == {(route, "serve", str(status)): 1}
+        assert set(metrics.buckets(REQUEST_SECONDS)) == {(route, "serve")}
 
     @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
     async def test_every_route_is_counted_under_its_name(
-        self, counted: Edge, counters: Counters, route: RouteSpec
+        self, counted: Edge, metrics: Metrics, route: RouteSpec
     ) -> None:
         path = filled(route.template).replace("{user_id}", "7").replace("{event}", "click")
         async with client_of(counted) as client:
             await client.request(route.method, path, content=b"")
-        ((name, _, _),) = counters.requests
+        ((name, _, _),) = metrics.counts(REQUESTS)
         assert name == route.name
 
     async def test_a_route_is_no_path_that_anybody_can_think_of(
-        self, counted: Edge, counters: Counters
+        self, counted: Edge, metrics: Metrics
     ) -> None:
         async with client_of(counted) as client:
             for at in range(20):
                 await client.get(f"/{at}")
                 await client.get(f"/v1/interactions/{at}/click")
-        assert counters.requests == {
+        assert metrics.counts(REQUESTS) == {
             ("none", "serve", "404"): 20,
             ("interactions_get", "serve", "200"): 20,
         }
 
     async def test_the_door_is_the_one_that_the_server_names(
-        self, counted: Edge, counters: Counters
+        self, counted: Edge, metrics: Metrics
     ) -> None:
         door: Any = {"kirana.door": "direct"}
         await exchange(counted, [chunk(BODY)], **door)
-        assert counters.requests == {("flow_run", "direct", "200"): 1}
-        assert set(counters.seconds) == {("flow_run", "direct")}
+        assert metrics.counts(REQUESTS) == {("flow_run", "direct", "200"): 1}
+        assert set(metrics.buckets(REQUEST_SECONDS)) == {("flow_run", "direct")}
 
     @pytest.mark.parametrize("before", [[], [chunk(BODY[:5], more=True)]], ids=["at once", "late"])
     async def test_who_hung_up_is_counted_too(
-        self, counted: Edge, counters: Counters, before: list[Message]
+        self, counted: Edge, metrics: Metrics, before: list[Message]
     ) -> None:
         await exchange(counted, [*before, {"type": "http.disconnect"}])
-        assert counters.requests == {("flow_run", "serve", "499"): 1}
+        assert metrics.counts(REQUESTS) == {("flow_run", "serve", "499"): 1}
 
     async def test_a_time_that_ran_out_is_counted_in_its_bucket(
-        self, counted: Edge, counters: Counters
+        self, counted: Edge, metrics: Metrics
     ) -> None:
         await exchange(counted, [], headers=[(TIMEOUT.encode(), b"30")])
-        assert counters.requests == {("flow_run", "serve", "504"): 1}
-        (buckets,) = counters.seconds.values()
-        assert sum(buckets[SECONDS.index(0.05) :]) == sum(buckets) == 1
+        assert metrics.counts(REQUESTS) == {("flow_run", "serve", "504"): 1}
+        (buckets,) = metrics.buckets(REQUEST_SECONDS).values()
+        assert sum(buckets[REQUEST_SECONDS.bounds.index(0.05) :]) == sum(buckets) == 1
 
-    async def test_an_error_of_ours_is_counted(self, shop: Shop, counters: Counters) -> None:
+    async def test_an_error_of_ours_is_counted(self, shop: Shop, metrics: Metrics) -> None:
         live = LiveRevision(shop.source, [])
         await live.start()
         flows = Failing(ZeroDivisionError("secret"))
-        parts = Parts(shop.features, shop.interactions, flows, shop.inferflow)
-        edge = Edge(parts, live, shop.source, Limits(), metrics=counters)
+        parts = shop.served(flows=flows)
+        edge = Edge(parts, live, shop.source, Limits(), metrics=metrics)
         await exchange(edge, [chunk(BODY)])
-        assert counters.requests == {("flow_run", "serve", "500"): 1}
+        assert metrics.counts(REQUESTS) == {("flow_run", "serve", "500"): 1}
 
-    async def test_what_is_no_request_is_not_counted(
-        self, counted: Edge, counters: Counters
-    ) -> None:
+    async def test_what_is_no_request_is_not_counted(self, counted: Edge, metrics: Metrics) -> None:
         made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
         await counted({"type": "lifespan"}, made.receive, made.send)
         await counted({"type": "websocket", "path": FLOW}, made.receive, made.send)
-        assert counters.requests == {}
+        assert metrics.counts(REQUESTS) == {}
 
 
 class TestOngoing:
     async def test_more_requests_than_the_limit_are_turned_away(
-        self, shop: Shop, counters: Counters
+        self, shop: Shop, metrics: Metrics
     ) -> None:
-        edge = await shop.edge(Limits(max_ongoing=2), metrics=counters)
+        edge = await shop.edge(Limits(max_ongoing=2), metrics=metrics)
         reading = asyncio.Semaphore(0)
 
         async def body_that_never_comes() -> Message:
@@ -550,7 +549,7 @@ class TestOngoing:
                 each.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
             assert (await client.post(FLOW, content=BODY)).status_code == 200
-        assert counters.requests == {
+        assert metrics.counts(REQUESTS) == {
             ("flow_run", "serve", "503"): 2,
             ("flow_run", "serve", "499"): 2,
             ("flow_run", "serve", "200"): 1,
@@ -622,7 +621,7 @@ class TestLoop:
         inferflow = InferflowService(shop.features, models, shop.source)
         live = LiveRevision(shop.source, [shop.features])
         await live.start()
-        parts = Parts(shop.features, shop.interactions, shop.flows, inferflow)
+        parts = shop.served(inferflow=inferflow)
         edge = Edge(parts, live, shop.source, Limits())
         body = {"context": {"user_id": "7", "product_id": ["1"]}}
         async with client_of(edge) as client:

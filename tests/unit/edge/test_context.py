@@ -13,12 +13,13 @@ import pytest
 
 from kirana.catalog.revisions import LiveRevision
 from kirana.doors.direct import DirectPort
-from kirana.edge import Edge, Limits, Parts
+from kirana.edge import Edge, Limits
+from kirana.edge.app import REQUESTS
 from kirana.edge.hang_up import WATCHED_AFTER_S
 from kirana.errors import Unavailable
 from kirana.flow import FlowRequest, FlowResult
 from kirana.flow.values import Candidates
-from kirana.metrics import Counters
+from kirana.metrics import Metrics
 from kirana.request import RequestContext, current_id
 from kirana.revision import Revision
 from kirana.serving.preflight import bind
@@ -64,16 +65,16 @@ def flows() -> Flows:
 
 
 @pytest.fixture
-def counters() -> Counters:
-    return Counters()
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture
-async def edge(shop: Shop, flows: Flows, counters: Counters) -> Edge:
+async def edge(shop: Shop, flows: Flows, metrics: Metrics) -> Edge:
     live = LiveRevision(shop.source, [])
     await live.start()
-    parts = Parts(shop.features, shop.interactions, flows, shop.inferflow)
-    return Edge(parts, live, shop.source, Limits(), metrics=counters)
+    parts = shop.served(flows=flows)
+    return Edge(parts, live, shop.source, Limits(), metrics=metrics)
 
 
 @pytest.fixture
@@ -163,16 +164,16 @@ class TestHangUp:
         writer.close()
 
     async def test_the_work_for_a_client_that_is_gone_stops(
-        self, writer: asyncio.StreamWriter, flows: Flows, counters: Counters
+        self, writer: asyncio.StreamWriter, flows: Flows, metrics: Metrics
     ) -> None:
         writer.close()
         await wait_until(lambda: flows.cancelled == 1)
-        await wait_until(lambda: counters.requests == {("flow_run", "direct", "499"): 1})
+        await wait_until(lambda: metrics.counts(REQUESTS) == {("flow_run", "direct", "499"): 1})
 
     async def test_a_client_that_waits_gets_its_reply(
-        self, writer: asyncio.StreamWriter, flows: Flows, counters: Counters
+        self, writer: asyncio.StreamWriter, flows: Flows, metrics: Metrics
     ) -> None:
         await asyncio.sleep(WATCHED_AFTER_S * 2)
         flows.may_answer.set()
-        await wait_until(lambda: counters.requests == {("flow_run", "direct", "200"): 1})
+        await wait_until(lambda: metrics.counts(REQUESTS) == {("flow_run", "direct", "200"): 1})
         assert flows.cancelled == 0

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Limits, Parts
+from kirana.edge import Edge, Limits
 from kirana.errors import Unavailable
 from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
@@ -45,12 +45,7 @@ async def edge_with(
 ) -> Edge:
     live = LiveRevision(shop.source, [])
     await live.start()
-    parts = Parts(
-        features or shop.features,
-        interactions or shop.interactions,
-        shop.flows,
-        shop.inferflow,
-    )
+    parts = shop.served(features=features, interactions=interactions)
     return Edge(parts, live, shop.source, Limits())
 
 
@@ -163,7 +158,7 @@ async def test_refused_revisions_are_counted(shop: Shop) -> None:
     live = LiveRevision(shop.source, [])
     await live.start()
     live.refused = 2
-    parts = Parts(shop.features, shop.interactions, shop.flows, shop.inferflow)
+    parts = shop.served()
     async with client_of(Edge(parts, live, shop.source, Limits())) as client:
         reply = (await client.get("/healthz")).json()
     assert reply["parts"]["catalog"]["refused_revisions"] == 2

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kirana.errors import ConfigurationError
+from kirana.features.part import FEATURES
+from kirana.flow.part import FLOWS
 from kirana.graphs.serving import graph, max_replicas
+from kirana.interactions import InteractionSource
+from kirana.interactions.part import INTERACTIONS
+from kirana.part import Actor, Part
+from kirana.serving.parts import PARTS
 from kirana.serving.settings import Settings
 
 SETTINGS = Settings(
@@ -50,3 +57,43 @@ def test_the_setting_of_replicas_is_before_autoscaling() -> None:
     bound = graph(settings, options)._bound_deployment
     assert bound.num_replicas == 2
     assert max_replicas(settings, options)["ingress"] == 2
+
+
+TALLY = Part(
+    name="tally",
+    protocol=InteractionSource,
+    build=INTERACTIONS.build,
+    actors=(Actor("tally", "tests.e2e.far_end:Tally", {"num_cpus": 0}),),
+)
+"""A part that is spread as actors alone."""
+
+
+@pytest.mark.parametrize(
+    ("placement", "caller", "owner"),
+    [("fused", FLOWS, "Ingress"), ("spread", FLOWS, "Flows"), ("spread", FEATURES, "FeatureStore")],
+)
+def test_actors_belong_to_the_deployment_that_has_their_part(
+    placement: str, caller: Part[Any], owner: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"placement": placement})
+    calling = replace(caller, calls=(*caller.calls, TALLY))
+    tally = replace(TALLY, at_edge=False)
+    parts = [tally, *(calling if part is caller else part for part in PARTS)]
+    actors = actors_of(graph(settings, parts=parts))
+    assert {name for name, found in actors.items() if found} == {owner}
+    (actor,) = actors[owner]
+    assert (actor.name, actor.actor_class) == ("tally", "tests.e2e.far_end:Tally")
+    assert actor.init_args == (settings.model_dump(),)
+    assert actor.actor_options == {"num_cpus": 0}
+
+
+def actors_of(application: Any) -> dict[str, list[Any]]:
+    """Return the actors of each deployment of a graph."""
+    bound = application._bound_deployment
+    found = {bound.name: bound._deployment_config.deployment_actors or []}
+    for each in bound.init_args:
+        if isinstance(each, dict):
+            for value in each.values():
+                if hasattr(value, "_bound_deployment"):
+                    found |= actors_of(value)
+    return found

@@ -7,25 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirana.errors import ConfigurationError
-from kirana.serving.placement import PARTS, owners_of, parse_placement, parts_within
+from kirana.serving.placement import SPREADABLE, owners_of, parse_placement, parts_within
 
 FUSED: frozenset[str] = frozenset()
-SPREAD = frozenset(PARTS)
-SOME_SPREAD = st.frozensets(st.sampled_from(PARTS))
+SPREAD = frozenset(SPREADABLE)
+SOME_SPREAD = st.frozensets(st.sampled_from(SPREADABLE))
 
 
 @pytest.mark.parametrize(
     ("text", "spread"),
     [
         ("fused", set()),
-        ("spread", set(PARTS)),
+        ("spread", set(SPREADABLE)),
         (" fused ", set()),
-        ("spread\n", set(PARTS)),
+        ("spread\n", set(SPREADABLE)),
         ("models=spread", {"models"}),
         ("features=spread,models=spread", {"features", "models"}),
         (" features=spread , models=fused ", {"features"}),
         ("models=fused", set()),
-        (",".join(f"{part}=spread" for part in PARTS), set(PARTS)),
+        (",".join(f"{part}=spread" for part in SPREADABLE), set(SPREADABLE)),
     ],
 )
 def test_a_placement_says_which_parts_are_spread(text: str, spread: set[str]) -> None:
@@ -34,7 +34,7 @@ def test_a_placement_says_which_parts_are_spread(text: str, spread: set[str]) ->
 
 @given(SOME_SPREAD)
 def test_any_list_of_parts_is_read_as_it_was_written(spread: frozenset[str]) -> None:
-    text = ",".join(f"{part}={'spread' if part in spread else 'fused'}" for part in PARTS)
+    text = ",".join(f"{part}={'spread' if part in spread else 'fused'}" for part in SPREADABLE)
     assert parse_placement(text) == spread
 
 
@@ -64,7 +64,7 @@ def test_a_placement_that_is_none_is_refused(text: str, tells: str) -> None:
 
 
 def test_a_fused_ingress_has_everything() -> None:
-    assert parts_within("ingress", FUSED) == {"ingress", *PARTS}
+    assert parts_within("ingress", FUSED) == {"ingress", *SPREADABLE}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_replica_has_what_it_calls_and_is_not_spread(
     assert parts_within(owner, frozenset(spread)) == within
 
 
-@pytest.mark.parametrize("owner", ["ingress", *PARTS])
+@pytest.mark.parametrize("owner", ["ingress", *SPREADABLE])
 def test_where_everything_is_spread_a_replica_has_only_itself(owner: str) -> None:
     assert parts_within(owner, SPREAD) == {owner}
 
@@ -112,7 +112,7 @@ def test_owners_are_the_deployments_that_have_a_part_inside(
 
 @given(SOME_SPREAD)
 def test_every_part_has_an_owner_and_a_spread_one_only_itself(spread: frozenset[str]) -> None:
-    for part in PARTS:
+    for part in SPREADABLE:
         owners = owners_of(part, spread)
         assert owners
         assert len(set(owners)) == len(owners)
@@ -122,5 +122,5 @@ def test_every_part_has_an_owner_and_a_spread_one_only_itself(spread: frozenset[
 
 
 def test_where_everything_is_spread_each_part_has_one_owner() -> None:
-    for part in PARTS:
+    for part in SPREADABLE:
         assert owners_of(part, SPREAD) == [part]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kirana.cli.locations import local_settings
 from kirana.errors import ConfigurationError
-from kirana.serving.placement import PARTS
+from kirana.serving.placement import SPREADABLE
 from kirana.serving.settings import PREFIX, Settings, parse_ports, read_settings
 from kirana.urls import folder_of
 
@@ -180,7 +180,7 @@ def test_a_variable_that_does_not_fit_is_named(name: str, value: str) -> None:
     ("placement", "spread"),
     [
         ("fused", set()),
-        ("spread", set(PARTS)),
+        ("spread", set(SPREADABLE)),
         ("models=spread,features=spread,flows=fused", {"models", "features"}),
     ],
 )

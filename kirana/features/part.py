@@ -1,0 +1,69 @@
+"""The feature store as a part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from kirana.errors import ConfigurationError
+from kirana.features.cache import FeatureCache
+from kirana.features.service import FeatureService
+from kirana.features.source import Features
+from kirana.part import Part, StoreSetting, Wiring
+from kirana.stores import open_feature_store
+from kirana.stores.base import PROBE
+from kirana.urls import scheme_of
+
+
+class FeatureSettings(BaseModel):
+    """`features` is the URL of the store.
+
+    Where it doesn't answer, `features_unavailable` says whether reads have defaults, with the
+    status, or fail. Each replica keeps `cache_bytes` of rows that came over the network (0: none),
+    and uses a row for `cache_fresh_ms`.
+    """
+
+    features: str
+    features_unavailable: Literal["defaults", "error"] = "defaults"
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
+
+
+def _build(wiring: Wiring) -> Features:
+    settings = wiring.settings(FeatureSettings)
+    service = FeatureService(
+        open_feature_store(settings.features),
+        wiring.source,
+        cache=_cache_of(settings),
+        fail_when_unavailable=settings.features_unavailable == "error",
+    )
+    wiring.on_close(service.close)
+    return service
+
+
+def _cache_of(settings: FeatureSettings) -> FeatureCache | None:
+    """What lies in this machine's memory already is not kept twice."""
+    if not settings.cache_bytes or scheme_of(settings.features) in ("lmdb", "memory"):
+        return None
+    return FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
+
+
+async def _check(url: str) -> None:
+    store = open_feature_store(url)
+    try:
+        (answer,) = await store.read([PROBE])
+    finally:
+        await store.close()
+    if answer.unavailable is not None:
+        raise ConfigurationError(f"features: {answer.reason}", field="features")
+
+
+FEATURES = Part(
+    name="features",
+    deployment="FeatureStore",
+    protocol=Features,
+    build=_build,
+    settings=FeatureSettings,
+    stores=(StoreSetting("features", "feature store", _check),),
+)

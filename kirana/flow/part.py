@@ -1,0 +1,25 @@
+"""The DAG executor as a part."""
+
+from __future__ import annotations
+
+from kirana.features.part import FEATURES
+from kirana.flow.executor import FlowService
+from kirana.flow.nodes.base import Services
+from kirana.flow.source import FlowRunner
+from kirana.inferflow.part import INFERFLOW
+from kirana.interactions.part import INTERACTIONS
+from kirana.part import Part, Wiring
+
+
+def _build(wiring: Wiring) -> FlowRunner:
+    services = Services(wiring[FEATURES], wiring[INTERACTIONS], wiring[INFERFLOW])
+    return FlowService(services, wiring.source)
+
+
+FLOWS = Part(
+    name="flows",
+    deployment="Flows",
+    protocol=FlowRunner,
+    build=_build,
+    calls=(FEATURES, INTERACTIONS, INFERFLOW),
+)

@@ -1,0 +1,37 @@
+"""The interaction store as a part."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from kirana.interactions.open import open_interaction_store
+from kirana.interactions.service import InteractionService
+from kirana.interactions.source import InteractionSource
+from kirana.part import Part, StoreSetting, Wiring
+
+
+class InteractionSettings(BaseModel):
+    """`interactions` is the URL of the store."""
+
+    interactions: str
+
+
+def _build(wiring: Wiring) -> InteractionSource:
+    store = open_interaction_store(wiring.settings(InteractionSettings).interactions)
+    service = InteractionService(store, wiring.source)
+    wiring.on_close(service.close)
+    return service
+
+
+async def _check(url: str) -> None:
+    await open_interaction_store(url).close()
+
+
+INTERACTIONS = Part(
+    name="interactions",
+    deployment="InteractionStore",
+    protocol=InteractionSource,
+    build=_build,
+    settings=InteractionSettings,
+    stores=(StoreSetting("interactions", "interaction store", _check),),
+)
