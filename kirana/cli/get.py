@@ -36,7 +36,7 @@ def get(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            "--feature", "-f", metavar="GROUP.FEATURE", help="Again for several. [default: all]"
+            "--feature", "-f", metavar="GROUP.FEATURE", help="Again for several. Default: all."
         ),
     ] = None,
     provenance: Annotated[

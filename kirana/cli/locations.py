@@ -25,12 +25,12 @@ CatalogUrl = Annotated[
     typer.Option(
         "--catalog",
         metavar="URL",
-        help="Where it is published: zk://host:port/root. [default: in DIR]",
+        help="Where it is published: zk://host:port/root. Default: in DIR.",
     ),
 ]
 ModelRoot = Annotated[
     Path | None,
-    typer.Option("--models", metavar="DIR", help="Where the models are. [default: DIR/models]"),
+    typer.Option("--models", metavar="DIR", help="Where the models are. Default: DIR/models."),
 ]
 
 

@@ -32,7 +32,7 @@ from kirana.urls import scheme_of
 FeatureStoreUrl = Annotated[
     str | None,
     typer.Option(
-        "--features", metavar="URL", help="The feature store. [default: LMDB in DIR/.kirana/data]"
+        "--features", metavar="URL", help="The feature store. Default: LMDB in DIR/.kirana/data."
     ),
 ]
 
@@ -51,7 +51,7 @@ def push(
     ] = None,
     schema_version: Annotated[
         int | None,
-        typer.Option(min=1, help="The version that the files follow. [default: the newest]"),
+        typer.Option(min=1, help="The version that the files follow. Default: the newest."),
     ] = None,
     overwrite: Annotated[
         bool,

@@ -19,18 +19,18 @@ ServeFile = Annotated[
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", help=f"Where to listen. [default: {DEFAULT_HOST}]")
+    str | None, typer.Option("--host", help=f"Where to listen. Default: {DEFAULT_HOST}.")
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=1, max=65_535, help=f"Where to listen. [default: {DEFAULT_PORT}]"),
+    typer.Option("--port", min=1, max=65_535, help=f"Where to listen. Default: {DEFAULT_PORT}."),
 ]
 Placement = Annotated[
     str | None,
     typer.Option(
         "--placement",
         help="fused (each replica has all parts), spread (each part is a deployment), or "
-        "parts by name: models=spread,features=spread. [default: fused]",
+        "parts by name: models=spread,features=spread. Default: fused.",
     ),
 ]
 Replicas = Annotated[
@@ -41,6 +41,6 @@ DirectPorts = Annotated[
     typer.Option(
         "--direct-ports",
         metavar="RANGE",
-        help="Where each replica also listens itself, or 'off'. [default: 20000-20999]",
+        help="Where each replica also listens itself, or 'off'. Default: 20000-20999.",
     ),
 ]

@@ -32,7 +32,7 @@ def _parameter(store: StoreSetting) -> inspect.Parameter:
     option = typer.Option(
         f"--{store.name.replace('_', '-')}",
         metavar="URL",
-        help=f"The {store.what}. [default: LMDB in DIR/.kirana/data]",
+        help=f"The {store.what}. Default: LMDB in DIR/.kirana/data.",
     )
     return inspect.Parameter(
         store.name,
