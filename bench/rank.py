@@ -26,7 +26,8 @@ from bench.processes import child, line_of
 from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
 from kirana.cli.locations import local_settings
-from kirana.edge.http import HttpRequest
+from kirana.edge.exchange import Request
+from kirana.edge.headers import Headers
 from kirana.edge.messages import Infer
 from kirana.features import FeatureQuery
 from kirana.features.part import FEATURES
@@ -254,7 +255,7 @@ async def in_process_parts(fixture: Fixture) -> dict[str, float]:
     loop = RankLoop(fixture.settings, "ranker", fixture.bodies)
     assembly = loop.assembly
     context = RequestContext.begin(open_catalog(fixture.settings).current())
-    request = HttpRequest(("ranker",), b"", fixture.bodies[0], context)
+    request = Request(("ranker",), b"", Headers(), fixture.bodies[0], context)
     message = await request.decode(Infer)
     ids = [str(each) for each in json.loads(fixture.bodies[0])["context"]["product_id"]]
     query = [FeatureQuery("product", ids, matrix=tuple(f"stats.{name}" for name in NAMES))]

@@ -20,7 +20,8 @@ from kirana.doors.direct import DirectPort
 from kirana.doors.endpoints import Endpoint, Endpoints
 from kirana.doors.handle import call
 from kirana.edge import Edge, Limits
-from kirana.edge.http import Receive, Scope, Send
+from kirana.edge.asgi import AsgiEdge
+from kirana.edge.services import Services
 from kirana.serving.preflight import bind_first
 
 MOVING_S = 2.0
@@ -32,17 +33,6 @@ FINISH_S = 20.0
 logger = logging.getLogger("kirana.ingress")
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")
-
-
-class _BehindServe:
-    """The edge under Serve, which adds the id of a request to the reply by itself."""
-
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["kirana.door_sends_id"] = True
-        await self._edge(scope, receive, send)
 
 
 @serve.deployment(name="Ingress", **OPTIONS)
@@ -64,15 +54,10 @@ class Ingress:
             timeout_ms=replica.settings.timeout_ms,
             max_ongoing=replica.settings.max_ongoing,
         )
-        self._edge = Edge(
-            parts,
-            live,
-            replica.source,
-            limits,
-            publisher=replica.source.place,
-            endpoints=self._endpoints,
-            metrics=replica.metrics,
+        services = Services(
+            parts, live, replica.source, publisher=replica.source.place, endpoints=self._endpoints
         )
+        self._edge = Edge(services, limits, replica.metrics)
         replica.settle()
         self._direct = await self._open_direct_port(context.replica_tag)
         self._tasks = [
@@ -94,8 +79,9 @@ class Ingress:
         await self._endpoints.announce(Endpoint(replica, f"http://{shown}:{direct.port}"))
         return direct
 
-    def __serve_build_asgi_app__(self) -> _BehindServe:
-        return _BehindServe(self._edge)
+    def __serve_build_asgi_app__(self) -> AsgiEdge:
+        # Serve adds the id of a request to the reply by itself
+        return AsgiEdge(self._edge, sends_id=False)
 
     async def call(
         self,

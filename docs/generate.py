@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from kirana.catalog.objects import KINDS
 from kirana.cli.app import app
 from kirana.edge.openapi import openapi_document
+from kirana.edge.routes import ROUTES
 from kirana.flow.generators import GENERATORS
 from kirana.flow.nodes import OPS
 
@@ -25,7 +26,7 @@ NOTE = "<!-- Written by `make docs` from {source}: change that. -->\n\n"
 
 
 def http_page() -> str:
-    document = orjson.loads(openapi_document())
+    document = orjson.loads(openapi_document(ROUTES))
     lines = [
         "# The HTTP contract",
         "",
@@ -41,9 +42,13 @@ def http_page() -> str:
             content = operation["responses"]["200"]["content"]
             binary = " Also as Proto3." if "application/x-protobuf" in content else ""
             lines += ["", f"## {method.upper()} {path}", "", f"{operation['summary']}.{binary}"]
-            query = [each["name"] for each in operation["parameters"] if each["in"] == "query"]
+            query = [
+                (f"`{each['name']}`", _type(each["schema"]), each["description"])
+                for each in operation["parameters"]
+                if each["in"] == "query"
+            ]
             if query:
-                lines += ["", "Query: " + ", ".join(f"`{name}`" for name in query) + "."]
+                lines += ["", "Query:", "", *_table(("parameter", "type", "what it is"), query)]
             if "requestBody" in operation:
                 reference = operation["requestBody"]["content"]["application/json"]["schema"]
                 lines += ["", "Sent:", "", *_properties(schemas, reference, named)]
@@ -87,13 +92,21 @@ def _type(schema: Mapping[str, Any], named: dict[str, None] | None = None) -> st
         return " or ".join(dict.fromkeys(_type(each, named) for each in options))
     kind = schema.get("type", "anything")
     if kind == "array":
-        return f"list of {_type(schema.get('items', {}), named)}"
+        return f"list of {_amount(schema)}{_type(schema.get('items', {}), named)}"
     if kind == "object" and schema.get("additionalProperties"):
         inner = schema["additionalProperties"]
         return f"mapping to {_type(inner if isinstance(inner, dict) else {}, named)}"
     bounds = [f"from {schema['minimum']}"] if "minimum" in schema else []
     bounds += [f"to {schema['maximum']}"] if "maximum" in schema else []
     return " ".join([str(kind), *bounds])
+
+
+def _amount(schema: Mapping[str, Any]) -> str:
+    """Say how long a list may be."""
+    least, most = schema.get("minItems"), schema.get("maxItems")
+    if most is not None:
+        return f"{least or 0} to {most} "
+    return f"{least} or more " if least else ""
 
 
 def catalog_page() -> str:

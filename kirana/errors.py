@@ -36,17 +36,35 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"there is {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
+FieldPath = tuple[str | int, ...]
+"""The way to a field: names, and places in lists."""
+
+
+def field_text(path: FieldPath) -> str:
+    """Write a path as people read it: `events[3].timestamp`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).removeprefix(".")
+
+
 class KiranaError(Exception):
-    """The root: `code` is stable and for programs, the message is for people."""
+    """The root: `code` is stable and for programs, the message is for people.
+
+    `path` leads to what it is about. Who knows more of the request may replace it on the way up.
+    """
 
     code = "internal"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | FieldPath | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.field = field
+        self.path: FieldPath = (field,) if isinstance(field, str) else field or ()
         self.request_id: str | None = None
         """Of the call that a client made; None elsewhere."""
+
+    @property
+    def field(self) -> str | None:
+        """The path as text; None where there is none."""
+        return field_text(self.path) if self.path else None
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args, self.__dict__))
@@ -73,7 +91,12 @@ class Unknown(KiranaError):
     """`kind` and `name` of what is not there; `code` is `unknown_<kind>`."""
 
     def __init__(
-        self, kind: str, name: str, known: Iterable[str] = (), *, field: str | None = None
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str] = (),
+        *,
+        field: str | FieldPath | None = None,
     ) -> None:
         label = kind.replace("_", " ")
         super().__init__(f"unknown {label} '{name}': {did_you_mean(name, known)}", field=field)

@@ -95,7 +95,7 @@ def id_text(key: Key, value: object, *, field: str) -> str:
         texts = id_texts(key, [value], field=field)  # type: ignore[list-item]
         check_lengths(texts, field=field)
     except InvalidInput as error:
-        error.field = field
+        error.path = (field,)
         raise
     return texts[0]
 

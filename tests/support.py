@@ -17,7 +17,8 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
 from kirana.doors.endpoints import Endpoints
-from kirana.edge import Edge, Limits
+from kirana.edge import Edge, Limits, Services
+from kirana.edge.services import NoEndpoints
 from kirana.features import Features
 from kirana.features.part import FEATURES
 from kirana.features.service import FeatureService
@@ -252,16 +253,14 @@ class Shop:
         parts = [self.features, self.interactions, self.models, self.inferflow, self.flows]
         live = LiveRevision(self.source, parts)
         await live.start()
-        limits = limits or Limits()
-        return Edge(
+        services = Services(
             self.served(),
             live,
             self.source,
-            limits,
-            publisher=self.publisher,
-            endpoints=endpoints,
-            metrics=metrics,
+            self.publisher,
+            NoEndpoints() if endpoints is None else endpoints,
         )
+        return Edge(services, limits, metrics)
 
     def served(
         self,

@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from kirana.edge.handlers.ranking import RankingHandlers
-from kirana.edge.http import HttpRequest
-from kirana.flow.part import FLOWS
-from kirana.inferflow.part import INFERFLOW
+from kirana.catalog.revisions import LiveRevision
+from kirana.edge import Services
+from kirana.edge.exchange import Request
+from kirana.edge.handlers.ranking import infer
+from kirana.edge.headers import Headers
 from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, open_catalog
 from kirana.serving.settings import Settings
@@ -27,14 +28,15 @@ class RankLoop:
     def __init__(self, settings: Settings, model_id: str, bodies: list[bytes]) -> None:
         source = open_catalog(settings)
         self.assembly = Assembly(settings, source)
-        self._handlers = RankingHandlers(self.assembly[FLOWS], self.assembly[INFERFLOW])
+        live = LiveRevision(source, [])
+        self._services = Services(self.assembly.at_edge(), live, source)
         context = RequestContext.begin(source.current())
-        self._requests = [HttpRequest((model_id,), b"", body, context) for body in bodies]
+        self._requests = [Request((model_id,), b"", Headers(), body, context) for body in bodies]
         self._next = 0
 
     async def call(self) -> bytes:
         self._next = (self._next + 1) % len(self._requests)
-        return await self._handlers.infer(self._requests[self._next])
+        return (await infer(self._requests[self._next], self._services)).body
 
     async def per_s(self, seconds: float, idle_share: float) -> float:
         calls, began = 0, time.perf_counter()

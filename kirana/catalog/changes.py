@@ -11,7 +11,7 @@ from kirana.catalog.items import Item, Key
 from kirana.catalog.objects import KINDS, ModelObject
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.sources import Placed, parse_documents
-from kirana.errors import CatalogError, Problem, Unknown
+from kirana.errors import CatalogError, FieldPath, Problem, Unknown
 
 if TYPE_CHECKING:
     from kirana.catalog.publishing import Published
@@ -65,14 +65,19 @@ def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[K
     for place, key in change.delete.items():
         kind, name = key
         if kind not in KINDS:
-            raise Unknown("kind", kind, KINDS, field=f"{place}.kind")
+            raise Unknown("kind", kind, KINDS, field=_within(place, "kind"))
         if key not in items:
-            raise Unknown(kind, name, live.items.get(kind, {}), field=f"{place}.name")
+            raise Unknown(kind, name, live.items.get(kind, {}), field=_within(place, "name"))
         if key in put:
             message = f"{kind} '{name}' can't be put and deleted at once"
             raise CatalogError([Problem(message, place)])
         del items[key]
     return {**items, **{key: each.item for key, each in put.items()}}, put
+
+
+def _within(place: str, field: str) -> FieldPath:
+    """What is deleted by a path of HTTP stands at no place of a body."""
+    return (place, field) if place else (field,)
 
 
 def _check_digest(put: Placed, live: Item | None) -> None:

@@ -25,7 +25,7 @@ from kirana.catalog.objects import (
     ModelObject,
 )
 from kirana.catalog.storage_records import Storage
-from kirana.errors import Unknown
+from kirana.errors import FieldPath, Unknown
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Entity, Feature, FeatureGroup
 
@@ -237,7 +237,7 @@ class Catalog:
             raise Unknown("feature_group", name, self.groups, field=field)
         return self.groups[name]
 
-    def event_type(self, name: str, *, field: str | None = None) -> EventTypeObject:
+    def event_type(self, name: str, *, field: str | FieldPath | None = None) -> EventTypeObject:
         if name not in self.event_types:
             raise Unknown("event_type", name, self.event_types, field=field)
         return self.event_types[name]

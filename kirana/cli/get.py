@@ -119,7 +119,7 @@ def _keys(client: Client, entity: str, keys: list[str]) -> dict[str, list[str]]:
     try:
         record = client.get_object("entity", entity).object
     except Unknown as error:
-        error.field = "entity"
+        error.path = ("entity",)
         raise
     wanted = [each["name"] for each in record["keys"]]
     if len(wanted) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,12 @@ class Tier(IntEnum):
     HOT = 3
 
 
-TIER_NAMES = (None, "cache", "durable", "hot")
+TIER_NAMES: tuple[Literal["cache", "durable", "hot"] | None, ...] = (
+    None,
+    "cache",
+    "durable",
+    "hot",
+)
 
 PROVENANCE_NAMES = tuple(each.name.lower() for each in Provenance)
 

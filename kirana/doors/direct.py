@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kirana.edge.app import Edge
-from kirana.edge.http import Receive, Scope, Send
+from kirana.edge.asgi import AsgiEdge, Receive, Scope, Send
 
 DOOR = "direct"
 KEEP_ALIVE_S = 75
@@ -63,7 +63,7 @@ class DirectPort:
     """Serves `edge` on `listening`, a bound socket, as a task of the running event loop."""
 
     def __init__(self, edge: Edge, listening: socket.socket, *, finish_s: float) -> None:
-        self._edge = edge
+        self._edge = AsgiEdge(edge, door=DOOR)
         self._socket = listening
         self._draining = False
         self._ongoing = 0
@@ -123,7 +123,6 @@ class DirectPort:
         self._changed = now
 
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["kirana.door"] = DOOR
         self._account()
         self._ongoing += 1
         try:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from kirana.edge.handlers.endpoints import Endpoint
+from kirana.edge.services import Endpoint
 
 __all__ = ["Endpoint", "EndpointRegistry", "Endpoints"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kirana.edge.app import Edge
-from kirana.edge.http import TIMEOUT_HEADER
+from kirana.edge.exchange import JSON, Call
+from kirana.edge.headers import TIMEOUT_HEADER, read_headers
 from kirana.edge.protobuf import CONTENT_TYPE
+from kirana.errors import TooLarge
 
 DOOR = "handle"
 
@@ -33,24 +34,13 @@ async def call(
     if binary:
         headers.append((b"accept", CONTENT_TYPE))
     if body is not None:
-        headers.append((b"content-type", CONTENT_TYPE if binary else b"application/json"))
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query,
-        "headers": headers,
-        "kirana.door": DOOR,
-    }
-    sent: list[Any] = []
+        headers.append((b"content-type", CONTENT_TYPE if binary else JSON))
+    content = body or b""
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body or b""}
+    async def whole(limit: int) -> bytes:
+        if len(content) > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes")
+        return content
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await edge(scope, receive, send)
-    start, end = sent
-    return start["status"], end["body"]
+    response = await edge.answer(Call(method, path, query, read_headers(headers), DOOR, whole))
+    return response.status, response.body

@@ -1,6 +1,7 @@
-"""The HTTP contract as one ASGI application, mounted by every door."""
+"""The contract: routes, messages and limits, behind every door."""
 
 from kirana.edge.app import Edge
 from kirana.edge.limits import Limits
+from kirana.edge.services import Services
 
-__all__ = ["Edge", "Limits"]
+__all__ = ["Edge", "Limits", "Services"]

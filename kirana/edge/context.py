@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from kirana.edge.http import CALLER_HEADER, REQUEST_ID_HEADER, Headers
+from kirana.edge.headers import CALLER_HEADER, REQUEST_ID_HEADER, Headers
 from kirana.errors import InvalidInput
 from kirana.request import Priority, RequestContext, new_id
 from kirana.revision import Revision

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from kirana.edge.http import Disconnected, Receive
+from kirana.edge.exchange import HungUp
 
 WATCHED_AFTER_S = 0.01
 """Most requests have ended by then, and pay for a timer only."""
 
 
 class HangUpWatch:
-    """Cancels the block when the client is gone, and then raises `Disconnected` in its place.
+    """Cancels the block when the client is gone, and then raises `HungUp` in its place.
 
-    The body must have been read: what is received after it can only be the end.
+    `hung_up` is that of a `Call`.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, hung_up: Callable[[], Awaitable[bool]] | None) -> None:
+        self._ask = hung_up
         self._hung_up = False
+        self._timer: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER_S, self._begin)
+        if self._ask is not None:
+            self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER_S, self._begin)
 
     def _begin(self) -> None:
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
+        assert self._ask is not None
+        if await self._ask():
             self._hung_up = True
             self._task.cancel()
 
@@ -43,8 +46,9 @@ class HangUpWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
         if self._hung_up and self._task.uncancel() <= 0 and kind is asyncio.CancelledError:
-            raise Disconnected from None
+            raise HungUp from None

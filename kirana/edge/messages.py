@@ -1,40 +1,53 @@
-"""What requests look like. Unknown and missing fields, and wrong types, are refused by name."""
+"""What requests look like. What is unknown, missing, of a wrong type or out of bounds is refused.
+
+Bounds and choices stand here, and `/openapi.json` has them from here. A list that is too long gets
+a 413, all else a 400, with the name of the field.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from kirana.edge.limits import MAX_EVENTS, MAX_HISTORY, MAX_INTERACTIONS, MAX_KEYS
 
 Id = str | int
+Ids = Id | Annotated[list[Id], Meta(min_length=1, max_length=MAX_KEYS)]
+Times = int | list[int]
+Count = Annotated[int, Meta(ge=1, le=MAX_INTERACTIONS)]
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True):
+Returned = Literal["outputs", "matrix"]
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
-class FeaturesGet(Request):
+class FeaturesGet(Message):
     entity: str
-    keys: dict[str, Id | list[Id]]
-    features: list[str]
+    keys: dict[str, Ids]
+    features: Annotated[list[str], Meta(min_length=1)]
     provenance: bool = False
 
 
-class FeaturesPut(Request):
+class FeaturesPut(Message):
     group: str
-    keys: dict[str, Id | list[Id]]
+    keys: dict[str, Ids]
     columns: dict[str, list[Any]]
-    event_time: int | list[int] | None = None
+    event_time: Times | None = None
     schema_version: int | None = None
 
 
-class FeaturesDelete(Request):
+class FeaturesDelete(Message):
     group: str
-    keys: dict[str, Id | list[Id]]
-    event_time: int | list[int] | None = None
+    keys: dict[str, Ids]
+    event_time: Times | None = None
 
 
-class EventMessage(Request):
+class EventMessage(Message):
     user_id: Id
     event: str
     product_id: Id
@@ -42,42 +55,67 @@ class EventMessage(Request):
     metadata: dict[str, Any] | None = None
 
 
-class InteractionsPost(Request):
-    events: list[EventMessage]
+class InteractionsPost(Message):
+    events: Annotated[list[EventMessage], Meta(min_length=1, max_length=MAX_EVENTS)]
 
 
-class InteractionsQuery(Request):
-    user_ids: list[Id]
-    events: list[str]
-    last: int | None = None
+class InteractionsQuery(Message):
+    user_ids: Annotated[list[Id], Meta(min_length=1)]
+    events: Annotated[list[str], Meta(min_length=1)]
+    last: Count | None = None
     since: int | None = None
     until: int | None = None
-    limit: int | None = None
+    limit: Count | None = None
 
 
-class CatalogPut(Request):
+class InteractionsBounds(Message):
+    """The query string of `GET /v1/interactions/{user_id}/{event}`."""
+
+    last: Annotated[Count, Meta(description="the newest so many")] | UnsetType = UNSET
+    since: Annotated[int, Meta(description="from this time in ms, included")] | UnsetType = UNSET
+    until: Annotated[int, Meta(description="to this time in ms, included")] | UnsetType = UNSET
+    limit: Annotated[Count, Meta(description="at most so many of a range")] | UnsetType = UNSET
+
+
+class CatalogHistory(Message):
+    """The query string of `GET /v1/catalog`."""
+
+    history: Annotated[
+        int, Meta(ge=0, le=MAX_HISTORY, description="how many revisions, the newest first")
+    ] = 20
+
+
+class ExpectedRevision(Message):
+    """The query string of `DELETE /v1/catalog/{kind}/{name}`."""
+
+    expected_revision: (
+        Annotated[int, Meta(description="the revision that is live now")] | UnsetType
+    ) = UNSET
+
+
+class CatalogPut(Message):
     object: dict[str, Any]
     expected_revision: int | None = None
 
 
-class ObjectName(Request):
+class ObjectName(Message):
     kind: str
     name: str
 
 
-class CatalogPost(Request):
+class CatalogPost(Message):
     objects: list[dict[str, Any]] = []
     delete: list[ObjectName] = []
     expected_revision: int | None = None
 
 
-class FlowRun(Request):
+class FlowRun(Message):
     context: dict[str, Any]
     trace: bool = False
 
 
-class Infer(Request):
-    context: dict[str, Id | list[Id]]
+class Infer(Message):
+    context: dict[str, Id | Annotated[list[Id], Meta(min_length=1)]]
     inputs: dict[str, float | list[float]] = {}
-    top_k: int | None = None
-    returned: list[str] = msgspec.field(name="return", default_factory=list)
+    top_k: Annotated[int, Meta(ge=1)] | None = None
+    returned: list[Returned] = msgspec.field(name="return", default_factory=list)

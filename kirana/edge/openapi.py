@@ -10,69 +10,53 @@ import orjson
 
 from kirana import __version__
 from kirana.edge.protobuf import CONTENT_TYPE
-from kirana.edge.routes import ROUTES, RouteSpec
+from kirana.edge.replies import ErrorReply
+from kirana.edge.route import Route
 
 _BINARY = CONTENT_TYPE.decode()
 _BINARY_CONTENT = {"schema": {"type": "string", "format": "binary"}}
 """The messages are in `proto/kirana/v1/messages.proto`."""
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message", "field"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "field": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
+_REFERENCE = "#/components/schemas/{name}"
 
 
 @cache
-def openapi_document() -> bytes:
+def openapi_document(routes: tuple[Route, ...]) -> bytes:
     """Return the OpenAPI 3.1 document."""
-    requests = [route.request for route in ROUTES if route.request is not None]
-    replies = [route.reply for route in ROUTES]
+    requests = [route.request for route in routes if route.request is not None]
+    replies = [route.reply for route in routes]
     _, schemas = msgspec.json.schema_components(
-        list(dict.fromkeys([*requests, *replies])), ref_template="#/components/schemas/{name}"
+        list(dict.fromkeys([*requests, *replies, ErrorReply])), ref_template=_REFERENCE
     )
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         paths.setdefault(route.template, {})[route.method.lower()] = _operation(route)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Kirana", "version": __version__},
         "paths": paths,
-        "components": {"schemas": {**schemas, "Error": _ERROR}},
+        "components": {"schemas": schemas},
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2)
 
 
 def _reference(message: type[msgspec.Struct]) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{message.__name__}"}
+    return {"$ref": _REFERENCE.format(name=message.__name__)}
 
 
-def _operation(route: RouteSpec) -> dict[str, Any]:
+def _operation(route: Route) -> dict[str, Any]:
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in route.open_segments
     ]
-    in_query = [
-        {"name": name, "in": "query", "schema": {"type": "integer"}} for name in route.query
-    ]
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    error = {"application/json": {"schema": _reference(ErrorReply)}}
     replies: dict[str, Any] = {"application/json": {"schema": _reference(route.reply)}}
     if route.binary:
         replies[_BINARY] = _BINARY_CONTENT
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "parameters": [*in_path, *in_query],
+        "parameters": [*in_path, *_in_query(route.query)],
         "responses": {
             "200": {"description": "Done", "content": replies},
             "4XX": {"description": "What was sent is wrong", "content": error},
@@ -85,3 +69,18 @@ def _operation(route: RouteSpec) -> dict[str, Any]:
             content[_BINARY] = _BINARY_CONTENT
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _in_query(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
+    if query is None:
+        return []
+    (schema,) = msgspec.json.schema(query)["$defs"].values()
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "description": each["description"],
+            "schema": {key: value for key, value in each.items() if key != "description"},
+        }
+        for name, each in schema["properties"].items()
+    ]

@@ -15,6 +15,7 @@ from kirana.codecs import Column
 from kirana.edge import messages
 from kirana.edge.errors import HttpError
 from kirana.edge.selection import MAX_SELECTIONS, Selection
+from kirana.edge.validation import check_bounds
 from kirana.errors import InvalidInput
 from kirana.features import EntityRows
 from kirana.features.source import WriteResult
@@ -38,7 +39,9 @@ def decode(message: type[M], body: bytes) -> M:
         parsed.ParseFromString(body)
     except DecodeError as error:
         raise HttpError(400, "invalid_protobuf", f"the body is no message: {error}") from None
-    return cast(M, convert(parsed))
+    converted = cast(M, convert(parsed))
+    check_bounds(converted)
+    return converted
 
 
 def _ids(ids: pb.Ids, field: str) -> Any:
@@ -144,7 +147,8 @@ def _infer(parsed: pb.Infer) -> messages.Infer:
             raise InvalidInput("an input holds numbers", field=f"inputs.{name}")
         inputs[name] = column.values
     context = _ids_by_name(parsed.context, "context")
-    return messages.Infer(context, inputs, _optional(parsed, "top_k"), [*parsed.returned])
+    returned = cast(list[messages.Returned], [*parsed.returned])
+    return messages.Infer(context, inputs, _optional(parsed, "top_k"), returned)
 
 
 _REQUESTS: dict[type[msgspec.Struct], tuple[type[Message], Callable[[Any], msgspec.Struct]]] = {

@@ -1,4 +1,7 @@
-"""What replies look like: the schemas in `/openapi.json`, against which the routes are tested."""
+"""What replies look like: what handlers return, and the schemas in `/openapi.json`.
+
+Where a list may be large, a handler puts a `fragment` in its place, which is encoded already.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,23 @@ RowTier = Literal["cache", "durable", "hot"]
 PartState = Literal["ok", "unavailable"]
 
 
+def fragment(encoded: bytes) -> Any:
+    """Return JSON that goes into a reply as it is."""
+    return msgspec.Raw(encoded)
+
+
 class Reply(msgspec.Struct, forbid_unknown_fields=True):
     pass
+
+
+class ErrorBody(Reply):
+    code: str
+    message: str
+    field: str | None
+
+
+class ErrorReply(Reply):
+    error: ErrorBody
 
 
 class FeaturesGetReply(Reply):

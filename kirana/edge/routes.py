@@ -1,190 +1,187 @@
-"""The routes: what the application matches, and what `/openapi.json` describes."""
+"""The routes: what the edge answers, and what `/openapi.json` describes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import msgspec
-
 from kirana.edge import messages, replies
-from kirana.request import Priority
+from kirana.edge.exchange import Request, Response
+from kirana.edge.handlers import catalog, features, interactions, ranking
+from kirana.edge.handlers.endpoints import endpoints
+from kirana.edge.handlers.health import health
+from kirana.edge.openapi import openapi_document
+from kirana.edge.route import Route
+from kirana.edge.services import Services
 
 
-@dataclass(frozen=True, slots=True)
-class RouteSpec:
-    """`template` has its open segments in braces; `request` and `reply` are the bodies."""
-
-    name: str
-    method: str
-    template: str
-    summary: str
-    reply: type[msgspec.Struct]
-    request: type[msgspec.Struct] | None = None
-    query: tuple[str, ...] = ()
-    binary: bool = False
-    """Whether it also takes and gives `application/x-protobuf`."""
-    priority: Priority = "shopper"
-
-    @property
-    def segments(self) -> tuple[str | None, ...]:
-        """The path in parts, None where it is open."""
-        parts = self.template.split("/")[1:]
-        return tuple(None if part.startswith("{") else part for part in parts)
-
-    @property
-    def open_segments(self) -> tuple[str, ...]:
-        return tuple(p[1:-1] for p in self.template.split("/") if p.startswith("{"))
+async def openapi(request: Request, services: Services) -> Response:
+    return Response(openapi_document(ROUTES))
 
 
-ROUTES = (
-    RouteSpec(
+ROUTES: tuple[Route, ...] = (
+    Route(
         "features_get",
         "POST",
         "/v1/features/get",
         "Read features of an entity, one row a key",
+        features.get,
         replies.FeaturesGetReply,
         messages.FeaturesGet,
         binary=True,
     ),
-    RouteSpec(
+    Route(
         "features_put",
         "POST",
         "/v1/features/put",
         "Write rows of a feature group",
+        features.put,
         replies.FeaturesPutReply,
         messages.FeaturesPut,
         binary=True,
         priority="writer",
     ),
-    RouteSpec(
+    Route(
         "features_delete",
         "POST",
         "/v1/features/delete",
         "Delete rows of a feature group",
+        features.delete,
         replies.FeaturesDeleteReply,
         messages.FeaturesDelete,
         binary=True,
         priority="writer",
     ),
-    RouteSpec(
+    Route(
         "interactions_post",
         "POST",
         "/v1/interactions",
         "Store events, all or none",
+        interactions.post,
         replies.InteractionsPostReply,
         messages.InteractionsPost,
         binary=True,
         priority="writer",
     ),
-    RouteSpec(
+    Route(
         "interactions_query",
         "POST",
         "/v1/interactions/query",
         "Read the events of many users and types",
+        interactions.query,
         replies.InteractionsQueryReply,
         messages.InteractionsQuery,
         binary=True,
     ),
-    RouteSpec(
+    Route(
         "interactions_get",
         "GET",
         "/v1/interactions/{user_id}/{event}",
         "Read the newest events of a user and type, or those of a time range",
+        interactions.get,
         replies.InteractionsGetReply,
-        query=("last", "since", "until", "limit"),
+        query=messages.InteractionsBounds,
         binary=True,
     ),
-    RouteSpec(
+    Route(
         "interactions_delete",
         "DELETE",
         "/v1/interactions/{user_id}",
         "Forget everything that a user did",
+        interactions.delete,
         replies.InteractionsDeleteReply,
         binary=True,
         priority="writer",
     ),
-    RouteSpec(
+    Route(
         "flow_run",
         "POST",
         "/v1/flows/{name}",
         "Run a flow",
+        ranking.run_flow,
         replies.FlowRunReply,
         messages.FlowRun,
     ),
-    RouteSpec(
+    Route(
         "infer",
         "POST",
         "/v1/infer/{model_id}",
         "Score rows by an inferflow",
+        ranking.infer,
         replies.InferReply,
         messages.Infer,
         binary=True,
     ),
-    RouteSpec(
+    Route(
         "catalog_list",
         "GET",
         "/v1/catalog",
         "What is live, and how it came to be",
+        catalog.list_objects,
         replies.CatalogListReply,
-        query=("history",),
+        query=messages.CatalogHistory,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "catalog_post",
         "POST",
         "/v1/catalog",
         "Publish several objects as one revision",
+        catalog.post,
         replies.CatalogChangeReply,
         messages.CatalogPost,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "catalog_get",
         "GET",
         "/v1/catalog/{kind}/{name}",
         "Read an object",
+        catalog.get,
         replies.CatalogGetReply,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "catalog_put",
         "PUT",
         "/v1/catalog/{kind}/{name}",
         "Publish an object",
+        catalog.put,
         replies.CatalogChangeReply,
         messages.CatalogPut,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "catalog_delete",
         "DELETE",
         "/v1/catalog/{kind}/{name}",
         "Remove an object",
+        catalog.delete,
         replies.CatalogChangeReply,
-        query=("expected_revision",),
+        query=messages.ExpectedRevision,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "endpoints",
         "GET",
         "/v1/endpoints",
         "The live direct ports",
+        endpoints,
         replies.EndpointsReply,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "healthz",
         "GET",
         "/healthz",
         "The state of each part",
+        health,
         replies.HealthReply,
         priority="operator",
     ),
-    RouteSpec(
+    Route(
         "openapi",
         "GET",
         "/openapi.json",
         "This contract",
+        openapi,
         replies.OpenApiReply,
         priority="operator",
     ),

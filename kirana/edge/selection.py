@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import InvalidInput
 from kirana.schema import Entity, Feature
 
 MAX_SELECTIONS = 256
@@ -36,7 +35,7 @@ class Selections:
         self._made: dict[tuple[str, tuple[str, ...]], Selection] = {}
 
     def of(self, entity: str, features: Sequence[str]) -> Selection:
-        """Raises `Unknown` or `InvalidInput` that names the field."""
+        """Raises `Unknown` that names the field."""
         asked = tuple(features)
         found = self._made.get((entity, asked))
         if found is None:
@@ -48,8 +47,6 @@ class Selections:
 
     def _make(self, name: str, asked: tuple[str, ...]) -> Selection:
         entity = self.catalog.entity(name, field="entity")
-        if not asked:
-            raise InvalidInput("name at least one feature", field="features")
         features = tuple(
             self.catalog.feature(f"{name}.{each}", field=f"features[{at}]")[1]
             for at, each in enumerate(asked)

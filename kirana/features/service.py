@@ -318,7 +318,7 @@ def _check_times(event_time_ms: Array, now_ms: int) -> None:
     if len(late):
         raise InvalidInput(
             f"{event_time_ms[late[0]]} is more than five minutes ahead",
-            field=f"event_time[{late[0]}]",
+            field=("event_time", int(late[0])),
         )
 
 

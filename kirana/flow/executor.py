@@ -159,7 +159,7 @@ class Execution:
         try:
             return node.when.holds(variables)
         except InvalidInput as error:
-            error.field = error.field and f"context.{error.field}"
+            error.path = error.path and ("context", *error.path)
             raise
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:

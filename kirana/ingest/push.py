@@ -58,7 +58,7 @@ class Push:
                 found = catalog.group(name)
             except Unknown as error:
                 error.message = f"{path}: {error.message} (--group names one)"
-                error.field = str(path)
+                error.path = (str(path),)
                 raise
             version = found.version(schema_version) if schema_version else found.current
             self._files.append((name, ParquetFeatures(path, found, version)))

@@ -11,7 +11,7 @@ import orjson
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
-from kirana.errors import InvalidInput
+from kirana.errors import FieldPath, InvalidInput
 from kirana.interactions.source import (
     MAX_TIMESTAMP_MS,
     Appended,
@@ -70,8 +70,8 @@ class InteractionService:
         types = await self._types.at(context.revision)
         answered = []
         for at, query in enumerate(queries):
-            types.catalog.event_type(query.event, field=f"queries[{at}].event")
-            _check_id(query.user_id, f"queries[{at}].user_id")
+            types.catalog.event_type(query.event, field=("queries", at, "event"))
+            _check_id(query.user_id, ("queries", at, "user_id"))
             ttl_ms = types.retention[query.event].ttl_ms
             if ttl_ms:
                 query = replace(query, since_ms=max(query.since_ms, context.now_ms - ttl_ms + 1))
@@ -131,7 +131,7 @@ def _depth(value: object) -> int:
     return depth
 
 
-def _check_id(value: str, field: str) -> None:
+def _check_id(value: str, field: str | FieldPath) -> None:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
-
-from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.exchange import Request, Response, json_response
+from kirana.edge.replies import DirectPort, EndpointsReply
+from kirana.edge.services import Services
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One replica's direct port."""
-
-    replica: str
-    url: str
-
-
-class LiveEndpoints(Protocol):
-    """The direct ports that take requests now."""
-
-    def live(self) -> Sequence[Endpoint]:
-        """Return them, this replica's own first."""
-
-
-class NoEndpoints:
-    """Implements `LiveEndpoints` where there are no direct ports."""
-
-    def live(self) -> Sequence[Endpoint]:
-        return ()
-
-
-class EndpointHandlers:
-    def __init__(self, endpoints: LiveEndpoints) -> None:
-        self._endpoints = endpoints
-
-    async def get(self, request: HttpRequest) -> bytes:
-        return json_bytes({"endpoints": [asdict(each) for each in self._endpoints.live()]})
+async def endpoints(request: Request, services: Services) -> Response:
+    live = [DirectPort(each.replica, each.url) for each in services.endpoints.live()]
+    return json_response(EndpointsReply(live))

@@ -4,53 +4,40 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+from msgspec import UNSET
+
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge.errors import HttpError
-from kirana.edge.http import HttpRequest, json_bytes
+from kirana.edge.exchange import Request, Response, json_response
+from kirana.edge.replies import HealthReply, PartReport
+from kirana.edge.services import Services
 from kirana.errors import KiranaError
-from kirana.part import Parts
 from kirana.revision import Revision
 from kirana.service import Health, Service
 
 PROBE_TIMEOUT_S = 1.0
 
 
-class HealthHandlers:
-    def __init__(self, parts: Parts, live: LiveRevision) -> None:
-        self._parts = parts
-        self._live = live
-
-    async def get(self, request: HttpRequest) -> bytes:
-        revision = request.context.revision
-        names = [name for name, _ in self._parts]
-        found = await asyncio.gather(*(_health(part, revision) for _, part in self._parts))
-        states = {name: _state(health) for name, health in zip(names, found, strict=True)}
-        states["catalog"] = self._catalog(revision)
-        healthy = all(each["state"] == "ok" for each in states.values())
-        body = json_bytes({"status": "ok" if healthy else "unavailable", "parts": states})
-        if not healthy:
-            raise Unhealthy(body)
-        return body
-
-    def _catalog(self, revision: Revision) -> dict[str, object]:
-        """The catalog may be away: what was read of it serves on."""
-        state: dict[str, object] = {
-            "state": "ok",
-            "revision": revision.number,
-            "catalog": revision.catalog,
-            "refused_revisions": self._live.refused,
-        }
-        if self._live.away_since is not None:
-            state["away_since"] = int(self._live.away_since * 1000)
-        return state
+async def health(request: Request, services: Services) -> Response:
+    revision = request.context.revision
+    names = [name for name, _ in services.parts]
+    found = await asyncio.gather(*(_health(part, revision) for _, part in services.parts))
+    parts = {name: _report(health) for name, health in zip(names, found, strict=True)}
+    parts["catalog"] = _catalog(services.live, revision)
+    if all(each.state == "ok" for each in parts.values()):
+        return json_response(HealthReply("ok", parts))
+    return json_response(HealthReply("unavailable", parts), status=503)
 
 
-class Unhealthy(HttpError):
-    """A 503 whose body is the report, not an error."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(503, "unavailable", "a part that is needed does not answer")
-        self.body = body
+def _catalog(live: LiveRevision, revision: Revision) -> PartReport:
+    """The catalog may be away: what was read of it serves on."""
+    return PartReport(
+        "ok",
+        revision=revision.number,
+        catalog=revision.catalog,
+        refused_revisions=live.refused,
+        away_since=UNSET if live.away_since is None else int(live.away_since * 1000),
+    )
 
 
 async def _health(part: Service, revision: Revision) -> Health:
@@ -63,7 +50,8 @@ async def _health(part: Service, revision: Revision) -> Health:
         return Health(error.message)
 
 
-def _state(health: Health) -> dict[str, object]:
-    if health.reason is None:
-        return {"state": "ok", **health.told}
-    return {"state": "unavailable", "reason": health.reason, **health.told}
+def _report(health: Health) -> PartReport:
+    told = msgspec.convert({"state": "ok", **health.told}, PartReport)
+    if health.reason is not None:
+        told.state, told.reason = "unavailable", health.reason
+    return told

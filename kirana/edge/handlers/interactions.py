@@ -2,178 +2,164 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
+
+from msgspec import UNSET, UnsetType
 
 from kirana.clock import unit_problem
-from kirana.edge.http import HttpRequest, json_bytes
-from kirana.edge.limits import Limits
-from kirana.edge.messages import InteractionsPost, InteractionsQuery
+from kirana.edge.exchange import Request, Response, binary_response, json_response
+from kirana.edge.limits import MAX_CELLS, MAX_INTERACTIONS, MAX_KEYS
+from kirana.edge.messages import InteractionsBounds, InteractionsPost, InteractionsQuery
 from kirana.edge.protobuf import accepted_reply, forgotten_reply, interactions_reply
+from kirana.edge.replies import (
+    Interaction,
+    InteractionsDeleteReply,
+    InteractionsGetReply,
+    InteractionsPostReply,
+    InteractionsQueryReply,
+)
+from kirana.edge.services import Services
 from kirana.errors import InvalidInput, KiranaError, TooLarge
-from kirana.interactions import Event, InteractionQuery, Interactions, InteractionSource
+from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.interactions.part import INTERACTIONS
 from kirana.interactions.source import MAX_TIMESTAMP_MS
 from kirana.loop import INLINE_ROWS, inline_or_thread
-from kirana.request import RequestContext
 
 DEFAULT_LAST = 20
-_IN_QUERY = re.compile(r"queries\[(\d+)\]\.(user_id|event)")
-_QUERY = {
-    "last": "the newest so many",
-    "since": "from this time in ms, included",
-    "until": "to this time in ms, included",
-    "limit": "at most so many of a range",
-}
 
 
-class InteractionHandlers:
-    def __init__(self, interactions: InteractionSource, limits: Limits) -> None:
-        self._interactions = interactions
-        self._limits = limits
+async def post(request: Request, services: Services) -> Response:
+    message = await request.decode(InteractionsPost)
+    events = await inline_or_thread(len(message.events) <= INLINE_ROWS, _events, message)
+    done = await services.parts[INTERACTIONS].append(events, request.context)
+    if request.binary_reply:
+        return binary_response(accepted_reply(done))
+    return json_response(InteractionsPostReply(done.accepted, done.expired))
 
-    async def post(self, request: HttpRequest) -> bytes:
-        message = await request.decode(InteractionsPost)
-        if not message.events:
-            raise InvalidInput("send at least one event", field="events")
-        if len(message.events) > self._limits.max_events:
-            raise TooLarge(
-                f"{len(message.events)} events, the limit is {self._limits.max_events}",
-                field="events",
-            )
-        events = await inline_or_thread(len(message.events) <= INLINE_ROWS, _events, message)
-        done = await self._interactions.append(events, request.context)
-        if request.binary_reply:
-            return accepted_reply(done)
-        return json_bytes({"accepted": done.accepted, "expired": done.expired})
 
-    async def get(self, request: HttpRequest) -> bytes:
-        user_id, event = request.parameters
-        query = self._query(user_id, event, **request.query(_QUERY))
-        try:
-            (found,) = await self._interactions.query([query], request.context)
-        except KiranaError as error:
-            at = _IN_QUERY.fullmatch(error.field or "")
-            error.field = at[2] if at else error.field
-            raise
-        inline = len(found) <= INLINE_ROWS
-        if request.binary_reply:
-            return await inline_or_thread(inline, interactions_reply, [user_id], [event], [found])
-        return await inline_or_thread(inline, _reply, found)
-
-    async def query(self, request: HttpRequest) -> bytes:
-        message = await request.decode(InteractionsQuery)
-        if not message.user_ids or not message.events:
-            field = "user_ids" if not message.user_ids else "events"
-            raise InvalidInput("name at least one", field=field)
-        users = list(dict.fromkeys(map(str, message.user_ids)))
-        types = list(dict.fromkeys(message.events))
-        if len(users) * len(types) > self._limits.max_keys:
-            raise TooLarge(
-                f"{len(users)} users x {len(types)} types, the limit is {self._limits.max_keys}",
-                field="user_ids",
-            )
-        bounds = {name: value for name in _QUERY if (value := getattr(message, name)) is not None}
-        queries = [self._query(user, event, **bounds) for user in users for event in types]
-        if sum(query.limit for query in queries) > self._limits.max_cells:
-            raise TooLarge("users x events x limit is too much for one call", field="user_ids")
-        found = await self._ask(queries, message, request.context)
-        inline = sum(map(len, found)) <= INLINE_ROWS
-        encode = interactions_reply if request.binary_reply else _reply_to_many
-        return await inline_or_thread(inline, encode, users, types, found)
-
-    async def _ask(
-        self,
-        queries: Sequence[InteractionQuery],
-        message: InteractionsQuery,
-        context: RequestContext,
-    ) -> list[Interactions]:
-        """Query users x types; an error's field is the place in the request's own lists."""
-        try:
-            return await self._interactions.query(queries, context)
-        except KiranaError as error:
-            found = _IN_QUERY.fullmatch(error.field or "")
-            if found:
-                query = queries[int(found[1])]
-                users = list(map(str, message.user_ids))
-                error.field = (
-                    f"user_ids[{users.index(query.user_id)}]"
-                    if found[2] == "user_id"
-                    else f"events[{message.events.index(query.event)}]"
-                )
-            raise
-
-    async def delete(self, request: HttpRequest) -> bytes:
-        (user_id,) = request.parameters
-        deleted = await self._interactions.forget(user_id, request.context)
-        return (
-            forgotten_reply(deleted) if request.binary_reply else json_bytes({"deleted": deleted})
+async def get(request: Request, services: Services) -> Response:
+    user_id, event = request.parameters
+    query = _query_of(user_id, event, request.query(InteractionsBounds))
+    try:
+        (found,) = await services.parts[INTERACTIONS].query([query], request.context)
+    except KiranaError as error:
+        match error.path:
+            case ("queries", int(), field):
+                error.path = (field,)
+        raise
+    inline = len(found) <= INLINE_ROWS
+    if request.binary_reply:
+        return binary_response(
+            await inline_or_thread(inline, interactions_reply, [user_id], [event], [found])
         )
+    return await inline_or_thread(inline, _response, found)
 
-    def _query(
-        self,
-        user_id: str,
-        event: str,
-        last: int | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        limit: int | None = None,
-    ) -> InteractionQuery:
-        most = self._limits.max_interactions
-        ranged = since is not None or until is not None
-        if last is not None and (ranged or limit is not None):
-            raise InvalidInput("give 'last', or a range by 'since' and 'until'", field="last")
-        name, count = ("last", last) if not ranged and limit is None else ("limit", limit)
-        if count is None:
-            count = most if ranged else DEFAULT_LAST
-        if not 1 <= count <= most:
-            raise InvalidInput(f"{count} is not between 1 and {most}", field=name)
-        since = 0 if since is None else since
-        until = MAX_TIMESTAMP_MS if until is None else until
-        for field, value in (("since", since), ("until", until)):
-            # the largest is how people spell that a range has no end
-            problem = None if value == MAX_TIMESTAMP_MS else unit_problem(value)
-            if problem is None and not 0 <= value <= MAX_TIMESTAMP_MS:
-                problem = f"{value} is no time in milliseconds"
-            if problem is not None:
-                raise InvalidInput(problem, field=field)
-        if since > until:
-            raise InvalidInput(f"'since' ({since}) is after 'until' ({until})", field="since")
-        return InteractionQuery(user_id, event, count, since, until)
+
+async def query(request: Request, services: Services) -> Response:
+    message = await request.decode(InteractionsQuery)
+    users = list(dict.fromkeys(map(str, message.user_ids)))
+    types = list(dict.fromkeys(message.events))
+    if len(users) * len(types) > MAX_KEYS:
+        raise TooLarge(
+            f"{len(users)} users x {len(types)} types, the limit is {MAX_KEYS}", field="user_ids"
+        )
+    queries = [_query_of(user, event, message) for user in users for event in types]
+    if sum(query.limit for query in queries) > MAX_CELLS:
+        raise TooLarge("users x events x limit is too much for one call", field="user_ids")
+    try:
+        found = await services.parts[INTERACTIONS].query(queries, request.context)
+    except KiranaError as error:
+        _point_into(error, message, queries)
+        raise
+    inline = sum(map(len, found)) <= INLINE_ROWS
+    if request.binary_reply:
+        return binary_response(
+            await inline_or_thread(inline, interactions_reply, users, types, found)
+        )
+    return await inline_or_thread(inline, _response_to_many, users, types, found)
+
+
+async def delete(request: Request, services: Services) -> Response:
+    (user_id,) = request.parameters
+    deleted = await services.parts[INTERACTIONS].forget(user_id, request.context)
+    if request.binary_reply:
+        return binary_response(forgotten_reply(deleted))
+    return json_response(InteractionsDeleteReply(deleted))
+
+
+def _point_into(
+    error: KiranaError, message: InteractionsQuery, queries: Sequence[InteractionQuery]
+) -> None:
+    """Replace the place in `queries` by the one in the lists of the request."""
+    match error.path:
+        case ("queries", int(at), "user_id"):
+            users = list(map(str, message.user_ids))
+            error.path = ("user_ids", users.index(queries[at].user_id))
+        case ("queries", int(at), "event"):
+            error.path = ("events", message.events.index(queries[at].event))
+
+
+def _query_of(
+    user_id: str, event: str, bounds: InteractionsQuery | InteractionsBounds
+) -> InteractionQuery:
+    """Return the newest so many, or those of a range. Raises `InvalidInput` with the field."""
+    last, limit = _given(bounds.last), _given(bounds.limit)
+    since, until = _given(bounds.since), _given(bounds.until)
+    ranged = since is not None or until is not None
+    if last is not None and (ranged or limit is not None):
+        raise InvalidInput("give 'last', or a range by 'since' and 'until'", field="last")
+    count = limit or last or (MAX_INTERACTIONS if ranged else DEFAULT_LAST)
+    for field, value in (("since", since), ("until", until)):
+        problem = _time_problem(value)
+        if problem is not None:
+            raise InvalidInput(problem, field=field)
+    first = 0 if since is None else since
+    until = MAX_TIMESTAMP_MS if until is None else until
+    if first > until:
+        raise InvalidInput(f"'since' ({first}) is after 'until' ({until})", field="since")
+    return InteractionQuery(user_id, event, count, first, until)
+
+
+def _given(value: int | UnsetType | None) -> int | None:
+    return None if value is UNSET else value
+
+
+def _time_problem(value: int | None) -> str | None:
+    if value is None or value == MAX_TIMESTAMP_MS:
+        return None
+    problem = unit_problem(value)
+    if problem is None and not 0 <= value <= MAX_TIMESTAMP_MS:
+        return f"{value} is no time in milliseconds"
+    return problem
 
 
 def _events(message: InteractionsPost) -> list[Event]:
     for at, each in enumerate(message.events):
         problem = unit_problem(each.timestamp)
         if problem is not None:
-            raise InvalidInput(problem, field=f"events[{at}].timestamp")
+            raise InvalidInput(problem, field=("events", at, "timestamp"))
     return [
         Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
         for e in message.events
     ]
 
 
-def _reply(interactions: Interactions) -> bytes:
-    return json_bytes({"interactions": _records(interactions)})
+def _response(found: Interactions) -> Response:
+    return json_response(InteractionsGetReply(_records(found)))
 
 
-def _reply_to_many(
+def _response_to_many(
     users: Sequence[str], types: Sequence[str], found: Sequence[Interactions]
-) -> bytes:
+) -> Response:
     each = iter(found)
-    reply = {user: {event: _records(next(each)) for event in types} for user in users}
-    return json_bytes({"interactions": reply})
+    by_user = {user: {event: _records(next(each)) for event in types} for user in users}
+    return json_response(InteractionsQueryReply(by_user))
 
 
-def _records(interactions: Interactions) -> Sequence[dict[str, Any]]:
+def _records(found: Interactions) -> list[Interaction]:
     return [
-        {"product_id": product, "timestamp": timestamp}
-        if metadata is None
-        else {"product_id": product, "timestamp": timestamp, "metadata": metadata}
+        Interaction(product, timestamp, UNSET if metadata is None else metadata)
         for product, timestamp, metadata in zip(
-            interactions.product_ids,
-            interactions.timestamps_ms.tolist(),
-            interactions.metadata,
-            strict=True,
+            found.product_ids, found.timestamps_ms.tolist(), found.metadata, strict=True
         )
     ]

@@ -33,6 +33,6 @@ class InteractionsNode:
         try:
             (found,) = await call.services.interactions.query([query], call.request)
         except InvalidInput as error:
-            error.field = f"context.{self._with.user}"
+            error.path = ("context", self._with.user)
             raise
         return found

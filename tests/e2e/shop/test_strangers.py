@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from kirana.edge.routes import ROUTES, RouteSpec
+from kirana.edge.route import Route
+from kirana.edge.routes import ROUTES
 from kirana.wire import messages_pb2 as pb
 from tests.e2e.serving import listening_on
 from tests.waiting import wait_for
@@ -239,7 +240,7 @@ CASES = [
 ]  # fmt: skip
 
 
-def _path(route: RouteSpec) -> str:
+def _path(route: Route) -> str:
     """Return a path of a route on which nothing is but the request can be wrong."""
     of_catalog = route.name.startswith("catalog")
     known = {"name": "click" if of_catalog else "for_you", "kind": "event_type"}

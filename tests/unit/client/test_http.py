@@ -10,7 +10,7 @@ import pytest
 
 from kirana.client.http import HttpTransport
 from kirana.client.transport import Broken, NotSent, Request
-from kirana.edge.http import MAX_TIMEOUT_MS
+from kirana.edge.headers import MAX_TIMEOUT_MS
 from tests.waiting import wait_until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

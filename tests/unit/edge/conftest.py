@@ -14,7 +14,8 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.client import AsyncClient
 from kirana.client.transport import Request, Response
 from kirana.doors.handle import call
-from kirana.edge import Edge, Limits
+from kirana.edge import Edge, Services
+from kirana.edge.asgi import AsgiEdge
 from tests.support import Shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
@@ -57,7 +58,9 @@ async def kirana(edge: Edge) -> AsyncIterator[AsyncClient]:
 
 
 def client_of(edge: Edge) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=edge), base_url="http://shop")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=AsgiEdge(edge)), base_url="http://shop"
+    )
 
 
 @dataclass
@@ -82,7 +85,7 @@ async def away(shop: Shop, shop_folder: Path) -> AsyncIterator[AwayCatalog]:
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
     parts = shop.served()
-    edge = Edge(parts, live, shop.source, Limits(), publisher=shop.publisher)
+    edge = Edge(Services(parts, live, shop.source, shop.publisher))
     async with following(live), client_of(edge) as client:
         yield AwayCatalog(client, live, shop_folder / ".kirana/CURRENT")
 

@@ -16,9 +16,11 @@ import pytest
 
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Limits
+from kirana.edge import Edge, Limits, Services
 from kirana.edge.app import REQUEST_SECONDS, REQUESTS
-from kirana.edge.routes import ROUTES, RouteSpec
+from kirana.edge.asgi import FRONT_DOOR, AsgiEdge
+from kirana.edge.route import Route
+from kirana.edge.routes import ROUTES
 from kirana.errors import KiranaError
 from kirana.flow import FlowRequest, FlowResult
 from kirana.inferflow.engine import InferflowService
@@ -98,6 +100,7 @@ async def exchange(
     method: str = "POST",
     path: str = FLOW,
     headers: Headers = (),
+    door: str = FRONT_DOOR,
     **scope: Any,
 ) -> Exchange:
     made = Exchange(messages)
@@ -111,7 +114,7 @@ async def exchange(
         **scope,
     }
     async with asyncio.timeout(30):
-        await edge(whole, made.receive, made.send)
+        await AsgiEdge(edge, door=door)(whole, made.receive, made.send)
     return made
 
 
@@ -402,7 +405,7 @@ class TestErrors:
         live = LiveRevision(shop.source, [])
         await live.start()
         parts = shop.served(flows=flows)
-        return Edge(parts, live, shop.source, Limits())
+        return Edge(Services(parts, live, shop.source))
 
     async def test_an_error_of_ours_says_nothing_of_its_inside(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
@@ -420,7 +423,7 @@ class TestErrors:
 
     async def test_lifespan_is_acknowledged(self, edge: Edge) -> None:
         made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-        await edge({"type": "lifespan"}, made.receive, made.send)
+        await AsgiEdge(edge)({"type": "lifespan"}, made.receive, made.send)
         assert [each["type"] for each in made.sent] == [
             "lifespan.startup.complete",
             "lifespan.shutdown.complete",
@@ -466,7 +469,7 @@ class TestMetrics:
 
     @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
     async def test_every_route_is_counted_under_its_name(
-        self, counted: Edge, metrics: Metrics, route: RouteSpec
+        self, counted: Edge, metrics: Metrics, route: Route
     ) -> None:
         path = filled(route.template).replace("{user_id}", "7").replace("{event}", "click")
         async with client_of(counted) as client:
@@ -489,8 +492,7 @@ class TestMetrics:
     async def test_the_door_is_the_one_that_the_server_names(
         self, counted: Edge, metrics: Metrics
     ) -> None:
-        door: Any = {"kirana.door": "direct"}
-        await exchange(counted, [chunk(BODY)], **door)
+        await exchange(counted, [chunk(BODY)], door="direct")
         assert metrics.counts(REQUESTS) == {("flow_run", "direct", "200"): 1}
         assert set(metrics.buckets(REQUEST_SECONDS)) == {("flow_run", "direct")}
 
@@ -514,14 +516,14 @@ class TestMetrics:
         await live.start()
         flows = Failing(ZeroDivisionError("secret"))
         parts = shop.served(flows=flows)
-        edge = Edge(parts, live, shop.source, Limits(), metrics=metrics)
+        edge = Edge(Services(parts, live, shop.source), metrics=metrics)
         await exchange(edge, [chunk(BODY)])
         assert metrics.counts(REQUESTS) == {("flow_run", "serve", "500"): 1}
 
     async def test_what_is_no_request_is_not_counted(self, counted: Edge, metrics: Metrics) -> None:
         made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-        await counted({"type": "lifespan"}, made.receive, made.send)
-        await counted({"type": "websocket", "path": FLOW}, made.receive, made.send)
+        await AsgiEdge(counted)({"type": "lifespan"}, made.receive, made.send)
+        await AsgiEdge(counted)({"type": "websocket", "path": FLOW}, made.receive, made.send)
         assert metrics.counts(REQUESTS) == {}
 
 
@@ -536,8 +538,10 @@ class TestOngoing:
             reading.release()
             return await never()
 
-        scope = {"type": "http", "method": "POST", "path": FLOW, "headers": []}
-        calls = [edge(scope, body_that_never_comes, Exchange([]).send) for _ in range(2)]
+        scope = {
+            "type": "http", "method": "POST", "path": FLOW, "query_string": b"", "headers": [],
+        }  # fmt: skip
+        calls = [AsgiEdge(edge)(scope, body_that_never_comes, Exchange([]).send) for _ in range(2)]
         hanging = [asyncio.create_task(each) for each in calls]
         for _ in hanging:
             await asyncio.wait_for(reading.acquire(), 10)
@@ -622,7 +626,7 @@ class TestLoop:
         live = LiveRevision(shop.source, [shop.features])
         await live.start()
         parts = shop.served(inferflow=inferflow)
-        edge = Edge(parts, live, shop.source, Limits())
+        edge = Edge(Services(parts, live, shop.source))
         body = {"context": {"user_id": "7", "product_id": ["1"]}}
         async with client_of(edge) as client:
             calls = [client.post("/v1/infer/ranker", json=body) for _ in range(10)]

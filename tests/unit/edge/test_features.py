@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from kirana.edge import Limits
+from kirana.edge.handlers import features as handlers
+from kirana.edge.limits import MAX_KEYS
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 
@@ -412,17 +413,18 @@ async def test_a_single_id_is_named_without_a_place(
     assert found == field
 
 
-async def test_more_than_a_limit_is_refused(shop: Shop) -> None:
-    edge = await shop.edge(Limits(max_keys=3, max_cells=8))
-    async with client_of(edge) as client:
-        ask = {**ASK, "keys": {"product_id": ["1", "2", "3"]}}
-        assert len((await post(client, GET, ask))["values"]) == 3
+async def test_more_than_a_limit_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MAX_CELLS", 20_000)
+    async with client_of(await shop.edge()) as client:
+        ids = [str(at) for at in range(MAX_KEYS)]
+        ask = {**ASK, "keys": {"product_id": ids}, "features": ["stats.ctr"]}
+        assert len((await post(client, GET, ask))["values"]) == MAX_KEYS
         too_large = (413, "too_large", "keys.product_id")
-        more = {**ASK, "keys": {"product_id": ["1", "2", "3", "4"]}}
+        more = {**ask, "keys": {"product_id": [*ids, "more"]}}
         assert await refused(client, "POST", GET, more) == too_large
         wide = {**ask, "features": ["similar.ids"]}
         assert await refused(client, "POST", GET, wide) == too_large
-        many = {"group": "product.stats", "keys": {"product_id": ["1", "2", "3", "4"]}}
+        many = {"group": "product.stats", "keys": {"product_id": [*ids, "more"]}}
         assert await refused(client, "POST", DELETE, many) == too_large
         assert await refused(client, "POST", PUT, {**many, "columns": {}}) == too_large
 

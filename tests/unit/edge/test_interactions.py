@@ -9,7 +9,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from kirana.edge import Limits
+from kirana.edge.handlers import interactions as handlers
+from kirana.edge.limits import MAX_EVENTS
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 
@@ -321,14 +322,14 @@ async def test_a_bad_query_of_many_is_refused_by_name(
     assert await refused(client, "POST", QUERY, body) == (status, code, field)
 
 
-async def test_more_than_a_limit_is_refused(shop: Shop) -> None:
-    edge = await shop.edge(Limits(max_events=2, max_cells=10, max_interactions=5))
-    async with client_of(edge) as client:
-        await send(client, click("a"), click("b"))
-        events = {"events": [click("a"), click("b"), click("c")]}
+async def test_more_than_a_limit_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MAX_CELLS", 10)
+    async with client_of(await shop.edge()) as client:
+        await send(client, *[click("a")] * MAX_EVENTS)
+        events = {"events": [click("a")] * (MAX_EVENTS + 1)}
         assert await refused(client, "POST", POST, events) == (413, "too_large", "events")
         many = {**ASK, "last": 3}
         assert await refused(client, "POST", QUERY, many) == (413, "too_large", "user_ids")
         assert (await client.post(QUERY, json={**ASK, "last": 2})).status_code == 200
-        _, _, field = await refused(client, "GET", "/v1/interactions/7/click?last=6")
+        _, _, field = await refused(client, "GET", "/v1/interactions/7/click?last=10001")
         assert field == "last"

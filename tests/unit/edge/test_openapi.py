@@ -115,7 +115,7 @@ async def test_fields_have_the_names_that_are_sent(document: dict[str, Any]) -> 
 async def test_errors_are_described_as_they_are_sent(
     client: httpx.AsyncClient, document: dict[str, Any]
 ) -> None:
-    error = document["components"]["schemas"]["Error"]["properties"]["error"]
+    error = document["components"]["schemas"]["ErrorBody"]
     sent = (await client.get("/nowhere")).json()["error"]
     assert set(sent) == set(error["properties"]) == set(error["required"])
     for _, _, operation in operations(document):
