@@ -1,0 +1,186 @@
+"""What is wrong with a message: the same as the decoder refuses, with the way to the field."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kirana.edge import messages
+from kirana.edge.bodies import decode_json, decode_query
+from kirana.edge.errors import HttpError
+from kirana.edge.limits import MAX_EVENTS, MAX_KEYS
+from kirana.edge.validation import check_bounds, refusal
+from kirana.errors import FieldPath, InvalidInput, TooLarge
+
+EVENT = {"user_id": 1, "event": "click", "product_id": "a", "timestamp": 5, "metadata": {"a": [1]}}
+VALID: dict[type[msgspec.Struct], dict[str, Any]] = {
+    messages.FeaturesGet: {"entity": "a", "keys": {"k": ["1", 2], "l": 3}, "features": ["g.f"]},
+    messages.FeaturesPut: {"group": "a.g", "keys": {"k": "1"}, "columns": {"f": [1, None, "x"]}},
+    messages.FeaturesDelete: {"group": "a.g", "keys": {"k": [1]}, "event_time": [1, 2]},
+    messages.InteractionsPost: {"events": [EVENT, {**EVENT, "metadata": None}]},
+    messages.InteractionsQuery: {"user_ids": [1, "b"], "events": ["click"], "last": 3},
+    messages.CatalogPut: {"object": {"kind": "flow"}, "expected_revision": 3},
+    messages.CatalogPost: {"objects": [{}], "delete": [{"kind": "a", "name": "b"}]},
+    messages.FlowRun: {"context": {"user_id": 1}, "trace": True},
+    messages.Infer: {
+        "context": {"k": [1]}, "inputs": {"i": [0.5, 1], "j": 2}, "top_k": 1, "return": ["matrix"],
+    },
+}  # fmt: skip
+MESSAGES = pytest.mark.parametrize("message", VALID, ids=lambda message: message.__name__)
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 20_000),
+    st.just(10**400),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["", "a", "matrix", "outputs"]),
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["kind", "name", "k"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@st.composite
+def _spoilt(draw: st.DrawFn, whole: dict[str, Any]) -> Any:
+    """Return a body with one value replaced, removed or added, somewhere in it."""
+    body = copy.deepcopy(whole)
+    at: Any = body
+    while True:
+        key = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+        inner = at[key]
+        if not (isinstance(inner, dict | list) and inner and draw(st.booleans())):
+            break
+        at = inner
+    match draw(st.sampled_from(["replace", "remove", "add"])):
+        case "replace":
+            at[key] = draw(ANYTHING)
+        case "remove":
+            del at[key]
+        case "add" if isinstance(at, dict):
+            at["another"] = draw(ANYTHING)
+        case "add":
+            at.append(draw(ANYTHING))
+    return body
+
+
+@MESSAGES
+@given(data=st.data())
+def test_what_the_decoder_refuses_is_found_and_nothing_else(
+    message: type[msgspec.Struct], data: st.DataObject
+) -> None:
+    body = data.draw(_spoilt(VALID[message]) | ANYTHING)
+    found = refusal(message, body, "nothing was found")
+    try:
+        msgspec.json.decode(msgspec.json.encode(body), type=message)
+    except msgspec.ValidationError:
+        assert found.message != "nothing was found"
+        assert found.path or not isinstance(body, dict)
+    else:
+        assert found.message == "nothing was found"
+
+
+@MESSAGES
+def test_a_whole_message_is_within_its_bounds(message: type[msgspec.Struct]) -> None:
+    check_bounds(msgspec.convert(VALID[message], message))
+
+
+def without(message: type[msgspec.Struct], name: str) -> dict[str, Any]:
+    return {key: each for key, each in VALID[message].items() if key != name}
+
+
+def changed(message: type[msgspec.Struct], **fields: Any) -> dict[str, Any]:
+    return {**VALID[message], **fields}
+
+
+WRONG: list[tuple[type[msgspec.Struct], Any, FieldPath, str]] = [
+    (messages.FeaturesGet, [], (), "it must be an object, not a list"),
+    (messages.FeaturesGet, without(messages.FeaturesGet, "keys"), ("keys",),
+     "the field 'keys' is missing"),
+    (messages.FeaturesGet, changed(messages.FeaturesGet, kees={}), ("kees",),
+     "unknown field 'kees': did you mean 'keys'?"),
+    (messages.FeaturesGet, changed(messages.FeaturesGet, entity=5), ("entity",),
+     "it must be a string, not a whole number"),
+    (messages.FeaturesGet, changed(messages.FeaturesGet, keys={"k": [1, 2.5]}), ("keys", "k", 1),
+     "it must be a string or a whole number, not a number"),
+    (messages.FeaturesGet, changed(messages.FeaturesGet, keys={"k": None}), ("keys", "k"),
+     "it must be a string or a whole number or a list, not null"),
+    (messages.FeaturesGet, changed(messages.FeaturesGet, features=[]), ("features",),
+     "the list is empty: name at least one"),
+    (messages.InteractionsPost, {"events": [EVENT, {**EVENT, "event": True}]},
+     ("events", 1, "event"), "it must be a string, not true or false"),
+    (messages.InteractionsQuery, changed(messages.InteractionsQuery, last=0), ("last",),
+     "0 is not between 1 and 10000"),
+    (messages.Infer, changed(messages.Infer, top_k=0), ("top_k",), "0 is less than 1"),
+    (messages.Infer, {**VALID[messages.Infer], "return": ["matrix", "matrx"]}, ("return", 1),
+     "'matrx' is not a choice: did you mean 'matrix'?"),
+    (messages.Infer, changed(messages.Infer, inputs={"i": [10**400]}), ("inputs", "i", 0),
+     "the number is too large"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "body", "path", "reason"), WRONG, ids=lambda each: str(each))
+def test_the_field_and_the_reason_are_named(
+    message: type[msgspec.Struct], body: Any, path: FieldPath, reason: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_json(message, msgspec.json.encode(body))
+    assert (caught.value.path, caught.value.message) == (path, reason)
+
+
+def test_what_is_of_a_wrong_type_comes_before_what_is_out_of_bounds() -> None:
+    body = b'{"features": [], "keys": {"k": []}, "entity": 5}'
+    with pytest.raises(InvalidInput) as caught:
+        decode_json(messages.FeaturesGet, body)
+    assert caught.value.path == ("entity",)
+
+
+def test_what_is_no_json_comes_before_all_else() -> None:
+    with pytest.raises(HttpError) as caught:
+        decode_json(messages.FeaturesGet, b'{"entity": 5, ')
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_list_has_as_many_entries_as_its_limit_at_most(more: int) -> None:
+    keys = {"k": ["1"] * (MAX_KEYS + more)}
+    bodies: list[tuple[type[msgspec.Struct], dict[str, Any], FieldPath]] = [
+        (messages.FeaturesGet, changed(messages.FeaturesGet, keys=keys), ("keys", "k")),
+        (messages.InteractionsPost, {"events": [EVENT] * (MAX_EVENTS + more)}, ("events",)),
+    ]
+    for message, body, path in bodies:
+        encoded = msgspec.json.encode(body)
+        if not more:
+            decode_json(message, encoded)
+            continue
+        with pytest.raises(TooLarge) as caught:
+            decode_json(message, encoded)
+        assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (b"last=0", ("last",)),
+        (b"last=10001", ("last",)),
+        (b"last=5&last=5", ("last",)),
+        (b"last=five", ("last",)),
+        (b"lost=5", ("lost",)),
+        (b"limit=0&since=5", ("limit",)),
+        (b"since=", ("since",)),
+    ],
+)
+def test_a_parameter_that_is_wrong_is_named(text: bytes, path: FieldPath) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_query(messages.InteractionsBounds, text)
+    assert caught.value.path == path
