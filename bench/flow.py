@@ -12,6 +12,7 @@ from kirana.flow.executor import Execution
 from kirana.flow.graph import Graph, GraphNode
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.values import Candidates, Shape, Value
+from kirana.metrics import Metrics
 from kirana.request import RequestContext
 from kirana.revision import Revision
 
@@ -72,7 +73,7 @@ async def measure() -> Report:
         graph = graph_of(edges, timeout_s)
 
         async def run() -> object:
-            return await Execution(graph, call, trace=False).run()
+            return await Execution(graph, call, Metrics(), trace=False).run()
 
         return run
 

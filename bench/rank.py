@@ -37,7 +37,7 @@ from kirana.inferflow.part import INFERFLOW
 from kirana.models.part import MODELS
 from kirana.models.runner import MATRIX
 from kirana.request import RequestContext
-from kirana.serving.assembly import Assembly, catalog_place, open_catalog
+from kirana.serving.assembly import Assembly, catalog_backend, open_catalog
 from kirana.serving.environment import REQUIRED, UNTUNED, free_ports
 from kirana.serving.settings import Settings
 
@@ -199,7 +199,7 @@ async def make_fixture(folder: Path) -> Fixture:
     (folder / "models").mkdir()
     write_mlp(folder / "models" / "mlp.onnx")
     settings = local_settings(folder, {})
-    catalog_place(settings).publish()
+    catalog_backend(settings).publish()
     rng = np.random.default_rng(0)
     values = rng.random((PRODUCTS, COLUMNS), dtype=np.float32)
     bodies = [

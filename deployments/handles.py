@@ -9,6 +9,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -18,7 +19,7 @@ from kirana.errors import KiranaError, Unavailable
 from kirana.hop import value_of
 from kirana.part import Part
 from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.revision import NO_REVISION, Revision
 from kirana.service import Health
 
 
@@ -46,7 +47,7 @@ class Remote:
         return found
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method for a request, whose context is the last argument."""
+        """Call a method for a request, whose context is the last argument; none has a name."""
         context: RequestContext = arguments[-1]
         outcome = await self._send("call", method, arguments[:-1], context)
         return value_of(outcome, context)
@@ -84,12 +85,25 @@ class RemoteActor:
         return partial(self._call, method)
 
     async def _call(self, method: str, *arguments: object) -> Any:
+        last = arguments[-1] if arguments else None
+        if isinstance(last, RequestContext):
+            outcome = await self._send(method, arguments[:-1], last, True)
+            return value_of(outcome, last)
+        context = RequestContext.begin(NO_REVISION)
+        return value_of(await self._send(method, arguments, context, False), context)
+
+    async def _send(self, *call: object) -> Any:
         try:
-            actor = serve.get_deployment_actor(self._name)
-            return await getattr(actor, method).remote(*arguments)
-        except RayTaskError as error:
-            if isinstance(error.cause, KiranaError):
-                raise error.cause from None
-            raise
+            sent = serve.get_deployment_actor(self._name).call.remote(*call)
         except (RayError, RayServeException, ValueError) as error:
+            raise Unavailable(f"the actor '{self._name}' is not there") from error
+        try:
+            return await sent
+        except asyncio.CancelledError:
+            # as of a deployment: the far end must not work on
+            ray.cancel(sent)
+            raise
+        except RayTaskError:
+            raise
+        except RayError as error:
             raise Unavailable(f"the actor '{self._name}' does not answer") from error

@@ -21,7 +21,7 @@ from kirana.doors.endpoints import Endpoint, Endpoints
 from kirana.doors.handle import call
 from kirana.edge import Edge, Limits
 from kirana.edge.asgi import AsgiEdge
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.serving.preflight import bind_first
 
 MOVING_S = 2.0
@@ -54,10 +54,10 @@ class Ingress:
             timeout_ms=replica.settings.timeout_ms,
             max_ongoing=replica.settings.max_ongoing,
         )
-        services = Services(
-            parts, live, replica.source, publisher=replica.source.place, endpoints=self._endpoints
+        resources = Resources(
+            parts, live, replica.source, publisher=replica.source.backend, endpoints=self._endpoints
         )
-        self._edge = Edge(services, limits, replica.metrics)
+        self._edge = Edge(resources, limits, replica.metrics)
         replica.settle()
         self._direct = await self._open_direct_port(context.replica_tag)
         self._tasks = [

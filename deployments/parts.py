@@ -47,4 +47,5 @@ class PartDeployment:
 
 def deployment_of(part: Part[Any]) -> serve.Deployment:
     """Return the deployment of a part that can be spread."""
-    return serve.deployment(name=str(part.deployment), **OPTIONS)(PartDeployment)
+    assert part.deployment is not None
+    return serve.deployment(name=part.deployment, **OPTIONS)(PartDeployment)

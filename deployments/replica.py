@@ -45,8 +45,8 @@ class Replica:
             part.name: Remote(part, handles[part.name]) for part in PARTS if part.name in handles
         }
         self.source = open_catalog(self.settings)
-        self.assembly = Assembly(self.settings, self.source, remote, RemoteActor)
         self.metrics = Metrics()
+        self.assembly = Assembly(self.settings, self.source, remote, RemoteActor, self.metrics)
         self._owner = owner
         self._publisher = Publisher(self.metrics, serve.get_replica_context().deployment)
 

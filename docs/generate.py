@@ -43,12 +43,18 @@ def http_page() -> str:
             binary = " Also as Proto3." if "application/x-protobuf" in content else ""
             lines += ["", f"## {method.upper()} {path}", "", f"{operation['summary']}.{binary}"]
             query = [
-                (f"`{each['name']}`", _type(each["schema"]), each["description"])
+                (
+                    f"`{each['name']}`",
+                    _type(each["schema"]),
+                    _code(each["schema"].get("default"), "default" in each["schema"]),
+                    each["description"],
+                )
                 for each in operation["parameters"]
                 if each["in"] == "query"
             ]
             if query:
-                lines += ["", "Query:", "", *_table(("parameter", "type", "what it is"), query)]
+                columns = ("parameter", "type", "default", "what it is")
+                lines += ["", "Query:", "", *_table(columns, query)]
             if "requestBody" in operation:
                 reference = operation["requestBody"]["content"]["application/json"]["schema"]
                 lines += ["", "Sent:", "", *_properties(schemas, reference, named)]
@@ -92,21 +98,24 @@ def _type(schema: Mapping[str, Any], named: dict[str, None] | None = None) -> st
         return " or ".join(dict.fromkeys(_type(each, named) for each in options))
     kind = schema.get("type", "anything")
     if kind == "array":
-        return f"list of {_amount(schema)}{_type(schema.get('items', {}), named)}"
+        return f"list of {_type(schema.get('items', {}), named)}{_amount(schema)}"
     if kind == "object" and schema.get("additionalProperties"):
         inner = schema["additionalProperties"]
         return f"mapping to {_type(inner if isinstance(inner, dict) else {}, named)}"
-    bounds = [f"from {schema['minimum']}"] if "minimum" in schema else []
-    bounds += [f"to {schema['maximum']}"] if "maximum" in schema else []
-    return " ".join([str(kind), *bounds])
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f"{kind} from {low} to {high}"
+    if low is not None:
+        return f"{kind}, at least {low}"
+    return f"{kind}, at most {high}" if high is not None else str(kind)
 
 
 def _amount(schema: Mapping[str, Any]) -> str:
     """Say how long a list may be."""
     least, most = schema.get("minItems"), schema.get("maxItems")
     if most is not None:
-        return f"{least or 0} to {most} "
-    return f"{least} or more " if least else ""
+        return f", {least or 0} to {most} of them"
+    return f", at least {least}" if least else ""
 
 
 def catalog_page() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ray.serve import Application
@@ -15,7 +15,6 @@ from kirana.deployments.ingress import Ingress
 from kirana.deployments.parts import deployment_of
 from kirana.deployments.replica import alive_nodes
 from kirana.errors import ConfigurationError, KiranaError, did_you_mean
-from kirana.part import Part
 from kirana.serving.environment import require_serve_environment
 from kirana.serving.parts import INGRESS, PARTS
 from kirana.serving.placement import parts_within
@@ -48,15 +47,13 @@ def build(arguments: dict[str, Any]) -> Application:
     return graph(settings)
 
 
-def graph(
-    settings: Settings, options: Options | None = None, parts: Sequence[Part[Any]] = PARTS
-) -> Application:
+def graph(settings: Settings, options: Options | None = None) -> Application:
     """Bind what `settings` spreads; `options` are Serve's, by the name of a deployment.
 
     Raises `ConfigurationError` for the options of a deployment that there isn't.
     """
     options = options or {}
-    deployments = _deployments(parts)
+    deployments = _deployments()
     names = {deployment.name for deployment in deployments.values()}
     for name in options:
         if name not in names:
@@ -65,17 +62,17 @@ def graph(
                 field="deployments",
             )
     plain = settings.model_dump()
-    declared = {part.name: part for part in parts}
+    declared = {part.name: part for part in PARTS}
     bound: dict[str, Application] = {}
     for owner, deployment in deployments.items():
         if owner != INGRESS and owner not in settings.spread:
             continue
         chosen = dict(options.get(deployment.name, {}))
         chosen.setdefault("max_ongoing_requests", settings.max_ongoing)
-        within = parts_within(owner, settings.spread, parts)
+        within = parts_within(owner, settings.spread)
         actors = [
             actor_config(actor, plain)
-            for part in parts
+            for part in PARTS
             if part.name in within
             for actor in part.actors
         ]
@@ -89,9 +86,9 @@ def graph(
     return bound[INGRESS]
 
 
-def _deployments(parts: Sequence[Part[Any]]) -> dict[str, Any]:
+def _deployments() -> dict[str, Any]:
     """Return what can be deployed, by the name of the part; each calls only those before it."""
-    found = {part.name: deployment_of(part) for part in parts if part.deployment is not None}
+    found = {part.name: deployment_of(part) for part in PARTS if part.deployment is not None}
     return {**found, INGRESS: Ingress}
 
 
@@ -109,7 +106,7 @@ def _with_options(deployment: Any, options: Mapping[str, Any]) -> Any:
 def max_replicas(settings: Settings, options: Options) -> dict[str, int]:
     """Return how many replicas each part may come to have, where that is said."""
     found = {}
-    for part, deployment in _deployments(PARTS).items():
+    for part, deployment in _deployments().items():
         chosen = options.get(deployment.name, {})
         scaling = chosen.get("autoscaling_config") or {}
         number = scaling.get("max_replicas") or chosen.get("num_replicas")

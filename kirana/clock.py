@@ -32,6 +32,6 @@ def unit_problem(time_ms: int) -> str | None:
 
 
 def first_of_another_unit(times_ms: npt.NDArray[np.int64]) -> int | None:
-    """Return the place of the first time that can't be meant in milliseconds."""
+    """Return the position of the first time that can't be meant in milliseconds."""
     wrong = ((times_ms >= 1) & (times_ms <= LAST_SECONDS)) | (times_ms > FIRST_MICROSECONDS)
     return int(np.argmax(wrong)) if wrong.any() else None

@@ -37,7 +37,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 FieldPath = tuple[str | int, ...]
-"""The way to a field: names, and places in lists."""
+"""The way to a field: names, and indexes of lists."""
 
 
 def field_text(path: FieldPath) -> str:

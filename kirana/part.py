@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from pydantic import BaseModel
 
 from kirana.catalog.revisions import CatalogSource
+from kirana.metrics import Metrics
 from kirana.service import Service
 
 P = TypeVar("P")
@@ -34,14 +35,14 @@ class StoreSetting:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """An actor that the deployment of its part owns. Serve starts it, and starts it anew.
+    """An actor that the deployment of its part owns: Serve starts it, and restarts it when it dies.
 
-    `path` is `module:Class` of a `ray.remote` class, which is called with the settings as a
-    dictionary. `options` are those of a Ray actor.
+    `build` makes the object that runs in it; its methods are coroutines. It must not wait for a
+    server: replicas start only when their actors are ready. `options` are those of a Ray actor.
     """
 
     name: str
-    path: str
+    build: Callable[[Wiring], object]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,6 +50,7 @@ class Wiring(Protocol):
     """What a part is built from."""
 
     source: CatalogSource
+    metrics: Metrics
 
     def settings(self, kind: type[S]) -> S:
         """Return the settings that a part declared."""
@@ -57,7 +59,9 @@ class Wiring(Protocol):
         """Return a part that is called: an object of this process, or a remote."""
 
     def actor(self, name: str) -> Any:
-        """Return an actor of this deployment: its methods, to be awaited."""
+        """Return an actor of this deployment. Its methods take and return what can be pickled; a
+        `RequestContext` at the end brings its deadline along.
+        """
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` when the process ends."""
@@ -81,7 +85,9 @@ class Part(Generic[P]):
     stores: tuple[StoreSetting, ...] = ()
     actors: tuple[Actor, ...] = ()
     at_edge: bool = True
-    """Whether routes call it: then its health is a part of `/healthz`."""
+    """Whether routes call it: then the edge prepares it, and `/healthz` asks it. Of another one
+    those that call it do so.
+    """
 
     @property
     def methods(self) -> tuple[str, ...]:

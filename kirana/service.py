@@ -22,4 +22,4 @@ class Service(Protocol):
         """Make a revision ready. Raises `Unavailable` if that can't be done."""
 
     async def health(self, revision: Revision) -> Health:
-        """Ask what this part needs whether it is there. May raise `Unavailable` instead."""
+        """Check that what this part depends on answers. May raise `Unavailable` instead."""

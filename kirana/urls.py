@@ -1,4 +1,4 @@
-"""URLs choose the parts: `lmdb:///folder`, `dir:///folder`, `file:///folder`."""
+"""URLs choose stores and folders: `lmdb:///folder`, `dir:///folder`, `file:///folder`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def without_password(url: str) -> str:
     before, at, after = rest.rpartition("@")
     user = before.partition(":")[0]
     rest = f"{user}@{after}" if user else after if at else rest
-    place, mark, query = rest.partition("?")
+    address, mark, query = rest.partition("?")
     options = [each for each in query.split("&") if not each.startswith("password=")]
-    return f"{scheme}{separator}{place}{mark if any(options) else ''}{'&'.join(options)}"
+    return f"{scheme}{separator}{address}{mark if any(options) else ''}{'&'.join(options)}"
 
 
 def split(url: str, *, setting: str) -> SplitResult:

@@ -17,8 +17,8 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource, LiveRevision
 from kirana.cli.locations import local_settings
 from kirana.doors.endpoints import Endpoints
-from kirana.edge import Edge, Limits, Services
-from kirana.edge.services import NoEndpoints
+from kirana.edge import Edge, Limits, Resources
+from kirana.edge.resources import NoEndpoints
 from kirana.features import Features
 from kirana.features.part import FEATURES
 from kirana.features.service import FeatureService
@@ -38,7 +38,7 @@ from kirana.models.registry import ModelRegistry
 from kirana.part import Parts
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.serving.assembly import Assembly, catalog_place, open_catalog
+from kirana.serving.assembly import Assembly, catalog_backend, open_catalog
 from kirana.serving.checks import checks_of
 from kirana.serving.settings import Settings
 
@@ -253,14 +253,14 @@ class Shop:
         parts = [self.features, self.interactions, self.models, self.inferflow, self.flows]
         live = LiveRevision(self.source, parts)
         await live.start()
-        services = Services(
+        resources = Resources(
             self.served(),
             live,
             self.source,
             self.publisher,
             NoEndpoints() if endpoints is None else endpoints,
         )
-        return Edge(services, limits, metrics)
+        return Edge(resources, limits, metrics)
 
     def served(
         self,
@@ -292,7 +292,7 @@ def open_shop(folder: Path) -> Shop:
     assembly = Assembly(settings, source)
     return Shop(
         source,
-        catalog_place(settings),
+        catalog_backend(settings),
         cast(FeatureService, assembly[FEATURES]),
         cast(InteractionService, assembly[INTERACTIONS]),
         cast(ModelRegistry, assembly[MODELS]),

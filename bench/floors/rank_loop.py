@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Services
+from kirana.edge import Resources
 from kirana.edge.exchange import Request
 from kirana.edge.handlers.ranking import infer
 from kirana.edge.headers import Headers
@@ -29,14 +29,14 @@ class RankLoop:
         source = open_catalog(settings)
         self.assembly = Assembly(settings, source)
         live = LiveRevision(source, [])
-        self._services = Services(self.assembly.at_edge(), live, source)
+        self._resources = Resources(self.assembly.at_edge(), live, source)
         context = RequestContext.begin(source.current())
         self._requests = [Request((model_id,), b"", Headers(), body, context) for body in bodies]
         self._next = 0
 
     async def call(self) -> bytes:
         self._next = (self._next + 1) % len(self._requests)
-        return (await infer(self._requests[self._next], self._services)).body
+        return (await infer(self._requests[self._next], self._resources)).body
 
     async def per_s(self, seconds: float, idle_share: float) -> float:
         calls, began = 0, time.perf_counter()

@@ -10,7 +10,7 @@ from kirana.catalog.documents import MAX_DEPTH, Document
 from kirana.catalog.items import Item, Key
 from kirana.catalog.objects import KINDS, ModelObject
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.sources import Placed, parse_documents
+from kirana.catalog.sources import Located, parse_documents
 from kirana.errors import CatalogError, FieldPath, Problem, Unknown
 
 if TYPE_CHECKING:
@@ -49,38 +49,38 @@ class CatalogPublisher(Protocol):
         """Return the newest revisions, the live one first."""
 
 
-def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[Key, Placed]]:
+def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[Key, Located]]:
     """Return all objects with the change, and those that were put.
 
     Raises `CatalogError` for objects that are none, `Unknown` for those to delete.
     """
-    for place, record in change.put.items():
+    for where, record in change.put.items():
         if _too_deep(record):
-            raise CatalogError([Problem(f"it is more than {MAX_DEPTH} levels deep", place)])
-    documents = [Document(place, dict(each)) for place, each in change.put.items()]
+            raise CatalogError([Problem(f"it is more than {MAX_DEPTH} levels deep", where)])
+    documents = [Document(where, dict(each)) for where, each in change.put.items()]
     put = {each.key: each for each in parse_documents(documents)}
     items = {item.key: item for item in live.all_items()}
-    for key, placed in put.items():
-        _check_digest(placed, items.get(key))
-    for place, key in change.delete.items():
+    for key, located in put.items():
+        _check_digest(located, items.get(key))
+    for where, key in change.delete.items():
         kind, name = key
         if kind not in KINDS:
-            raise Unknown("kind", kind, KINDS, field=_within(place, "kind"))
+            raise Unknown("kind", kind, KINDS, field=_within(where, "kind"))
         if key not in items:
-            raise Unknown(kind, name, live.items.get(kind, {}), field=_within(place, "name"))
+            raise Unknown(kind, name, live.items.get(kind, {}), field=_within(where, "name"))
         if key in put:
             message = f"{kind} '{name}' can't be put and deleted at once"
-            raise CatalogError([Problem(message, place)])
+            raise CatalogError([Problem(message, where)])
         del items[key]
     return {**items, **{key: each.item for key, each in put.items()}}, put
 
 
-def _within(place: str, field: str) -> FieldPath:
-    """What is deleted by a path of HTTP stands at no place of a body."""
-    return (place, field) if place else (field,)
+def _within(where: str, field: str) -> FieldPath:
+    """What is deleted by a path of HTTP is in no field of a body."""
+    return (where, field) if where else (field,)
 
 
-def _check_digest(put: Placed, live: Item | None) -> None:
+def _check_digest(put: Located, live: Item | None) -> None:
     """Refuse a model of another path whose digest is still that of the live one."""
     model, before = put.object, live.parsed if live else None
     if not isinstance(model, ModelObject) or not isinstance(before, ModelObject):

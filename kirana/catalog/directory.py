@@ -57,7 +57,7 @@ from kirana.catalog.revision_file import read_revision
 from kirana.catalog.revision_folder import RevisionFolder
 from kirana.catalog.snapshot import Catalog, by_kind
 from kirana.catalog.source_files import rewrite
-from kirana.catalog.sources import Placed, SourceFiles, Sources
+from kirana.catalog.sources import Located, SourceFiles, Sources
 from kirana.catalog.stamps import Stamp
 from kirana.catalog.storage_records import Storage
 from kirana.catalog.validation import validate
@@ -69,7 +69,7 @@ MAX_FOLLOWED = 100
 
 
 class DirectoryCatalog:
-    """Implements `CatalogPlace` over a folder. Of revisions the last `kept` stay."""
+    """Implements `CatalogBackend` over a folder. Of revisions the last `kept` stay."""
 
     def __init__(
         self, folder: Path, checks: Checks = NO_CHECKS, *, kept: int = KEPT_REVISIONS
@@ -88,7 +88,7 @@ class DirectoryCatalog:
         self._loading = threading.Lock()
 
     def check(self) -> Checked:
-        """See `CatalogPlace`."""
+        """See `CatalogBackend`."""
         sources = self._sources.read()
         live, _ = self._live_or_none()
         return self._check(sources, Remembered(), live, None)
@@ -112,7 +112,7 @@ class DirectoryCatalog:
         return check_items(items, where, written, storage, self._checks, before, live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
-        """See `CatalogPlace`."""
+        """See `CatalogBackend`."""
         with self._lock():
             live = self._expect(expected_revision)
             catalog, trusted = self._live_or_none()
@@ -158,7 +158,7 @@ class DirectoryCatalog:
             return self._make_live(live, before, checked, files)
 
     def _validate_change(
-        self, before: Catalog, items: Mapping[Key, Item], put: Mapping[Key, Placed]
+        self, before: Catalog, items: Mapping[Key, Item], put: Mapping[Key, Located]
     ) -> Checked:
         """Validate a change: only the records of what it puts are read."""
         names = names_of_records(put)

@@ -1,4 +1,4 @@
-"""The parts that all places of a catalog share: how a revision is written down and described."""
+"""What all backends of a catalog share: how a revision is written down and described."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.catalog.history import Additions, History, additions
 from kirana.catalog.items import Item, Key
 from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.snapshot import Catalog
-from kirana.catalog.sources import Placed
+from kirana.catalog.sources import Located
 from kirana.catalog.storage_records import Storage
 from kirana.catalog.validation import Where, validate
 from kirana.errors import Conflict, Problem
@@ -49,7 +49,7 @@ class Published:
     checked: Checked
 
 
-class CatalogPlace(CatalogSource, CatalogPublisher, Protocol):
+class CatalogBackend(CatalogSource, CatalogPublisher, Protocol):
     """Where a catalog is published to and read from; its source is a folder of YAML files."""
 
     def check(self) -> Checked:
@@ -66,7 +66,7 @@ class CatalogPlace(CatalogSource, CatalogPublisher, Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the place. No-op if closed."""
+        """Let go of the backend. No-op if closed."""
 
 
 def lost_catalog(where: str) -> Conflict:
@@ -135,7 +135,7 @@ def at_home(items: Iterable[Item], file: str) -> Where:
     return lambda key: Document(file, known[key].parsed if key in known else None)
 
 
-def in_request(put: Mapping[Key, Placed]) -> Where:
+def in_request(put: Mapping[Key, Located]) -> Where:
     """Return where an object is that a request puts, or does not put and makes invalid."""
     return lambda key: put[key].document if key in put else Document(f"{key[0]} '{key[1]}'", None)
 

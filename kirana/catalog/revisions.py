@@ -1,4 +1,4 @@
-"""What each part makes of a revision, kept while requests may be pinned to it."""
+"""What is made of each revision, kept while requests may be pinned to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CatalogSource(Protocol):
 
 
 class Revisions(Generic[T]):
-    """Builds a part once a revision, when it is first asked for; the oldest are let go."""
+    """Builds a value once a revision, when it is first asked for; the oldest are let go."""
 
     def __init__(self, source: CatalogSource, build: Callable[[Catalog], T]) -> None:
         self._source = source
@@ -44,7 +44,7 @@ class Revisions(Generic[T]):
         self._building: dict[Revision, asyncio.Task[T]] = {}
 
     async def at(self, revision: Revision) -> T:
-        """Return the part at `revision`, built in a thread if this is the first that it is asked.
+        """Return the value at `revision`, built in a thread if this is the first that it is asked.
 
         Raises `Unavailable` if the revision can't be read here.
         """

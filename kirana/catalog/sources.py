@@ -28,7 +28,7 @@ _HEAD = re.compile(r"^(kind|name):[ \t]*([\w.-]+)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Placed:
+class Located:
     """An object and where it was written."""
 
     object: CatalogObject
@@ -48,26 +48,26 @@ class Placed:
             raise CatalogError(problems) from None
 
 
-def parse_documents(documents: Iterable[Document]) -> list[Placed]:
+def parse_documents(documents: Iterable[Document]) -> list[Located]:
     """Parse every document. Raises `CatalogError` with the problems of all of them."""
-    placed: dict[Key, Placed] = {}
+    located: dict[Key, Located] = {}
     problems: list[Problem] = []
     for document in documents:
         if document.data is None:
             continue
         try:
-            each = Placed(parse_object(document), document)
+            each = Located(parse_object(document), document)
         except CatalogError as error:
             problems += error.problems
             continue
-        first = placed.setdefault(each.key, each)
+        first = located.setdefault(each.key, each)
         if first is not each:
             kind, name = each.key
             where = f"{first.document.file}:{first.document.lines.get('', 0)}"
             problems.append(document.problem(f"{kind} '{name}' is already in {where}", "name"))
     if problems:
         raise CatalogError(problems)
-    return list(placed.values())
+    return list(located.values())
 
 
 class SourceFiles:
@@ -91,18 +91,18 @@ class SourceFiles:
                 chunks.append(chunk)
             else:
                 unchanged[item.key] = (item, chunk)
-        placed = parse_documents(self._read(chunks))
-        twice = [each.key for each in placed if each.key in unchanged]
+        located = parse_documents(self._read(chunks))
+        twice = [each.key for each in located if each.key in unchanged]
         if twice:
-            # what is said of it names both places
-            placed = parse_documents(self._read(self._chunks()))
+            # what is said of it names both files
+            located = parse_documents(self._read(self._chunks()))
             unchanged = {}
-        return Sources({each.key: each for each in placed}, unchanged)
+        return Sources({each.key: each for each in located}, unchanged)
 
-    def find(self, keys: Collection[Key]) -> dict[Key, Placed]:
+    def find(self, keys: Collection[Key]) -> dict[Key, Located]:
         """Return those of some objects that are in the files: other chunks are not parsed."""
-        placed = parse_documents(self._read(self.chunks_with(keys)))
-        return {each.key: each for each in placed if each.key in keys}
+        located = parse_documents(self._read(self.chunks_with(keys)))
+        return {each.key: each for each in located if each.key in keys}
 
     def chunks_with(self, keys: Collection[Key]) -> list[Chunk]:
         """Return the chunks that may hold some objects, in order of file and line."""
@@ -154,26 +154,26 @@ class SourceFiles:
 class Sources:
     """The objects of a folder: those that were parsed, and those of chunks that were known."""
 
-    placed: Mapping[Key, Placed]
+    located: Mapping[Key, Located]
     unchanged: Mapping[Key, tuple[Item, Chunk]]
 
     def items(self) -> dict[Key, Item]:
         """Raises `CatalogError` for an object that can't be published."""
-        parsed = {key: each.item for key, each in self.placed.items()}
+        parsed = {key: each.item for key, each in self.located.items()}
         return {**parsed, **{key: item for key, (item, _) in self.unchanged.items()}}
 
     def document(self, key: Key) -> Document:
         """Return where an object was written."""
-        if key in self.placed:
-            return self.placed[key].document
+        if key in self.located:
+            return self.located[key].document
         return next(documents_of(self.unchanged[key][1]))
 
     def chunks(self) -> Iterator[tuple[Chunk, Key]]:
         """Yield the chunks that hold one object, and its key."""
         for key, (_, chunk) in self.unchanged.items():
             yield chunk, key
-        held = Counter(each.document.chunk for each in self.placed.values())
-        for key, each in self.placed.items():
+        held = Counter(each.document.chunk for each in self.located.values())
+        for key, each in self.located.items():
             chunk_of = each.document.chunk
             if chunk_of is not None and held[chunk_of] == 1 and key_in(chunk_of.text) == key:
                 yield chunk_of, key

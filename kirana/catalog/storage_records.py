@@ -138,7 +138,7 @@ def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Pro
         yield Problem(message, path="keys")
         return
     for at, (key, before) in enumerate(zip(entity.keys, last.keys, strict=True)):
-        moved = _other_place(history, key.name, at)
+        moved = _moved_to(history, key.name, at)
         if moved is not None:
             message = (
                 f"'{key.name}' was key {moved + 1} of '{entity.name}', not key {at + 1}: stored "
@@ -153,11 +153,11 @@ def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Pro
             yield Problem(message, path=f"keys[{at}].dtype")
 
 
-def _other_place(history: Sequence[StorageRecord], name: str, at: int) -> int | None:
+def _moved_to(history: Sequence[StorageRecord], name: str, at: int) -> int | None:
     for record in history:
-        for place, key in enumerate(record.keys):
-            if key.name == name and place != at:
-                return place
+        for position, key in enumerate(record.keys):
+            if key.name == name and position != at:
+                return position
     return None
 
 

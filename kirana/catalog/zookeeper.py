@@ -61,7 +61,7 @@ PRUNE_EVERY = 20
 
 
 class ZookeeperCatalog:
-    """Implements `CatalogPlace` at `zk://host:port,host:port/root[?session_timeout=seconds]`.
+    """Implements `CatalogBackend` at `zk://host:port,host:port/root[?session_timeout=seconds]`.
 
     `source` is the folder that `check` and `publish` read. Of revisions the last `kept` stay.
     """
@@ -99,12 +99,12 @@ class ZookeeperCatalog:
         self._empty_since: float | None = None
 
     def check(self) -> Checked:
-        """See `CatalogPlace`."""
+        """See `CatalogBackend`."""
         live, _ = self._expect(None)
         return self._check(self._load_or_none(live), live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
-        """See `CatalogPlace`."""
+        """See `CatalogBackend`."""
         with self._publishing:
             live, stat = self._expect(expected_revision)
             before = self._load_or_none(live)
@@ -183,14 +183,14 @@ class ZookeeperCatalog:
         return validated.catalog.at(revision)
 
     def close(self) -> None:
-        """See `CatalogPlace`."""
+        """See `CatalogBackend`."""
         self._session.close()
 
     def _read_source(self) -> Sources:
         if self._source is None:
             raise ConfigurationError("a catalog in ZooKeeper is published from a folder")
         sources = SourceFiles(self._source).read()
-        if not sources.placed:
+        if not sources.located:
             raise CatalogError([Problem("its files hold no object", str(self._source))])
         return sources
 

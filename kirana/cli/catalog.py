@@ -20,7 +20,7 @@ from kirana.cli.locations import (
     local_settings,
 )
 from kirana.cli.remembered import last_published, note_published, require_same
-from kirana.serving.assembly import catalog_place
+from kirana.serving.assembly import catalog_backend
 from kirana.serving.settings import Settings
 
 USES = ("catalog", "models")
@@ -43,8 +43,9 @@ def check(
 ) -> None:
     """Validate a catalog: every problem with its file, line, path, and what would be right."""
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
-    with closing(catalog_place(settings, directory, look_into_models=not without_models)) as place:
-        checked = place.check()
+    opened = catalog_backend(settings, directory, look_into_models=not without_models)
+    with closing(opened) as backend:
+        checked = backend.check()
     found = checked.catalog
     counts = {
         "entities": len(found.entities),
@@ -75,8 +76,8 @@ def apply(
 
 def publish(settings: Settings, directory: Path) -> Published:
     """Validate and publish, and say if the catalog was ahead. Raises `CatalogError`."""
-    with closing(catalog_place(settings, directory)) as place:
-        published = place.publish()
+    with closing(catalog_backend(settings, directory)) as backend:
+        published = backend.publish()
     before = last_published(directory, settings.catalog)
     if before is not None and before.catalog != published.revision.catalog:
         show_warning(

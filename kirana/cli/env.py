@@ -15,7 +15,7 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.cli.remembered import PLACES
+from kirana.cli.remembered import LOCATIONS
 from kirana.cli.store_options import with_store_options
 from kirana.serving.environment import cluster_environment
 from kirana.serving.settings import PREFIX
@@ -35,7 +35,7 @@ def env(
     given = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
     settings = local_settings(directory, as_urls(models, catalog, stores), environment=given)
     values = cluster_environment(_token_file(directory))
-    for name in PLACES:
+    for name in LOCATIONS:
         values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)
     for name, value in values.items():
         # for a shell, not for a person: no colours, no line breaks

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from kirana.cli.console import err
-from kirana.cli.remembered import PLACES, recall, require_password
+from kirana.cli.remembered import LOCATIONS, recall, require_password
 from kirana.errors import ConfigurationError
 from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.settings import PREFIX, Settings, read_settings
@@ -40,7 +40,7 @@ def local_settings(
     file: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     *,
-    uses: Collection[str] = PLACES,
+    uses: Collection[str] = LOCATIONS,
 ) -> Settings:
     """Return settings for a directory: options, else variables, else a file, else where the last
     `kirana up` had its stores, which is said, else folders in it.

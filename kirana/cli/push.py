@@ -21,20 +21,17 @@ from kirana.cli.locations import (
     require_given_store,
 )
 from kirana.cli.remembered import require_same
+from kirana.cli.store_options import store_option
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.ingest.push import Push, Pushed
 from kirana.revision import NO_REVISION
-from kirana.serving.assembly import catalog_place
+from kirana.serving.assembly import catalog_backend
+from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.urls import scheme_of
 
-FeatureStoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--features", metavar="URL", help="The feature store. Default: LMDB in DIR/.kirana/data."
-    ),
-]
+FeatureStoreUrl = Annotated[str | None, store_option(stores_of(PARTS)["features"])]
 
 
 def push(
@@ -79,13 +76,13 @@ def push(
             field="features",
         )
     require_same(directory, Instance(directory).serving(), settings, "catalog", "features")
-    with closing(catalog_place(settings)) as place:
-        revision = place.current()
+    with closing(catalog_backend(settings)) as backend:
+        revision = backend.current()
         if revision == NO_REVISION:
             raise ConfigurationError(
                 f"{directory} has no revision yet: run 'kirana apply {directory}' first"
             )
-        published = place.load(revision)
+        published = backend.load(revision)
     job = Push(paths, published, group=group, schema_version=schema_version)
     began = time.perf_counter()
     done = run_until_interrupted(run_push(job, settings, guarded=not overwrite))

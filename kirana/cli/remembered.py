@@ -1,7 +1,7 @@
 """The memory of a catalog directory: how it was last served and published.
 
 DIR/.kirana/stores.json      where the stores of the last `kirana up` are, without passwords
-DIR/.kirana/published.json   the last revision that was published to each place elsewhere
+DIR/.kirana/published.json   the last revision that was published to each backend elsewhere
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.settings import PREFIX, Settings
 from kirana.urls import without_password
 
-PLACES = ("catalog", *stores_of(PARTS), "models")
+LOCATIONS = ("catalog", *stores_of(PARTS), "models")
 """The settings that say where things are."""
 
 
@@ -33,9 +33,9 @@ class Remembered:
 
 def remember(directory: Path, settings: Settings) -> None:
     """Write down where the stores are that serve a directory from now on."""
-    given = {name: str(getattr(settings, name)) for name in PLACES}
+    given = {name: str(getattr(settings, name)) for name in LOCATIONS}
     urls = shown_stores(settings)
-    secret = [name for name in PLACES if urls[name] != given[name]]
+    secret = [name for name in LOCATIONS if urls[name] != given[name]]
     _write(_file(directory), Remembered(urls, secret))
 
 
@@ -49,7 +49,7 @@ def recall(directory: Path) -> Remembered:
 
 def shown_stores(settings: Settings) -> dict[str, str]:
     """Return the URLs of the stores without passwords."""
-    return {name: without_password(str(getattr(settings, name))) for name in PLACES}
+    return {name: without_password(str(getattr(settings, name))) for name in LOCATIONS}
 
 
 def require_password(remembered: Remembered, name: str) -> None:
@@ -77,7 +77,7 @@ def require_same(
 
 
 def last_published(directory: Path, catalog: str) -> Revision | None:
-    """Return the last revision that was published from a directory to a place elsewhere."""
+    """Return the last revision that was published from a directory to a backend elsewhere."""
     return _published(directory).get(catalog)
 
 

@@ -52,8 +52,8 @@ def read_serve_config(path: Path | None) -> ServeConfig:
 
 
 def _first(error: ValidationError) -> str:
-    """Return the first mistake after the place where it is: `http_options.port: ...`."""
+    """Return the first mistake after the field where it is: `http_options.port: ...`."""
     found = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(map(str, found["loc"]))
+    path = ".".join(map(str, found["loc"]))
     message = found["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return f"{path}: {message}" if path else message

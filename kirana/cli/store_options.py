@@ -28,15 +28,19 @@ def with_store_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_stores
 
 
-def _parameter(store: StoreSetting) -> inspect.Parameter:
-    option = typer.Option(
+def store_option(store: StoreSetting) -> Any:
+    """Return what typer shows of the option of a store."""
+    return typer.Option(
         f"--{store.name.replace('_', '-')}",
         metavar="URL",
         help=f"The {store.what}. Default: LMDB in DIR/.kirana/data.",
     )
+
+
+def _parameter(store: StoreSetting) -> inspect.Parameter:
     return inspect.Parameter(
         store.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[str | None, option],
+        annotation=Annotated[str | None, store_option(store)],
     )

@@ -7,14 +7,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kirana.codecs.rows import Texts
-from kirana.ragged import Bytes, places_of
+from kirana.ragged import Bytes, positions_of
 
 
 def texts_of(strings: pa.StringArray, nulls: npt.NDArray[np.bool_] | None = None) -> Texts:
     """Return an Arrow array of strings, none of them null, over its own bytes."""
-    _, places, data = strings.buffers()
+    _, positions, data = strings.buffers()
     count = len(strings)
-    ends = np.frombuffer(places, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
+    ends = np.frombuffer(positions, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
     starts = ends[:-1].astype(np.int64)
     joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
     return Texts(joined, starts, np.diff(ends).astype(np.int64), nulls)
@@ -30,6 +30,6 @@ def joined_of(strings: pa.StringArray) -> tuple[Bytes, npt.NDArray[np.int64]]:
 
 def strings_of(texts: Texts) -> pa.StringArray:
     """Return an Arrow array of strings, none of them null: which are is left to the caller."""
-    data = texts.data[places_of(texts.starts, texts.sizes)]
+    data = texts.data[positions_of(texts.starts, texts.sizes)]
     ends = np.concatenate([[0], np.cumsum(texts.sizes)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(texts.sizes), pa.py_buffer(ends), pa.py_buffer(data))

@@ -75,24 +75,24 @@ class Texts:
 
 @dataclass(slots=True)
 class Piece:
-    """Some rows of a batch: their places in it, and their values, or a table of packed rows (or
+    """Some rows of a batch: their positions in it, and their values, or a table of packed rows (or
     what a cache lends out of its own).
 
-    Without places it is the whole batch, in its order.
+    Without positions it is the whole batch, in its order.
     """
 
-    places: npt.NDArray[np.intp] | None
+    positions: npt.NDArray[np.intp] | None
     values: Sequence[bytes | None] | npt.NDArray[np.uint8]
 
 
 class MatrixPlan:
     """Features of a schema version that are wanted as float32, side by side.
 
-    Made once a query and not on every read: what codecs work out of it stays in `placements`, by
+    Made once a query and not on every read: what codecs work out of it stays in `runs`, by
     the layout of the rows that they met.
     """
 
-    __slots__ = ("defaults", "names", "placements", "sizes", "version")
+    __slots__ = ("defaults", "names", "runs", "sizes", "version")
 
     def __init__(self, version: SchemaVersion, names: tuple[str, ...]) -> None:
         self.version = version
@@ -101,7 +101,7 @@ class MatrixPlan:
         self.sizes = tuple(feature.size for feature in features)
         defaults = [np.ravel(feature.default_array()) for feature in features]
         self.defaults = np.concatenate(defaults).astype(np.float32)
-        self.placements: dict[Any, Any] = {}
+        self.runs: dict[Any, Any] = {}
 
 
 class Rows(Protocol):

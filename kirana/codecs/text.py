@@ -132,8 +132,8 @@ class Text:
     ) -> Rows:
         values: list[bytes | None] = [None] * count
         for piece in pieces:
-            places = range(count) if piece.places is None else piece.places.tolist()
-            for at, value in zip(places, piece.values, strict=True):
+            positions = range(count) if piece.positions is None else piece.positions.tolist()
+            for at, value in zip(positions, piece.values, strict=True):
                 values[at] = value.tobytes() if isinstance(value, np.ndarray) else value
         return self.decode(values, group, now_s)
 

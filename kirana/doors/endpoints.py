@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from kirana.edge.services import Endpoint
+from kirana.edge.resources import Endpoint
 
 __all__ = ["Endpoint", "EndpointRegistry", "Endpoints"]
 

@@ -2,6 +2,6 @@
 
 from kirana.edge.app import Edge
 from kirana.edge.limits import Limits
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 
-__all__ = ["Edge", "Limits", "Services"]
+__all__ = ["Edge", "Limits", "Resources"]

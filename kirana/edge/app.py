@@ -10,7 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from kirana.edge.context import context_of, id_of
@@ -19,9 +19,9 @@ from kirana.edge.exchange import Call, HungUp, Request, Response
 from kirana.edge.hang_up import HangUpWatch
 from kirana.edge.headers import REQUEST_ID_HEADER
 from kirana.edge.limits import Limits
+from kirana.edge.resources import Resources
 from kirana.edge.route import Route
 from kirana.edge.routes import ROUTES
-from kirana.edge.services import Services
 from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError
 from kirana.metrics import Counter, Histogram, Metrics
 from kirana.request import current_id
@@ -57,10 +57,10 @@ class Edge:
     """One object for every door: Serve's ingress, a replica's own port, handles."""
 
     def __init__(
-        self, services: Services, limits: Limits | None = None, metrics: Metrics | None = None
+        self, resources: Resources, limits: Limits | None = None, metrics: Metrics | None = None
     ) -> None:
         self._ongoing = 0
-        self._services = services
+        self._resources = resources
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics()
         self._routes: dict[tuple[str | None, ...], list[Route]] = defaultdict(list)
@@ -83,7 +83,8 @@ class Edge:
             took_s = time.perf_counter() - began
             self._metrics.count(REQUESTS, counted.route, call.door, str(counted.status))
             self._metrics.observe(REQUEST_SECONDS, took_s, counted.route, call.door)
-        return replace(response, headers=((REQUEST_ID_HEADER, id.encode()), *response.headers))
+        headers = ((REQUEST_ID_HEADER, id.encode()), *response.headers)
+        return Response(response.body, response.status, response.content_type, headers)
 
     async def _respond(self, call: Call, id: str, counted: _Counted) -> Response:
         try:
@@ -124,13 +125,13 @@ class Edge:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 body = await call.read_body(limits.max_body_bytes)
-                revision = self._services.live.revision
+                revision = self._resources.live.revision
                 context = context_of(headers, id, revision, deadline, route.priority)
                 request = Request(
                     parameters, call.query, headers, body, context, binary, binary_reply
                 )
                 async with HangUpWatch(call.hung_up):
-                    return await route.handler(request, self._services)
+                    return await route.handler(request, self._resources)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
 

@@ -26,9 +26,9 @@ def decode_json(message: type[M], body: bytes) -> M:
         decoder = _DECODERS[message] = msgspec.json.Decoder(message)
     try:
         decoded: M = decoder.decode(body)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         # what is wrong may be followed by what is no JSON at all: that comes first
-        raise refusal(message, _plain(body), str(error)) from None
+        raise refusal(message, _plain(body), body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
     return decoded

@@ -34,12 +34,12 @@ def _finite(values: Array) -> Array | list[Any]:
     if values.dtype.kind != "f" or bool(np.isfinite(values).all()):
         return np.ascontiguousarray(values)
     cells = _shortest(values)
-    for place in np.argwhere(~np.isfinite(values)).tolist():
+    for position in np.argwhere(~np.isfinite(values)).tolist():
         row = cells
-        for at in place[:-1]:
+        for at in position[:-1]:
             row = row[at]
-        number = float(values[tuple(place)])
-        row[place[-1]] = "NaN" if number != number else _NAMES[number]
+        number = float(values[tuple(position)])
+        row[position[-1]] = "NaN" if number != number else _NAMES[number]
     return cells
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from kirana.edge.limits import MAX_EVENTS, MAX_HISTORY, MAX_INTERACTIONS, MAX_KEYS
+from kirana.inferflow.source import MAX_ROWS
 
 Id = str | int
 Ids = Id | Annotated[list[Id], Meta(min_length=1, max_length=MAX_KEYS)]
@@ -115,7 +116,7 @@ class FlowRun(Message):
 
 
 class Infer(Message):
-    context: dict[str, Id | Annotated[list[Id], Meta(min_length=1)]]
+    context: dict[str, Id | Annotated[list[Id], Meta(min_length=1, max_length=MAX_ROWS)]]
     inputs: dict[str, float | list[float]] = {}
     top_k: Annotated[int, Meta(ge=1)] | None = None
     returned: list[Returned] = msgspec.field(name="return", default_factory=list)

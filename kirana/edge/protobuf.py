@@ -111,7 +111,7 @@ def _interactions_post(parsed: pb.InteractionsPost) -> messages.InteractionsPost
     events = []
     for at, (kind, text) in enumerate(zip(parsed.events, texts, strict=True)):
         if kind >= len(types):
-            raise InvalidInput(f"{kind} is no place in types", field=f"events[{at}].event")
+            raise InvalidInput(f"{kind} is no index of types", field=f"events[{at}].event")
         events.append(
             messages.EventMessage(
                 parsed.user_ids[at],

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from kirana.edge.exchange import Request, Response
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.request import Priority
 
-Handler = Callable[[Request, Services], Awaitable[Response]]
+Handler = Callable[[Request, Resources], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from kirana.edge.handlers import catalog, features, interactions, ranking
 from kirana.edge.handlers.endpoints import endpoints
 from kirana.edge.handlers.health import health
 from kirana.edge.openapi import openapi_document
+from kirana.edge.resources import Resources
 from kirana.edge.route import Route
-from kirana.edge.services import Services
 
 
-async def openapi(request: Request, services: Services) -> Response:
+async def openapi(request: Request, resources: Resources) -> Response:
     return Response(openapi_document(ROUTES))
 
 

@@ -1,11 +1,13 @@
-"""What is wrong with a message, and where: names and places, from the types of its struct.
+"""What is wrong with a message, and where: names and indexes, from the types of its struct.
 
 msgspec refuses JSON quickly, and says why as a text. Only then a message is looked through here.
-Bounds and choices stand at the fields (`msgspec.Meta`, `Literal`): `/openapi.json` has them too.
+Bounds and choices are declared on the fields (`msgspec.Meta`, `Literal`): `/openapi.json` has them
+too.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,24 +18,28 @@ from msgspec import inspect
 
 from kirana.errors import FieldPath, InvalidInput, TooLarge, did_you_mean
 
+Check = Callable[[Any, FieldPath], None]
+"""Raises `InvalidInput` for a value, at a path, that is out of bounds."""
 
-def refusal(message: type[msgspec.Struct], plain: Any, otherwise: str) -> InvalidInput:
-    """Return the first error of a body that `message` refused, as decoded without a type.
 
-    `otherwise` is said where nothing is found.
+def refusal(message: type[msgspec.Struct], plain: Any, body: bytes) -> InvalidInput:
+    """Return the first error of a body that `message` refused; `plain` is what it decodes to.
+
+    A wrong type comes before what is out of bounds.
     """
     kind = _type_of(message)
-    wrong = next(_wrong_types(kind, plain, ()), None)
-    return wrong or next(_out_of_bounds(kind, plain, ()), InvalidInput(otherwise))
+    for wrong in _wrong_types(kind, plain, ()):
+        return wrong
+    try:
+        _checks_of(message)(plain, ())
+    except InvalidInput as error:
+        return error
+    return _given_twice(body)
 
 
 def check_bounds(message: msgspec.Struct) -> None:
     """Raise `InvalidInput` for the first field out of bounds, where no decoder has looked."""
-    for name, field, kind in _bounded_fields(type(message)):
-        value = getattr(message, field)
-        if value is not msgspec.UNSET:
-            for error in _out_of_bounds(kind, value, (name,)):
-                raise error
+    _checks_of(type(message))(message, ())
 
 
 @cache
@@ -42,82 +48,122 @@ def _type_of(message: type[msgspec.Struct]) -> inspect.Type:
 
 
 @cache
-def _bounded_fields(message: type[msgspec.Struct]) -> list[tuple[str, str, inspect.Type]]:
-    kind = _type_of(message)
-    assert isinstance(kind, inspect.StructType)
-    return [
-        (each.encode_name, each.name, each.type) for each in kind.fields if _is_bounded(each.type)
-    ]
+def _checks_of(message: type[msgspec.Struct]) -> Check:
+    return _check_of(_type_of(message)) or _no_bounds
 
 
-def _is_bounded(kind: inspect.Type) -> bool:
-    """Whether something at or below a type has bounds."""
+def _no_bounds(value: Any, path: FieldPath) -> None:
+    pass
+
+
+def _check_of(kind: inspect.Type) -> Check | None:
+    """Return what checks the bounds at and below a type; None where there are none."""
     match kind:
         case inspect.Metadata(type=inner):
-            return _is_bounded(inner)
+            return _check_of(inner)
         case inspect.UnionType(types=types):
-            return any(_is_bounded(each) for each in types)
-        case inspect.ListType(item_type=item, min_length=least, max_length=most):
-            return least is not None or most is not None or _is_bounded(item)
-        case inspect.DictType(value_type=value):
-            return _is_bounded(value)
-        case inspect.StructType(fields=fields):
-            return any(_is_bounded(each.type) for each in fields)
-        case inspect.IntType(ge=least, le=most):
-            return least is not None or most is not None
-        case inspect.LiteralType():
-            return True
-    return False
-
-
-def _out_of_bounds(kind: inspect.Type, value: Any, path: FieldPath) -> Iterator[InvalidInput]:
-    """Give what is out of bounds in a value whose types are known to be right."""
-    match kind:
-        case inspect.Metadata(type=inner):
-            yield from _out_of_bounds(inner, value, path)
-        case inspect.UnionType():
-            for each in kind.types:
-                if _is_of(each, value):
-                    yield from _out_of_bounds(each, value, path)
-        case inspect.ListType(item_type=item):
-            yield from _wrong_length(kind, value, path)
-            if _is_bounded(item):
-                for at, each in enumerate(value):
-                    yield from _out_of_bounds(item, each, (*path, at))
+            return _check_of_union(types)
+        case inspect.ListType():
+            return _check_of_list(kind)
         case inspect.DictType(value_type=inner):
-            for name, each in value.items():
-                yield from _out_of_bounds(inner, each, (*path, name))
+            return _check_of_dict(_check_of(inner))
         case inspect.StructType(fields=fields):
-            for field in fields:
-                name = field.encode_name
-                if name in value:
-                    yield from _out_of_bounds(field.type, value[name], (*path, name))
-        case inspect.IntType():
-            yield from _out_of_range(kind, value, path)
-        case inspect.LiteralType(values=values) if value not in values:
-            yield _no_choice(value, values, path)
+            return _check_of_struct(fields)
+        case inspect.IntType() | inspect.FloatType():
+            return _check_of_number(kind)
+        case inspect.LiteralType(values=choices):
+            return _check_of_choice(choices)
+        case inspect.StrType(min_length=None, max_length=None, pattern=None):
+            return None
+        case inspect.AnyType() | inspect.BoolType() | inspect.NoneType():
+            return None
+    raise TypeError(f"messages can't have a field of {kind} yet: teach it to {__name__}")
 
 
-def _wrong_length(kind: inspect.ListType, value: Any, path: FieldPath) -> Iterator[InvalidInput]:
-    if kind.min_length is not None and len(value) < kind.min_length:
-        yield InvalidInput("the list is empty: name at least one", field=path)
-    if kind.max_length is not None and len(value) > kind.max_length:
-        yield TooLarge(f"{len(value)} entries, the limit is {kind.max_length}", field=path)
+def _check_of_union(types: tuple[inspect.Type, ...]) -> Check | None:
+    checks = [(each, check) for each in types if (check := _check_of(each)) is not None]
+    if not checks:
+        return None
+
+    def check_union(value: Any, path: FieldPath) -> None:
+        for each, check in checks:
+            if _is_of(each, value):
+                check(value, path)
+
+    return check_union
 
 
-def _out_of_range(kind: inspect.IntType, value: int, path: FieldPath) -> Iterator[InvalidInput]:
+def _check_of_list(kind: inspect.ListType) -> Check | None:
+    least, most, item = kind.min_length, kind.max_length, _check_of(kind.item_type)
+    if least is None and most is None and item is None:
+        return None
+
+    def check_list(value: Any, path: FieldPath) -> None:
+        if least is not None and len(value) < least:
+            raise InvalidInput("the list is empty: name at least one", field=path)
+        if most is not None and len(value) > most:
+            raise TooLarge(f"{len(value)} entries, the limit is {most}", field=path)
+        if item is not None:
+            for at, each in enumerate(value):
+                item(each, (*path, at))
+
+    return check_list
+
+
+def _check_of_dict(inner: Check | None) -> Check | None:
+    if inner is None:
+        return None
+
+    def check_dict(value: Any, path: FieldPath) -> None:
+        for name, each in value.items():
+            inner(each, (*path, name))
+
+    return check_dict
+
+
+def _check_of_struct(fields: tuple[inspect.Field, ...]) -> Check | None:
+    checks = [
+        (each.name, each.encode_name, check)
+        for each in fields
+        if (check := _check_of(each.type)) is not None
+    ]
+    if not checks:
+        return None
+
+    def check_struct(value: Any, path: FieldPath) -> None:
+        plain = isinstance(value, dict)
+        for attribute, name, check in checks:
+            field = value.get(name, msgspec.UNSET) if plain else getattr(value, attribute)
+            if field is not msgspec.UNSET:
+                check(field, (*path, name))
+
+    return check_struct
+
+
+def _check_of_number(kind: inspect.IntType | inspect.FloatType) -> Check | None:
     low, high = kind.ge, kind.le
-    if low is not None and high is not None and not low <= value <= high:
-        yield InvalidInput(f"{value} is not between {low} and {high}", field=path)
-    elif low is not None and value < low:
-        yield InvalidInput(f"{value} is less than {low}", field=path)
-    elif high is not None and value > high:
-        yield InvalidInput(f"{value} is more than {high}", field=path)
+    if low is None and high is None:
+        return None
+
+    def check_number(value: Any, path: FieldPath) -> None:
+        if (low is None or value >= low) and (high is None or value <= high):
+            return
+        if low is not None and high is not None:
+            reason = f"is not between {low} and {high}"
+        else:
+            reason = f"is less than {low}" if low is not None else f"is more than {high}"
+        raise InvalidInput(f"{value} {reason}", field=path)
+
+    return check_number
 
 
-def _no_choice(value: Any, values: Any, path: FieldPath) -> InvalidInput:
-    shown = f"'{str(value)[:60]}'"
-    return InvalidInput(f"{shown} is not a choice: {did_you_mean(str(value), values)}", field=path)
+def _check_of_choice(choices: tuple[Any, ...]) -> Check:
+    def check_choice(value: Any, path: FieldPath) -> None:
+        if value not in choices:
+            hint = did_you_mean(str(value), map(str, choices))
+            raise InvalidInput(f"'{str(value)[:60]}' is not a choice: {hint}", field=path)
+
+    return check_choice
 
 
 def _wrong_types(kind: inspect.Type, value: Any, path: FieldPath) -> Iterator[InvalidInput]:
@@ -179,7 +225,7 @@ _NAMED: dict[type[inspect.Type], tuple[str, Callable[[Any], bool]]] = {
     inspect.LiteralType: ("a string", lambda value: isinstance(value, str)),
     inspect.ListType: ("a list", lambda value: isinstance(value, list)),
     inspect.DictType: ("an object", lambda value: isinstance(value, dict)),
-    inspect.StructType: ("an object", lambda value: isinstance(value, dict)),
+    inspect.StructType: ("an object", lambda value: isinstance(value, dict | msgspec.Struct)),
 }
 """What a type is called, and whether a plain value is of it."""
 
@@ -215,3 +261,40 @@ def _name_of(value: Any) -> str:
         if is_of(value):
             return name
     return "an object"
+
+
+class _Pairs(dict[str, Any]):
+    """An object of JSON that knows which of its names was given first a second time."""
+
+    twice: str | None = None
+
+
+def _given_twice(body: bytes) -> InvalidInput:
+    """Say which name is given twice: its first value was refused, its last one is right."""
+
+    def collect(pairs: list[tuple[str, Any]]) -> _Pairs:
+        made = _Pairs()
+        for name, value in pairs:
+            if name in made and made.twice is None:
+                made.twice = name
+            made[name] = value
+        return made
+
+    path = _path_to_twice(json.loads(body, object_pairs_hook=collect), ())
+    return InvalidInput(f"'{path[-1]}' is given twice" if path else "it is refused", field=path)
+
+
+def _path_to_twice(value: Any, path: FieldPath) -> FieldPath:
+    if isinstance(value, _Pairs):
+        if value.twice is not None:
+            return (*path, value.twice)
+        inside: Iterator[tuple[str | int, Any]] = iter(value.items())
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    else:
+        return ()
+    for step, each in inside:
+        found = _path_to_twice(each, (*path, step))
+        if found:
+            return found
+    return ()

@@ -19,25 +19,25 @@ from kirana.features.cache.group import CacheRead
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore, RowKeys, StoredRows
 
-Places = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.intp]
 _EVERYWHERE = slice(None)
-_NOWHERE: Places = np.empty(0, dtype=np.intp)
+_NOWHERE: Positions = np.empty(0, dtype=np.intp)
 
 
 @dataclass(slots=True)
 class Fetched:
     """The values of one group, in pieces.
 
-    `unavailable` are the places of rows that could not be read, and `reason` says why; `cached`
+    `unavailable` are the positions of rows that could not be read, and `reason` says why; `cached`
     are those that the cache had, and `tier` is who had the others, which are at `asked`.
     """
 
     count: int
     pieces: list[Piece] = field(default_factory=list)
-    unavailable: Places | None = None
+    unavailable: Positions | None = None
     reason: str = ""
-    cached: Places | slice = field(default_factory=lambda: _NOWHERE)
-    asked: Places | slice = field(default_factory=lambda: _EVERYWHERE)
+    cached: Positions | slice = field(default_factory=lambda: _NOWHERE)
+    asked: Positions | slice = field(default_factory=lambda: _EVERYWHERE)
     tier: Tier | npt.NDArray[np.uint8] = Tier.DURABLE
 
     def keep(self) -> None:
@@ -175,13 +175,13 @@ class Fetcher:
             return
         away = set() if answer.unavailable is None else {*answer.unavailable.tolist()}
         kept = [
-            place
-            for place, key in enumerate(keys)
-            if place not in away and not (written and key in written)
+            position
+            for position, key in enumerate(keys)
+            if position not in away and not (written and key in written)
         ]
         if kept:
-            values = [answer.values[place] for place in kept]
-            cache.fill(group, [keys[place] for place in kept], values, since=began)
+            values = [answer.values[position] for position in kept]
+            cache.fill(group, [keys[position] for position in kept], values, since=began)
 
     def _others(self, group: str, keys: Sequence[str]) -> dict[str, _Flight]:
         """Return the flights that bring some of the keys already."""
@@ -231,8 +231,8 @@ class Fetcher:
 def _values_of(keys: Sequence[str], answer: StoredRows) -> dict[str, bytes | None]:
     """Return the values of an answer by key, without unavailable ones."""
     found = dict(zip(keys, answer.values, strict=True))
-    for place in () if answer.unavailable is None else answer.unavailable.tolist():
-        found.pop(keys[place], None)
+    for position in () if answer.unavailable is None else answer.unavailable.tolist():
+        found.pop(keys[position], None)
     return found
 
 
@@ -245,12 +245,12 @@ def _by_key(keys: Sequence[str], found: Mapping[str, bytes | None], reason: str)
     return StoredRows(values, np.array(away, dtype=np.intp), reason)
 
 
-def _chosen(keys: Sequence[str], places: Places) -> Sequence[str]:
-    if len(places) == len(keys):
+def _chosen(keys: Sequence[str], positions: Positions) -> Sequence[str]:
+    if len(positions) == len(keys):
         return keys
-    if len(places) < 2:
-        return [keys[at] for at in places.tolist()]
-    return list(itemgetter(*places.tolist())(keys))
+    if len(positions) < 2:
+        return [keys[at] for at in positions.tolist()]
+    return list(itemgetter(*positions.tolist())(keys))
 
 
 def _as_it_came(count: int, answer: StoredRows) -> Fetched:

@@ -7,19 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from kirana.errors import ConfigurationError
-from kirana.features.cache import FeatureCache
-from kirana.features.service import FeatureService
 from kirana.features.source import Features
 from kirana.part import Part, StoreSetting, Wiring
-from kirana.stores import open_feature_store
-from kirana.stores.base import PROBE
 from kirana.urls import scheme_of
 
 
 class FeatureSettings(BaseModel):
     """`features` is the URL of the store.
 
-    Where it doesn't answer, `features_unavailable` says whether reads have defaults, with the
+    Where it doesn't answer, `features_unavailable` says whether reads return defaults with that
     status, or fail. Each replica keeps `cache_bytes` of rows that came over the network (0: none),
     and uses a row for `cache_fresh_ms`.
     """
@@ -31,25 +27,30 @@ class FeatureSettings(BaseModel):
 
 
 def _build(wiring: Wiring) -> Features:
+    from kirana.features.cache import FeatureCache
+    from kirana.features.service import FeatureService
+    from kirana.stores import open_feature_store
+
     settings = wiring.settings(FeatureSettings)
+    # what lies in this machine's memory already is not kept twice
+    local = scheme_of(settings.features) in ("lmdb", "memory")
+    cached = settings.cache_bytes and not local
     service = FeatureService(
         open_feature_store(settings.features),
         wiring.source,
-        cache=_cache_of(settings),
+        cache=FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
+        if cached
+        else None,
         fail_when_unavailable=settings.features_unavailable == "error",
     )
     wiring.on_close(service.close)
     return service
 
 
-def _cache_of(settings: FeatureSettings) -> FeatureCache | None:
-    """What lies in this machine's memory already is not kept twice."""
-    if not settings.cache_bytes or scheme_of(settings.features) in ("lmdb", "memory"):
-        return None
-    return FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
-
-
 async def _check(url: str) -> None:
+    from kirana.stores import open_feature_store
+    from kirana.stores.base import PROBE
+
     store = open_feature_store(url)
     try:
         (answer,) = await store.read([PROBE])

@@ -38,13 +38,13 @@ TOMBSTONE_S = 8 * 86_400
 class _GroupRead:
     """What a query wants of one group, by the newest names of its features.
 
-    `places` are where the features of its matrix go in the query's, `positions` which ones of
+    `spans` are where the features of its matrix go in the query's, `positions` which ones of
     the query they are; `asked` are the names of the columns in the query.
     """
 
     group: FeatureGroup
     names: list[str] = field(default_factory=list)
-    places: list[slice] = field(default_factory=list)
+    spans: list[slice] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Schemas:
             group, feature = self.catalog.feature(f"{entity}.{name}")
             wanted = found.setdefault(group.name, _GroupRead(group))
             wanted.names.append(feature.name)
-            wanted.places.append(slice(width, width + feature.size))
+            wanted.spans.append(slice(width, width + feature.size))
             wanted.positions.append(position)
             width += feature.size
         for name in columns:
@@ -286,7 +286,7 @@ def _assemble(
     if len(plan.groups) == 1 and plan.groups[0].matrix is not None:
         # as it is stored, if all of its rows are there
         matrix = decoded[0].view(plan.groups[0].matrix)
-    in_place = matrix is None
+    filled_here = matrix is None
     if matrix is None:
         matrix = np.empty((count, plan.width), dtype=np.float32)
     columns: dict[str, Column] = {}
@@ -297,8 +297,8 @@ def _assemble(
     for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
         short = read.group.short_name
         status[short] = rows.status
-        if read.matrix is not None and in_place:
-            _fill(matrix, read.matrix, read.places, rows)
+        if read.matrix is not None and filled_here:
+            _fill(matrix, read.matrix, read.spans, rows)
         for name, asked in zip(read.columns, read.asked, strict=True):
             columns[asked] = rows.column(name)
             if query.provenance:
@@ -322,9 +322,9 @@ def _check_times(event_time_ms: Array, now_ms: int) -> None:
         )
 
 
-def _fill(matrix: Array, plan: MatrixPlan, places: Sequence[slice], rows: Rows) -> None:
-    """Write a group's features to their places, in one go where they stand side by side."""
-    first, last = places[0], places[-1]
+def _fill(matrix: Array, plan: MatrixPlan, spans: Sequence[slice], rows: Rows) -> None:
+    """Write a group's features to their spans, in one go where they stand side by side."""
+    first, last = spans[0], spans[-1]
     width = sum(plan.sizes)
     if last.stop - first.start == width:
         rows.fill(matrix[:, first.start : last.stop], plan)
@@ -332,8 +332,8 @@ def _fill(matrix: Array, plan: MatrixPlan, places: Sequence[slice], rows: Rows) 
     block = np.empty((len(matrix), width), dtype=np.float32)
     rows.fill(block, plan)
     at = 0
-    for place, size in zip(places, plan.sizes, strict=True):
-        matrix[:, place] = block[:, at : at + size]
+    for span, size in zip(spans, plan.sizes, strict=True):
+        matrix[:, span] = block[:, at : at + size]
         at += size
 
 

@@ -25,16 +25,22 @@ from kirana.flow.graph import Graph, GraphNode
 from kirana.flow.nodes.base import Call, Services
 from kirana.flow.source import FlowRequest, FlowResult, Span, State
 from kirana.flow.values import Candidates, Value
+from kirana.metrics import Counter, Metrics
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.service import Health
+
+FALLBACKS = Counter("kirana_fallbacks", "Nodes that fell back.", ("flow", "node"))
 
 
 class FlowService:
     """Implements `FlowRunner` over the parts that nodes call."""
 
-    def __init__(self, services: Services, source: CatalogSource) -> None:
+    def __init__(
+        self, services: Services, source: CatalogSource, metrics: Metrics | None = None
+    ) -> None:
         self._services = services
+        self._metrics = metrics or Metrics()
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
 
     async def prepare(self, revision: Revision) -> None:
@@ -49,15 +55,16 @@ class FlowService:
         catalog.flow(request.name, field="name")
         graph: Graph = catalog.compiled("flow", request.name)
         call = Call(request.context, self._services, context)
-        return await Execution(graph, call, trace=request.trace).run()
+        return await Execution(graph, call, self._metrics, trace=request.trace).run()
 
 
 class Execution:
     """One run of one graph."""
 
-    def __init__(self, graph: Graph, call: Call, *, trace: bool) -> None:
+    def __init__(self, graph: Graph, call: Call, metrics: Metrics, *, trace: bool) -> None:
         self._graph = graph
         self._call = call
+        self._metrics = metrics
         self._trace = trace
         self._values: dict[str, Value] = {}
         self._waiting = [node.waits_for for node in graph.nodes]
@@ -127,6 +134,7 @@ class Execution:
                     if not node.falls_back:
                         raise self._failure(node, error) from error
                     state, value = "fallback", node.node.gives.empty()
+                    self._metrics.count(FALLBACKS, self._graph.name, node.name)
                 else:
                     self._call.request.ledger.retries += 1
         self._values[node.name] = value

@@ -60,14 +60,14 @@ def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
         raise CatalogError(
             [Problem("the output of a flow must be candidates", path=f"nodes.{sinks[0]}")]
         )
-    place = {name: at for at, name in enumerate(order)}
+    position = {name: at for at, name in enumerate(order)}
     compiled = tuple(
         _graph_node(
-            name, flow.nodes[name], nodes[name], inputs[name], waits, place, conditions.get(name)
+            name, flow.nodes[name], nodes[name], inputs[name], waits, position, conditions.get(name)
         )
         for name in order
     )
-    roots = tuple(place[name] for name in order if not waits[name])
+    roots = tuple(position[name] for name in order if not waits[name])
     return Graph(flow.name, compiled, roots, sinks[0])
 
 
@@ -77,7 +77,7 @@ def _graph_node(
     node: Node,
     inputs: list[str],
     waits: Mapping[str, list[str]],
-    place: Mapping[str, int],
+    position: Mapping[str, int],
     when: Expression | None,
 ) -> GraphNode:
     return GraphNode(
@@ -85,7 +85,7 @@ def _graph_node(
         op=config.op,
         node=node,
         inputs=tuple(inputs),
-        consumers=tuple(place[each] for each in place if name in waits[each]),
+        consumers=tuple(position[each] for each in position if name in waits[each]),
         waits_for=len(waits[name]),
         timeout_s=config.timeout_ms / 1000 if config.timeout_ms else None,
         attempts=1 + config.retries,

@@ -20,7 +20,7 @@ from kirana.codecs.rows import Provenance
 from kirana.errors import InvalidInput, ModelFailed, TooLarge
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan
-from kirana.inferflow.source import InferRequest, InferResult
+from kirana.inferflow.source import MAX_ROWS, InferRequest, InferResult
 from kirana.key_texts import MAX_KEY_BYTES, id_text, join_ids, measured_ids
 from kirana.loop import INLINE_ROWS, inline_or_thread
 from kirana.models import ModelRunner
@@ -69,7 +69,7 @@ class InferflowService:
         models: ModelRunner,
         source: CatalogSource,
         *,
-        max_rows: int = 10_000,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self._features = features
         self._models = models
@@ -92,8 +92,8 @@ class InferflowService:
         rows = len(ids[plan.rows].texts)
         matrix: Floats = np.empty((rows, len(plan.columns)), dtype=np.float32)
         inputs = _read_inputs(plan, request, rows)
-        for name, place in plan.input_places.items():
-            matrix[:, place] = inputs[name]
+        for name, position in plan.input_positions.items():
+            matrix[:, position] = inputs[name]
         defaults: dict[str, int] = {}
         if rows:
             for stage in plan.stages:
@@ -183,8 +183,8 @@ class InferflowService:
                     # it is all of the matrix
                     matrix = columns
                 else:
-                    places = read.side_by_side
-                    matrix[:, read.places if places is None else places] = columns
+                    positions = read.side_by_side
+                    matrix[:, read.positions if positions is None else positions] = columns
             for name, feature in read.resolves:
                 ids[name] = _resolved_ids(answer, feature, found)
             for group, status in answer.status.items():
@@ -237,9 +237,9 @@ def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
             texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
     if (native.COMPILED and native.keys.distinct(texts)) or len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
-    places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-    index = np.fromiter(map(places.__getitem__, texts), dtype=np.intp, count=len(texts))
-    return _Keys(list(places), index, per_row)
+    positions = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    index = np.fromiter(map(positions.__getitem__, texts), dtype=np.intp, count=len(texts))
+    return _Keys(list(positions), index, per_row)
 
 
 def _resolved_ids(answer: EntityRows, feature: str, keys: _Keys) -> _Ids:

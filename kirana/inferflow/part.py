@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from kirana.features.part import FEATURES
-from kirana.inferflow.engine import InferflowService
 from kirana.inferflow.source import InferflowRunner
 from kirana.models.part import MODELS
 from kirana.part import Part, Wiring
 
 
 def _build(wiring: Wiring) -> InferflowRunner:
+    from kirana.inferflow.engine import InferflowService
+
     return InferflowService(wiring[FEATURES], wiring[MODELS], wiring.source)
 
 

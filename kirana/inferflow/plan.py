@@ -32,9 +32,9 @@ class EntityRead:
     entity: Entity
     ids: tuple[str, ...]
     matrix: tuple[str, ...]
-    places: npt.NDArray[np.intp]
+    positions: npt.NDArray[np.intp]
     side_by_side: slice | None
-    """The places as a slice, where they are one run of columns."""
+    """The positions as a slice, where they are one run of columns."""
     resolves: tuple[tuple[str, str], ...]
     """Pairs of a resolved id and the `group.feature` that holds it."""
 
@@ -53,7 +53,7 @@ class Plan:
     rows: str
     stages: tuple[tuple[EntityRead, ...], ...]
     inputs: dict[str, float]
-    input_places: dict[str, int]
+    input_positions: dict[str, int]
     columns: tuple[str, ...]
     calls: tuple[ModelCall, ...]
     score: Expression
@@ -89,9 +89,9 @@ class _Compiler:
         inferflow = self.inferflow
         self._check_context()
         self._order_resolved()
-        matrix, columns, input_places, default_row = self._place_columns()
+        matrix, columns, input_positions, default_row = self._lay_out_columns()
         self._check_models()
-        score = self._compile_score(input_places)
+        score = self._compile_score(input_positions)
         if self.problems or score is None:
             raise CatalogError(self.problems)
         return Plan(
@@ -100,7 +100,7 @@ class _Compiler:
             rows=inferflow.rows,
             stages=self._stages(matrix),
             inputs={each.name: float(each.default) for each in inferflow.inputs},
-            input_places=input_places,
+            input_positions=input_positions,
             columns=tuple(columns),
             calls=tuple(ModelCall(each.model, each.output) for each in inferflow.models),
             score=score,
@@ -183,7 +183,7 @@ class _Compiler:
             self.reads[entity.name] = (max(self.stage_of[each] for each in ids), entity, ids)
         return self.reads[entity.name][0]
 
-    def _place_columns(
+    def _lay_out_columns(
         self,
     ) -> tuple[
         dict[str, tuple[list[str], list[int]]],
@@ -193,7 +193,7 @@ class _Compiler:
     ]:
         matrix: dict[str, tuple[list[str], list[int]]] = {}
         columns: list[str] = []
-        input_places: dict[str, int] = {}
+        input_positions: dict[str, int] = {}
         inputs = {each.name: each.default for each in self.inferflow.inputs}
         defaults: list[float] = []
         for at, name in enumerate(self.inferflow.features):
@@ -205,7 +205,7 @@ class _Compiler:
             if kind == INPUT:
                 if rest not in inputs:
                     self.refuse(path, f"unknown input '{rest}': {did_you_mean(rest, inputs)}")
-                input_places[rest] = len(columns)
+                input_positions[rest] = len(columns)
                 columns.append(name)
                 defaults.append(inputs.get(rest, 0.0))
                 continue
@@ -221,16 +221,16 @@ class _Compiler:
                 self.refuse(path, self._no_keys(group.entity))
                 continue
             self._read(group.entity)
-            names, places = matrix.setdefault(group.entity.name, ([], []))
+            names, positions = matrix.setdefault(group.entity.name, ([], []))
             names.append(f"{group.short_name}.{feature.name}")
-            places.extend(range(len(columns), len(columns) + feature.size))
+            positions.extend(range(len(columns), len(columns) + feature.size))
             columns += (
                 [f"{name}[{each}]" for each in range(feature.size)] if feature.shape else [name]
             )
             defaults += np.ravel(feature.default_array()).tolist()
         if not columns and not self.problems:
             self.refuse("features", "the matrix has no column")
-        return matrix, columns, input_places, _as_matrix_row(defaults)
+        return matrix, columns, input_positions, _as_matrix_row(defaults)
 
     def _check_models(self) -> None:
         outputs: set[str] = set()
@@ -242,7 +242,7 @@ class _Compiler:
                 self.refuse(f"models[{at}].output", f"'{call.output}' stands here twice")
             outputs.add(call.output)
 
-    def _compile_score(self, input_places: dict[str, int]) -> Expression | None:
+    def _compile_score(self, input_positions: dict[str, int]) -> Expression | None:
         names = {each.output for each in self.inferflow.models}
         names |= {each.name for each in self.inferflow.inputs}
         try:
@@ -259,7 +259,7 @@ class _Compiler:
         for at, each in enumerate(self.inferflow.inputs):
             if each.name in outputs:
                 self.refuse(f"inputs[{at}]", f"'{each.name}' is the name of a model's output too")
-            if each.name not in input_places and each.name not in score.names:
+            if each.name not in input_positions and each.name not in score.names:
                 self.refuse(f"inputs[{at}]", f"nothing uses '{each.name}': add 'input.{each.name}'")
         return score
 
@@ -268,7 +268,7 @@ class _Compiler:
     ) -> tuple[tuple[EntityRead, ...], ...]:
         stages: dict[int, list[EntityRead]] = {}
         for name, (stage, entity, ids) in self.reads.items():
-            names, places = matrix.get(name, ([], []))
+            names, positions = matrix.get(name, ([], []))
             resolves = tuple(
                 (resolved, source.partition(".")[2])
                 for resolved, source in self.inferflow.resolve.items()
@@ -278,8 +278,8 @@ class _Compiler:
                 entity,
                 ids,
                 tuple(names),
-                np.array(places, dtype=np.intp),
-                _side_by_side(places),
+                np.array(positions, dtype=np.intp),
+                _side_by_side(positions),
                 resolves,
             )
             stages.setdefault(stage, []).append(read)
@@ -291,7 +291,7 @@ def _as_matrix_row(values: Sequence[float]) -> npt.NDArray[np.float32]:
         return np.array(values, dtype=np.float64).astype(np.float32)
 
 
-def _side_by_side(places: Sequence[int]) -> slice | None:
-    if places and list(places) == list(range(places[0], places[-1] + 1)):
-        return slice(places[0], places[-1] + 1)
+def _side_by_side(positions: Sequence[int]) -> slice | None:
+    if positions and list(positions) == list(range(positions[0], positions[-1] + 1)):
+        return slice(positions[0], positions[-1] + 1)
     return None

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from kirana.request import RequestContext
 from kirana.service import Service
 
+MAX_ROWS = 10_000
+"""Of one request."""
+
 Id = str | int
 Number = float | int
 

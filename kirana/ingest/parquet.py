@@ -158,8 +158,8 @@ class ParquetFeatures:
         for key in self._group.entity.keys:
             column = batch.column(key.name)
             if _is_text(column.type):
-                place = batch.schema.get_field_index(key.name)
-                batch = batch.set_column(place, key.name, self._text(key.name, column, start))
+                position = batch.schema.get_field_index(key.name)
+                batch = batch.set_column(position, key.name, self._text(key.name, column, start))
         found = self._plain_keys(batch)
         return pa.array(self._key_texts(batch, start), pa.string()) if found is None else found
 
@@ -298,9 +298,9 @@ def _of_bounded_size(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
     A long string that many rows have is in the file once, and here as often as they have it.
     """
-    places = [at for at, type_ in enumerate(batch.schema.types) if _is_text_dictionary(type_)]
+    positions = [at for at, type_ in enumerate(batch.schema.types) if _is_text_dictionary(type_)]
     sizes = np.zeros(len(batch), dtype=np.int64)
-    for at in places:
+    for at in positions:
         column = batch.column(at)
         lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
         sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
@@ -310,7 +310,7 @@ def _of_bounded_size(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         limit = BATCH_BYTES + (int(ends[start - 1]) if start else 0)
         stop = max(int(np.searchsorted(ends, limit, side="right")), start + 1)
         cut = batch.slice(start, stop - start)
-        for at in places:
+        for at in positions:
             cut = cut.set_column(at, batch.schema.names[at], cut.column(at).dictionary_decode())
         yield cut
         start = stop

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from kirana.interactions.open import open_interaction_store
-from kirana.interactions.service import InteractionService
 from kirana.interactions.source import InteractionSource
 from kirana.part import Part, StoreSetting, Wiring
 
@@ -17,6 +15,9 @@ class InteractionSettings(BaseModel):
 
 
 def _build(wiring: Wiring) -> InteractionSource:
+    from kirana.interactions.open import open_interaction_store
+    from kirana.interactions.service import InteractionService
+
     store = open_interaction_store(wiring.settings(InteractionSettings).interactions)
     service = InteractionService(store, wiring.source)
     wiring.on_close(service.close)
@@ -24,6 +25,8 @@ def _build(wiring: Wiring) -> InteractionSource:
 
 
 async def _check(url: str) -> None:
+    from kirana.interactions.open import open_interaction_store
+
     await open_interaction_store(url).close()
 
 

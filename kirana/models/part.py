@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from kirana.models.registry import LoadedModels, ModelRegistry
 from kirana.models.runner import ModelRunner
 from kirana.part import Part, Wiring
 
@@ -16,6 +15,8 @@ class ModelSettings(BaseModel):
 
 
 def _build(wiring: Wiring) -> ModelRunner:
+    from kirana.models.registry import LoadedModels, ModelRegistry
+
     loaded = LoadedModels.below(wiring.settings(ModelSettings).models)
     return ModelRegistry(loaded, wiring.source)
 

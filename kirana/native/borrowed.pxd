@@ -10,5 +10,5 @@ cdef class Borrowed:
     cdef const Py_ssize_t[::1] slots
     cdef readonly Py_ssize_t count
 
-    cdef const char* at(self, Py_ssize_t place) noexcept
+    cdef const char* at(self, Py_ssize_t position) noexcept
     cdef Py_ssize_t size(self) noexcept

@@ -40,19 +40,19 @@ cdef class Borrowed:
     def __len__(self):
         return self.count
 
-    def __getitem__(self, Py_ssize_t place):
-        if place < 0:
-            place += self.count
-        if not 0 <= place < self.count:
-            raise IndexError(place)
-        return PyBytes_FromStringAndSize(self.at(place), self.size())
+    def __getitem__(self, Py_ssize_t position):
+        if position < 0:
+            position += self.count
+        if not 0 <= position < self.count:
+            raise IndexError(position)
+        return PyBytes_FromStringAndSize(self.at(position), self.size())
 
     cdef Py_ssize_t size(self) noexcept:
         """Return the bytes of a row: of all the same."""
         return self.table.shape[1]
 
-    cdef const char* at(self, Py_ssize_t place) noexcept:
+    cdef const char* at(self, Py_ssize_t position) noexcept:
         """Return where a row begins; of rows without bytes, nowhere in particular."""
         if not self.table.shape[1]:
             return b""
-        return <const char*>&self.table[place if self.slots is None else self.slots[place], 0]
+        return <const char*>&self.table[position if self.slots is None else self.slots[position], 0]

@@ -6,7 +6,7 @@ import numpy.typing as npt
 def sizes_of(values: Sequence[bytes | None]) -> npt.NDArray[np.int64]: ...
 def copy_values(
     values: Sequence[bytes | None],
-    places: npt.NDArray[np.intp],
+    positions: npt.NDArray[np.intp],
     table: npt.NDArray[np.uint8],
     slots: npt.NDArray[np.intp],
 ) -> None: ...

@@ -27,24 +27,24 @@ def sizes_of(values):
 
 def copy_values(
     values,
-    const Py_ssize_t[::1] places not None,
+    const Py_ssize_t[::1] positions not None,
     uint8_t[:, ::1] table not None,
     const Py_ssize_t[::1] slots not None,
 ):
-    """Copy the values at some places into slots of a table: each has the bytes of a row."""
+    """Copy the values at some positions into slots of a table: each has the bytes of a row."""
     cdef Pointers pointers = point_to(values)
-    cdef Py_ssize_t at, place
+    cdef Py_ssize_t at, position
     cdef Py_ssize_t size = table.shape[1]
-    if places.shape[0] != slots.shape[0]:
+    if positions.shape[0] != slots.shape[0]:
         raise ValueError("each value needs a slot")
-    for at in range(places.shape[0]):
-        place = places[at]
-        if not 0 <= place < pointers.count or not 0 <= slots[at] < table.shape[0]:
-            raise ValueError("there is no such place")
-        if pointers.rows[place] == NULL or pointers.sizes[place] != size:
+    for at in range(positions.shape[0]):
+        position = positions[at]
+        if not 0 <= position < pointers.count or not 0 <= slots[at] < table.shape[0]:
+            raise ValueError("there is no such position")
+        if pointers.rows[position] == NULL or pointers.sizes[position] != size:
             raise ValueError("a value is of another size than a row")
         if size:
-            memcpy(&table[slots[at], 0], pointers.rows[place], size)
+            memcpy(&table[slots[at], 0], pointers.rows[position], size)
 
 
 cdef class Pointers:

@@ -9,4 +9,4 @@ cdef class Values:
     cdef Py_ssize_t* sizes
     cdef readonly Py_ssize_t count
 
-    cdef const char* at(self, Py_ssize_t place) noexcept
+    cdef const char* at(self, Py_ssize_t position) noexcept

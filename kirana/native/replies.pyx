@@ -22,20 +22,20 @@ cdef class Values:
             free(self.starts)
             free(self.sizes)
 
-    cdef const char* at(self, Py_ssize_t place) noexcept:
+    cdef const char* at(self, Py_ssize_t position) noexcept:
         """Return where a string is, NULL where there is none."""
-        if self.sizes[place] < 0:
+        if self.sizes[position] < 0:
             return NULL
-        return PyBytes_AS_STRING(self.data) + self.starts[place]
+        return PyBytes_AS_STRING(self.data) + self.starts[position]
 
     def __len__(self):
         return self.count
 
-    def __getitem__(self, place):
+    def __getitem__(self, position):
         cdef Py_ssize_t index
         cdef Values part
-        if isinstance(place, slice):
-            start, stop, step = place.indices(self.count)
+        if isinstance(position, slice):
+            start, stop, step = position.indices(self.count)
             if step != 1:
                 raise ValueError("a part of it is in one piece")
             part = Values.__new__(Values)
@@ -45,11 +45,11 @@ cdef class Values:
             part.sizes = self.sizes + <Py_ssize_t>start
             part.count = max(stop - start, 0)
             return part
-        index = place
+        index = position
         if index < 0:
             index += self.count
         if index < 0 or index >= self.count:
-            raise IndexError(place)
+            raise IndexError(position)
         if self.sizes[index] < 0:
             return None
         return PyBytes_FromStringAndSize(self.at(index), self.sizes[index])

@@ -10,7 +10,7 @@ class Versions:
 class Plain:
     status: npt.NDArray[np.uint8]
     event_time_ms: npt.NDArray[np.uint64]
-    parts: list[tuple[int, npt.NDArray[np.intp] | None, Bodies, bool]]
+    sections: list[tuple[int, npt.NDArray[np.intp] | None, Bodies, bool]]
     odd: list[int]
 
 class Bodies:

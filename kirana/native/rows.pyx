@@ -42,14 +42,14 @@ cdef inline uint64_t word(const char* at) noexcept:
 cdef class Plain:
     """What `sort_rows` found: status and event time a row, the bodies by schema version.
 
-    `parts` are tuples of a version's number, the places of its rows (None where they are all
+    `sections` are tuples of a version's number, the positions of its rows (None where they are all
     rows of the batch, in order), their `Bodies`, and whether any cell is null. `odd` are the
-    places of rows that are not plain.
+    positions of rows that are not plain.
     """
 
     cdef readonly object status
     cdef readonly object event_time_ms
-    cdef readonly list parts
+    cdef readonly list sections
     cdef readonly list odd
 
 
@@ -107,7 +107,7 @@ cdef class Bodies:
 
     cdef object values
     # None where they are all of the values, in order
-    cdef const Py_ssize_t[::1] places
+    cdef const Py_ssize_t[::1] positions
     cdef Py_ssize_t count
     cdef Py_ssize_t stride
 
@@ -130,33 +130,33 @@ cdef class Bodies:
     cdef int copy_listed(self, uint8_t[:, ::1] to, Py_ssize_t start, Py_ssize_t size) except -1:
         """Copy out of a list, whose values were just made: these the CPU still has."""
         cdef list values = self.values
-        cdef Py_ssize_t at, place
+        cdef Py_ssize_t at, position
         for at in range(self.count):
-            place = self.place(at)
-            value = values[place] if place < len(values) else None
+            position = self.position(at)
+            value = values[position] if position < len(values) else None
             if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) != HEADER + self.stride:
                 raise ValueError(CHANGED)
             memcpy(&to[at, 0], PyBytes_AS_STRING(value) + HEADER + start, size)
         return 0
 
     cdef int copy(self, uint8_t[:, ::1] to, Py_ssize_t start, Py_ssize_t size) except -1:
-        cdef Py_ssize_t at, place, line
+        cdef Py_ssize_t at, position, line
         # anew: what was borrowed may have been copied meanwhile
         cdef Pointers pointers = point_to(self.values)
         for at in range(self.count):
             if at + AHEAD < self.count:
-                place = self.place(at + AHEAD)
-                if place < pointers.count and pointers.rows[place] != NULL:
+                position = self.position(at + AHEAD)
+                if position < pointers.count and pointers.rows[position] != NULL:
                     for line in range(HEADER + start, HEADER + start + size, 64):
-                        prefetch(pointers.rows[place] + line)
-            place = self.place(at)
-            if place >= pointers.count or pointers.sizes[place] != HEADER + self.stride:
+                        prefetch(pointers.rows[position] + line)
+            position = self.position(at)
+            if position >= pointers.count or pointers.sizes[position] != HEADER + self.stride:
                 raise ValueError(CHANGED)
-            memcpy(&to[at, 0], pointers.rows[place] + HEADER + start, size)
+            memcpy(&to[at, 0], pointers.rows[position] + HEADER + start, size)
         return 0
 
-    cdef Py_ssize_t place(self, Py_ssize_t at) noexcept:
-        return at if self.places is None else self.places[at]
+    cdef Py_ssize_t position(self, Py_ssize_t at) noexcept:
+        return at if self.positions is None else self.positions[at]
 
 
 cdef Plain sort(
@@ -173,7 +173,7 @@ cdef Plain sort(
     cdef Plain found = Plain.__new__(Plain)
     found.status = np.empty(count, np.uint8)
     found.event_time_ms = np.empty(count, np.uint64)
-    found.parts = []
+    found.sections = []
     found.odd = []
     cdef uint8_t[::1] status = found.status
     cdef uint64_t[::1] times = found.event_time_ms
@@ -233,8 +233,8 @@ cdef Plain sort(
         counts[last] += of_last
     for version in range(1, versions + 1):
         if counts[version]:
-            found.parts.append(
-                part(
+            found.sections.append(
+                section_of(
                     values,
                     count,
                     counts[version],
@@ -247,7 +247,7 @@ cdef Plain sort(
     return found
 
 
-cdef tuple part(
+cdef tuple section_of(
     values,
     Py_ssize_t count,
     Py_ssize_t of_version,
@@ -258,16 +258,16 @@ cdef tuple part(
 ):
     cdef Py_ssize_t at
     cdef Py_ssize_t to = 0
-    cdef Py_ssize_t[::1] places
+    cdef Py_ssize_t[::1] positions
     cdef Bodies bodies = Bodies.__new__(Bodies)
     found = None
     if of_version != count:
         found = np.empty(of_version, np.intp)
-        places = found
+        positions = found
         for at in range(count):
             if numbers[at] == version:
-                places[to] = at
+                positions[to] = at
                 to += 1
-    bodies.values, bodies.places = values, found
+    bodies.values, bodies.positions = values, found
     bodies.count, bodies.stride = of_version, stride
     return version, found, bodies, has_nulls

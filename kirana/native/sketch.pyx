@@ -29,7 +29,7 @@ def add(
 ):
     """Count each key once more, up to `most`; return the counts, the smallest of each key."""
     cdef Py_ssize_t rows = counts.shape[0]
-    cdef Py_ssize_t at, row, place
+    cdef Py_ssize_t at, row, position
     cdef uint8_t least
     if multipliers.shape[0] != rows or not 0 < shift < 64 or counts.shape[1] < (1 << (64 - shift)):
         raise ValueError("this is no sketch")
@@ -38,9 +38,9 @@ def add(
     for at in range(to.shape[0]):
         least = 255
         for row in range(rows):
-            place = (hashes[at] * multipliers[row]) >> shift
-            if counts[row, place] < most:
-                counts[row, place] += 1
-            least = min(least, counts[row, place])
+            position = (hashes[at] * multipliers[row]) >> shift
+            if counts[row, position] < most:
+                counts[row, position] += 1
+            least = min(least, counts[row, position])
         to[at] = least
     return found

@@ -22,7 +22,7 @@ class SlotIndex:
     def replace(
         self,
         keys: list[str],
-        places: npt.NDArray[np.intp],
+        positions: npt.NDArray[np.intp],
         candidates: npt.NDArray[np.intp],
         slots: npt.NDArray[np.intp],
         uses: npt.NDArray[np.uint32],

@@ -139,7 +139,7 @@ cdef class SlotIndex:
     ):
         """Copy values into the rows of keys that have a slot, as loaded `now` and used once more.
 
-        Return the places of the others: keys without a slot, values of another size than a row.
+        Return the positions of the others: keys without a slot, values of another size than a row.
         """
         cdef Pointers pointers = point_to(values)
         cdef Py_ssize_t count = pointers.count
@@ -170,20 +170,20 @@ cdef class SlotIndex:
     def replace(
         self,
         list keys not None,
-        const Py_ssize_t[::1] places not None,
+        const Py_ssize_t[::1] positions not None,
         const Py_ssize_t[::1] candidates not None,
         Py_ssize_t[::1] slots not None,
         uint32_t[:] uses,
     ):
-        """Give the keys at some places each its candidate, in the stead of the key that has it.
+        """Give the keys at some positions each its candidate, in the stead of the key that has it.
 
         A candidate that no key has, or that is among `slots` already, is left alone. `slots` has
         the slot of each key, and uses begin at 0. Return how many keys had to go.
         """
-        cdef Py_ssize_t at, place, slot, own
+        cdef Py_ssize_t at, position, slot, own
         cdef Py_ssize_t gone = 0
-        if len(keys) < slots.shape[0] or candidates.shape[0] < places.shape[0]:
-            raise ValueError("each place has a key and a candidate")
+        if len(keys) < slots.shape[0] or candidates.shape[0] < positions.shape[0]:
+            raise ValueError("each position has a key and a candidate")
         cdef uint8_t* taken = <uint8_t*>calloc(max(len(self.keys), 1), 1)
         if taken == NULL:
             raise MemoryError
@@ -191,14 +191,14 @@ cdef class SlotIndex:
             for at in range(slots.shape[0]):
                 if 0 <= slots[at] < len(self.keys):
                     taken[slots[at]] = 1
-            for at in range(places.shape[0]):
-                place, slot = places[at], candidates[at]
-                if not 0 <= place < slots.shape[0] or slot >= uses.shape[0]:
-                    raise ValueError("there is no such place")
-                key = keys[place]
+            for at in range(positions.shape[0]):
+                position, slot = positions[at], candidates[at]
+                if not 0 <= position < slots.shape[0] or slot >= uses.shape[0]:
+                    raise ValueError("there is no such position")
+                key = keys[position]
                 own = self.get(key)
                 if own >= 0:
-                    slots[place] = own
+                    slots[position] = own
                     continue
                 old = self.key_of(slot)
                 if old is None or taken[slot]:
@@ -207,7 +207,7 @@ cdef class SlotIndex:
                 self.pop(old)
                 self.put(key, slot)
                 uses[slot] = 0
-                slots[place] = slot
+                slots[position] = slot
                 gone += 1
         finally:
             free(taken)

@@ -56,9 +56,9 @@ class _Lost:
 class ClusterCall:
     """Commands of one key each on their way: an answer each, `AWAY` until there is one.
 
-    `todo` are the places of those that are to be sent, by node, and whether with `ASKING`; `lost`
-    are those whose node has just not answered, with its name. `load` gives a node the script that
-    it may not know.
+    `todo` are the positions of those that are to be sent, by node, and whether with `ASKING`;
+    `lost` are those whose node has just not answered, with its name. `load` gives a node the
+    script that it may not know.
     """
 
     commands: Sequence[bytes]
@@ -141,26 +141,26 @@ class ClusterClient:
         for _ in range(MAX_ROUNDS):
             asked, call.todo = [*call.todo.items()], defaultdict(list)
             await asyncio.gather(
-                *(self._send(call, name, asking, places) for (name, asking), places in asked)
+                *(self._send(call, name, asking, positions) for (name, asking), positions in asked)
             )
             if call.lost:
                 await self._follow_lost(call)
             if not call.todo:
                 break
-        for places in call.todo.values():
-            for at in places:
+        for positions in call.todo.values():
+            for at in positions:
                 call.answers[at] = AWAY
         if call.moved:
             await self._let_go(set(self._owners))
 
-    async def _send(self, call: ClusterCall, name: str, asking: bool, places: list[int]) -> None:
-        commands = [call.commands[at] for at in places]
+    async def _send(self, call: ClusterCall, name: str, asking: bool, positions: list[int]) -> None:
+        commands = [call.commands[at] for at in positions]
         found = await self._ask(name, commands, asking, call.strings, call.load)
         if isinstance(found, _Lost):
             call.reason = found.reason
-            call.lost += [(at, name) for at in places if found.tried]
+            call.lost += [(at, name) for at in positions if found.tried]
             return
-        for at, answer in zip(places, found, strict=True):
+        for at, answer in zip(positions, found, strict=True):
             call.answers[at] = answer
             if isinstance(answer, hiredis.ReplyError):
                 self._follow(call, str(answer), name, asking, at)

@@ -28,7 +28,7 @@ def key_slots(keys: Sequence[bytes]) -> list[int]:
 def joined_slots(
     keys: Bytes, ends: npt.NDArray[np.int64], prefix: bytes = b""
 ) -> npt.NDArray[np.intp]:
-    """Return the slot of each key; `keys` are joined, each up to its place in `ends`.
+    """Return the slot of each key; `keys` are joined, each up to its position in `ends`.
 
     `prefix` stands before each of them.
     """

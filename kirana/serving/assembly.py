@@ -10,11 +10,12 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel
 
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.catalog.publishing import CatalogPlace
+from kirana.catalog.publishing import CatalogBackend
 from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.zookeeper import ZookeeperCatalog
 from kirana.errors import ConfigurationError
+from kirana.metrics import Metrics
 from kirana.models.files import ModelFiles
 from kirana.part import Part, Parts
 from kirana.revision import Revision
@@ -28,42 +29,42 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class SharedCatalog:
-    """Reads each revision once for all the parts of a process; `place` is where it is published."""
+    """Reads each revision once for all parts of a process; `backend` is where it is published."""
 
-    def __init__(self, place: CatalogPlace) -> None:
-        self.place = place
+    def __init__(self, backend: CatalogBackend) -> None:
+        self.backend = backend
         self._latest: Catalog | None = None
         self._lock = threading.Lock()
 
     def current(self) -> Revision:
         """See `CatalogSource`."""
-        return self.place.current()
+        return self.backend.current()
 
     def away_since(self) -> float | None:
         """See `CatalogSource`."""
-        return self.place.away_since()
+        return self.backend.away_since()
 
     def load(self, revision: Revision) -> Catalog:
         with self._lock:
             if self._latest is None or self._latest.revision != revision:
-                self._latest = self.place.load(revision)
+                self._latest = self.backend.load(revision)
             return self._latest
 
     def close(self) -> None:
-        self.place.close()
+        self.backend.close()
 
 
 def open_catalog(settings: Settings) -> SharedCatalog:
     """Raises `ConfigurationError` if the URL names no catalog."""
-    return SharedCatalog(catalog_place(settings))
+    return SharedCatalog(catalog_backend(settings))
 
 
-def catalog_place(
+def catalog_backend(
     settings: Settings, source: Path | None = None, *, look_into_models: bool = True
-) -> CatalogPlace:
+) -> CatalogBackend:
     """Return what checks and publishes `source`; a catalog in a folder is its own source.
 
-    Raises `ConfigurationError` if the URL names no place of a catalog.
+    Raises `ConfigurationError` if the URL names no backend of a catalog.
     """
     checks = checks_of(ModelFiles(settings.models) if look_into_models else None)
     kept = settings.kept_revisions
@@ -72,7 +73,7 @@ def catalog_place(
         return ZookeeperCatalog(settings.catalog, source, checks, kept=kept)
     if scheme != "dir":
         raise ConfigurationError(
-            f"catalog: '{settings.catalog}' names no place that Kirana knows; use "
+            f"catalog: '{settings.catalog}' names no backend that Kirana knows; use "
             "dir:///absolute/folder or zk://host:port/root",
             field="catalog",
         )
@@ -93,8 +94,10 @@ class Assembly:
         source: CatalogSource,
         remote: Mapping[str, Any] | None = None,
         actor: Callable[[str], Any] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.source = source
+        self.metrics = metrics or Metrics()
         self._settings = settings
         self._made: dict[str, Any] = dict(remote or {})
         self._actor = actor

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from kirana.errors import ConfigurationError, did_you_mean
-from kirana.part import Part
 from kirana.serving.parts import INGRESS, PARTS
 
 SPREADABLE = tuple(part.name for part in PARTS if part.deployment is not None)
@@ -48,23 +44,21 @@ def parse_placement(text: str) -> frozenset[str]:
     return frozenset(part for part, where in chosen.items() if where == "spread")
 
 
-def parts_within(
-    owner: str, spread: frozenset[str], parts: Sequence[Part[Any]] = PARTS
-) -> frozenset[str]:
+def parts_within(owner: str, spread: frozenset[str]) -> frozenset[str]:
     """Return the parts that a replica of `owner` (itself among them) has as local objects."""
     found = {owner}
-    for name in _called_by(owner, parts) - spread:
-        found |= parts_within(name, spread, parts)
+    for name in _called_by(owner) - spread:
+        found |= parts_within(name, spread)
     return frozenset(found)
 
 
-def _called_by(owner: str, parts: Sequence[Part[Any]]) -> frozenset[str]:
+def _called_by(owner: str) -> frozenset[str]:
     if owner == INGRESS:
-        return frozenset(part.name for part in parts if part.at_edge)
-    return frozenset(called.name for part in parts if part.name == owner for called in part.calls)
+        return frozenset(part.name for part in PARTS if part.at_edge)
+    return frozenset(called.name for part in PARTS if part.name == owner for called in part.calls)
 
 
-def owners_of(name: str, spread: frozenset[str], parts: Sequence[Part[Any]] = PARTS) -> list[str]:
+def owners_of(name: str, spread: frozenset[str]) -> list[str]:
     """Return the deployments whose replicas each have a part as an object of their own."""
-    deployed = [INGRESS, *(part.name for part in parts if part.name in spread)]
-    return [owner for owner in deployed if name in parts_within(owner, spread, parts)]
+    deployed = [INGRESS, *(part.name for part in PARTS if part.name in spread)]
+    return [owner for owner in deployed if name in parts_within(owner, spread)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.models.registry import LoadedModels
 from kirana.revision import NO_REVISION, Revision
-from kirana.serving.assembly import catalog_place, open_catalog
+from kirana.serving.assembly import catalog_backend, open_catalog
 from kirana.serving.parts import PARTS, stores_of
 from kirana.serving.placement import owners_of
 from kirana.serving.settings import Settings
@@ -107,10 +107,10 @@ def check_revision(settings: Settings) -> Revision:
 def check_catalog(settings: Settings, directory: Path) -> None:
     """Validate the source of the catalog, models included, without publishing it.
 
-    Raises `CatalogError` with every problem, `Unavailable` if its place does not answer.
+    Raises `CatalogError` with every problem, `Unavailable` if its backend does not answer.
     """
-    with closing(catalog_place(settings, directory)) as place:
-        place.check()
+    with closing(catalog_backend(settings, directory)) as backend:
+        backend.check()
 
 
 def check_port(host: str, port: int) -> None:

@@ -23,7 +23,7 @@ NO_DIRECT_PORTS = "off"
 
 
 class Settings(FeatureSettings, InteractionSettings, ModelSettings):
-    """Those of the parts, and of what they have in common: `catalog` is a `dir://` or `zk://` URL.
+    """The settings of all parts, and the shared ones. `catalog` is a `dir://` or `zk://` URL.
 
     `placement` is what `parse_placement` takes. `direct_ports` is a range, in which each replica
     of the ingress takes the first free one, or "off"; `direct_host` is where

@@ -29,7 +29,7 @@ UNDER_WAY = 4
 
 ANSWER_S = 10.0
 
-Parts = list[bytes | Bytes]
+Pieces = list[bytes | Bytes]
 """What stands side by side in a command per row: bytes are the same in each."""
 
 _DIGITS = 13
@@ -117,7 +117,7 @@ def _requests(block: RowBlock, forget_ms: Times, mode: WriteMode) -> Iterator[Re
         for at in range(0, len(group), at_once):
             rows = group[at : at + at_once]
             texts = table_of_equal(block.keys, block.key_ends[rows] - key_size, key_size)
-            keys: Parts = [b"$%d\r\n" % (len(prefix) + key_size), prefix, texts, b"\r\n"]
+            keys: Pieces = [b"$%d\r\n" % (len(prefix) + key_size), prefix, texts, b"\r\n"]
             if equal:
                 # of one size: whole rows are copied, and not byte by byte
                 values = block.values.reshape(-1, value_size)[rows]
@@ -134,15 +134,15 @@ def _requests(block: RowBlock, forget_ms: Times, mode: WriteMode) -> Iterator[Re
             yield Request(data, len(rows))
 
 
-def _set_commands(keys: Parts, values: Bytes, times: Bytes | None) -> bytes:
+def _set_commands(keys: Pieces, values: Bytes, times: Bytes | None) -> bytes:
     words = 3 if times is None else 5
-    parts = [b"*%d\r\n$3\r\nSET\r\n" % words, *keys, *_bulk(values)]
+    pieces = [b"*%d\r\n$3\r\nSET\r\n" % words, *keys, *_bulk(values)]
     if times is not None:
-        parts += [b"$4\r\nPXAT\r\n", *_bulk(times)]
-    return _side_by_side(parts, len(values))
+        pieces += [b"$4\r\nPXAT\r\n", *_bulk(times)]
+    return _side_by_side(pieces, len(values))
 
 
-def _script_command(keys: Parts, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
+def _script_command(keys: Pieces, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
     count = len(values)
     return b"".join(
         (
@@ -154,9 +154,9 @@ def _script_command(keys: Parts, values: Bytes, times: Bytes | None, codec: byte
     )
 
 
-def _script_commands(keys: Parts, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
-    parts = [_script_head(1), *keys, _word(codec), *_arguments(values, times)]
-    return _side_by_side(parts, len(values))
+def _script_commands(keys: Pieces, values: Bytes, times: Bytes | None, codec: bytes) -> bytes:
+    pieces = [_script_head(1), *keys, _word(codec), *_arguments(values, times)]
+    return _side_by_side(pieces, len(values))
 
 
 def _script_head(rows: int) -> bytes:
@@ -168,22 +168,22 @@ def _word(text: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
-def _arguments(values: Bytes, times: Bytes | None) -> Parts:
+def _arguments(values: Bytes, times: Bytes | None) -> Pieces:
     return [*_bulk(values), *(_bulk(times) if times is not None else [_word(b"0")])]
 
 
-def _bulk(column: Bytes) -> Parts:
+def _bulk(column: Bytes) -> Pieces:
     """A string of Redis' protocol in each row."""
     return [b"$%d\r\n" % column.shape[1], column, b"\r\n"]
 
 
-def _side_by_side(parts: Parts, rows: int) -> bytes:
-    """Join parts row by row."""
+def _side_by_side(pieces: Pieces, rows: int) -> bytes:
+    """Join pieces row by row."""
     columns = [
-        np.broadcast_to(np.frombuffer(part, dtype=np.uint8), (rows, len(part)))
-        if isinstance(part, bytes)
-        else part
-        for part in parts
+        np.broadcast_to(np.frombuffer(piece, dtype=np.uint8), (rows, len(piece)))
+        if isinstance(piece, bytes)
+        else piece
+        for piece in pieces
     ]
     return np.concatenate(columns, axis=1).tobytes()
 

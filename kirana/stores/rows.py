@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs.rows import Tier
-from kirana.ragged import Bytes, cut, places_of, table_of_equal
+from kirana.ragged import Bytes, cut, positions_of, table_of_equal
 from kirana.schema import expired
 
 Times = npt.NDArray[np.int64]
@@ -43,8 +43,8 @@ class RowKeys(NamedTuple):
 class StoredRows:
     """The answer to one `RowKeys`: one value per key, in order; None where there is no row.
 
-    `unavailable` are the places of rows whose server did not answer, and `reason` says why; their
-    values are None. `tier` is who had the rows, or one `Tier` per row.
+    `unavailable` are the positions of rows whose server did not answer, and `reason` says why;
+    their values are None. `tier` is who had the rows, or one `Tier` per row.
     """
 
     values: Sequence[bytes | None]
@@ -74,8 +74,8 @@ class Written(NamedTuple):
 class RowBlock:
     """Many rows of one group as bytes side by side: no object per row.
 
-    `keys` are the key texts in UTF-8, joined, each up to its place in `key_ends`; so are `values`,
-    which `codec` has made. With `deleted` all of them are tombstones.
+    `keys` are the key texts in UTF-8, joined, each up to its position in `key_ends`; so are
+    `values`, which `codec` has made. With `deleted` all of them are tombstones.
     """
 
     group: str
@@ -146,9 +146,9 @@ class RowBlock:
         key_sizes, value_sizes = self.key_sizes[rows], self.value_sizes[rows]
         return replace(
             self,
-            keys=self.keys[places_of(self.key_ends[rows] - key_sizes, key_sizes)],
+            keys=self.keys[positions_of(self.key_ends[rows] - key_sizes, key_sizes)],
             key_ends=np.cumsum(key_sizes),
-            values=self.values[places_of(self.value_ends[rows] - value_sizes, value_sizes)],
+            values=self.values[positions_of(self.value_ends[rows] - value_sizes, value_sizes)],
             value_ends=np.cumsum(value_sizes),
             expiry_s=self.expiry_s[rows],
             event_time_ms=self.event_time_ms[rows],

@@ -1,10 +1,10 @@
-"""A small catalog as its source, and waiting until a place has heard of a revision."""
+"""A small catalog as its source, and waiting until a backend has heard of a revision."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kirana.catalog.publishing import CatalogPlace
+from kirana.catalog.publishing import CatalogBackend
 from tests.waiting import wait_for
 
 GROUP = """
@@ -26,6 +26,6 @@ def write(folder: Path, *features: str) -> None:
     (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
 
 
-def seen(place: CatalogPlace, number: int) -> None:
-    """Wait until a place has heard of a revision."""
-    wait_for(lambda: place.current().number == number, lambda: f"{place.current()} is {number}")
+def seen(backend: CatalogBackend, number: int) -> None:
+    """Wait until a backend has heard of a revision."""
+    wait_for(lambda: backend.current().number == number, lambda: f"{backend.current()} is {number}")

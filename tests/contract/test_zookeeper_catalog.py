@@ -36,11 +36,11 @@ SESSION_S = 1.0
 class Part:
     """Loads each revision, as the parts of a replica do."""
 
-    def __init__(self, place: ZookeeperCatalog) -> None:
-        self._place = place
+    def __init__(self, backend: ZookeeperCatalog) -> None:
+        self._backend = backend
 
     async def prepare(self, revision: Revision) -> None:
-        await asyncio.to_thread(self._place.load, revision)
+        await asyncio.to_thread(self._backend.load, revision)
 
 
 def _make_old(zookeeper: ZooKeeperServer) -> None:
@@ -63,7 +63,7 @@ def url(zookeeper: ZooKeeperServer) -> str:
 
 
 @pytest.fixture
-def place(url: str, source: Path) -> Iterator[ZookeeperCatalog]:
+def backend(url: str, source: Path) -> Iterator[ZookeeperCatalog]:
     opened = ZookeeperCatalog(url, source, checks_of())
     yield opened
     opened.close()
@@ -82,9 +82,9 @@ async def until(reached: Callable[[], bool], what: str) -> None:
 
 
 async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_after_it(
-    zookeeper: ZooKeeperServer, place: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
+    zookeeper: ZooKeeperServer, backend: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
 ) -> None:
-    place.publish()
+    backend.publish()
     live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
     await live.start()
     following = asyncio.create_task(live.follow())
@@ -94,19 +94,19 @@ async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_afte
         await asyncio.sleep(3 * SESSION_S)
         assert (live.revision.number, reader.current().number) == (1, 1)
         with pytest.raises(Unavailable):
-            await asyncio.to_thread(place.publish_change, Change({"body": ENTITY}), None)
+            await asyncio.to_thread(backend.publish_change, Change({"body": ENTITY}), None)
     finally:
         zookeeper.resume()
     write(source, CLICKS, CTR)
-    await until(lambda: place.publish().revision.number >= 2, "the second is published")
+    await until(lambda: backend.publish().revision.number >= 2, "the second is published")
     await until(lambda: live.revision.number == 2, "the second is live")
     following.cancel()
 
 
 async def test_readers_follow_a_server_that_died_and_came_back(
-    zookeeper: ZooKeeperServer, place: ZookeeperCatalog, reader: ZookeeperCatalog
+    zookeeper: ZooKeeperServer, backend: ZookeeperCatalog, reader: ZookeeperCatalog
 ) -> None:
-    place.publish()
+    backend.publish()
     live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
     await live.start()
     following = asyncio.create_task(live.follow())
@@ -115,7 +115,7 @@ async def test_readers_follow_a_server_that_died_and_came_back(
     assert (live.revision.number, reader.current().number) == (1, 1)
     await asyncio.to_thread(zookeeper.restart)
     await until(
-        lambda: place.publish_change(Change({"body": ENTITY}), 1).revision.number == 2,
+        lambda: backend.publish_change(Change({"body": ENTITY}), 1).revision.number == 2,
         "the second is published",
     )
     await until(lambda: live.revision.number == 2, "the second is live")
@@ -124,7 +124,7 @@ async def test_readers_follow_a_server_that_died_and_came_back(
 
 async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision_on(
     zookeeper: ZooKeeperServer,
-    place: ZookeeperCatalog,
+    backend: ZookeeperCatalog,
     reader: ZookeeperCatalog,
     url: str,
     source: Path,
@@ -132,7 +132,7 @@ async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision
 ) -> None:
     """Both histories have a revision 1, of other content: neither is taken for the other."""
     caplog.set_level(logging.WARNING, "kirana.catalog.revisions")
-    old = place.publish().revision
+    old = backend.publish().revision
     _make_old(zookeeper)
     groups = Revisions(reader, _count_features)
     live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
@@ -177,19 +177,19 @@ def test_who_publishes_to_a_catalog_that_begins_anew_is_warned(
 
 
 def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_it(
-    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog
+    zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog
 ) -> None:
-    place.publish()
-    seen(place, 1)
+    backend.publish()
+    seen(backend, 1)
     zookeeper.empty()
 
     def refused() -> bool:
         with pytest.raises(Conflict, match="run 'kirana apply'"):
-            place.publish_change(Change({"body": ENTITY}), None)
+            backend.publish_change(Change({"body": ENTITY}), None)
         return True
 
     wait_for(refused, "it is connected again", ignoring=Unavailable)
-    anew = place.publish().revision
+    anew = backend.publish().revision
     other = ZookeeperCatalog(url, None, checks_of())
     assert list(other.load(anew).entities) == ["product"]
     other.close()
@@ -197,15 +197,15 @@ def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_
 
 def test_who_finds_no_server_is_told_so_within_seconds() -> None:
     (port,) = free_ports(1)
-    place = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop", None, checks_of())
+    backend = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop", None, checks_of())
     with pytest.raises(Unavailable, match=f"zk://127.0.0.1:{port}/shop does not answer"):
-        place.current()
+        backend.current()
 
 
 def test_who_was_overtaken_publishes_nothing(
-    url: str, place: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
+    url: str, backend: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
 ) -> None:
-    place.publish()
+    backend.publish()
     looked, overtaken = threading.Event(), threading.Event()
 
     class Slow(ZookeeperCatalog):
@@ -232,7 +232,7 @@ def test_who_was_overtaken_publishes_nothing(
     thread = threading.Thread(target=publish)
     thread.start()
     assert looked.wait(10)
-    assert place.publish_change(Change({"body": ENTITY}), None).revision.number == 2
+    assert backend.publish_change(Change({"body": ENTITY}), None).revision.number == 2
     overtaken.set()
     thread.join()
     slow.close()
@@ -244,14 +244,14 @@ def test_who_was_overtaken_publishes_nothing(
 
 
 def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
-    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog, reader: ZookeeperCatalog
+    zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog, reader: ZookeeperCatalog
 ) -> None:
-    place.publish()
+    backend.publish()
     root = "/" + url.partition("?")[0].rpartition("/")[2]
     client = KazooClient(zookeeper.address)
     client.start()
     client.create(f"{root}/revisions/2", b"{}")
-    client.set(f"{root}/current", f"2 {place.current().catalog}".encode())
+    client.set(f"{root}/current", f"2 {backend.current().catalog}".encode())
     seen(reader, 2)
     with pytest.raises(CatalogError, match="this is no revision"):
         reader.load(nth(reader, 2))
@@ -263,31 +263,33 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
 
 
 def test_damage_is_named_and_hides_no_other_revision(
-    zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog, source: Path
+    zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog, source: Path
 ) -> None:
-    place.publish()
+    backend.publish()
     write(source, CTR)
-    seen(place, 1)
-    place.publish()
+    seen(backend, 1)
+    backend.publish()
     root = url.partition("?")[0].removeprefix(f"zk://{zookeeper.address}")
     client = KazooClient(hosts=zookeeper.address)
     client.start()
     client.set(f"{root}/revisions/1", b"rubbish")
-    assert [each.revision for each in place.history(10)] == [2]
+    assert [each.revision for each in backend.history(10)] == [2]
     client.set(f"{root}/current", b"rubbish")
     with pytest.raises(CatalogError, match="rubbish") as caught:
-        place.publish()
+        backend.publish()
     assert [problem.file for problem in caught.value.problems] == [f"{root}/current"]
     client.stop()
     client.close()
 
 
-def test_people_can_read_it(zookeeper: ZooKeeperServer, url: str, place: ZookeeperCatalog) -> None:
-    place.publish()
+def test_people_can_read_it(
+    zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog
+) -> None:
+    backend.publish()
     root = "/" + url.partition("?")[0].rpartition("/")[2]
     client = KazooClient(zookeeper.address)
     client.start()
-    assert client.get(f"{root}/current")[0] == f"1 {place.current().catalog}".encode()
+    assert client.get(f"{root}/current")[0] == f"1 {backend.current().catalog}".encode()
     version = client.get(f"{root}/versions/product.stats/1")[0]
     (digest,) = client.get_children(f"{root}/objects/feature_group/product.stats")
     group = client.get(f"{root}/objects/feature_group/product.stats/{digest}")[0]
@@ -303,17 +305,21 @@ def test_only_the_last_revisions_and_what_they_name_are_kept(
 ) -> None:
     monkeypatch.setattr(zookeeper_nodes, "UNUSED_MS", 0)
     monkeypatch.setattr(zookeeper_catalog, "PRUNE_EVERY", 5)
-    place = ZookeeperCatalog(url, source, checks_of(), kept=3)
+    backend = ZookeeperCatalog(url, source, checks_of(), kept=3)
     for keep in range(1, 6):
         event = {"kind": "event_type", "name": "click", "keep": keep}
         if keep == 1:
-            place.publish()
+            backend.publish()
         else:
-            place.publish_change(Change({"body": event}), keep - 1)
-    assert [each.revision for each in place.history(10)] == [5, 4, 3]
-    assert [len(place.load(nth(place, number)).event_types) for number in (3, 4, 5)] == [1, 1, 1]
+            backend.publish_change(Change({"body": event}), keep - 1)
+    assert [each.revision for each in backend.history(10)] == [5, 4, 3]
+    assert [len(backend.load(nth(backend, number)).event_types) for number in (3, 4, 5)] == [
+        1,
+        1,
+        1,
+    ]
     with pytest.raises(Unknown):
-        place.load(nth(place, 2))
+        backend.load(nth(backend, 2))
     root = url.partition("?")[0].removeprefix(f"zk://{zookeeper.address}")
     client = KazooClient(zookeeper.address)
     client.start()
@@ -321,16 +327,16 @@ def test_only_the_last_revisions_and_what_they_name_are_kept(
     assert len(client.get_children(f"{root}/objects/entity/product")) == 1
     client.stop()
     client.close()
-    place.close()
+    backend.close()
 
 
-def test_an_object_that_no_node_can_hold_is_refused(place: ZookeeperCatalog) -> None:
+def test_an_object_that_no_node_can_hold_is_refused(backend: ZookeeperCatalog) -> None:
     title = {"name": "title", "dtype": "string", "default": "x" * 1_100_000}
     huge = {"kind": "feature_group", "name": "product.huge", "features": [title]}
-    place.publish()
+    backend.publish()
     with pytest.raises(CatalogError, match="a node of ZooKeeper"):
-        place.publish_change(Change({"body": huge}), None)
-    assert place.current().number == 1
+        backend.publish_change(Change({"body": huge}), None)
+    assert backend.current().number == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Lost(Exception):
         super().__init__(f"{url}: {type(error).__name__}: {error}")
         self.url = url
         self.sent = sent
-        """When, by `time.monotonic`."""
+        self.noticed = time.monotonic()
 
 
 class DirectClient:

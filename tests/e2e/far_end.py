@@ -7,11 +7,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import ray
 from ray import serve
 
 from kirana import request
@@ -27,15 +25,29 @@ from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.service import Health
 from kirana.serving.environment import free_ports
+from kirana.serving.settings import Settings
 from tests.waiting import wait_until
 
 
-@ray.remote
 class Tally:
-    """An actor of the deployment. It counts."""
+    """What runs in an actor of the deployment. It counts."""
 
-    def __init__(self, settings: Mapping[str, int]) -> None:
-        self._count = settings["from"]
+    def __init__(self) -> None:
+        self._count = 40
+        self.cancelled = 0
+
+    async def wait(self, context: RequestContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled += 1
+
+    async def times_cancelled(self) -> int:
+        return self.cancelled
+
+    async def seen(self, context: RequestContext) -> list[object]:
+        context.ledger.retries += 5
+        return [context.id, request.current_id.get(), 0 < context.left_s() < 60.0]
 
     async def add(self, number: int) -> int:
         if number < 0:
@@ -47,10 +59,15 @@ class Tally:
         os._exit(1)
 
 
-TALLY = Actor("tally", "tests.e2e.far_end:Tally", {"num_cpus": 0, "max_concurrency": 10})
+TALLY = Actor("tally", lambda wiring: Tally(), {"num_cpus": 0, "max_concurrency": 10})
 
 
-@serve.deployment(deployment_actors=[actor_config(TALLY, {"from": 40})])
+SETTINGS = Settings(
+    catalog="dir:///c", features="memory://", interactions="lmdb:///i", models="file:///m"
+)
+
+
+@serve.deployment(deployment_actors=[actor_config(TALLY, SETTINGS.model_dump())])
 class Far:
     """A feature store that tells what it was asked for; a write takes for ever."""
 
@@ -76,7 +93,7 @@ class Far:
             "caller": context.caller,
             "retries": context.ledger.retries,
         }
-        told["actor"] = await _ask_actor(RemoteActor(TALLY.name))
+        told["actor"] = await _ask_actor(RemoteActor(TALLY.name), context)
         context.ledger.retries += 1
         context.ledger.hedges += 3
         return told
@@ -93,9 +110,18 @@ class Far:
         return Health(None, self._seen)
 
 
-async def _ask_actor(tally: Any) -> dict[str, Any]:
+async def _ask_actor(tally: Any, context: RequestContext) -> dict[str, Any]:
     """Count with an actor, ask it for what it refuses, and end it: Serve starts it anew."""
     counted = [await tally.add(1), await tally.add(1)]
+    seen = await tally.seen(context.within(60.0))
+    waiting = asyncio.create_task(tally.wait(context))
+    await asyncio.sleep(0)
+    waiting.cancel()
+
+    async def given_up() -> bool:
+        return bool(await tally.times_cancelled())
+
+    await wait_until(given_up)
     errors = []
     for call in (tally.add(-1), tally.end()):
         try:
@@ -111,7 +137,7 @@ async def _ask_actor(tally: Any) -> dict[str, Any]:
         return True
 
     await wait_until(anew)
-    return {"counted": counted, "errors": errors}
+    return {"counted": counted, "errors": errors, "seen": seen}
 
 
 async def _until(far: Features, what: str, count: int) -> None:

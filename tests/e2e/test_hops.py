@@ -54,7 +54,8 @@ def test_its_time_is_what_is_left(found: dict[str, Any]) -> None:
 
 def test_it_sees_what_was_spent_and_what_it_spends_comes_back(found: dict[str, Any]) -> None:
     assert found["told"]["retries"] == 2
-    assert found["spent"] == [3, 3]
+    # of the retries one is of the far end itself, five are of the actor that it called
+    assert found["spent"] == [2 + 1 + 5, 3]
 
 
 def test_an_actor_of_a_deployment_counts_and_its_errors_arrive(found: dict[str, Any]) -> None:
@@ -64,6 +65,10 @@ def test_an_actor_of_a_deployment_counts_and_its_errors_arrive(found: dict[str, 
         ["invalid_input", "it only grows", "number"],
         ["unavailable", "the actor 'tally' does not answer", None],
     ]
+
+
+def test_an_actor_sees_the_request_as_a_part_does(found: dict[str, Any]) -> None:
+    assert found["told"]["actor"]["seen"] == [GIVEN["id"], GIVEN["id"], True]
 
 
 def test_an_actor_that_died_begins_anew(found: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ PUBLIC = {
     },
     "kirana.codecs": {"CODECS", "STATUS_NAMES", "Codec", "Column", "Rows", "Status"},
     "kirana.codecs.packed": {"Packed"},
-    "kirana.edge": {"Edge", "Limits", "Services"},
+    "kirana.edge": {"Edge", "Limits", "Resources"},
     "kirana.features.cache": {"FeatureCache"},
     "kirana.features": {"EntityRows", "FeatureQuery", "FeatureSink", "FeatureSource", "Features"},
     "kirana.flow": {"FlowRequest", "FlowResult", "FlowRunner", "Span"},

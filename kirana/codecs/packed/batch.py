@@ -21,7 +21,7 @@ from kirana.codecs.packed.layout import (
     Layout,
     layout_of,
 )
-from kirana.codecs.packed.rows import PackedRows, Part, any_nulls
+from kirana.codecs.packed.rows import PackedRows, Section, any_nulls
 from kirana.codecs.rows import Status
 from kirana.schema import FeatureGroup
 
@@ -81,16 +81,16 @@ class Batch:
         plain = self._plain(group, now_s) if self.uniform else None
         if plain is not None:
             self.status = np.zeros(self.count, dtype=np.uint8)
-            self.parts = [plain]
+            self.sections = [plain]
         else:
             self.status = self._check(now_s)
-            self.parts = self._sort(group)
+            self.sections = self._sort(group)
 
     def decoded(self, group: FeatureGroup) -> PackedRows:
         times = self.header["event_time"]
-        return PackedRows(group, self.status, times, self.parts, self.unknown_versions)
+        return PackedRows(group, self.status, times, self.sections, self.unknown_versions)
 
-    def _plain(self, group: FeatureGroup, now_s: float) -> Part | None:
+    def _plain(self, group: FeatureGroup, now_s: float) -> Section | None:
         """The usual batch, told by few looks: one version, all alive, and nothing special."""
         number = int(self.header["version"][0])
         if not 1 <= number <= len(group.versions):
@@ -111,7 +111,7 @@ class Batch:
             if not (words[:, 1] == never).all():
                 return None
         fixed = self.joined[:, HEADER_BYTES:]
-        return Part(slice(None), layout, fixed, None, any_nulls(layout, fixed))
+        return Section(slice(None), layout, fixed, None, any_nulls(layout, fixed))
 
     def _check(self, now_s: float) -> npt.NDArray[np.uint8]:
         header = self.header
@@ -145,21 +145,21 @@ class Batch:
             if crc32(body) != int.from_bytes(value[-CHECKSUM_BYTES:], "little"):
                 status[at] = Status.CORRUPT
 
-    def _sort(self, group: FeatureGroup) -> list[Part]:
+    def _sort(self, group: FeatureGroup) -> list[Section]:
         alive = self.status == Status.OK
         if not alive.any():
             return []
         numbers = self.header["version"]
-        parts = []
+        sections = []
         for number in np.unique(numbers[alive]).tolist():
-            part = self._part(group, number, np.flatnonzero(alive & (numbers == number)))
-            if part:
-                parts.append(part)
-        return parts
+            section = self._section(group, number, np.flatnonzero(alive & (numbers == number)))
+            if section:
+                sections.append(section)
+        return sections
 
-    def _part(
+    def _section(
         self, group: FeatureGroup, number: int, rows: npt.NDArray[np.intp] | slice
-    ) -> Part | None:
+    ) -> Section | None:
         if not 1 <= number <= len(group.versions):
             self.status[rows] = Status.CORRUPT
             self.unknown_versions |= {number}
@@ -172,22 +172,22 @@ class Batch:
             everywhere = np.arange(self.count)[rows]
             self.status[everywhere[~fits]] = Status.CORRUPT
             rows = everywhere[fits]
-        part = self._cut(layout, rows)
+        section = self._cut(layout, rows)
         if layout.strings:
-            broken = self._broken_strings(part)
+            broken = self._broken_strings(section)
             if broken.any():
                 everywhere = np.arange(self.count)[rows]
                 self.status[everywhere[broken]] = Status.CORRUPT
-                part = self._cut(layout, everywhere[~broken])
-        return part if len(part.fixed) else None
+                section = self._cut(layout, everywhere[~broken])
+        return section if len(section.fixed) else None
 
-    def _cut(self, layout: Layout, rows: npt.NDArray[np.intp] | slice) -> Part:
+    def _cut(self, layout: Layout, rows: npt.NDArray[np.intp] | slice) -> Section:
         stop = HEADER_BYTES + layout.stride
         bodies = None
         if self.uniform:
             fixed = self.joined[rows, HEADER_BYTES:stop]
             if not layout.strings:
-                return Part(rows, layout, fixed, None, any_nulls(layout, fixed))
+                return Section(rows, layout, fixed, None, any_nulls(layout, fixed))
         if not len(self.values):
             # of a table alone: rows of a version that still had strings
             self.values = [row.tobytes() for row in self.joined]
@@ -203,19 +203,19 @@ class Batch:
             # of one version and without strings: but for checksums all of one length
             together = b"".join([value[HEADER_BYTES:stop] for value in chosen])
             fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
-        return Part(rows, layout, fixed, bodies, any_nulls(layout, fixed))
+        return Section(rows, layout, fixed, bodies, any_nulls(layout, fixed))
 
     @staticmethod
-    def _broken_strings(part: Part) -> npt.NDArray[np.bool_]:
+    def _broken_strings(section: Section) -> npt.NDArray[np.bool_]:
         """True where a string points out of its body, into the fixed part, or isn't UTF-8."""
-        bodies = part.bodies or ()
+        bodies = section.bodies or ()
         sizes = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
         broken = np.zeros(len(bodies), dtype=np.bool_)
-        for name in part.layout.strings:
-            start = part.layout.offsets[name]
-            spans = part.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
+        for name in section.layout.strings:
+            start = section.layout.offsets[name]
+            spans = section.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
             offsets = spans["offset"].astype(np.int64)
-            broken |= (offsets < part.layout.stride) | (offsets + spans["length"] > sizes)
+            broken |= (offsets < section.layout.stride) | (offsets + spans["length"] > sizes)
             for at, body in enumerate(bodies):
                 if not broken[at] and not body.isascii():
                     offset, length = spans[at].tolist()

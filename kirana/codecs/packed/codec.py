@@ -27,10 +27,10 @@ from kirana.codecs.packed.layout import (
     layout_of,
 )
 from kirana.codecs.packed.plain import sort_plain
-from kirana.codecs.packed.rows import PackedRows, Part
+from kirana.codecs.packed.rows import PackedRows, Section
 from kirana.codecs.rows import Column, Piece, Status, Texts
 from kirana.errors import TooLarge
-from kirana.ragged import Bytes, places_of, table_of_equal
+from kirana.ragged import Bytes, positions_of, table_of_equal
 from kirana.schema import Array, FeatureGroup, SchemaVersion
 
 MAX_BODY_BYTES = 1 << 20
@@ -53,7 +53,7 @@ class Packed:
     ) -> list[bytes]:
         layout = layout_of(version)
         count = len(event_time_ms)
-        rows = self._fixed_parts(group, version, columns, event_time_ms)
+        rows = self._fixed_columns(group, version, columns, event_time_ms)
         tails = [b""] * count
         for name in layout.strings:
             tails = self._place_strings(rows, layout, name, columns[name], tails)
@@ -76,7 +76,7 @@ class Packed:
         event_time_ms: npt.NDArray[np.uint64],
     ) -> tuple[Bytes, npt.NDArray[np.int64]]:
         layout = layout_of(version)
-        rows = self._fixed_parts(group, version, columns, event_time_ms)
+        rows = self._fixed_columns(group, version, columns, event_time_ms)
         count, head = len(rows), rows.itemsize
         texts = [columns[name] for name in layout.strings]
         sizes = np.zeros((count, len(texts)), dtype=np.int64)
@@ -96,16 +96,17 @@ class Packed:
         ends = np.cumsum(whole)
         starts = ends - whole
         data = np.empty(int(ends[-1]) if count else 0, dtype=np.uint8)
-        data[places_of(starts, np.full(count, head))] = fixed.reshape(-1)
+        data[positions_of(starts, np.full(count, head))] = fixed.reshape(-1)
         for at, text in enumerate(texts):
             assert isinstance(text, Texts)
             before = starts + head + sizes[:, :at].sum(axis=1)
-            data[places_of(before, sizes[:, at])] = text.data[places_of(text.starts, sizes[:, at])]
+            source = positions_of(text.starts, sizes[:, at])
+            data[positions_of(before, sizes[:, at])] = text.data[source]
         if sums:
             _add_checksums(data, starts, whole)
         return data, ends
 
-    def _fixed_parts(
+    def _fixed_columns(
         self,
         group: FeatureGroup,
         version: SchemaVersion,
@@ -203,9 +204,9 @@ class Packed:
         decoded = []
         for piece in pieces:
             rows = self.decode(piece.values, group, now_s)
-            if piece.places is None:
+            if piece.positions is None:
                 return rows
-            decoded.append((piece.places, rows))
+            decoded.append((piece.positions, rows))
         return _merge(group, count, decoded)
 
 
@@ -272,30 +273,30 @@ def _merge(
     count: int,
     decoded: Sequence[tuple[npt.NDArray[np.intp], PackedRows]],
 ) -> PackedRows:
-    """Put rows to their places; a place that none has is missing."""
+    """Put rows to their positions; a position that none has is missing."""
     status = np.full(count, Status.MISSING, dtype=np.uint8)
     event_time = np.zeros(count, dtype=np.uint64)
-    parts: list[Part] = []
+    sections: list[Section] = []
     unknown: frozenset[int] = frozenset()
-    for places, rows in decoded:
-        status[places] = rows.status
-        event_time[places] = rows.event_time_ms
-        parts += _moved(rows.parts, places)
+    for positions, rows in decoded:
+        status[positions] = rows.status
+        event_time[positions] = rows.event_time_ms
+        sections += _moved(rows.sections, positions)
         unknown |= rows.unknown_versions
-    return PackedRows(group, status, event_time, parts, unknown)
+    return PackedRows(group, status, event_time, sections, unknown)
 
 
-def _laid_over(rows: PackedRows, places: npt.NDArray[np.intp], others: PackedRows) -> PackedRows:
-    """Put other rows to places where `rows` has none."""
+def _laid_over(rows: PackedRows, positions: npt.NDArray[np.intp], others: PackedRows) -> PackedRows:
+    """Put other rows to positions where `rows` has none."""
     status, event_time = rows.status, rows.event_time_ms
-    status[places] = others.status
-    event_time[places] = others.event_time_ms
-    parts = [*rows.parts, *_moved(others.parts, places)]
-    return PackedRows(rows.group, status, event_time, parts, others.unknown_versions)
+    status[positions] = others.status
+    event_time[positions] = others.event_time_ms
+    sections = [*rows.sections, *_moved(others.sections, positions)]
+    return PackedRows(rows.group, status, event_time, sections, others.unknown_versions)
 
 
-def _moved(parts: Sequence[Part], places: npt.NDArray[np.intp]) -> list[Part]:
-    return [Part(places[p.rows], p.layout, p.fixed, p.bodies, p.has_nulls) for p in parts]
+def _moved(sections: Sequence[Section], positions: npt.NDArray[np.intp]) -> list[Section]:
+    return [Section(positions[p.rows], p.layout, p.fixed, p.bodies, p.has_nulls) for p in sections]
 
 
 def _add_checksums(
@@ -306,8 +307,8 @@ def _add_checksums(
         of_size = starts[sizes == size]
         values = table_of_equal(data, of_size, size - CHECKSUM_BYTES)
         sums = crc32_rows(values[:, HEADER_BYTES:]).astype("<u4").view(np.uint8)
-        places = (of_size + size - CHECKSUM_BYTES)[:, None] + np.arange(CHECKSUM_BYTES)
-        data[places] = sums.reshape(-1, CHECKSUM_BYTES)
+        positions = (of_size + size - CHECKSUM_BYTES)[:, None] + np.arange(CHECKSUM_BYTES)
+        data[positions] = sums.reshape(-1, CHECKSUM_BYTES)
 
 
 def require_fits(group: FeatureGroup, body_bytes: int) -> None:

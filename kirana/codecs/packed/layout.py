@@ -60,7 +60,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class MatrixRuns:
     """Where the features of a `MatrixPlan` stand in rows of one layout.
 
     `stored` are their names in it, "" for what it lacks; `runs` the copies of the numeric ones,
@@ -86,12 +86,12 @@ class Layout:
 
     def __init__(self, version: SchemaVersion) -> None:
         self.version = version
-        placed = sorted(
+        in_order = sorted(
             (f for f in version.features if f.dtype != "bool"), key=_width, reverse=True
         )
         self.offsets: dict[str, int] = {}
         at = 0
-        for feature in placed:
+        for feature in in_order:
             self.offsets[feature.name] = at
             at += _width(feature) * feature.size * (2 if feature.dtype == "string" else 1)
         self.null_start = at
@@ -99,7 +99,7 @@ class Layout:
         self.booleans = [f.name for f in version.features if f.dtype == "bool"]
         self.boolean_start = self.null_start + self.null_bytes
         self.boolean_bytes = (len(self.booleans) + 7) // 8
-        align = _width(placed[0]) if placed else 1
+        align = _width(in_order[0]) if in_order else 1
         self.stride = -(-(self.boolean_start + self.boolean_bytes) // align) * align
         self.strings = [f.name for f in version.features if f.dtype == "string"]
 
@@ -134,8 +134,8 @@ class Layout:
             }
         )
 
-    def place(self, plan: MatrixPlan) -> Placement:
-        found: Placement | None = plan.placements.get(self)
+    def matrix_runs(self, plan: MatrixPlan) -> MatrixRuns:
+        found: MatrixRuns | None = plan.runs.get(self)
         if found is None:
             stored = tuple(self.stored_name(plan.version, name) for name in plan.names)
             runs = self.runs(stored, plan.sizes)
@@ -143,8 +143,8 @@ class Layout:
             block = slice(runs[0].start, runs[0].stop) if whole else None
             if whole and runs[0].dtype != np.float32:
                 block = None
-            found = Placement(stored, runs, sum(run.width for run in runs), block)
-            plan.placements[self] = found
+            found = MatrixRuns(stored, runs, sum(run.width for run in runs), block)
+            plan.runs[self] = found
         return found
 
     def runs(self, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kirana import native
 from kirana.codecs.packed.layout import Layout, layout_of
-from kirana.codecs.packed.rows import PackedRows, Part
+from kirana.codecs.packed.rows import PackedRows, Section
 from kirana.schema import FeatureGroup, SchemaVersion
 
 _EVERYWHERE = slice(None)
@@ -36,14 +36,14 @@ def _versions(
 def sort_plain(
     values: Sequence[bytes | None] | npt.NDArray[np.uint8], group: FeatureGroup, now_s: float
 ) -> tuple[PackedRows, list[int]]:
-    """Decode the plain rows of a batch; return them, and the places of those that are not."""
+    """Decode the plain rows of a batch; return them, and the positions of those that are not."""
     layouts, versions = _versions(group.versions)
     found = native.rows.sort_rows(
         values if isinstance(values, _AS_THEY_ARE) else list(values), versions, int(now_s)
     )
-    parts = [
-        Part(_EVERYWHERE if places is None else places, layouts[number - 1], bodies, None, nulls)
-        for number, places, bodies, nulls in found.parts
+    sections = [
+        Section(_EVERYWHERE if rows is None else rows, layouts[number - 1], bodies, None, nulls)
+        for number, rows, bodies, nulls in found.sections
     ]
-    rows = PackedRows(group, found.status, found.event_time_ms, parts, frozenset())
+    rows = PackedRows(group, found.status, found.event_time_ms, sections, frozenset())
     return rows, found.odd

@@ -15,7 +15,7 @@ from kirana.schema import NUMERIC, Array, FeatureGroup
 
 
 @dataclass(slots=True)
-class Part:
+class Section:
     """The rows of a batch that follow one schema version."""
 
     rows: npt.NDArray[np.intp] | slice
@@ -27,19 +27,19 @@ class Part:
     """Whether any cell is null."""
 
     def cells(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """Return some bytes of each fixed part, (part rows, bytes)."""
+        """Return some bytes of each fixed part, (section rows, bytes)."""
         if isinstance(self.fixed, np.ndarray):
             return self.fixed[:, start:stop]
         return self.fixed.cells(start, stop)
 
     def table(self) -> npt.NDArray[np.uint8]:
-        """Return the fixed parts, (part rows, stride), for who reads many features in turn."""
+        """Return the fixed parts, (section rows, stride), for who reads many features in turn."""
         if not isinstance(self.fixed, np.ndarray):
             self.fixed = self.fixed.cells(0, self.layout.stride)
         return self.fixed
 
     def nulls(self, name: str) -> npt.NDArray[np.bool_] | None:
-        """Return (part rows,), True where null; None where no row is."""
+        """Return (section rows,), True where null; None where no row is."""
         if not self.has_nulls:
             return None
         at = self.layout.version.index[name]
@@ -81,18 +81,18 @@ class PackedRows:
         group: FeatureGroup,
         status: npt.NDArray[np.uint8],
         event_time_ms: npt.NDArray[np.uint64],
-        parts: Sequence[Part],
+        sections: Sequence[Section],
         unknown_versions: frozenset[int],
     ) -> None:
         self.group = group
         self.status = status
         self.event_time_ms = event_time_ms
         self.unknown_versions = unknown_versions
-        self.parts = parts
+        self.sections = sections
 
     @property
     def any_nulls(self) -> bool:
-        return any(part.has_nulls for part in self.parts)
+        return any(section.has_nulls for section in self.sections)
 
     def column(self, name: str) -> Column:
         feature = self.group.current.feature(name)
@@ -101,75 +101,75 @@ class PackedRows:
         values: Array = np.empty(shape, dtype=default.dtype)
         values[...] = default
         nulls: npt.NDArray[np.bool_] | None = None
-        for part in self.parts:
-            stored = part.layout.stored_name(self.group.current, name)
+        for section in self.sections:
+            stored = section.layout.stored_name(self.group.current, name)
             if not stored:
                 continue
             if feature.dtype == "string":
-                values[part.rows] = part.texts(stored)
+                values[section.rows] = section.texts(stored)
             elif feature.dtype == "bool":
-                values[part.rows] = part.booleans(stored)
+                values[section.rows] = section.booleans(stored)
             else:
-                start = part.layout.offsets[stored]
+                start = section.layout.offsets[stored]
                 stop = start + NUMERIC[feature.dtype].itemsize * feature.size
-                cells = part.table()[:, start:stop].view(NUMERIC[feature.dtype])
-                values[part.rows] = cells.reshape(len(cells), *feature.shape)
-            part_nulls = part.nulls(stored)
-            if part_nulls is not None:
+                cells = section.table()[:, start:stop].view(NUMERIC[feature.dtype])
+                values[section.rows] = cells.reshape(len(cells), *feature.shape)
+            section_nulls = section.nulls(stored)
+            if section_nulls is not None:
                 if nulls is None:
                     nulls = np.zeros(len(self.status), dtype=np.bool_)
-                nulls[part.rows] = part_nulls
+                nulls[section.rows] = section_nulls
         if nulls is not None:
             values[nulls] = default
         return Column(values, nulls)
 
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
         codes = np.full(len(self.status), Provenance.NO_ROW, dtype=np.uint8)
-        for part in self.parts:
-            stored = part.layout.stored_name(self.group.current, name)
+        for section in self.sections:
+            stored = section.layout.stored_name(self.group.current, name)
             if not stored:
-                codes[part.rows] = Provenance.NOT_IN_VERSION
+                codes[section.rows] = Provenance.NOT_IN_VERSION
                 continue
-            nulls = part.nulls(stored)
-            codes[part.rows] = Provenance.STORED if nulls is None else nulls.astype(np.uint8)
+            nulls = section.nulls(stored)
+            codes[section.rows] = Provenance.STORED if nulls is None else nulls.astype(np.uint8)
         return codes
 
     def fill(self, out: npt.NDArray[np.float32], plan: MatrixPlan) -> None:
-        placed = [(part, part.layout.place(plan)) for part in self.parts]
-        if sum(len(part.fixed) * where.width for part, where in placed) < out.size:
+        copied = [(section, section.layout.matrix_runs(plan)) for section in self.sections]
+        if sum(len(section.fixed) * where.width for section, where in copied) < out.size:
             out[...] = plan.defaults
-        for part, where in placed:
+        for section, where in copied:
             for run in where.runs:
-                cells = part.cells(run.start, run.stop).view(run.dtype)
-                out[part.rows, run.column : run.column + run.width] = cells
-            if part.layout.booleans or part.has_nulls:
-                self._fill_bits(out, part, plan, where.stored)
+                cells = section.cells(run.start, run.stop).view(run.dtype)
+                out[section.rows, run.column : run.column + run.width] = cells
+            if section.layout.booleans or section.has_nulls:
+                self._fill_bits(out, section, plan, where.stored)
 
     def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
-        if len(self.parts) != 1:
+        if len(self.sections) != 1:
             return None
-        part = self.parts[0]
-        block = part.layout.place(plan).block
-        if block is None or part.has_nulls or not isinstance(part.rows, slice):
+        section = self.sections[0]
+        block = section.layout.matrix_runs(plan).block
+        if block is None or section.has_nulls or not isinstance(section.rows, slice):
             return None
-        matrix = part.cells(block.start, block.stop).view(np.float32)
+        matrix = section.cells(block.start, block.stop).view(np.float32)
         matrix.flags.writeable = False
         return matrix
 
     def _fill_bits(
         self,
         out: npt.NDArray[np.float32],
-        part: Part,
+        section: Section,
         plan: MatrixPlan,
         stored_names: Sequence[str],
     ) -> None:
-        rows = np.arange(len(self.status))[part.rows]
+        rows = np.arange(len(self.status))[section.rows]
         column = 0
         for name, stored, size in zip(plan.names, stored_names, plan.sizes, strict=True):
             if stored:
-                if stored in part.layout.booleans:
-                    out[rows, column] = part.booleans(stored)
-                nulls = part.nulls(stored)
+                if stored in section.layout.booleans:
+                    out[rows, column] = section.booleans(stored)
+                nulls = section.nulls(stored)
                 if nulls is not None:
                     default = plan.version.feature(name).default_array()
                     out[rows[nulls], column : column + size] = np.ravel(default)

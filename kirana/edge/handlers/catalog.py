@@ -21,15 +21,15 @@ from kirana.edge.replies import (
     Revision,
     SchemaVersionRecord,
 )
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.errors import CatalogError, FieldPath, InvalidInput, Unavailable, Unknown
 
 
-async def list_objects(request: Request, services: Services) -> Response:
+async def list_objects(request: Request, resources: Resources) -> Response:
     limit = request.query(CatalogHistory).history
     revision = request.context.revision
-    catalog = await services.catalogs.at(revision)
-    away_since = services.live.away_since
+    catalog = await resources.catalogs.at(revision)
+    away_since = resources.live.away_since
     reply = CatalogListReply(
         revision.number,
         revision.catalog,
@@ -40,15 +40,15 @@ async def list_objects(request: Request, services: Services) -> Response:
         # what is live is known here, how it came to be is not
         reply.away_since = int(away_since * 1000)
     else:
-        history = await asyncio.to_thread(_writer(services).history, limit)
+        history = await asyncio.to_thread(_writer(resources).history, limit)
         reply.history = [Revision(**asdict(record)) for record in history]
     return json_response(reply)
 
 
-async def get(request: Request, services: Services) -> Response:
+async def get(request: Request, resources: Resources) -> Response:
     kind, name = _key(request)
     revision = request.context.revision
-    catalog = await services.catalogs.at(revision)
+    catalog = await resources.catalogs.at(revision)
     item = catalog.item((kind, name))
     if item is None:
         raise Unknown(kind, name, catalog.items.get(kind, ()), field="name")
@@ -65,7 +65,7 @@ def _schema_versions(catalog: Catalog, group: str) -> list[SchemaVersionRecord] 
     ]
 
 
-async def put(request: Request, services: Services) -> Response:
+async def put(request: Request, resources: Resources) -> Response:
     message = await request.decode(CatalogPut)
     kind, name = _key(request)
     given = message.object
@@ -75,16 +75,16 @@ async def put(request: Request, services: Services) -> Response:
                 f"{given[field]!r} is not the '{value}' of the path", field=("object", field)
             )
     change = Change(put={"object": {**given, "kind": kind, "name": name}})
-    return await _publish(services, change, message.expected_revision)
+    return await _publish(resources, change, message.expected_revision)
 
 
-async def delete(request: Request, services: Services) -> Response:
+async def delete(request: Request, resources: Resources) -> Response:
     expected = request.query(ExpectedRevision).expected_revision
     change = Change(delete={"": _key(request)})
-    return await _publish(services, change, None if expected is UNSET else expected)
+    return await _publish(resources, change, None if expected is UNSET else expected)
 
 
-async def post(request: Request, services: Services) -> Response:
+async def post(request: Request, resources: Resources) -> Response:
     message = await request.decode(CatalogPost)
     if not message.objects and not message.delete:
         raise InvalidInput("put or delete at least one object", field="objects")
@@ -92,11 +92,11 @@ async def post(request: Request, services: Services) -> Response:
         {f"objects[{at}]": each for at, each in enumerate(message.objects)},
         {f"delete[{at}]": (each.kind, each.name) for at, each in enumerate(message.delete)},
     )
-    return await _publish(services, change, message.expected_revision)
+    return await _publish(resources, change, message.expected_revision)
 
 
-async def _publish(services: Services, change: Change, expected: int | None) -> Response:
-    publish = _writer(services).publish_change
+async def _publish(resources: Resources, change: Change, expected: int | None) -> Response:
+    publish = _writer(resources).publish_change
     try:
         published = await asyncio.to_thread(publish, change, expected)
     except CatalogError as error:
@@ -106,10 +106,10 @@ async def _publish(services: Services, change: Change, expected: int | None) -> 
     return json_response(CatalogChangeReply(published.revision.number, warnings or UNSET))
 
 
-def _writer(services: Services) -> CatalogPublisher:
-    if services.publisher is None:
+def _writer(resources: Resources) -> CatalogPublisher:
+    if resources.publisher is None:
         raise Unavailable("nothing can be published here")
-    return services.publisher
+    return resources.publisher
 
 
 def _key(request: Request) -> tuple[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kirana.edge.exchange import Request, Response, json_response
 from kirana.edge.replies import DirectPort, EndpointsReply
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 
 
-async def endpoints(request: Request, services: Services) -> Response:
-    live = [DirectPort(each.replica, each.url) for each in services.endpoints.live()]
+async def endpoints(request: Request, resources: Resources) -> Response:
+    live = [DirectPort(each.replica, each.url) for each in resources.endpoints.live()]
     return json_response(EndpointsReply(live))

@@ -16,8 +16,8 @@ from kirana.edge.limits import MAX_CELLS
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Ids, Times
 from kirana.edge.protobuf import delete_reply, features_reply, put_reply
 from kirana.edge.replies import FeaturesDeleteReply, FeaturesGetReply, FeaturesPutReply
+from kirana.edge.resources import Resources
 from kirana.edge.selection import Selection
-from kirana.edge.services import Services
 from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.part import FEATURES
@@ -28,9 +28,9 @@ from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 from kirana.schema import Entity
 
 
-async def get(request: Request, services: Services) -> Response:
+async def get(request: Request, resources: Resources) -> Response:
     message = await request.decode(FeaturesGet)
-    selections = await services.selections.at(request.context.revision)
+    selections = await resources.selections.at(request.context.revision)
     selected = selections.of(message.entity, message.features)
     keys = _keys(selected.entity, message.keys, cells=selected.width)
     if request.binary_reply and selected.plain and not message.provenance:
@@ -39,7 +39,7 @@ async def get(request: Request, services: Services) -> Response:
         query = FeatureQuery(
             message.entity, keys, columns=selected.names, provenance=message.provenance
         )
-    (rows,) = await services.parts[FEATURES].read([query], request.context)
+    (rows,) = await resources.parts[FEATURES].read([query], request.context)
     cells = len(keys) * len(selected.asked)
     revision = request.context.revision.number
     if request.binary_reply:
@@ -51,9 +51,9 @@ async def get(request: Request, services: Services) -> Response:
     return await inline_or_thread(inline, _response, message, selected, rows, revision)
 
 
-async def put(request: Request, services: Services) -> Response:
+async def put(request: Request, resources: Resources) -> Response:
     message = await request.decode(FeaturesPut)
-    catalog = await services.catalogs.at(request.context.revision)
+    catalog = await resources.catalogs.at(request.context.revision)
     group = catalog.group(message.group, field="group")
     number = message.schema_version
     version = group.current if number is None else group.version(number)
@@ -63,24 +63,24 @@ async def put(request: Request, services: Services) -> Response:
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
     write = FeatureWrite(group.name, keys, columns, times, version.number)
     try:
-        done = await services.parts[FEATURES].write(write, request.context)
+        done = await resources.parts[FEATURES].write(write, request.context)
     except InvalidInput as error:
-        raise _without_place(error, message.event_time) from None
+        raise _without_index(error, message.event_time) from None
     if request.binary_reply:
         return binary_response(put_reply(done))
     return json_response(FeaturesPutReply(done.written, done.stale, done.expired))
 
 
-async def delete(request: Request, services: Services) -> Response:
+async def delete(request: Request, resources: Resources) -> Response:
     message = await request.decode(FeaturesDelete)
-    catalog = await services.catalogs.at(request.context.revision)
+    catalog = await resources.catalogs.at(request.context.revision)
     group = catalog.group(message.group, field="group")
     keys = _keys(group.entity, message.keys, cells=1)
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
     try:
-        done = await services.parts[FEATURES].delete(group.name, keys, times, request.context)
+        done = await resources.parts[FEATURES].delete(group.name, keys, times, request.context)
     except InvalidInput as error:
-        raise _without_place(error, message.event_time) from None
+        raise _without_index(error, message.event_time) from None
     if request.binary_reply:
         return binary_response(delete_reply(done.written, done.stale))
     return json_response(FeaturesDeleteReply(done.written, done.stale))
@@ -127,8 +127,8 @@ def _response(
     return json_response(reply)
 
 
-def _without_place(error: InvalidInput, given: Times | None) -> InvalidInput:
-    """One event time for all rows has no place in a list."""
+def _without_index(error: InvalidInput, given: Times | None) -> InvalidInput:
+    """One event time for all rows has no index in a list."""
     if error.path[:1] == ("event_time",) and not isinstance(given, list):
         error.path = ("event_time",)
     return error
@@ -147,5 +147,5 @@ def _event_times(given: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.
         if problem is None and not 0 <= each < 1 << 53:
             problem = f"{each} is no time in milliseconds"
         if problem is not None:
-            raise _without_place(InvalidInput(problem, field=("event_time", at)), given)
+            raise _without_index(InvalidInput(problem, field=("event_time", at)), given)
     return np.array(times, dtype=np.uint64)

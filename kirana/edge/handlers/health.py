@@ -10,7 +10,7 @@ from msgspec import UNSET
 from kirana.catalog.revisions import LiveRevision
 from kirana.edge.exchange import Request, Response, json_response
 from kirana.edge.replies import HealthReply, PartReport
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.errors import KiranaError
 from kirana.revision import Revision
 from kirana.service import Health, Service
@@ -18,12 +18,12 @@ from kirana.service import Health, Service
 PROBE_TIMEOUT_S = 1.0
 
 
-async def health(request: Request, services: Services) -> Response:
+async def health(request: Request, resources: Resources) -> Response:
     revision = request.context.revision
-    names = [name for name, _ in services.parts]
-    found = await asyncio.gather(*(_health(part, revision) for _, part in services.parts))
+    names = [name for name, _ in resources.parts]
+    found = await asyncio.gather(*(_health(part, revision) for _, part in resources.parts))
     parts = {name: _report(health) for name, health in zip(names, found, strict=True)}
-    parts["catalog"] = _catalog(services.live, revision)
+    parts["catalog"] = _catalog(resources.live, revision)
     if all(each.state == "ok" for each in parts.values()):
         return json_response(HealthReply("ok", parts))
     return json_response(HealthReply("unavailable", parts), status=503)

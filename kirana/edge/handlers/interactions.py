@@ -18,7 +18,7 @@ from kirana.edge.replies import (
     InteractionsPostReply,
     InteractionsQueryReply,
 )
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.errors import InvalidInput, KiranaError, TooLarge
 from kirana.interactions import Event, InteractionQuery, Interactions
 from kirana.interactions.part import INTERACTIONS
@@ -28,20 +28,20 @@ from kirana.loop import INLINE_ROWS, inline_or_thread
 DEFAULT_LAST = 20
 
 
-async def post(request: Request, services: Services) -> Response:
+async def post(request: Request, resources: Resources) -> Response:
     message = await request.decode(InteractionsPost)
     events = await inline_or_thread(len(message.events) <= INLINE_ROWS, _events, message)
-    done = await services.parts[INTERACTIONS].append(events, request.context)
+    done = await resources.parts[INTERACTIONS].append(events, request.context)
     if request.binary_reply:
         return binary_response(accepted_reply(done))
     return json_response(InteractionsPostReply(done.accepted, done.expired))
 
 
-async def get(request: Request, services: Services) -> Response:
+async def get(request: Request, resources: Resources) -> Response:
     user_id, event = request.parameters
     query = _query_of(user_id, event, request.query(InteractionsBounds))
     try:
-        (found,) = await services.parts[INTERACTIONS].query([query], request.context)
+        (found,) = await resources.parts[INTERACTIONS].query([query], request.context)
     except KiranaError as error:
         match error.path:
             case ("queries", int(), field):
@@ -55,7 +55,7 @@ async def get(request: Request, services: Services) -> Response:
     return await inline_or_thread(inline, _response, found)
 
 
-async def query(request: Request, services: Services) -> Response:
+async def query(request: Request, resources: Resources) -> Response:
     message = await request.decode(InteractionsQuery)
     users = list(dict.fromkeys(map(str, message.user_ids)))
     types = list(dict.fromkeys(message.events))
@@ -67,7 +67,7 @@ async def query(request: Request, services: Services) -> Response:
     if sum(query.limit for query in queries) > MAX_CELLS:
         raise TooLarge("users x events x limit is too much for one call", field="user_ids")
     try:
-        found = await services.parts[INTERACTIONS].query(queries, request.context)
+        found = await resources.parts[INTERACTIONS].query(queries, request.context)
     except KiranaError as error:
         _point_into(error, message, queries)
         raise
@@ -79,9 +79,9 @@ async def query(request: Request, services: Services) -> Response:
     return await inline_or_thread(inline, _response_to_many, users, types, found)
 
 
-async def delete(request: Request, services: Services) -> Response:
+async def delete(request: Request, resources: Resources) -> Response:
     (user_id,) = request.parameters
-    deleted = await services.parts[INTERACTIONS].forget(user_id, request.context)
+    deleted = await resources.parts[INTERACTIONS].forget(user_id, request.context)
     if request.binary_reply:
         return binary_response(forgotten_reply(deleted))
     return json_response(InteractionsDeleteReply(deleted))
@@ -90,7 +90,7 @@ async def delete(request: Request, services: Services) -> Response:
 def _point_into(
     error: KiranaError, message: InteractionsQuery, queries: Sequence[InteractionQuery]
 ) -> None:
-    """Replace the place in `queries` by the one in the lists of the request."""
+    """Replace the index in `queries` by the one in a list of the request."""
     match error.path:
         case ("queries", int(at), "user_id"):
             users = list(map(str, message.user_ids))

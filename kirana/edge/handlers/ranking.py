@@ -12,7 +12,7 @@ from kirana.edge.json_values import numbers
 from kirana.edge.messages import FlowRun, Infer
 from kirana.edge.protobuf import infer_reply
 from kirana.edge.replies import FlowRunReply, InferMatrix, InferReply
-from kirana.edge.services import Services
+from kirana.edge.resources import Resources
 from kirana.flow import FlowRequest, Span
 from kirana.flow.part import FLOWS
 from kirana.inferflow import InferRequest, InferResult
@@ -20,10 +20,10 @@ from kirana.inferflow.part import INFERFLOW
 from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 
 
-async def run_flow(request: Request, services: Services) -> Response:
+async def run_flow(request: Request, resources: Resources) -> Response:
     message = await request.decode(FlowRun)
     (flow,) = request.parameters
-    result = await services.parts[FLOWS].run(
+    result = await resources.parts[FLOWS].run(
         FlowRequest(flow, message.context, message.trace), request.context
     )
     columns = dict(result.output.columns)
@@ -49,7 +49,7 @@ def _span(span: Span) -> replies.Span:
     )
 
 
-async def infer(request: Request, services: Services) -> Response:
+async def infer(request: Request, resources: Resources) -> Response:
     message = await request.decode(Infer)
     (model_id,) = request.parameters
     wanted = InferRequest(
@@ -59,7 +59,7 @@ async def infer(request: Request, services: Services) -> Response:
         message.top_k,
         keep_matrix="matrix" in message.returned,
     )
-    result = await services.parts[INFERFLOW].infer(wanted, request.context)
+    result = await resources.parts[INFERFLOW].infer(wanted, request.context)
     cells = len(result.ids) if result.matrix is None else result.matrix.size
     revision = request.context.revision.number
     if request.binary_reply:

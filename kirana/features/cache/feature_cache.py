@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kirana.codecs.packed.layout import row_bytes
-from kirana.features.cache.group import CacheCounts, CachedGroup, CacheRead, Places, Sizes
+from kirana.features.cache.group import CacheCounts, CachedGroup, CacheRead, Positions, Sizes
 from kirana.features.cache.values import sizes_of
 from kirana.schema import FeatureGroup
 
@@ -27,7 +27,7 @@ class _Move:
     """
 
     to: CachedGroup
-    slots: Places
+    slots: Positions
     moved: int = 0
 
     @property
@@ -179,8 +179,8 @@ class FeatureCache:
 
 
 def _chosen(
-    places: Places, keys: Sequence[str], values: Sequence[bytes | None], sizes: Sizes
+    positions: Positions, keys: Sequence[str], values: Sequence[bytes | None], sizes: Sizes
 ) -> tuple[list[str], list[bytes | None], Sizes]:
-    """Return the rows at some places of a batch."""
-    chosen = places.tolist()
-    return [keys[at] for at in chosen], [values[at] for at in chosen], sizes[places]
+    """Return the rows at some positions of a batch."""
+    chosen = positions.tolist()
+    return [keys[at] for at in chosen], [values[at] for at in chosen], sizes[positions]

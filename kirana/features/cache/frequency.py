@@ -34,9 +34,9 @@ class FrequencySketch:
             return native.sketch.add(self._counts, _MULTIPLIERS, int(self._shift), _MOST, hashes)
         found = np.full(len(hashes), 255, dtype=np.uint8)
         for counts, multiplier in zip(self._counts, _MULTIPLIERS, strict=True):
-            places = (hashes * multiplier) >> self._shift
-            more = np.minimum(counts[places], _MOST - 1) + np.uint8(1)
-            counts[places] = more
+            positions = (hashes * multiplier) >> self._shift
+            more = np.minimum(counts[positions], _MOST - 1) + np.uint8(1)
+            counts[positions] = more
             np.minimum(found, more, out=found)
         return found
 

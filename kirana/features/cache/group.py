@@ -20,12 +20,12 @@ from kirana.features.cache.frequency import FrequencySketch, hashes_of
 from kirana.features.cache.slot_index import slot_index
 from kirana.features.cache.values import copy_values
 
-Places = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.intp]
 Sizes = npt.NDArray[np.int64]
 Table = npt.NDArray[np.uint8]
 
 SLOT_BYTES = 200
-"""What a row takes beside its own bytes: the key's text, its place, times and counts."""
+"""What a row takes beside its own bytes: the key's text, its position, times and counts."""
 
 ABSENT_SHARE = 8
 """One part in so many of a group's bytes is for keys that are remembered to have no row."""
@@ -40,7 +40,7 @@ _MARKS = np.dtype([("loaded", np.float64), ("uses", np.uint32)], align=True)
 """When a slot's row was fetched, and how often it was used: side by side, a look-up needs both."""
 
 
-_NOWHERE: Places = np.empty(0, dtype=np.intp)
+_NOWHERE: Positions = np.empty(0, dtype=np.intp)
 
 
 @dataclass(slots=True)
@@ -55,16 +55,16 @@ class CacheCounts:
 
 @dataclass(slots=True)
 class CacheRead:
-    """What the cache has of a batch of keys, by their places in it.
+    """What the cache has of a batch of keys, by their positions in it.
 
     `table` holds the rows of `in_table`, and goes on to, whatever is kept later; `values` are
     rows of other lengths, and None for keys that have no row; `missing` must be fetched.
     """
 
-    in_table: Places
+    in_table: Positions
     table: Table | native.borrowed.Borrowed
     values: dict[int, bytes | None]
-    missing: Places
+    missing: Positions
 
 
 class CachedGroup:
@@ -135,18 +135,18 @@ class CachedGroup:
         if not hits and not self._absent:
             return CacheRead(_NOWHERE, self._table[:0], {}, np.arange(len(keys)))
         hit = slots >= 0
-        places = np.flatnonzero(hit)
-        table = self._table[slots[places]]
+        positions = np.flatnonzero(hit)
+        table = self._table[slots[positions]]
         values: dict[int, bytes | None] = {}
         if self._loose:
-            loose = [self._loose.get(slot) for slot in slots[places].tolist()]
+            loose = [self._loose.get(slot) for slot in slots[positions].tolist()]
             values = {
                 at: value
-                for at, value in zip(places.tolist(), loose, strict=True)
+                for at, value in zip(positions.tolist(), loose, strict=True)
                 if value is not None
             }
             tabled = np.array([value is None for value in loose], dtype=np.bool_)
-            places, table = places[tabled], table[tabled]
+            positions, table = positions[tabled], table[tabled]
         missing = np.flatnonzero(~hit)
         if self._absent and not self._absent.keys().isdisjoint(wanted):
             until = self._absent.get
@@ -154,9 +154,9 @@ class CachedGroup:
             if absent:
                 values.update(dict.fromkeys(absent))
                 missing = np.setdiff1d(missing, absent, assume_unique=True)
-        return CacheRead(places, table, values, missing)
+        return CacheRead(positions, table, values, missing)
 
-    def _lend(self, slots: Places) -> Table | native.borrowed.Borrowed:
+    def _lend(self, slots: Positions) -> Table | native.borrowed.Borrowed:
         if not native.COMPILED:
             return self._table[slots]
         lent = native.borrowed.Borrowed(self._table, slots)
@@ -197,7 +197,7 @@ class CachedGroup:
             self._loose_bytes -= len(value)
 
     def refill(self, keys: list[str], values: Sequence[bytes | None], now: float) -> list[int]:
-        """Renew the rows that are in the table already; return the places of all others."""
+        """Renew the rows that are in the table already; return the positions of all others."""
         if self._loose:
             return list(range(len(keys)))
         self._take_back()
@@ -240,9 +240,11 @@ class CachedGroup:
             lent.keep()
         self._lent.clear()
 
-    def _keep_loose(self, values: Sequence[bytes | None], places: Places, slots: Places) -> None:
-        """Keep the values at some places beside the table."""
-        for at, slot in zip(places.tolist(), slots.tolist(), strict=True):
+    def _keep_loose(
+        self, values: Sequence[bytes | None], positions: Positions, slots: Positions
+    ) -> None:
+        """Keep the values at some positions beside the table."""
+        for at, slot in zip(positions.tolist(), slots.tolist(), strict=True):
             self._drop_loose(slot)
             value = values[at]
             assert value is not None
@@ -269,7 +271,7 @@ class CachedGroup:
         sizes: Sizes,
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
-    ) -> Places:
+    ) -> Positions:
         """Return a slot per key, its own, a free one or that of one less used; -1 for none."""
         slots = self._index.get_all(keys)
         new = np.flatnonzero(slots < 0)
@@ -294,7 +296,7 @@ class CachedGroup:
             self._replace(keys, waiting, slots, frequency, counts)
         return slots
 
-    def _give(self, count: int) -> Places:
+    def _give(self, count: int) -> Positions:
         """Return so many slots that no key has, those first that one had."""
         again = self._free[len(self._free) - min(count, len(self._free)) :]
         del self._free[len(self._free) - len(again) :]
@@ -315,8 +317,8 @@ class CachedGroup:
     def _replace(
         self,
         keys: list[str],
-        waiting: Places,
-        slots: Places,
+        waiting: Positions,
+        slots: Positions,
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
     ) -> None:
@@ -332,7 +334,7 @@ class CachedGroup:
             for slot in slots[waiting][slots[waiting] != before].tolist():
                 self._drop_loose(slot)
 
-    def most_used(self, count: int) -> Places:
+    def most_used(self, count: int) -> Positions:
         """Return the slots of the `count` most used rows, or of as many as there are, in order."""
         least_first = np.argsort(self._uses[: self._opened], kind="stable")
         return least_first[::-1][:count]
@@ -344,7 +346,7 @@ class CachedGroup:
             made._absent.update(self._absent)
         return made
 
-    def adopt(self, other: CachedGroup, slots: Places) -> None:
+    def adopt(self, other: CachedGroup, slots: Positions) -> None:
         """Take over what another one has in these slots, as long as there is room."""
         own, theirs = [], []
         for slot in slots.tolist():

@@ -52,18 +52,18 @@ class SlotIndex(Protocol):
     ) -> list[int]:
         """Copy values into the rows of keys that have a slot, as loaded `now` and used once more.
 
-        Return the places of the others: keys without a slot, values of another size than a row.
+        Return the positions of the others: keys without a slot, values of another size than a row.
         """
 
     def replace(
         self,
         keys: list[str],
-        places: Slots,
+        positions: Slots,
         candidates: Slots,
         slots: Slots,
         uses: npt.NDArray[np.uint32],
     ) -> int:
-        """Give the keys at some places each its candidate, in the stead of the key that has it.
+        """Give the keys at some positions each its candidate, in the stead of the key that has it.
 
         A candidate that no key has, or that is among `slots` already, is left alone. `slots` has
         the slot of each key, and uses begin at 0. Return how many keys had to go.
@@ -151,13 +151,13 @@ class DictIndex:
     def replace(
         self,
         keys: list[str],
-        places: Slots,
+        positions: Slots,
         candidates: Slots,
         slots: Slots,
         uses: npt.NDArray[np.uint32],
     ) -> int:
         gone, taken = 0, set(slots.tolist())
-        for at, slot in zip(places.tolist(), candidates.tolist(), strict=True):
+        for at, slot in zip(positions.tolist(), candidates.tolist(), strict=True):
             old, own = self.key_of(slot), self.get(keys[at])
             if own >= 0:
                 slots[at] = own

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kirana import native
 
-Places = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.intp]
 Values = Sequence[bytes | None]
 
 
@@ -22,13 +22,13 @@ def sizes_of(values: Values) -> npt.NDArray[np.int64]:
 
 
 def copy_values(
-    values: Values, places: Places, table: npt.NDArray[np.uint8], slots: Places
+    values: Values, positions: Positions, table: npt.NDArray[np.uint8], slots: Positions
 ) -> None:
-    """Copy the values at some places into slots of a table: each has the bytes of a row."""
+    """Copy the values at some positions into slots of a table: each has the bytes of a row."""
     if native.COMPILED:
-        native.pointers.copy_values(_as_it_is(values), places, table, slots)
+        native.pointers.copy_values(_as_it_is(values), positions, table, slots)
         return
-    chosen = [values[at] for at in places.tolist()]
+    chosen = [values[at] for at in positions.tolist()]
     together = b"".join(chosen)
     table[slots] = np.frombuffer(together, dtype=np.uint8).reshape(len(slots), -1)
 

@@ -2,7 +2,7 @@
 
 Each product has a stored list of neighbours with weights; a candidate's weight is the sum over
 the seeds of decay^age * weight, where age counts products back from the newest. Products of one
-timestamp have one age, the middle of their places: what stands first among them means nothing.
+timestamp have one age, the middle of their positions: what stands first among them means nothing.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ class Neighbours:
         newest = {product: at for at, product in reversed(list(enumerate(seeds.product_ids)))}
         if not newest:
             return [], np.empty(0, dtype=np.float32)
-        places = sorted(newest.values())
-        products = [seeds.product_ids[at] for at in places]
+        positions = sorted(newest.values())
+        products = [seeds.product_ids[at] for at in positions]
         query = FeatureQuery(self._entity, join_ids([products]), columns=(self._ids, self._weights))
         (rows,) = await features.read([query], request)
         ids, weights = best_neighbours(
             rows.columns[self._ids].values,
             rows.columns[self._weights].values,
-            self._with.decay ** seed_ages(seeds.timestamps_ms[places]),
+            self._with.decay ** seed_ages(seeds.timestamps_ms[positions]),
             limit,
         )
         return list(map(str, ids.tolist())), weights
 
 
 def seed_ages(timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the age of each seed, newest first: its place, the mean of them where times tie."""
+    """Return the age of each seed, newest first: its position, the mean of them where times tie."""
     _, group, sizes = np.unique(-timestamps, return_inverse=True, return_counts=True)
     firsts = np.cumsum(sizes) - sizes
     return (firsts + (sizes - 1) / 2)[group].astype(np.float32)
@@ -84,8 +84,8 @@ def best_neighbours(
     `ids` and `weights` have the shape (seeds, k); a weight of 0 fills up a shorter list.
     """
     filled = weights != 0
-    distinct, place = np.unique(ids[filled], return_inverse=True)
-    totals = np.bincount(place, (weights * factors[:, None])[filled], minlength=len(distinct))
+    distinct, position = np.unique(ids[filled], return_inverse=True)
+    totals = np.bincount(position, (weights * factors[:, None])[filled], minlength=len(distinct))
     best = np.lexsort((_scatter(distinct), -totals))[:limit]
     return distinct[best], totals[best].astype(np.float32)
 

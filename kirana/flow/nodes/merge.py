@@ -26,13 +26,14 @@ class MergeNode:
         self.gives = Shape(Candidates, frozenset(columns))
 
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
-        parts = [value for value in inputs.values() if isinstance(value, Candidates)]
-        place = {id_: at for at, id_ in enumerate(dict.fromkeys(i for p in parts for i in p.ids))}
+        lists = [value for value in inputs.values() if isinstance(value, Candidates)]
+        ids = dict.fromkeys(id_ for each in lists for id_ in each.ids)
+        position = {id_: at for at, id_ in enumerate(ids)}
         columns = {
-            name: np.zeros(len(place), dtype=np.float32) for name in sorted(self.gives.columns)
+            name: np.zeros(len(position), dtype=np.float32) for name in sorted(self.gives.columns)
         }
-        for part in parts:
-            rows = np.fromiter(map(place.__getitem__, part.ids), dtype=np.intp, count=len(part))
-            for name, column in part.columns.items():
+        for each in lists:
+            rows = np.fromiter(map(position.__getitem__, each.ids), dtype=np.intp, count=len(each))
+            for name, column in each.columns.items():
                 columns[name][rows] = column
-        return Candidates(list(place), columns)
+        return Candidates(list(position), columns)

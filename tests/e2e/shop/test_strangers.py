@@ -191,7 +191,7 @@ CASES = [
     Case("wrong content type", "POST", GET, b"x=1", 415, "unsupported_media_type", None, {"content-type": "text/plain"}),
     Case("broken Proto3", "POST", GET, b"\xff\xff", 400, "invalid_protobuf", None, PROTO),
     Case("Proto3 on a JSON route", "POST", FLOW, b"", 415, "unsupported_media_type", None, PROTO),
-    Case("empty Proto3", "POST", GET, b"", 404, "unknown_entity", "entity", PROTO),
+    Case("empty Proto3", "POST", GET, b"", 400, BAD, "features", PROTO),
     Case("block that lies", "POST", PUT, pb.FeaturesPut(group="product.stats", keys={"product_id": pb.Ids(texts=["1"])}, columns={"ctr": pb.Block(dtype="float32", shape=[1 << 31, 1 << 31], data=b"1234")}).SerializeToString(), 400, BAD, "columns.ctr.data", PROTO),
     Case("block without rows", "POST", PUT, _proto_put(pb.Block(dtype="float32", data=b"1234")), 400, BAD, None, PROTO),
     Case("block of too many dimensions", "POST", PUT, _proto_put(pb.Block(dtype="float32", shape=[1] * 100, data=b"1234")), 400, BAD, None, PROTO),

@@ -14,7 +14,7 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.client import AsyncClient
 from kirana.client.transport import Request, Response
 from kirana.doors.handle import call
-from kirana.edge import Edge, Services
+from kirana.edge import Edge, Resources
 from kirana.edge.asgi import AsgiEdge
 from tests.support import Shop
 from tests.unit.catalog.following import following
@@ -85,7 +85,7 @@ async def away(shop: Shop, shop_folder: Path) -> AsyncIterator[AwayCatalog]:
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
     parts = shop.served()
-    edge = Edge(Services(parts, live, shop.source, shop.publisher))
+    edge = Edge(Resources(parts, live, shop.source, shop.publisher))
     async with following(live), client_of(edge) as client:
         yield AwayCatalog(client, live, shop_folder / ".kirana/CURRENT")
 

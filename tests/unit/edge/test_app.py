@@ -16,7 +16,7 @@ import pytest
 
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Limits, Services
+from kirana.edge import Edge, Limits, Resources
 from kirana.edge.app import REQUEST_SECONDS, REQUESTS
 from kirana.edge.asgi import FRONT_DOOR, AsgiEdge
 from kirana.edge.route import Route
@@ -405,7 +405,7 @@ class TestErrors:
         live = LiveRevision(shop.source, [])
         await live.start()
         parts = shop.served(flows=flows)
-        return Edge(Services(parts, live, shop.source))
+        return Edge(Resources(parts, live, shop.source))
 
     async def test_an_error_of_ours_says_nothing_of_its_inside(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
@@ -516,7 +516,7 @@ class TestMetrics:
         await live.start()
         flows = Failing(ZeroDivisionError("secret"))
         parts = shop.served(flows=flows)
-        edge = Edge(Services(parts, live, shop.source), metrics=metrics)
+        edge = Edge(Resources(parts, live, shop.source), metrics=metrics)
         await exchange(edge, [chunk(BODY)])
         assert metrics.counts(REQUESTS) == {("flow_run", "serve", "500"): 1}
 
@@ -626,7 +626,7 @@ class TestLoop:
         live = LiveRevision(shop.source, [shop.features])
         await live.start()
         parts = shop.served(inferflow=inferflow)
-        edge = Edge(Services(parts, live, shop.source))
+        edge = Edge(Resources(parts, live, shop.source))
         body = {"context": {"user_id": "7", "product_id": ["1"]}}
         async with client_of(edge) as client:
             calls = [client.post("/v1/infer/ranker", json=body) for _ in range(10)]

@@ -16,7 +16,7 @@ from kirana.catalog.publishing import Published
 from kirana.cli.locations import local_settings
 from kirana.edge.replies import CatalogListReply
 from kirana.errors import Problem
-from kirana.serving.assembly import catalog_place
+from kirana.serving.assembly import catalog_backend
 from tests.support import Shop, nth, open_shop
 from tests.unit.edge.conftest import AwayCatalog, client_of, refused
 
@@ -25,7 +25,7 @@ NEW = {"keep": 7, "ttl": "2d"}
 
 @pytest.fixture
 def source(shop_folder: Path) -> DirectoryCatalog:
-    return catalog_place(local_settings(shop_folder, {}))
+    return catalog_backend(local_settings(shop_folder, {}))
 
 
 async def _put(client: httpx.AsyncClient, path: str, each: Any, **more: Any) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from kirana.catalog.revisions import LiveRevision
 from kirana.doors.direct import DirectPort
-from kirana.edge import Edge, Services
+from kirana.edge import Edge, Resources
 from kirana.edge.app import REQUESTS
 from kirana.edge.hang_up import WATCHED_AFTER_S
 from kirana.errors import Unavailable
@@ -74,7 +74,7 @@ async def edge(shop: Shop, flows: Flows, metrics: Metrics) -> Edge:
     live = LiveRevision(shop.source, [])
     await live.start()
     parts = shop.served(flows=flows)
-    return Edge(Services(parts, live, shop.source), metrics=metrics)
+    return Edge(Resources(parts, live, shop.source), metrics=metrics)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Services
+from kirana.edge import Edge, Resources
 from kirana.errors import Unavailable
 from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
@@ -46,7 +46,7 @@ async def edge_with(
     live = LiveRevision(shop.source, [])
     await live.start()
     parts = shop.served(features=features, interactions=interactions)
-    return Edge(Services(parts, live, shop.source))
+    return Edge(Resources(parts, live, shop.source))
 
 
 async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient, shop: Shop) -> None:
@@ -159,6 +159,6 @@ async def test_refused_revisions_are_counted(shop: Shop) -> None:
     await live.start()
     live.refused = 2
     parts = shop.served()
-    async with client_of(Edge(Services(parts, live, shop.source))) as client:
+    async with client_of(Edge(Resources(parts, live, shop.source))) as client:
         reply = (await client.get("/healthz")).json()
     assert reply["parts"]["catalog"]["refused_revisions"] == 2

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Meta
 
 from kirana.edge import messages
 from kirana.edge.bodies import decode_json, decode_query
 from kirana.edge.errors import HttpError
 from kirana.edge.limits import MAX_EVENTS, MAX_KEYS
+from kirana.edge.routes import ROUTES
 from kirana.edge.validation import check_bounds, refusal
 from kirana.errors import FieldPath, InvalidInput, TooLarge
 
@@ -31,6 +33,7 @@ VALID: dict[type[msgspec.Struct], dict[str, Any]] = {
         "context": {"k": [1]}, "inputs": {"i": [0.5, 1], "j": 2}, "top_k": 1, "return": ["matrix"],
     },
 }  # fmt: skip
+NOTHING = "it is refused"
 MESSAGES = pytest.mark.parametrize("message", VALID, ids=lambda message: message.__name__)
 
 SCALARS = st.one_of(
@@ -80,19 +83,78 @@ def test_what_the_decoder_refuses_is_found_and_nothing_else(
     message: type[msgspec.Struct], data: st.DataObject
 ) -> None:
     body = data.draw(_spoilt(VALID[message]) | ANYTHING)
-    found = refusal(message, body, "nothing was found")
+    encoded = msgspec.json.encode(body)
+    found = refusal(message, body, encoded)
     try:
-        msgspec.json.decode(msgspec.json.encode(body), type=message)
+        msgspec.json.decode(encoded, type=message)
     except msgspec.ValidationError:
-        assert found.message != "nothing was found"
+        assert found.message != NOTHING
         assert found.path or not isinstance(body, dict)
     else:
-        assert found.message == "nothing was found"
+        assert found.message == NOTHING
 
 
 @MESSAGES
 def test_a_whole_message_is_within_its_bounds(message: type[msgspec.Struct]) -> None:
     check_bounds(msgspec.convert(VALID[message], message))
+
+
+def test_every_message_of_a_route_is_looked_at_here() -> None:
+    assert set(VALID) == {route.request for route in ROUTES if route.request is not None}
+    for route in ROUTES:
+        if route.query is not None:
+            check_bounds(route.query())
+
+
+class Inner(messages.Message):
+    number: Annotated[float, Meta(ge=0)]
+    more: dict[str, list[Literal["a", "b"]]] = {}
+
+
+class Outer(messages.Message):
+    inner: list[Inner]
+    renamed: Annotated[int, Meta(le=5)] | None = msgspec.field(name="re", default=None)
+
+
+@pytest.mark.parametrize(
+    ("outer", "path"),
+    [
+        (Outer([Inner(0.5), Inner(-0.5)]), ("inner", 1, "number")),
+        (Outer([Inner(0, {"k": ["a", "c"]})]), ("inner", 0, "more", "k", 1)),
+        (Outer([], 6), ("re",)),
+    ],
+    ids=str,
+)
+def test_bounds_are_checked_as_deep_as_they_stand(outer: Outer, path: FieldPath) -> None:
+    check_bounds(Outer([Inner(0.5, {"k": ["a"]})], 5))
+    for refuse in (
+        lambda: check_bounds(outer),
+        lambda: decode_json(Outer, msgspec.json.encode(outer)),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            refuse()
+        assert caught.value.path == path
+
+
+def test_a_type_that_nobody_checks_is_refused_when_it_is_declared() -> None:
+    class Unheard(messages.Message):
+        pair: tuple[int, int]
+
+    with pytest.raises(TypeError, match="messages can't have a field"):
+        check_bounds(Unheard((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"entity": 5, "entity": "a", "keys": {}, "features": ["f"]}', ("entity",)),
+        (b'{"entity": "a", "keys": {"k": [], "k": 1}, "features": ["f"]}', ("keys", "k")),
+    ],
+)
+def test_a_name_that_is_given_twice_is_told(body: bytes, path: FieldPath) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_json(messages.FeaturesGet, body)
+    assert (caught.value.path, caught.value.message) == (path, f"'{path[-1]}' is given twice")
 
 
 def without(message: type[msgspec.Struct], name: str) -> dict[str, Any]:

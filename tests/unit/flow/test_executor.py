@@ -31,6 +31,7 @@ from kirana.flow.source import FlowRequest, FlowResult
 from kirana.flow.values import Candidates, Shape, Value
 from kirana.inferflow import InferRequest, InferResult
 from kirana.interactions import Event, InteractionQuery, Interactions
+from kirana.metrics import Metrics
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
@@ -160,7 +161,7 @@ async def run(
     nobody = Nobody()
     call = Call(context or {}, Services(nobody, nobody, nobody), REQUEST)
     async with asyncio.timeout(30):
-        return await Execution(graph_of(steps), call, trace=trace).run()
+        return await Execution(graph_of(steps), call, Metrics(), trace=trace).run()
 
 
 async def test_one_node_is_a_flow() -> None:
@@ -567,7 +568,9 @@ async def test_many_runs_of_one_graph_do_not_meet() -> None:
     }
     graph, nobody = graph_of(steps), Nobody()
     call = Call({}, Services(nobody, nobody, nobody), REQUEST)
-    results = await asyncio.gather(*(Execution(graph, call, trace=True).run() for _ in range(50)))
+    results = await asyncio.gather(
+        *(Execution(graph, call, Metrics(), trace=True).run() for _ in range(50))
+    )
     assert {tuple(result.output.ids) for result in results} == {("#0", "#1", "#3")}
     assert {len(result.spans) for result in results} == {3}
 

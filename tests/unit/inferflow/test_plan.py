@@ -63,17 +63,17 @@ def test_columns_stand_in_the_order_of_the_features(tmp_path: Path) -> None:
         "user_category.affinity.clicks",
     )
     assert plan.inputs == {"similar": 0.0}
-    assert plan.input_places == {"similar": 0}
+    assert plan.input_positions == {"similar": 0}
     first, second = reads(plan)
     assert first["product"].matrix == ("stats.ctr", "stats.clicks", "attrs.in_stock")
-    assert first["product"].places.tolist() == [2, 3, 4]
-    assert second["user_category"].places.tolist() == [6]
+    assert first["product"].positions.tolist() == [2, 3, 4]
+    assert second["user_category"].positions.tolist() == [6]
 
 
 def test_every_column_belongs_to_one_read_or_input(tmp_path: Path) -> None:
     plan = compiled(tmp_path)
-    places = [at for stage in plan.stages for read in stage for at in read.places.tolist()]
-    assert sorted([*places, *plan.input_places.values()]) == list(range(len(plan.columns)))
+    positions = [at for stage in plan.stages for read in stage for at in read.positions.tolist()]
+    assert sorted([*positions, *plan.input_positions.values()]) == list(range(len(plan.columns)))
 
 
 def test_columns_side_by_side_are_one_slice(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_columns_that_are_scattered_are_no_slice(tmp_path: Path) -> None:
             ("  - product.stats.clicks\n", "  - input.similar\n  - product.stats.clicks\n"),
         )
     )
-    assert first["product"].places.tolist() == [1, 3, 4]
+    assert first["product"].positions.tolist() == [1, 3, 4]
     assert first["product"].side_by_side is None
 
 
@@ -110,7 +110,7 @@ def test_a_vector_takes_a_column_for_each_element(tmp_path: Path) -> None:
         ("  - product.stats.clicks", "  - product.similar.weights\n  - product.stats.clicks"),
     )
     assert plan.columns[3:7] == tuple(f"product.similar.weights[{at}]" for at in range(4))
-    assert reads(plan)[0]["product"].places.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert reads(plan)[0]["product"].positions.tolist() == [2, 3, 4, 5, 6, 7, 8]
 
 
 def test_resolved_ids_may_resolve_others(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_resolved_ids_may_resolve_others(tmp_path: Path) -> None:
     assert second["category"].resolves == (("shelf_id", "place.shelf_id"),)
     assert second["category"].matrix == ()
     assert set(third) == {"shelf"}
-    assert third["shelf"].places.tolist() == [5, 6, 7, 8]
+    assert third["shelf"].positions.tolist() == [5, 6, 7, 8]
 
 
 def test_an_entity_is_named_by_any_id_of_the_context(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return write_shop(tmp_path / "shop")
 
 
-def place(folder: Path) -> DirectoryCatalog:
+def backend(folder: Path) -> DirectoryCatalog:
     """Open the catalog as another process does."""
     return DirectoryCatalog(folder, checks_of(ModelFiles(f"file://{folder}/models")), kept=KEPT)
 
@@ -51,7 +51,7 @@ def touch(folder: Path, keep: int) -> None:
 
 def score(folder: Path, revision: Revision) -> float:
     """Return what the click model of a revision says, in a process that has just started."""
-    model = place(folder).load(revision).models["click_model"]
+    model = backend(folder).load(revision).models["click_model"]
     loaded = LoadedModels(ModelCopies(folder / "models")).load(model)
     return float(loaded.run({MATRIX: ROW}, ["p_click"])["p_click"][0])
 
@@ -61,8 +61,8 @@ def copies_of(folder: Path) -> set[str]:
 
 
 def test_a_published_model_shows_the_digest_of_its_file(folder: Path) -> None:
-    published = place(folder).publish()
-    model = place(folder).load(published.revision).models["click_model"]
+    published = backend(folder).publish()
+    model = backend(folder).load(published.revision).models["click_model"]
     file = folder / "models" / model.path
     assert model.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert plain(model)["sha256"] == model.sha256
@@ -71,65 +71,65 @@ def test_a_published_model_shows_the_digest_of_its_file(folder: Path) -> None:
 
 def test_a_file_that_is_overwritten_changes_nothing_until_the_next_apply(folder: Path) -> None:
     overwrite(folder, 1.0)
-    first = place(folder).publish().revision
+    first = backend(folder).publish().revision
     before = score(folder, first)
     overwrite(folder, 5.0)
     assert score(folder, first) == before
-    again = place(folder).publish()
+    again = backend(folder).publish()
     assert (again.changed, again.checked.new_bytes) == (True, ("click_model",))
-    assert place(folder).history(1)[0].put == ["model click_model"]
+    assert backend(folder).history(1)[0].put == ["model click_model"]
     assert score(folder, again.revision) == before + 4
     assert score(folder, first) == before
 
 
 def test_a_change_of_something_else_publishes_no_new_bytes(folder: Path) -> None:
     overwrite(folder, 1.0)
-    before = score(folder, place(folder).publish().revision)
+    before = score(folder, backend(folder).publish().revision)
     overwrite(folder, 5.0)
     click = {"kind": "event_type", "name": "click", "keep": 7}
-    published = place(folder).publish_change(Change({"object": click}), None)
+    published = backend(folder).publish_change(Change({"object": click}), None)
     assert score(folder, published.revision) == before
 
 
 def test_the_objects_of_an_older_revision_bring_its_bytes_back(folder: Path) -> None:
     overwrite(folder, 1.0)
-    first = place(folder).publish().revision
+    first = backend(folder).publish().revision
     overwrite(folder, 5.0)
-    place(folder).publish()
-    old = plain(place(folder).load(first).models["click_model"])
-    published = place(folder).publish_change(Change({"object": old}), None)
+    backend(folder).publish()
+    old = plain(backend(folder).load(first).models["click_model"])
+    published = backend(folder).publish_change(Change({"object": old}), None)
     assert score(folder, published.revision) == score(folder, first)
 
 
 def test_a_digest_whose_copy_is_gone_is_refused(folder: Path) -> None:
-    place(folder).publish()
+    backend(folder).publish()
     model = {"kind": "model", "name": "click_model", "path": "click/1/model.onnx"}
     change = Change({"object": {**model, "sha256": "ab" * 32}})
     with pytest.raises(CatalogError, match="there is no copy of abab") as caught:
-        place(folder).publish_change(change, None)
+        backend(folder).publish_change(change, None)
     assert caught.value.problems[0].path == "sha256"
 
 
 @pytest.mark.parametrize("digest", ["", "AB" * 32, "ab", "zz" * 32])
 def test_what_is_no_digest_is_refused(folder: Path, digest: str) -> None:
-    place(folder).publish()
+    backend(folder).publish()
     model = {"kind": "model", "name": "m", "path": "click/1/model.onnx", "sha256": digest}
     with pytest.raises(CatalogError, match="64 hexadecimal digits"):
-        place(folder).publish_change(Change({"object": model}), None)
+        backend(folder).publish_change(Change({"object": model}), None)
 
 
 def test_copies_go_with_the_last_revision_that_names_them(folder: Path) -> None:
     overwrite(folder, 1.0)
-    first = place(folder).publish().revision
-    lost = str(place(folder).load(first).models["click_model"].sha256)
-    kept = str(place(folder).load(first).models["order_model"].sha256)
+    first = backend(folder).publish().revision
+    lost = str(backend(folder).load(first).models["click_model"].sha256)
+    kept = str(backend(folder).load(first).models["order_model"].sha256)
     overwrite(folder, 5.0)
     for keep in range(10, 10 + KEPT - 1):
         touch(folder, keep)
-        place(folder).publish()
+        backend(folder).publish()
         assert lost in copies_of(folder)
     touch(folder, 99)
-    newest = place(folder).publish().revision
+    newest = backend(folder).publish().revision
     assert lost not in copies_of(folder)
     assert kept in copies_of(folder)
     assert score(folder, newest)
@@ -141,11 +141,11 @@ def test_copies_that_another_catalog_names_stay(folder: Path, tmp_path: Path) ->
     other = write_shop(tmp_path / "other")
     files = ModelFiles(f"file://{folder}/models")
     shared = DirectoryCatalog(other, checks_of(files), kept=KEPT).publish().revision
-    place(folder).publish()
+    backend(folder).publish()
     overwrite(folder, 5.0)
     for keep in range(10, 11 + KEPT):
         touch(folder, keep)
-        place(folder).publish()
+        backend(folder).publish()
     model = DirectoryCatalog(other, checks_of()).load(shared).models["click_model"]
     assert LoadedModels(ModelCopies(folder / "models")).load(model)
 
@@ -168,8 +168,8 @@ def test_models_may_lie_in_the_folder_of_the_catalog(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_copy_that_is_not_what_it_was_is_never_loaded(folder: Path, damage: str) -> None:
-    revision = place(folder).publish().revision
-    model = place(folder).load(revision).models["click_model"]
+    revision = backend(folder).publish().revision
+    model = backend(folder).load(revision).models["click_model"]
     copy = folder / "models" / ".kirana" / str(model.sha256)
     copy.chmod(0o644)
     if damage == "gone":
@@ -217,11 +217,11 @@ def split(path: Path, location: str) -> Path:
 
 def test_a_model_with_external_data_is_pinned_with_all_its_files(folder: Path) -> None:
     overwrite(folder, 1.0)
-    whole = score(folder, place(folder).publish().revision)
+    whole = score(folder, backend(folder).publish().revision)
     path = folder / "models" / "click" / "1" / "model.onnx"
     data = split(path, "weights.bin")
-    first = place(folder).publish().revision
-    model = place(folder).load(first).models["click_model"]
+    first = backend(folder).publish().revision
+    model = backend(folder).load(first).models["click_model"]
     copy = folder / "models" / ".kirana" / str(model.sha256)
     assert {each.name for each in copy.iterdir()} == {"model.onnx", "weights.bin"}
     lines = "".join(
@@ -233,7 +233,7 @@ def test_a_model_with_external_data_is_pinned_with_all_its_files(folder: Path) -
     # the data alone is overwritten
     data.write_bytes(np.array([5.0, *SHOP_WEIGHTS["click"][1:]], dtype=np.float32).tobytes())
     assert score(folder, first) == whole
-    again = place(folder).publish()
+    again = backend(folder).publish()
     assert again.checked.new_bytes == ("click_model",)
     assert score(folder, again.revision) == whole + 4
 
@@ -245,7 +245,7 @@ def test_external_data_may_be_named_with_a_dot(folder: Path) -> None:
     (entry,) = (e for e in model.graph.initializer[0].external_data if e.key == "location")
     entry.value = "./weights.bin"
     path.write_bytes(model.SerializeToString())
-    assert score(folder, place(folder).publish().revision)
+    assert score(folder, backend(folder).publish().revision)
 
 
 @pytest.mark.parametrize("location", ["../outside.bin", "gone.bin"])
@@ -257,7 +257,7 @@ def test_external_data_that_is_missing_or_elsewhere_is_refused(folder: Path, loc
     entry.value = location
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CatalogError, match="external data"):
-        place(folder).check()
+        backend(folder).check()
 
 
 # trials
@@ -275,7 +275,7 @@ def liar(path: Path) -> None:
 def test_a_model_that_gives_another_number_of_rows_can_not_go_live(folder: Path) -> None:
     liar(folder / "models" / "click" / "1" / "model.onnx")
     with pytest.raises(CatalogError) as caught:
-        place(folder).check()
+        backend(folder).check()
     (problem,) = caught.value.problems
     assert problem.path == "models[0]"
     assert "model 'click_model': its output 'p_click' has 1 rows" in problem.message
@@ -297,7 +297,7 @@ def test_an_error_on_one_row_does_not_hide_a_wrong_number_of_rows(folder: Path) 
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CatalogError, match="its output 'p_click' has 1 rows"):
-        place(folder).check()
+        backend(folder).check()
 
 
 def test_a_model_that_nobody_calls_is_tried_out_too(folder: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_model_that_nobody_calls_is_tried_out_too(folder: Path) -> None:
     text = f"{SHOP}---\nkind: model\nname: liar\npath: liar.onnx\n"
     (folder / "shop.yaml").write_text(text)
     with pytest.raises(CatalogError, match="model 'liar': its output 'p_click' has 1 rows"):
-        place(folder).check()
+        backend(folder).check()
 
 
 def looks_up(path: Path, rows: int) -> None:
@@ -332,15 +332,15 @@ def looks_up(path: Path, rows: int) -> None:
 
 def test_a_model_that_fails_on_the_defaults_is_a_warning(folder: Path) -> None:
     looks_up(folder / "models" / "click" / "1" / "model.onnx", rows=5)
-    assert place(folder).check().warnings == ()
+    assert backend(folder).check().warnings == ()
     default = SHOP.replace(
         "name: clicks, dtype: int32, default: 0", "name: clicks, dtype: int32, default: 9"
     )
     (folder / "shop.yaml").write_text(default)
-    (warning,) = place(folder).check().warnings
+    (warning,) = backend(folder).check().warnings
     assert warning.path == "models[0]"
     assert "model 'click_model': it can't score this matrix of 1 rows" in warning.message
-    assert place(folder).publish().changed
+    assert backend(folder).publish().changed
 
 
 def endless(path: Path) -> None:
@@ -389,44 +389,44 @@ def test_a_trial_that_does_not_end_is_left_and_told_of(folder: Path) -> None:
 
 
 def test_a_revision_of_another_history_is_not_this_one(folder: Path) -> None:
-    published = place(folder).publish().revision
-    assert nth(place(folder), 1) == published
+    published = backend(folder).publish().revision
+    assert nth(backend(folder), 1) == published
     with pytest.raises(Unknown, match="1 of catalog another"):
-        place(folder).load(Revision("another", 1))
+        backend(folder).load(Revision("another", 1))
 
 
 def test_copies_that_were_lost_are_made_again_by_the_next_apply(folder: Path) -> None:
-    revision = place(folder).publish().revision
+    revision = backend(folder).publish().revision
     before = score(folder, revision)
     shutil.rmtree(folder / "models" / ".kirana")
     with pytest.raises(ConfigurationError, match="'kirana apply' makes it again"):
         score(folder, revision)
-    assert not place(folder).publish().changed
+    assert not backend(folder).publish().changed
     assert score(folder, revision) == before
 
 
 def test_a_digest_does_not_go_along_to_another_path(folder: Path) -> None:
     """As when somebody edits what GET gave."""
-    first = place(folder).publish().revision
-    model = plain(place(folder).load(first).models["click_model"])
+    first = backend(folder).publish().revision
+    model = plain(backend(folder).load(first).models["click_model"])
     write_linear_model(folder / "models" / "click" / "2" / "model.onnx", [1.0] * 7, "p_click")
     moved = {**model, "path": "click/2/model.onnx"}
     with pytest.raises(CatalogError, match="leave it out to take the file click/2") as caught:
-        place(folder).publish_change(Change({"object": moved}), None)
+        backend(folder).publish_change(Change({"object": moved}), None)
     assert caught.value.problems[0].path == "sha256"
     del moved["sha256"]
-    assert place(folder).publish_change(Change({"object": moved}), None).changed
+    assert backend(folder).publish_change(Change({"object": moved}), None).changed
 
 
 def test_a_catalog_that_is_lost_is_not_begun_anew_by_a_change(folder: Path) -> None:
-    place(folder).publish()
+    backend(folder).publish()
     (folder / ".kirana" / "CURRENT").unlink()
     brand = {"kind": "entity", "name": "brand", "keys": [{"name": "brand_id"}]}
     with pytest.raises(Conflict, match="run 'kirana apply'"):
-        place(folder).publish_change(Change({"object": brand}), None)
-    assert place(folder).publish().changed
+        backend(folder).publish_change(Change({"object": brand}), None)
+    assert backend(folder).publish().changed
 
 
 def test_nothing_is_new_to_who_does_not_look_into_the_files(folder: Path) -> None:
-    place(folder).publish()
+    backend(folder).publish()
     assert DirectoryCatalog(folder, checks_of()).check().new_bytes == ()

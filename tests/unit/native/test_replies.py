@@ -216,6 +216,6 @@ def test_rows_are_sorted_in_a_part_as_in_a_list() -> None:
     found = rows.sort_rows(part, versions(), NOW)
     assert (found.status.tolist()[:2], found.odd) == ([1, 0], [2])
     del part
-    ((_, places, bodies, _),) = found.parts
+    ((_, places, bodies, _),) = found.sections
     assert places is not None
     assert (places.tolist(), bodies.cells(0, len(BODY)).tobytes()) == ([1], BODY)

@@ -34,7 +34,7 @@ BODY = bytes(range(15)) + b"\0"
 def test_a_batch_of_one_version_is_all_of_its_part() -> None:
     found = rows.sort_rows([row(BODY), row(b"\1" * 16)], versions(), NOW)
     assert (found.status.tolist(), found.event_time_ms.tolist()) == ([0, 0], [7, 7])
-    ((number, places, bodies, has_nulls),) = found.parts
+    ((number, places, bodies, has_nulls),) = found.sections
     assert (number, places, has_nulls, found.odd) == (1, None, True, [])
     assert whole(bodies) == BODY + b"\1" * 16
 
@@ -44,7 +44,7 @@ def test_missing_and_expired_rows_are_in_no_part() -> None:
     found = rows.sort_rows(values, versions(), NOW)
     assert found.status.tolist() == [1, 2, 0, 1]
     assert found.event_time_ms.tolist() == [0, 7, 7, 0]
-    ((_, places, bodies, has_nulls),) = found.parts
+    ((_, places, bodies, has_nulls),) = found.sections
     assert places is not None
     assert (places.tolist(), whole(bodies), has_nulls) == ([2], BODY, False)
 
@@ -70,7 +70,7 @@ def test_missing_and_expired_rows_are_in_no_part() -> None:
 def test_what_is_not_plain_is_left_to_python(value: object) -> None:
     found = rows.sort_rows([row(BODY), value], versions(), NOW)  # type: ignore[list-item]
     assert found.odd == [1]
-    assert [part[1].tolist() for part in found.parts if part[1] is not None] == [[0]]
+    assert [part[1].tolist() for part in found.sections if part[1] is not None] == [[0]]
 
 
 def test_a_version_with_strings_has_no_plain_rows() -> None:
@@ -80,7 +80,7 @@ def test_a_version_with_strings_has_no_plain_rows() -> None:
 
 def test_what_is_asked_for_of_bodies_is_copied() -> None:
     table = np.frombuffer(row(BODY) * 3, dtype=np.uint8).reshape(3, -1).copy()
-    ((_, places, bodies, _),) = rows.sort_rows(table, versions(), NOW).parts
+    ((_, places, bodies, _),) = rows.sort_rows(table, versions(), NOW).sections
     assert (places, len(bodies)) == (None, 3)
     cells = bodies.cells(4, 8)
     assert cells.tolist() == [[4, 5, 6, 7]] * 3
@@ -96,7 +96,7 @@ def test_what_is_asked_for_of_bodies_is_copied() -> None:
 def test_bodies_of_some_rows_are_cut_out_of_their_values() -> None:
     values = [None, *(row(bytes([at]) * 15 + b"\0") for at in range(40)), row(b"short")]
     values[5] = row(BODY, expiry=1)
-    ((_, places, bodies, _),) = rows.sort_rows(values, versions(), NOW).parts
+    ((_, places, bodies, _),) = rows.sort_rows(values, versions(), NOW).sections
     assert places is not None
     assert bodies.cells(0, 1)[:, 0].tolist() == [at - 1 for at in places.tolist()]
     assert len(bodies) == 39
@@ -105,7 +105,7 @@ def test_bodies_of_some_rows_are_cut_out_of_their_values() -> None:
 @pytest.mark.parametrize("change", [lambda of: of.pop(), lambda of: of.__setitem__(1, None)])
 def test_values_that_changed_since_are_told(change: Callable[[list[bytes | None]], object]) -> None:
     values: list[bytes | None] = [row(BODY), row(BODY)]
-    ((_, _, bodies, _),) = rows.sort_rows(values, versions(), NOW).parts
+    ((_, _, bodies, _),) = rows.sort_rows(values, versions(), NOW).sections
     change(values)
     with pytest.raises(ValueError, match="changed"):
         bodies.cells(0, 1)
@@ -115,7 +115,7 @@ def test_tables_that_are_strided_are_read() -> None:
     strided = np.frombuffer((row(BODY) + b"--") * 3, dtype=np.uint8).reshape(3, -1)[:, :-2]
     found = rows.sort_rows(strided, versions(), NOW)
     assert found.status.tolist() == [0, 0, 0]
-    assert whole(found.parts[0][2]) == BODY * 3
+    assert whole(found.sections[0][2]) == BODY * 3
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -124,7 +124,7 @@ def test_borrowed_rows_are_read_where_they_lie(kept: bool) -> None:
     table = np.frombuffer(b"".join(values), np.uint8).reshape(6, -1).copy()
     borrowed = lending.Borrowed(table, np.array([4, 0, 4]))
     found = rows.sort_rows(borrowed, versions(), NOW)
-    ((_, _, bodies, _),) = found.parts
+    ((_, _, bodies, _),) = found.sections
     if kept:
         borrowed.keep()
     table[:] = 0
@@ -172,7 +172,7 @@ def test_tables_of_any_step_are_read(order: str) -> None:
         "every other": ([5, 3, 1], table[::-2]),
     }[order]
     found = rows.sort_rows(given_, versions(), NOW)
-    ((_, _, bodies, _),) = found.parts
+    ((_, _, bodies, _),) = found.sections
     assert found.event_time_ms.tolist() == bodies.cells(0, 1)[:, 0].tolist() == wanted
 
 
@@ -180,7 +180,7 @@ def test_the_highest_number_of_a_version_is_one_too() -> None:
     known = rows.Versions([(at << 16 | 1, STRIDE, 15, 1) for at in range(1, 65_536)])
     numbers = [65_535, 1, 256, 65_535, 65_534]
     found = rows.sort_rows([row(BODY, number=each) for each in numbers], known, NOW)
-    places = {number: where.tolist() for number, where, _, _ in found.parts if where is not None}
+    places = {number: where.tolist() for number, where, _, _ in found.sections if where is not None}
     assert places == {1: [1], 256: [2], 65_534: [4], 65_535: [0, 3]}
 
 

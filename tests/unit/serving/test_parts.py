@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import subprocess
+import sys
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -55,6 +57,28 @@ async def test_what_is_built_implements_the_protocol(part: Part[Any], shop: Shop
     await assembly.close()
 
 
+class RecordingAssembly(Assembly):
+    """Notes which parts a build asks for."""
+
+    asked: ClassVar[set[str]]
+
+    def __getitem__(self, part: Part[Any]) -> Any:
+        self.asked.add(part.name)
+        return super().__getitem__(part)
+
+
+@EACH
+async def test_a_part_asks_for_what_it_says_that_it_calls(part: Part[Any], shop: Shop) -> None:
+    assembly = RecordingAssembly(shop.settings, open_catalog(shop.settings))
+    RecordingAssembly.asked = set()
+    for called in part.calls:
+        assembly[called]
+    assembly.asked.clear()
+    part.build(assembly)
+    assert assembly.asked == {called.name for called in part.calls}
+    await assembly.close()
+
+
 def test_names_are_given_once() -> None:
     names = [INGRESS, *(part.name for part in PARTS)]
     deployments = ["Ingress", *(part.deployment for part in PARTS if part.deployment)]
@@ -68,6 +92,17 @@ def test_the_serve_configuration_names_every_deployment() -> None:
     (application,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
     named = {each["name"] for each in application["deployments"]}
     assert named == {"Ingress", *(part.deployment for part in PARTS if part.deployment)}
+
+
+def test_the_table_is_read_without_what_the_parts_are_made_of() -> None:
+    """Commands and settings ask it: they don't wait for the engines."""
+    code = """
+import sys
+import kirana.edge, kirana.serving.settings, kirana.serving.placement
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"onnxruntime", "redis", "ray"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_outside_serve_no_actor_is_found(shop: Shop) -> None:

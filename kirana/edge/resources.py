@@ -36,7 +36,7 @@ class NoEndpoints:
 
 
 @dataclass(slots=True)
-class Services:
+class Resources:
     """The parts, the catalog, and who publishes it; `publisher` is None where nobody may."""
 
     parts: Parts
