@@ -32,8 +32,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     if not names:
         return "there is none"
+    if len(names) == 1:
+        return f"there is only '{names[0]}'"
     shown = ", ".join(f"'{each}'" for each in names[:10])
-    return f"there is {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"choose one of {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 FieldPath = tuple[str | int, ...]

@@ -56,7 +56,7 @@ def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[K
     """
     for where, record in change.put.items():
         if _too_deep(record):
-            raise CatalogError([Problem(f"it is more than {MAX_DEPTH} levels deep", where)])
+            raise CatalogError([Problem(f"it is nested more than {MAX_DEPTH} levels deep", where)])
     documents = [Document(where, dict(each)) for where, each in change.put.items()]
     put = {each.key: each for each in parse_documents(documents)}
     items = {item.key: item for item in live.all_items()}

@@ -103,7 +103,7 @@ class DirectoryCatalog:
         """Validate the source; `before` is a valid catalog, `live` the one to compare with."""
         items = sources.items()
         if not items:
-            raise CatalogError([Problem("its files hold no object", str(self.folder))])
+            raise CatalogError([Problem("the folder defines no objects", str(self.folder))])
         published, storage = self._published_records(live)
         written = self._records.read(None, published, remembered)
         # stored rows follow the records that were published: none may be lost, or another
@@ -154,7 +154,7 @@ class DirectoryCatalog:
             try:
                 files = rewrite(self._sources, records, deleted)
             except (OSError, CatalogError) as error:
-                raise Conflict(f"the source can't be rewritten: {error}") from None
+                raise Conflict(f"the source files can't be rewritten: {error}") from None
             return self._make_live(live, before, checked, files)
 
     def _validate_change(
@@ -193,7 +193,7 @@ class DirectoryCatalog:
         try:
             edited = self._sources.find(keys)
         except CatalogError as error:
-            raise Conflict(f"mend the source first: {error.message}") from None
+            raise Conflict(f"fix the source files first: {error.message}") from None
         for key in keys:
             mine, theirs = edited.get(key), live.item(key)
             if not _same(mine.object if mine else None, theirs.parsed if theirs else None):
@@ -336,7 +336,7 @@ class DirectoryCatalog:
             known = map(str, self._revisions.numbers())
             raise Unknown("revision", str(revision), known) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CatalogError([Problem(f"this is no revision: {error}", str(file))]) from None
+            raise CatalogError([Problem(f"this is not a revision: {error}", str(file))]) from None
         if written.catalog != revision.catalog:
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
         checks = self._checks.of_published()
@@ -361,7 +361,7 @@ class DirectoryCatalog:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         if not self.folder.is_dir():
-            raise CatalogError([Problem("there is no such folder", str(self.folder))])
+            raise CatalogError([Problem("the folder does not exist", str(self.folder))])
         self._state.mkdir(exist_ok=True)
         with (self._state / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -103,7 +103,7 @@ class _BadNode(Exception):
 def source_files(folder: Path) -> list[Path]:
     """Return the files of a catalog. Raises `CatalogError` for a folder without any."""
     if not folder.is_dir():
-        raise CatalogError([Problem("there is no such folder", str(folder))])
+        raise CatalogError([Problem("the folder does not exist", str(folder))])
     files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     if not files:
         raise CatalogError([Problem("the folder has no *.yaml file", str(folder))])

@@ -75,7 +75,7 @@ class GroupChecks:
                 message = f"'{each.name}' {reserved[each.name]}: a feature needs another name"
                 self.refuse(message, f"{path}.name")
             if each.name in features:
-                self.refuse(f"'{each.name}' stands here twice", f"{path}.name")
+                self.refuse(f"'{each.name}' is given twice", f"{path}.name")
             if each.shape and each.dtype not in NUMERIC:
                 self.refuse(f"a vector of {each.dtype} can't be stored", f"{path}.shape")
                 continue
@@ -93,7 +93,7 @@ class GroupChecks:
                 if alias in taken:
                     path = f"features[{at}].aliases[{number}]"
                     again = alias == each.name or alias in each.aliases[:number]
-                    what = "stands here twice" if again else "is the name of another feature"
+                    what = "is given twice" if again else "is the name of another feature"
                     self.refuse(f"'{alias}' {what}", path)
                 taken.add(alias)
 
@@ -116,8 +116,8 @@ class GroupChecks:
                     if (old.dtype, old.shape) != (feature.dtype, feature.shape):
                         self.refuse(
                             f"'{old.name}' was {old.dtype}{list(old.shape) or ''} in schema "
-                            f"version {version.number}: rows of it are still there, so another "
-                            "dtype or shape needs another name",
+                            f"version {version.number}: rows with it are still stored, so a feature of "
+                            "another dtype or shape needs another name",
                             f"features[{at}]",
                         )
         self._check_renamed(history, features)

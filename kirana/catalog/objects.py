@@ -34,8 +34,8 @@ _MAX_DURATION_MS = 36_500 * 86_400_000
 def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         raise ValueError(
-            f"'{name}' is no name: a letter, then letters, digits, _ and -, "
-            f"{_MAX_NAME} characters at most"
+            f"'{name}' is not a valid name: use a letter, then letters, digits, '_' or '-', "
+            f"at most {_MAX_NAME} characters"
         )
     return name
 
@@ -52,7 +52,7 @@ def _check_dotted(name: str) -> str:
 def _duration_ms(value: object) -> int:
     match = _DURATION.fullmatch(str(value))
     if match is None:
-        raise ValueError(f"'{value}' is no duration: a number and ms, s, m, h or d, like 7d")
+        raise ValueError(f"'{value}' is not a duration: write a number and a unit (ms, s, m, h or d), like 7d")
     milliseconds = int(match[1]) * _UNITS_MS[match[2]]
     if milliseconds > _MAX_DURATION_MS:
         raise ValueError(f"'{value}' is more than 36500d, the longest duration")
@@ -62,7 +62,7 @@ def _duration_ms(value: object) -> int:
 def _ttl_ms(value: object) -> int:
     milliseconds = _duration_ms(value)
     if not milliseconds:
-        raise ValueError(f"'{value}' would keep nothing: leave it out for never")
+        raise ValueError(f"'{value}' would keep nothing: leave it out to keep rows for ever")
     return milliseconds
 
 

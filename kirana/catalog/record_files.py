@@ -179,7 +179,7 @@ def _read_version(file: Path, group: str, number: int) -> SchemaVersion:
         version = parse_version(group, number, record["features"])
         printed = int(record["fingerprint"], 16)
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise CatalogError([Problem(f"this is no schema version: {error}", str(file))]) from None
+        raise CatalogError([Problem(f"this is not a schema version: {error}", str(file))]) from None
     _require_print(version.fingerprint, printed, file)
     return version
 
@@ -190,7 +190,7 @@ def _read_storage(file: Path, entity: str, number: int) -> StorageRecord:
         storage = parse_record(entity, number, record)
         printed = int(record["fingerprint"], 16)
     except (OSError, yaml.YAMLError, AttributeError, ValueError, KeyError, TypeError) as error:
-        raise CatalogError([Problem(f"this is no storage record: {error}", str(file))]) from None
+        raise CatalogError([Problem(f"this is not a storage record: {error}", str(file))]) from None
     _require_print(storage.fingerprint, printed, file)
     return storage
 

@@ -123,7 +123,7 @@ class SourceFiles:
         for file in files:
             stamp = self._split[file][0] if file in self._split else ()
             if stamp != stamp_of(file):
-                raise Conflict(f"{file} is being edited: try again")
+                raise Conflict(f"{file} changed while it was read: try again")
 
     def _chunks(self) -> Iterator[Chunk]:
         for file in self._files():

@@ -163,7 +163,7 @@ class _Validation:
             assert isinstance(each, EntityObject)
             names = [one.name for one in each.keys]
             if len(set(names)) < len(names):
-                self.refuse(key, f"a key stands here twice: {names}", "keys")
+                self.refuse(key, f"a key is given twice: {names}", "keys")
             if each.name == RESERVED_ENTITY:
                 message = f"'{RESERVED_ENTITY}' is the name of an inferflow's inputs"
                 self.refuse(key, message, "name")

@@ -92,7 +92,7 @@ class ZookeeperCatalog:
         self._kept = kept
         if not all(_HOST.fullmatch(each) for each in parts.netloc.split(",")):
             raise ConfigurationError(
-                f"catalog: '{parts.netloc}' is no list of host:port", field="catalog"
+                f"catalog: '{parts.netloc}' is not a list of host:port", field="catalog"
             )
         self._publishing = threading.Lock()
         self._live = NO_REVISION
@@ -172,7 +172,7 @@ class ZookeeperCatalog:
             )
             identity = manifest.get("catalog", "")
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CatalogError([Problem(f"this is no revision: {error}", where)]) from None
+            raise CatalogError([Problem(f"this is not a revision: {error}", where)]) from None
         if identity != revision.catalog:
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
         if loaded is not None and loaded.revision.catalog != identity:
@@ -191,7 +191,7 @@ class ZookeeperCatalog:
             raise ConfigurationError("a catalog in ZooKeeper is published from a folder")
         sources = SourceFiles(self._source).read()
         if not sources.located:
-            raise CatalogError([Problem("its files hold no object", str(self._source))])
+            raise CatalogError([Problem("the folder defines no objects", str(self._source))])
         return sources
 
     def _check(self, live: Catalog | None, revision: Revision, *, trusted: bool = False) -> Checked:
@@ -224,7 +224,7 @@ class ZookeeperCatalog:
         else:
             found = _parsed_current(data)
             if found is None:
-                raise CatalogError([Problem(f"{data[:20]!r} is no number of a revision", where)])
+                raise CatalogError([Problem(f"{data[:20]!r} is not a revision number", where)])
             live = found
         if revision is not None and live.number != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
@@ -368,7 +368,7 @@ def _session_s(url: str) -> float:
         seconds = 0.0
     if not 0.5 <= seconds <= 600:
         raise ConfigurationError(
-            f"catalog: session_timeout is 0.5 to 600 seconds, not '{text}'", field="catalog"
+            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'", field="catalog"
         )
     return seconds
 

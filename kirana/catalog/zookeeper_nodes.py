@@ -203,5 +203,5 @@ def parsed(content: bytes) -> dict[str, Any]:
     """Parse a node. Raises `ValueError` for what is no JSON object."""
     found = orjson.loads(content)
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found

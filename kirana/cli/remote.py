@@ -73,9 +73,9 @@ def parse_context(given: Sequence[str] | None, *, lists: bool) -> dict[str, Any]
     for each in given or ():
         name, equals, value = each.partition("=")
         if not equals or not name:
-            raise InvalidInput(f"'{each}' is not NAME=ID", field="context")
+            raise InvalidInput(f"'{each}' is not of the form NAME=ID", field="context")
         if name in context:
-            raise InvalidInput(f"'{name}' stands here twice", field="context")
+            raise InvalidInput(f"'{name}' is given twice", field="context")
         context[name] = value.split(",") if lists and "," in value else value
     return context
 

@@ -35,11 +35,11 @@ def read_serve_config(path: Path | None) -> ServeConfig:
         content = yaml.safe_load(path.read_text())
         checked = ServeDeploySchema.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is no Serve configuration: {_first(error)}") from None
+        raise ConfigurationError(f"{path} is not a Serve configuration: {_first(error)}") from None
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} is no Serve configuration: {error}") from None
+        raise ConfigurationError(f"{path} is not a Serve configuration: {error}") from None
     if not checked.applications:
-        raise ConfigurationError(f"{path} is no Serve configuration: applications: there is none")
+        raise ConfigurationError(f"{path} is not a Serve configuration: applications: there is none")
     application = content["applications"][0]
     return ServeConfig(
         checked.http_options.model_dump(exclude_unset=True),

@@ -91,8 +91,8 @@ def up(
                 deploy(settings, file.deployments)
                 note()
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
-            err.print(f"What it has to say is in {log}", markup=False)
-            err.print(f"Figures for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
+            err.print(f"The log is {log}", markup=False)
+            err.print(f"Metrics for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
             try:
                 _wait()
             finally:

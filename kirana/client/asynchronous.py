@@ -160,7 +160,7 @@ class AsyncClient:
         )  # fmt: skip
         lists = found.get(str(user_id), {})
         if event not in lists:
-            raise KiranaError(f"{self._url} answered another question")
+            raise KiranaError(f"{self._url} sent a reply without '{event}'")
         return lists[event]
 
     async def query_interactions(
@@ -309,7 +309,7 @@ class AsyncClient:
         except (DecodeError, ValueError, KeyError, TypeError, InvalidInput) as error:
             shown = body[:60].decode(errors="replace")
             raise KiranaError(
-                f"{self._url} answered what is no reply of Kirana: {shown}"
+                f"{self._url} sent a reply that Kirana would not send: {shown}"
             ) from error
 
     async def _attempt(self, request: Request, timer: asyncio.Timeout) -> bytes:

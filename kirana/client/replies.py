@@ -65,7 +65,7 @@ class Features:
         for name in self.features:
             values = self.column(name).values
             if values.dtype == object:
-                raise InvalidInput(f"'{name}' is a string, a matrix holds numbers", field=name)
+                raise InvalidInput(f"'{name}' is a string: a matrix holds only numbers", field=name)
             parts.append(values.reshape(len(values), -1).astype(np.float32))
         return np.concatenate(parts, axis=1)
 

@@ -70,7 +70,7 @@ def _ids(given: Ids, field: str) -> pb.Ids:
     if isinstance(given, np.ndarray):
         given = given.tolist()
     if isinstance(given, bytes) or not isinstance(given, str | int | Sequence):
-        raise InvalidInput(f"{given!r} is no id", field=field)
+        raise InvalidInput(f"{given!r} is not an id", field=field)
     values: list[Any] = [given] if isinstance(given, str | int) else list(given)
     kinds = set(map(type, values))
     try:
@@ -266,7 +266,7 @@ def infer(
 def _numbers(given: float | Values, field: str) -> Array:
     values = np.asarray(given)
     if values.dtype.kind not in "fiu":
-        raise InvalidInput("an input holds numbers", field=field)
+        raise InvalidInput("an input must hold numbers", field=field)
     return values
 
 

@@ -103,7 +103,7 @@ class Edge:
             return Response(body_of(error), status)
         except Exception:
             logger.exception("%s %s failed", call.method, call.path)
-            own = KiranaError("this is an error of Kirana itself; its log says more")
+            own = KiranaError("this is an error in Kirana itself: its log has this request id and the cause")
             return Response(body_of(own), 500)
 
     async def _handle(

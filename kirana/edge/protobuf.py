@@ -38,7 +38,7 @@ def decode(message: type[M], body: bytes) -> M:
     try:
         parsed.ParseFromString(body)
     except DecodeError as error:
-        raise HttpError(400, "invalid_protobuf", f"the body is no message: {error}") from None
+        raise HttpError(400, "invalid_protobuf", f"the body is not such a message: {error}") from None
     converted = cast(M, convert(parsed))
     check_bounds(converted)
     return converted
@@ -51,7 +51,7 @@ def _ids(ids: pb.Ids, field: str) -> Any:
     if not ids.one:
         return found
     if len(found) != 1:
-        raise InvalidInput(f"'one' goes with one id, not {len(found)}", field=field)
+        raise InvalidInput(f"'one' needs exactly one id, not {len(found)}", field=field)
     return found[0]
 
 
@@ -65,7 +65,7 @@ def _times(times: pb.Times | None) -> int | list[int] | None:
     if not times.one:
         return [*times.ms]
     if len(times.ms) != 1:
-        raise InvalidInput(f"'one' goes with one time, not {len(times.ms)}", field="event_time")
+        raise InvalidInput(f"'one' needs exactly one time, not {len(times.ms)}", field="event_time")
     return times.ms[0]
 
 
@@ -81,7 +81,7 @@ def _features_get(parsed: pb.FeaturesGet) -> messages.FeaturesGet:
 def _features_put(parsed: pb.FeaturesPut) -> messages.FeaturesPut:
     for name, block in parsed.columns.items():
         if not block.shape:
-            raise InvalidInput("a column has a row for each key", field=f"columns.{name}.shape")
+            raise InvalidInput("a column must have one row for each key", field=f"columns.{name}.shape")
     columns: dict[str, Any] = {
         name: from_block(each, field=f"columns.{name}") for name, each in parsed.columns.items()
     }
@@ -103,15 +103,15 @@ def _interactions_post(parsed: pb.InteractionsPost) -> messages.InteractionsPost
     count = len(parsed.events)
     for name in ("user_ids", "product_ids", "timestamps"):
         if len(getattr(parsed, name)) != count:
-            raise InvalidInput(f"it has another length than events: {count}", field=name)
+            raise InvalidInput(f"it must have one entry for each of the {count} events", field=name)
     if len(parsed.metadata) not in (0, count):
-        raise InvalidInput(f"it has another length than events: {count}", field="metadata")
+        raise InvalidInput(f"it must have one entry for each of the {count} events", field="metadata")
     types = [*parsed.types]
     texts = parsed.metadata or [""] * count
     events = []
     for at, (kind, text) in enumerate(zip(parsed.events, texts, strict=True)):
         if kind >= len(types):
-            raise InvalidInput(f"{kind} is no index of types", field=f"events[{at}].event")
+            raise InvalidInput(f"{kind} is not an index into types", field=f"events[{at}].event")
         events.append(
             messages.EventMessage(
                 parsed.user_ids[at],
@@ -144,7 +144,7 @@ def _infer(parsed: pb.Infer) -> messages.Infer:
     for name, block in parsed.inputs.items():
         column = from_block(block, field=f"inputs.{name}")
         if column.values.dtype.kind not in "fiu" or column.nulls is not None:
-            raise InvalidInput("an input holds numbers", field=f"inputs.{name}")
+            raise InvalidInput("an input must hold numbers", field=f"inputs.{name}")
         inputs[name] = column.values
     context = _ids_by_name(parsed.context, "context")
     returned = cast(list[messages.Returned], [*parsed.returned])

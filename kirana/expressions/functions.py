@@ -50,7 +50,7 @@ def id_text(value: object) -> str:
     else:
         raise TypeError(f"an id is text or a whole number, not {type(value).__name__}")
     if len(text.encode(errors="replace")) > MAX_ID_BYTES:
-        raise ValueError(f"an id has {MAX_ID_BYTES} bytes at most")
+        raise ValueError(f"an id has at most {MAX_ID_BYTES} bytes")
     return text
 
 

@@ -96,7 +96,7 @@ class Syntax:
             except OverflowError:
                 raise self.refuse(node, "the number is too large") from None
         if isinstance(node.value, str):
-            raise self.refuse(node, "text is only there to compare with")
+            raise self.refuse(node, "text can only be compared")
         raise self.refuse(node, "only numbers, strings, True and False are allowed")
 
     def _arithmetic(self, node: ast.BinOp) -> ast.expr:
@@ -143,7 +143,7 @@ class Syntax:
         name = node.func.id
         count = FUNCTIONS[name][0]
         if node.keywords or len(node.args) != count:
-            raise self.refuse(node, f"'{name}' takes {count} arguments, without names")
+            raise self.refuse(node, f"'{name}' takes {count} arguments, without keywords")
         if name == "where":
             condition, *values = node.args
             return _call(name, self._truth(condition), *map(self._number, values))
@@ -163,11 +163,11 @@ class Syntax:
         """Check salt and buckets of `hash`, which must not depend on a request."""
         _, salt, buckets = node.args
         if not isinstance(salt, ast.Constant) or not isinstance(salt.value, str):
-            raise self.refuse(salt, "the salt of 'hash' is a text in quotes")
+            raise self.refuse(salt, "the salt of 'hash' must be a text in quotes")
         whole = isinstance(buckets, ast.Constant) and type(buckets.value) is int
         if not whole or not 1 <= buckets.value <= MAX_BUCKETS:  # type: ignore[attr-defined]
             raise self.refuse(
-                buckets, f"the buckets of 'hash' are a number from 1 to {MAX_BUCKETS}"
+                buckets, f"the buckets of 'hash' must be a number from 1 to {MAX_BUCKETS}"
             )
         return [salt, buckets]
 

@@ -68,7 +68,7 @@ def _checked(feature: Feature, column: Column, *, field: str) -> Column:
             field=field,
         )
     if nulls is not None and nulls.shape != values.shape[:1]:
-        raise InvalidInput("nulls must be one a row", field=field)
+        raise InvalidInput("nulls must have one entry for each row", field=field)
     if dtype == "string":
         _strings(values.tolist(), field)
     return column

@@ -53,7 +53,7 @@ def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
     sinks = [name for name in order if not flow.graph[name]]
     if len(sinks) != 1:
         raise CatalogError(
-            [Problem(f"a flow has one output, a node that nothing consumes: {sinks}", path="graph")]
+            [Problem(f"a flow must have exactly one output, a node that no other node consumes: {sinks}", path="graph")]
         )
     nodes = _build_nodes(flow, catalog, order, inputs)
     if nodes[sinks[0]].gives.type is not Candidates:
@@ -174,7 +174,7 @@ def _order(waits: Mapping[str, list[str]]) -> list[str]:
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         raise CatalogError(
-            [Problem(f"the graph goes in a circle: {circle}", path="graph")]
+            [Problem(f"the graph has a cycle: {circle}", path="graph")]
         ) from None
 
 

@@ -122,7 +122,7 @@ class _Compiler:
             self.stage_of[name] = 0
         if inferflow.rows not in inferflow.context:
             hint = did_you_mean(inferflow.rows, inferflow.context)
-            self.refuse("rows", f"'{inferflow.rows}' is no id of the context: {hint}")
+            self.refuse("rows", f"'{inferflow.rows}' is not an id of the context: {hint}")
 
     def _order_resolved(self) -> None:
         """Resolve what can be, until nothing more can; the rest hangs in a cycle or in the air."""
@@ -155,7 +155,7 @@ class _Compiler:
                     moved = True
         for name, source in waiting.items():
             entity = self.catalog.entities[source.split(".")[0]]
-            self.refuse(f"resolve.{name}", f"{self._no_keys(entity)}, or the ids go in a circle")
+            self.refuse(f"resolve.{name}", f"{self._no_keys(entity)}, or the ids depend on each other")
             self.stage_of[name] = 0
 
     def _keys_of(self, entity: Entity) -> tuple[str, ...] | None:
@@ -199,7 +199,7 @@ class _Compiler:
         for at, name in enumerate(self.inferflow.features):
             path = f"features[{at}]"
             if self.inferflow.features.index(name) != at:
-                self.refuse(path, f"'{name}' stands here twice")
+                self.refuse(path, f"'{name}' is given twice")
                 continue
             kind, _, rest = name.partition(".")
             if kind == INPUT:
@@ -215,7 +215,7 @@ class _Compiler:
                 self.refuse(path, error.message)
                 continue
             if feature.dtype == "string":
-                self.refuse(path, f"'{name}' is a string, a matrix holds numbers")
+                self.refuse(path, f"'{name}' is a string: a matrix holds only numbers")
                 continue
             if self._keys_of(group.entity) is None:
                 self.refuse(path, self._no_keys(group.entity))
@@ -239,7 +239,7 @@ class _Compiler:
                 hint = did_you_mean(call.model, self.catalog.models)
                 self.refuse(f"models[{at}].model", f"unknown model '{call.model}': {hint}")
             if call.output in outputs:
-                self.refuse(f"models[{at}].output", f"'{call.output}' stands here twice")
+                self.refuse(f"models[{at}].output", f"'{call.output}' is given twice")
             outputs.add(call.output)
 
     def _compile_score(self, input_positions: dict[str, int]) -> Expression | None:
@@ -254,11 +254,11 @@ class _Compiler:
             self.refuse("score", error.message)
             return None
         if tried.dtype.kind not in "fiub" or tried.shape not in ((), (2,)):
-            self.refuse("score", f"'{score.text}' gives no number a row")
+            self.refuse("score", f"'{score.text}' does not give one number for each row")
         outputs = {each.output for each in self.inferflow.models}
         for at, each in enumerate(self.inferflow.inputs):
             if each.name in outputs:
-                self.refuse(f"inputs[{at}]", f"'{each.name}' is the name of a model's output too")
+                self.refuse(f"inputs[{at}]", f"'{each.name}' is also the name of a model's output")
             if each.name not in input_positions and each.name not in score.names:
                 self.refuse(f"inputs[{at}]", f"nothing uses '{each.name}': add 'input.{each.name}'")
         return score

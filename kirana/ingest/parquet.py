@@ -68,7 +68,7 @@ class ParquetFeatures:
         names = set(self._file.schema_arrow.names)
         for name in names:
             if self._file.schema_arrow.names.count(name) > 1:
-                raise self._refuse(name, "it stands in the file twice")
+                raise self._refuse(name, "the file has this column twice")
         keys = [key.name for key in self._group.entity.keys]
         features = list(self._version.index)
         for name in [*keys, *features]:
@@ -210,7 +210,7 @@ class ParquetFeatures:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             # Arrow counts from the beginning of the batch
-            raise self._refuse(name, f"this is no text, from row {start} on: {error}") from None
+            raise self._refuse(name, f"this is not text, from row {start} on: {error}") from None
         return column
 
     def _event_times(self, batch: Any, start: int, now_ms: int) -> npt.NDArray[np.uint64]:
@@ -240,7 +240,7 @@ class ParquetFeatures:
             nulls = column.is_null().to_numpy(zero_copy_only=False)
         if feature.dtype == "string":
             if not _is_text(column.type):
-                raise self._refuse(feature.name, f"{column.type} is no text")
+                raise self._refuse(feature.name, f"{column.type} is not text")
             texts = self._text(feature.name, column, start)
             texts = self._cast(feature.name, texts, pa.string())
             return texts_of(pc.fill_null(texts, ""), nulls)
@@ -256,7 +256,7 @@ class ParquetFeatures:
             values: Array = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
             return values
         if not _is_list(column.type):
-            raise self._refuse(feature.name, f"{column.type} is no list of {feature.dtype}")
+            raise self._refuse(feature.name, f"{column.type} is not a list of {feature.dtype}")
         lists = column if nulls is None else column.filter(pa.array(~nulls))
         lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(lengths != feature.size)

@@ -18,6 +18,6 @@ def open_interaction_store(url: str, *, setting: str = "interactions") -> Intera
             return LmdbInteractionStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
-                f"{setting}: '{url}' names no store that Kirana has; use lmdb:///absolute/folder",
+                f"{setting}: '{url}' is not the URL of a store: use lmdb:///absolute/folder",
                 field=setting,
             )

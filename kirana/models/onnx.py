@@ -42,7 +42,7 @@ class OnnxModel:
             )
         except Exception as error:  # onnxruntime's errors have no common base
             raise ConfigurationError(
-                f"model '{name}': {path} is no ONNX model that can be loaded: {error}",
+                f"model '{name}': {path} can't be loaded as an ONNX model: {error}",
                 field="path",
             ) from None
         self.signature = self._read_signature()
@@ -60,7 +60,7 @@ class OnnxModel:
         if isinstance(rows, int):
             raise ConfigurationError(
                 f"model '{self.name}' takes {rows} rows and no other number: export it with an "
-                "open first dimension",
+                "dynamic first dimension",
                 field="path",
             )
         outputs = tuple(

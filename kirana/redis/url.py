@@ -60,7 +60,7 @@ def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
             )
             client = sentinel.master_for(path[0], db=_database(path[1:]), retry=_RETRY)
             return client, sentinel.sentinels, timeout_s
-    raise ValueError(f"'{parts.scheme}' is no scheme of Redis")
+    raise ValueError(f"'{parts.scheme}' is not a Redis scheme")
 
 
 def cluster_of(url: str) -> tuple[RedisCluster, float]:
@@ -154,7 +154,7 @@ def _database(path: Sequence[str]) -> int:
     if not path:
         return 0
     if len(path) > 1 or not (path[0].isascii() and path[0].isdecimal()):
-        raise ValueError(f"'{'/'.join(path)}' is no number of a database")
+        raise ValueError(f"'{'/'.join(path)}' is not a database number")
     return int(path[0])
 
 

@@ -73,7 +73,7 @@ def catalog_backend(
         return ZookeeperCatalog(settings.catalog, source, checks, kept=kept)
     if scheme != "dir":
         raise ConfigurationError(
-            f"catalog: '{settings.catalog}' names no backend that Kirana knows; use "
+            f"catalog: '{settings.catalog}' is not the URL of a catalog: use "
             "dir:///absolute/folder or zk://host:port/root",
             field="catalog",
         )

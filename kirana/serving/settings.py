@@ -83,7 +83,7 @@ def parse_ports(text: str) -> range:
         if 1 <= start <= stop <= 65_535:
             return range(start, stop + 1)
     raise ConfigurationError(
-        f"direct_ports: '{text}' is no range of ports like 20000-20999, nor 'off'",
+        f"direct_ports: '{text}' is neither a range of ports like 20000-20999 nor 'off'",
         field="direct_ports",
     )
 

@@ -33,7 +33,7 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             return RedisFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
-                f"{setting}: '{without_password(url)}' names no store that Kirana has; use "
+                f"{setting}: '{without_password(url)}' is not the URL of a store: use "
                 "lmdb:///absolute/folder, redis://host:port, redis+cluster://, "
                 "redis+sentinel:// (each with TLS as rediss), or memory://",
                 field=setting,

@@ -14,7 +14,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 def figures_url(log: Path) -> str:
     """Return the URL that `kirana up` says; nothing as long as it has not said it."""
-    found = re.search(r"Figures for Prometheus: (\S+)", log.read_text())
+    found = re.search(r"Metrics for Prometheus: (\S+)", log.read_text())
     return found[1] if found else ""
 
 

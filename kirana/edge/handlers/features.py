@@ -145,7 +145,7 @@ def _event_times(given: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.
     for at, each in enumerate(times):
         problem = unit_problem(each)
         if problem is None and not 0 <= each < 1 << 53:
-            problem = f"{each} is no time in milliseconds"
+            problem = f"{each} is not a time in milliseconds"
         if problem is not None:
             raise _without_index(InvalidInput(problem, field=("event_time", at)), given)
     return np.array(times, dtype=np.uint64)

@@ -107,7 +107,7 @@ def _query_of(
     since, until = _given(bounds.since), _given(bounds.until)
     ranged = since is not None or until is not None
     if last is not None and (ranged or limit is not None):
-        raise InvalidInput("give 'last', or a range by 'since' and 'until'", field="last")
+        raise InvalidInput("give either 'last', or a range with 'since', 'until' and 'limit'", field="last")
     count = limit or last or (MAX_INTERACTIONS if ranged else DEFAULT_LAST)
     for field, value in (("since", since), ("until", until)):
         problem = _time_problem(value)
@@ -129,7 +129,7 @@ def _time_problem(value: int | None) -> str | None:
         return None
     problem = unit_problem(value)
     if problem is None and not 0 <= value <= MAX_TIMESTAMP_MS:
-        return f"{value} is no time in milliseconds"
+        return f"{value} is not a time in milliseconds"
     return problem
 
 

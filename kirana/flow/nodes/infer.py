@@ -48,5 +48,5 @@ class InferNode:
         )
         result = await call.services.inferflow.infer(request, call.request)
         if len(result.ids) != len(candidates):
-            raise InvalidInput(f"'{self._model_id}' gave {len(result.ids)} rows")
+            raise InvalidInput(f"'{self._model_id}' gave {len(result.ids)} rows for {len(candidates)} candidates")
         return Candidates(candidates.ids, {**columns, **result.outputs, "score": result.scores})
