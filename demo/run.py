@@ -72,7 +72,7 @@ def run_demo(options: DemoOptions) -> None:
             out.print(f"The figures are in {options.report}")
         _show_tour(served.client, data, points, options.keep)
         if options.keep:
-            err.print(f"\nKirana stays up at {served.client.base_url}; Ctrl-C stops it")
+            err.print(f"\nReady: Kirana stays up at {served.client.base_url}; Ctrl-C stops it")
             served.process.wait()
             err.print("Kirana was stopped")
 

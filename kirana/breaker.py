@@ -36,7 +36,9 @@ class Breaker:
         now = self._clock()
         if now < self._closed_until:
             self._refused += 1
-            raise Unavailable(f"{self._what} did not answer a moment ago: calls are refused for up to a second")
+            raise Unavailable(
+                f"{self._what} did not answer a moment ago: calls are refused for up to a second"
+            )
         self._closed_until = now + PAUSE_S
 
     def health(self) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class _Builder:
                     raise _BadNode("'<<' is not read here: write out what it would merge", key_node)
                 key = self._scalar(key_node)
                 if key in mapping:
-                    raise _BadNode(f"the key '{key}' stands here twice", key_node)
+                    raise _BadNode(f"the key '{key}' is given twice", key_node)
                 mapping[key] = self.build(value_node, depth + 1)
             return mapping
         if isinstance(node, yaml.SequenceNode):

@@ -116,8 +116,8 @@ class GroupChecks:
                     if (old.dtype, old.shape) != (feature.dtype, feature.shape):
                         self.refuse(
                             f"'{old.name}' was {old.dtype}{list(old.shape) or ''} in schema "
-                            f"version {version.number}: rows with it are still stored, so a feature of "
-                            "another dtype or shape needs another name",
+                            f"version {version.number}: rows with it are still stored, so a "
+                            "feature of another dtype or shape needs another name",
                             f"features[{at}]",
                         )
         self._check_renamed(history, features)

@@ -52,7 +52,9 @@ def _check_dotted(name: str) -> str:
 def _duration_ms(value: object) -> int:
     match = _DURATION.fullmatch(str(value))
     if match is None:
-        raise ValueError(f"'{value}' is not a duration: write a number and a unit (ms, s, m, h or d), like 7d")
+        raise ValueError(
+            f"'{value}' is not a duration: write a number and a unit (ms, s, m, h or d), like 7d"
+        )
     milliseconds = int(match[1]) * _UNITS_MS[match[2]]
     if milliseconds > _MAX_DURATION_MS:
         raise ValueError(f"'{value}' is more than 36500d, the longest duration")

@@ -368,7 +368,8 @@ def _session_s(url: str) -> float:
         seconds = 0.0
     if not 0.5 <= seconds <= 600:
         raise ConfigurationError(
-            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'", field="catalog"
+            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'",
+            field="catalog",
         )
     return seconds
 

@@ -65,7 +65,9 @@ def _milliseconds(text: str | None, name: str) -> int | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            f"'{text}' is not a time: give milliseconds since 1970, or a date like 2026-11-24T08:00", field=name
+            f"'{text}' is not a time: give milliseconds since 1970, or a date like "
+            "2026-11-24T08:00",
+            field=name,
         ) from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 

@@ -39,7 +39,9 @@ def read_serve_config(path: Path | None) -> ServeConfig:
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} is not a Serve configuration: {error}") from None
     if not checked.applications:
-        raise ConfigurationError(f"{path} is not a Serve configuration: applications: there is none")
+        raise ConfigurationError(
+            f"{path} is not a Serve configuration: applications: there is none"
+        )
     application = content["applications"][0]
     return ServeConfig(
         checked.http_options.model_dump(exclude_unset=True),

@@ -97,7 +97,15 @@ class AsyncClient:
         provenance: bool = False,
         timeout_s: float | None = None,
     ) -> Features:
-        """Read features, one row a key: lists of ids zip, one id goes with all."""
+        """Read features of one entity, one row per key.
+
+        `keys` maps each key of the entity to an id or to a list of ids. Lists must have one length;
+        a single id goes with every row. `features` are `group.feature` names. With `provenance` the
+        reply also says where each value came from, and how old each row is.
+
+        Raises `Unknown` for an entity or a feature, `InvalidInput` for a key; both name the field.
+        A row that is not stored has defaults, and its status says so.
+        """
         body = wire.features_get(entity, keys, features, provenance)
         request = Request("POST", "/v1/features/get", body=body, binary=True)
         return await self._call(request, timeout_s, wire.features_reply)
@@ -112,9 +120,14 @@ class AsyncClient:
         schema_version: int | None = None,
         timeout_s: float | None = None,
     ) -> Written:
-        """Write whole rows of a group. `event_time` in ms, one or one a row; now by default.
+        """Write whole rows of a feature group, one per key.
 
-        Columns are arrays of the feature's dtype, or lists, in which None is null.
+        `columns` maps each feature to an array of its dtype, or to a list, in which None is null.
+        `event_time` is one time in ms, or one for each row; it is now by default. A row that is
+        older than the stored one is not written, and is counted as stale. `schema_version` is the
+        newest by default.
+
+        Raises `InvalidInput` that names the column or the key. Nothing is written then.
         """
         body, binary = wire.features_put(group, keys, columns, event_time, schema_version)
         safe = event_time is not None
@@ -129,6 +142,11 @@ class AsyncClient:
         event_time: Times = None,
         timeout_s: float | None = None,
     ) -> Deleted:
+        """Delete rows of a feature group, one per key.
+
+        An older row that arrives later does not bring it back. `event_time` is one time in ms, or
+        one for each row; it is now by default.
+        """
         body = wire.features_delete(group, keys, event_time)
         safe = event_time is not None
         request = Request("POST", "/v1/features/delete", body=body, binary=True, safe=safe)
@@ -137,7 +155,11 @@ class AsyncClient:
     async def add_interactions(
         self, events: Sequence[Event], *, timeout_s: float | None = None
     ) -> Accepted:
-        """Store events, all or none; the same event again is the same event."""
+        """Store events: all of them, or none. The same event sent again is stored once.
+
+        Raises `Unknown` for an event type and `InvalidInput` for an id or a timestamp, with a field
+        like `events[3].timestamp`.
+        """
         body = wire.interactions_post(events)
         request = Request("POST", "/v1/interactions", body=body, binary=True)
         return await self._call(request, timeout_s, wire.accepted_reply)
@@ -153,7 +175,11 @@ class AsyncClient:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> InteractionList:
-        """Return the newest `last`, or those of a range of time in ms (both ends included)."""
+        """Return events of one user and type, newest first.
+
+        Give `last` for the newest so many (20 by default), or a range of time in ms by `since` and
+        `until`, both included, with at most `limit` events.
+        """
         found = await self.query_interactions(
             [user_id], [event], last=last, since=since, until=until, limit=limit,
             timeout_s=timeout_s,
@@ -174,14 +200,14 @@ class AsyncClient:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, dict[str, InteractionList]]:
-        """Return the lists by user and event type."""
+        """Return a list for each user and type; its bounds are those of `interactions`."""
         bounds = {"last": last, "since": since, "until": until, "limit": limit}
         body = wire.interactions_query(user_ids, events, bounds)
         request = Request("POST", "/v1/interactions/query", body=body, binary=True)
         return await self._call(request, timeout_s, wire.interactions_reply)
 
     async def forget(self, user_id: Id, *, timeout_s: float | None = None) -> int:
-        """Remove everything that a user did; return how many events that were."""
+        """Remove all events of a user. Return how many there were."""
         path = wire.path_of("v1", "interactions", str(user_id))
         request = Request("DELETE", path, binary=True, safe=False)
         return await self._call(request, timeout_s, wire.forgotten_reply)
@@ -197,7 +223,16 @@ class AsyncClient:
         matrix: bool = False,
         timeout_s: float | None = None,
     ) -> Ranking:
-        """Score rows by an inferflow; with `top_k` only the best come back, best first."""
+        """Score rows by an inferflow.
+
+        `context` maps its ids to one id, or to a list with one id for each row. `inputs` are
+        numbers: one for all rows, or one for each. With `top_k` only the best rows come back, best
+        first. `outputs` also returns each output of the models, `matrix` the matrix that they were
+        given.
+
+        Raises `Unknown` for a model id, `InvalidInput` for an id or an input, `ModelFailed` if a
+        model fails on the rows.
+        """
         returned = [name for name, on in (("outputs", outputs), ("matrix", matrix)) if on]
         body = wire.infer(context, inputs or {}, top_k, returned)
         request = Request("POST", wire.path_of("v1", "infer", model_id), body=body, binary=True)
@@ -211,6 +246,14 @@ class AsyncClient:
         trace: bool = False,
         timeout_s: float | None = None,
     ) -> FlowRun:
+        """Run a flow, and return its candidates with their columns.
+
+        `context` holds the ids and values that the flow declares. With `trace` the reply says what
+        each node did and how long it took.
+
+        Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something, `NodeError`
+        if a node without a fallback failed, `DeadlineExceeded` if it was late.
+        """
         body = wire.json_body({"context": dict(context), "trace": trace})
         request = Request("POST", wire.path_of("v1", "flows", name), body=body)
         return await self._call(request, timeout_s, wire.flow_reply)
@@ -218,7 +261,7 @@ class AsyncClient:
     async def catalog(
         self, *, history: int | None = None, timeout_s: float | None = None
     ) -> CatalogListing:
-        """Return what is live, and the newest revisions."""
+        """Return the names of all live objects, and the newest `history` revisions, or 20."""
         query = {} if history is None else {"history": str(history)}
         request = Request("GET", "/v1/catalog", query)
         return await self._call(request, timeout_s, wire.catalog_reply)
@@ -226,6 +269,7 @@ class AsyncClient:
     async def get_object(
         self, kind: str, name: str, *, timeout_s: float | None = None
     ) -> CatalogRecord:
+        """Return a live object, and a group's schema versions. Raises `Unknown` for its name."""
         request = Request("GET", wire.path_of("v1", "catalog", kind, name))
         return await self._call(request, timeout_s, wire.object_reply)
 
@@ -238,7 +282,11 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Publish one object; return the revision that it is part of."""
+        """Publish one object, and return the number of the new revision.
+
+        With `expected_revision`, raises `Conflict` if another revision is live. Raises
+        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        """
         body = wire.json_body({"object": dict(content), "expected_revision": expected_revision})
         path = wire.path_of("v1", "catalog", kind, name)
         request = Request("PUT", path, body=body, safe=False)
@@ -252,6 +300,12 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
+        """Remove one object, and return the number of the new revision.
+
+        With `expected_revision`, raises `Conflict` if another revision is live. Raises
+        `CatalogError` if another object needs this one, `Unknown` if it isn't there; nothing
+        changes then.
+        """
         query = {} if expected_revision is None else {"expected_revision": str(expected_revision)}
         path = wire.path_of("v1", "catalog", kind, name)
         request = Request("DELETE", path, query, safe=False)
@@ -265,7 +319,11 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Put objects and delete others (kind, name) as one revision; return its number."""
+        """Put objects and delete others, given as (kind, name), as one revision. Return its number.
+
+        With `expected_revision`, raises `Conflict` if another revision is live. Raises
+        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        """
         body = wire.json_body(
             {
                 "objects": [dict(each) for each in objects],
@@ -277,7 +335,7 @@ class AsyncClient:
         return await self._call(request, timeout_s, wire.revision_reply)
 
     async def health(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return the state of each part. Raises `Unavailable` where one is down."""
+        """Return the state of each part. Raises `Unavailable` if one is down."""
         return await self._call(Request("GET", "/healthz"), timeout_s, wire.plain_reply)
 
     async def endpoints(self, *, timeout_s: float | None = None) -> list[str]:

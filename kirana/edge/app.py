@@ -103,7 +103,9 @@ class Edge:
             return Response(body_of(error), status)
         except Exception:
             logger.exception("%s %s failed", call.method, call.path)
-            own = KiranaError("this is an error in Kirana itself: its log has this request id and the cause")
+            own = KiranaError(
+                "this is an error in Kirana itself: its log has this request id and the cause"
+            )
             return Response(body_of(own), 500)
 
     async def _handle(

@@ -38,7 +38,9 @@ def decode(message: type[M], body: bytes) -> M:
     try:
         parsed.ParseFromString(body)
     except DecodeError as error:
-        raise HttpError(400, "invalid_protobuf", f"the body is not such a message: {error}") from None
+        raise HttpError(
+            400, "invalid_protobuf", f"the body is not such a message: {error}"
+        ) from None
     converted = cast(M, convert(parsed))
     check_bounds(converted)
     return converted
@@ -81,7 +83,9 @@ def _features_get(parsed: pb.FeaturesGet) -> messages.FeaturesGet:
 def _features_put(parsed: pb.FeaturesPut) -> messages.FeaturesPut:
     for name, block in parsed.columns.items():
         if not block.shape:
-            raise InvalidInput("a column must have one row for each key", field=f"columns.{name}.shape")
+            raise InvalidInput(
+                "a column must have one row for each key", field=f"columns.{name}.shape"
+            )
     columns: dict[str, Any] = {
         name: from_block(each, field=f"columns.{name}") for name, each in parsed.columns.items()
     }
@@ -105,7 +109,9 @@ def _interactions_post(parsed: pb.InteractionsPost) -> messages.InteractionsPost
         if len(getattr(parsed, name)) != count:
             raise InvalidInput(f"it must have one entry for each of the {count} events", field=name)
     if len(parsed.metadata) not in (0, count):
-        raise InvalidInput(f"it must have one entry for each of the {count} events", field="metadata")
+        raise InvalidInput(
+            f"it must have one entry for each of the {count} events", field="metadata"
+        )
     types = [*parsed.types]
     texts = parsed.metadata or [""] * count
     events = []

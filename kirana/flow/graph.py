@@ -53,7 +53,13 @@ def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
     sinks = [name for name in order if not flow.graph[name]]
     if len(sinks) != 1:
         raise CatalogError(
-            [Problem(f"a flow must have exactly one output, a node that no other node consumes: {sinks}", path="graph")]
+            [
+                Problem(
+                    "a flow must have exactly one output, a node that no other node consumes: "
+                    f"{sinks}",
+                    path="graph",
+                )
+            ]
         )
     nodes = _build_nodes(flow, catalog, order, inputs)
     if nodes[sinks[0]].gives.type is not Candidates:
@@ -110,7 +116,7 @@ def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
                 message = f"'{consumer}' is no node of the graph: {hint}"
                 problems.append(Problem(message, path=f"graph.{name}[{at}]"))
             elif name in inputs[consumer]:
-                message = f"'{consumer}' stands here twice"
+                message = f"'{consumer}' is given twice"
                 problems.append(Problem(message, path=f"graph.{name}[{at}]"))
             else:
                 inputs[consumer].append(name)
@@ -173,9 +179,7 @@ def _order(waits: Mapping[str, list[str]]) -> list[str]:
         return list(TopologicalSorter(waits).static_order())
     except CycleError as error:
         circle = " -> ".join(error.args[1])
-        raise CatalogError(
-            [Problem(f"the graph has a cycle: {circle}", path="graph")]
-        ) from None
+        raise CatalogError([Problem(f"the graph has a cycle: {circle}", path="graph")]) from None
 
 
 def _build_nodes(

@@ -135,7 +135,9 @@ class InferflowService:
                 raise InvalidInput(f"'{plan.name}' needs '{name}'", field=field)
             many = not isinstance(value, str | int)
             if many != (name == plan.rows):
-                wanted = "a list with one id for each row" if name == plan.rows else "one id, not a list"
+                wanted = (
+                    "a list with one id for each row" if name == plan.rows else "one id, not a list"
+                )
                 raise InvalidInput(f"'{name}' must be {wanted}", field=field)
             key = _key_of(plan.context[name], name)
             if isinstance(value, str | int):
@@ -274,10 +276,13 @@ def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floa
         try:
             values = _floats(given)
         except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidInput(f"an input must hold numbers: {error}", field=f"inputs.{name}") from None
+            raise InvalidInput(
+                f"an input must hold numbers: {error}", field=f"inputs.{name}"
+            ) from None
         if values.ndim and values.shape != (rows,):
             raise InvalidInput(
-                f"an input must be one number, or one for each of the {rows} rows, not {values.size}",
+                f"an input must be one number, or one for each of the {rows} rows, not "
+                f"{values.size}",
                 field=f"inputs.{name}",
             )
         inputs[name] = np.broadcast_to(values, (rows,))

@@ -155,7 +155,9 @@ class _Compiler:
                     moved = True
         for name, source in waiting.items():
             entity = self.catalog.entities[source.split(".")[0]]
-            self.refuse(f"resolve.{name}", f"{self._no_keys(entity)}, or the ids depend on each other")
+            self.refuse(
+                f"resolve.{name}", f"{self._no_keys(entity)}, or the ids depend on each other"
+            )
             self.stage_of[name] = 0
 
     def _keys_of(self, entity: Entity) -> tuple[str, ...] | None:

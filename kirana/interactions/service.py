@@ -137,6 +137,8 @@ def _check_id(value: str, field: str | FieldPath) -> None:
     except UnicodeEncodeError:
         raise InvalidInput("an id must be valid Unicode", field=field) from None
     if not 0 < size <= MAX_ID_BYTES:
-        raise InvalidInput(f"an id must have 1 to {MAX_ID_BYTES} bytes, this one has {size}", field=field)
+        raise InvalidInput(
+            f"an id must have 1 to {MAX_ID_BYTES} bytes, this one has {size}", field=field
+        )
     if "\0" in value:
         raise InvalidInput("an id must not hold a NUL character", field=field)

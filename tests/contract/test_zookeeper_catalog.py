@@ -253,7 +253,7 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
     client.create(f"{root}/revisions/2", b"{}")
     client.set(f"{root}/current", f"2 {backend.current().catalog}".encode())
     seen(reader, 2)
-    with pytest.raises(CatalogError, match="this is no revision"):
+    with pytest.raises(CatalogError, match="this is not a revision"):
         reader.load(nth(reader, 2))
     assert reader.load(nth(reader, 1)).revision.number == 1
     client.set(f"{root}/current", b"rubbish")

@@ -93,10 +93,10 @@ def test_a_node_error_names_flow_and_node() -> None:
     ("name", "known", "hint"),
     [
         ("clik", ["wishlist", "click"], "did you mean 'click'?"),
-        ("zzz", ["b", "a"], "there is 'a', 'b'"),
+        ("zzz", ["b", "a"], "choose one of 'a', 'b'"),
         ("zzz", [], "there is none"),
-        ("", ["a"], "there is 'a'"),
-        ("zzz", {"b": 1, "a": 2}, "there is 'a', 'b'"),
+        ("", ["a"], "there is only 'a'"),
+        ("zzz", {"b": 1, "a": 2}, "choose one of 'a', 'b'"),
     ],
 )
 def test_a_hint_says_what_is_near_or_what_there_is(name: str, known: list[str], hint: str) -> None:

@@ -107,7 +107,9 @@ def _query_of(
     since, until = _given(bounds.since), _given(bounds.until)
     ranged = since is not None or until is not None
     if last is not None and (ranged or limit is not None):
-        raise InvalidInput("give either 'last', or a range with 'since', 'until' and 'limit'", field="last")
+        raise InvalidInput(
+            "give either 'last', or a range with 'since', 'until' and 'limit'", field="last"
+        )
     count = limit or last or (MAX_INTERACTIONS if ranged else DEFAULT_LAST)
     for field, value in (("since", since), ("until", until)):
         problem = _time_problem(value)

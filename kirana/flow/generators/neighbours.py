@@ -27,12 +27,16 @@ from kirana.schema import Array
 
 
 class Parameters(Strict):
-    ids: str
-    weights: str
-    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    ids: Annotated[str, Field(description="The feature with the ids of a product's neighbours.")]
+    weights: Annotated[str, Field(description="The feature with their weights.")]
+    decay: Annotated[
+        float, Field(gt=0.0, le=1.0, description="How much less each older product counts.")
+    ] = 0.9
 
 
 class Neighbours:
+    """Gives what is near to a person's recent products. The newest products count most."""
+
     needs_seeds = True
 
     def __init__(self, parameters: Mapping[str, Any], catalog: Catalog) -> None:

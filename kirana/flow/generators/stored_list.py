@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
@@ -19,13 +20,16 @@ from kirana.request import RequestContext
 
 
 class Parameters(Strict):
-    ids: str
-    weights: str
-    keys: dict[str, str] = {}
+    ids: Annotated[str, Field(description="The feature with the ids of the list.")]
+    weights: Annotated[str, Field(description="The feature with their weights.")]
+    keys: Annotated[
+        dict[str, str],
+        Field(description="Fixed keys of the entity. The others come from the context."),
+    ] = {}
 
 
 class StoredList:
-    """`keys` gives the list's entity a fixed key; what it leaves out comes from the context."""
+    """Gives a list that is stored as a feature of an entity, like what is popular in a shop."""
 
     needs_seeds = False
 

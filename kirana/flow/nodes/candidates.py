@@ -16,8 +16,8 @@ from kirana.interactions import Interactions
 
 
 class Parameters(Strict):
-    cg_name: str
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    cg_name: Annotated[str, Field(description="The candidate generator.")]
+    limit: Annotated[int, Field(ge=1, le=10_000, description="How many candidates.")] = 100
 
 
 class CandidatesNode:

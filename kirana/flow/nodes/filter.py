@@ -18,6 +18,8 @@ class Parameters(Strict):
 
 
 class FilterNode:
+    """Drops the candidates that are among the interactions it consumes: what a person has seen."""
+
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         site.parameters(Parameters, parameters)
         site.allow(Candidates, Interactions)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.errors import InvalidInput
@@ -13,7 +15,7 @@ from kirana.inferflow import InferRequest
 
 
 class Parameters(Strict):
-    model_id: str
+    model_id: Annotated[str, Field(description="The inferflow.")]
 
 
 class InferNode:
@@ -48,5 +50,7 @@ class InferNode:
         )
         result = await call.services.inferflow.infer(request, call.request)
         if len(result.ids) != len(candidates):
-            raise InvalidInput(f"'{self._model_id}' gave {len(result.ids)} rows for {len(candidates)} candidates")
+            raise InvalidInput(
+                f"'{self._model_id}' gave {len(result.ids)} rows for {len(candidates)} candidates"
+            )
         return Candidates(candidates.ids, {**columns, **result.outputs, "score": result.scores})

@@ -15,12 +15,14 @@ from kirana.interactions import InteractionQuery, Interactions
 
 
 class Parameters(Strict):
-    event: str
-    last: Annotated[int, Field(ge=1, le=100_000)] = 20
-    user: str = "user_id"
+    event: Annotated[str, Field(description="The event type.")]
+    last: Annotated[int, Field(ge=1, le=100_000, description="How many events.")] = 20
+    user: Annotated[str, Field(description="The id in the context.")] = "user_id"
 
 
 class InteractionsNode:
+    """Gives the newest events of one type, of the person in the context."""
+
     gives = Shape(Interactions)
 
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:

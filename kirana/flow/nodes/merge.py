@@ -17,6 +17,11 @@ class Parameters(Strict):
 
 
 class MergeNode:
+    """Gives the union of the candidates it consumes: each id once, with the columns of all nodes.
+
+    A column is 0 where a node did not give the id.
+    """
+
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         site.parameters(Parameters, parameters)
         site.allow(Candidates)

@@ -14,11 +14,13 @@ from kirana.flow.values import Candidates, Shape, Value
 
 
 class Parameters(Strict):
-    k: Annotated[int, Field(ge=1, le=10_000)] = 20
-    by: str = "score"
+    k: Annotated[int, Field(ge=1, le=10_000, description="How many candidates.")] = 20
+    by: Annotated[str, Field(description="The column.")] = "score"
 
 
 class TopKNode:
+    """Gives the best candidates by one column, best first."""
+
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         self._with = site.parameters(Parameters, parameters)
         site.allow(Candidates)

@@ -83,7 +83,7 @@ def test_an_alias_that_is_no_name_is_refused(tmp_path: Path, alias: str) -> None
     catalog = write(tmp_path / "shop", [f"{{name: b, dtype: int32, aliases: ['{alias}']}}"])
     ((path, message),) = refused(catalog)
     assert path == "features[0].aliases[0]"
-    assert "is no name" in message
+    assert "is not a valid name" in message
 
 
 @pytest.mark.parametrize(

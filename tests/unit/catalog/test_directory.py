@@ -126,7 +126,7 @@ def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
 
 def test_a_revision_that_is_not_there_is_unknown(catalog: DirectoryCatalog) -> None:
     catalog.publish()
-    with pytest.raises(Unknown, match="unknown revision '7': there is '1'") as caught:
+    with pytest.raises(Unknown, match="unknown revision '7': there is only '1'") as caught:
         catalog.load(nth(catalog, 7))
     assert caught.value.code == "unknown_revision"
 
@@ -158,7 +158,7 @@ def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> 
 
 
 def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="no such folder"):
+    with pytest.raises(CatalogError, match="does not exist"):
         DirectoryCatalog(tmp_path / "nowhere", checks_of()).publish()
     assert not (tmp_path / "nowhere").exists()
 
@@ -232,7 +232,7 @@ def test_a_version_that_was_tampered_with_is_refused(
 def test_a_version_that_can_not_be_read_is_refused(catalog: DirectoryCatalog, text: str) -> None:
     catalog.publish()
     version_file(catalog, 1).write_text(text)
-    with pytest.raises(CatalogError, match="this is no schema version") as caught:
+    with pytest.raises(CatalogError, match="this is not a schema version") as caught:
         catalog.check()
     assert caught.value.problems[0].file == str(version_file(catalog, 1))
 

@@ -169,7 +169,7 @@ def test_a_file_that_is_saved_while_it_is_rewritten_is_left_alone(
     rewrite = directory.rewrite
     monkeypatch.setattr(directory, "rewrite", rewrite_late)
     change = Change({"put[0]": {"kind": "event_type", "name": "view", "keep": 7}})
-    with pytest.raises(Conflict, match=r"view\.yaml is being edited"):
+    with pytest.raises(Conflict, match=r"view\.yaml changed while it was read"):
         catalog.publish_change(change, None)
     assert (folder / "view.yaml").read_text() == edited
     assert catalog.current().number == 1

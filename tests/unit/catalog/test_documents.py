@@ -103,7 +103,7 @@ def test_an_unknown_key_deep_inside_has_its_path(tmp_path: Path) -> None:
         ("int32}", "int32, shape: 4}", 5, "features[0].shape", "valid list"),
         ("  - name: ctr", "  - nome: ctr", 6, "features[1].nome", "did you mean 'name'?"),
         ("name: product.stats", "name: product", 2, "name", "entity.group"),
-        ("name: clicks", "name: click s", 5, "features[0].name", "is no name"),
+        ("name: clicks", "name: click s", 5, "features[0].name", "is not a valid name"),
     ],
 )
 def test_a_wrong_value_is_shown_where_it_stands(
@@ -156,7 +156,7 @@ def test_the_second_object_of_a_name_says_where_the_first_is(tmp_path: Path) -> 
 def test_a_key_that_stands_twice_is_refused_at_the_second_one(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, GROUP + "ttl: 8d\n")
     assert problem.line == 8
-    assert "'ttl' stands here twice" in problem.message
+    assert "'ttl' is given twice" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_folder_without_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path / "nowhere")
-    assert "no such folder" in problem.message
+    assert "does not exist" in problem.message
 
 
 def test_paths_are_spelled_like_people_read_them() -> None:

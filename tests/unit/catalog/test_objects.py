@@ -55,13 +55,13 @@ def test_names_are_letters_digits_dashes_and_underscores(name: str) -> None:
     ["", "1a", "_a", "-a", "a b", "a.b", "a/b", "../a", "a|b", "a\n", "é", "x" * 49, "a\0"],
 )
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="is no name"):
+    with pytest.raises(ValidationError, match="is not a valid name"):
         EventTypeObject(name=name)
 
 
 @pytest.mark.parametrize("name", ["product", ".stats", "product.", "a.b.c", "a..b", "a b.c"])
 def test_a_group_is_named_by_its_entity_and_itself(name: str) -> None:
-    with pytest.raises(ValidationError, match=r"is no name|must be entity\.group"):
+    with pytest.raises(ValidationError, match=r"is not a valid name|must be entity\.group"):
         group(name=name)
 
 
@@ -72,7 +72,7 @@ def test_durations_are_milliseconds(number: int, unit: str) -> None:
 
 @pytest.mark.parametrize("ttl", ["0s", "0ms", "0m", "0h", "0d", "00s"])
 def test_a_ttl_that_would_keep_nothing_is_refused(ttl: str) -> None:
-    reason = f"'{ttl}' would keep nothing: leave it out for never"
+    reason = f"'{ttl}' would keep nothing: leave it out to keep rows for ever"
     with pytest.raises(ValidationError, match=reason):
         group(ttl=ttl)
     with pytest.raises(ValidationError, match=reason):

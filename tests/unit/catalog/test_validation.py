@@ -109,7 +109,7 @@ BROKEN = {
     "a feature twice": (
         [("{name: ctr, dtype", "{name: clicks, dtype")],
         "features[1].name",
-        "'clicks' stands here twice",
+        "'clicks' is given twice",
     ),
     "a feature of the name of a key": (
         [("{name: ctr, dtype", "{name: product_id, dtype")],
@@ -234,7 +234,7 @@ BROKEN = {
     "rows by an id that is not in the context": (
         [("rows: product_id", "rows: item_id")],
         "rows",
-        "'item_id' is no id of the context",
+        "'item_id' is not an id of the context",
     ),
     "an unknown feature": (
         [("  - product.stats.ctr", "  - product.stats.crt")],
@@ -249,7 +249,7 @@ BROKEN = {
     "a column twice": (
         [("  - product.stats.clicks", "  - product.stats.ctr")],
         "features[3]",
-        "stands here twice",
+        "is given twice",
     ),
     "a string in the matrix": (
         [("  - product.stats.clicks", "  - product.attrs.title")],
@@ -297,7 +297,7 @@ BROKEN = {
             ("product.attrs.category_id}", "category.stats.parent}"),
         ],
         "resolve.category_id",
-        "go in a circle",
+        "depend on each other",
     ),
     "an unknown model": (
         [("model: click_model,", "model: clik_model,")],
@@ -307,7 +307,7 @@ BROKEN = {
     "an output twice": (
         [("output: p_order", "output: p_click")],
         "models[1].output",
-        "stands here twice",
+        "is given twice",
     ),
     "a score with an unknown name": (
         [("4 * p_order", "4 * p_oder")],
@@ -365,17 +365,17 @@ BROKEN = {
     "a consumer twice": (
         [("  seen: [unseen]", "  seen: [unseen, unseen]")],
         "graph.seen[1]",
-        "stands here twice",
+        "is given twice",
     ),
     "a cycle in a flow": (
         [("  ranked: [top]", "  ranked: [unseen, top]")],
         "graph",
-        "circle: ",
+        "cycle: ",
     ),
     "a condition that waits for a later node": (
         [("limit: 10}}", 'limit: 10}, when: "size(ranked) > 0"}')],
         "graph",
-        "circle: ",
+        "cycle: ",
     ),
     "a condition that is no expression": (
         [("limit: 10}}", 'limit: 10}, when: "size(recent) >"}')],
@@ -385,7 +385,7 @@ BROKEN = {
     "two outputs": (
         [("  ranked: [top]", "  ranked: []")],
         "graph",
-        "one output, a node that nothing consumes: ",
+        "one output, a node that no other node consumes: ",
     ),
     "an output that is no candidates": (
         [
@@ -445,7 +445,7 @@ BROKEN = {
             ("  ranked: {op: infer, with: {model_id: ranker}}\n", ""),
         ],
         "nodes.top.with.by",
-        "unknown column 'score': there is 'similar'",
+        "unknown column 'score': there is only 'similar'",
     ),
     "a generator without the interactions it starts from": (
         [("  recent: [similar]", "  recent: [unseen]")],

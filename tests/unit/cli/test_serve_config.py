@@ -134,13 +134,13 @@ def test_a_mistake_is_named_by_its_place(file: Path, field: str) -> None:
         content |= mistake
     with pytest.raises(ConfigurationError) as caught:
         read_serve_config(written(file, content))
-    assert f"no Serve configuration: {field}" in caught.value.message
+    assert f"not a Serve configuration: {field}" in caught.value.message
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_configuration_is_one_message(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="is no Serve configuration") as caught:
+    with pytest.raises(ConfigurationError, match="is not a Serve configuration") as caught:
         read_serve_config(file)
     assert caught.value.message.startswith(f"{file} is")
 

@@ -200,13 +200,13 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "get without an entity": (GET, {"keys": {}, "features": []}, 400, "invalid_input", "entity"),
     "get without keys": (GET, {"entity": "a", "features": []}, 400, "invalid_input", "keys"),
     "get with another key": (GET, {**ASK, "kees": {}}, 400, "invalid_input", "kees"),
-    "get of an entity that is no text": (GET, {**ASK, "entity": 5}, 400, "invalid_input", "entity"),
+    "get of a number as entity": (GET, {**ASK, "entity": 5}, 400, "invalid_input", "entity"),
     "get of an unknown entity": (
         GET, {**ASK, "entity": "produkt"}, 404, "unknown_entity", "entity"),
     "get of nothing": (GET, {**ASK, "features": []}, 400, "invalid_input", "features"),
     "get of one feature that is no list": (
         GET, {**ASK, "features": "stats.ctr"}, 400, "invalid_input", "features"),
-    "get of a feature that is no text": (
+    "get of a number as feature": (
         GET, {**ASK, "features": ["stats.ctr", 1]}, 400, "invalid_input", "features[1]"),
     "get of an unknown feature": (
         GET, {**ASK, "features": ["stats.ctr", "stats.crt"]}, 404, "unknown_feature",

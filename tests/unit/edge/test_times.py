@@ -1,4 +1,4 @@
-"""Times at every way in: what is no time in milliseconds is refused with what to send instead."""
+"""Times at every way in: another unit than milliseconds is refused with what to send."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_the_circle_is_drawn(catalog: Catalog) -> None:
     with pytest.raises(CatalogError) as caught:
         compile_flow(sources_and_merges(graph), catalog)
     (problem,) = caught.value.problems
-    drawn = problem.message.removeprefix("the graph goes in a circle: ").split(" -> ")
+    drawn = problem.message.removeprefix("the graph has a cycle: ").split(" -> ")
     assert set(drawn) == {"b", "c"}
     assert all(to in graph[source] for source, to in pairwise(drawn)), drawn
 

@@ -248,7 +248,7 @@ async def test_a_null_category_is_no_category(shop: Shop) -> None:
 
 
 async def test_a_row_whose_version_lacks_the_category_has_none(tmp_path: Path) -> None:
-    """The feature was added later: its default is no id either."""
+    """The feature was added later: its default is not an id either."""
     folder = tmp_path / "shop"
     shop_before = SHOP.replace("  - {name: category_id, dtype: int64, default: 0}\n", "").replace(
         "resolve: {category_id: product.attrs.category_id}\n", ""
@@ -417,11 +417,19 @@ async def test_an_unknown_input_is_named(shop: Shop) -> None:
         (
             {"user_id": "u", "product_id": ["1"], "category_id": 7},
             "context.category_id",
-            "knows no id 'category_id'",
+            "takes no id 'category_id'",
         ),
         ({"user_id": ["u"], "product_id": ["1"]}, "context.user_id", "one id, not a list"),
-        ({"user_id": "u", "product_id": "1"}, "context.product_id", "a list, one id a row"),
-        ({"user_id": "u", "product_id": 1}, "context.product_id", "a list, one id a row"),
+        (
+            {"user_id": "u", "product_id": "1"},
+            "context.product_id",
+            "one id for each row",
+        ),
+        (
+            {"user_id": "u", "product_id": 1},
+            "context.product_id",
+            "one id for each row",
+        ),
         ({"user_id": "", "product_id": ["1"]}, "context.user_id", "not be empty"),
         ({"user_id": True, "product_id": ["1"]}, "context.user_id", "string or an integer"),
         ({"user_id": "x" * 500, "product_id": ["1"]}, "context.user_id", "limit"),

@@ -304,7 +304,7 @@ def test_bytes_that_are_no_text_are_refused(
     columns = {"product_id": ["1", "2"], "a": ["x", "y"], name: texts}
     error = refusal(tmp_path, columns, group_of(Feature("a", "string")))
     assert error.field == name
-    assert "this is no text, from row 0 on" in error.message
+    assert "this is not text, from row 0 on" in error.message
 
 
 @pytest.mark.parametrize(

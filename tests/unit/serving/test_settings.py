@@ -227,7 +227,7 @@ def test_ports_are_parsed(text: str, ports: range) -> None:
     ids=lambda text: ascii(text)[:20],
 )  # fmt: skip
 def test_what_is_no_range_of_ports_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="like 20000-20999, nor 'off'") as caught:
+    with pytest.raises(ConfigurationError, match="like 20000-20999 nor 'off'") as caught:
         parse_ports(text)
     assert caught.value.field == "direct_ports"
 
