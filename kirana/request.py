@@ -7,8 +7,10 @@ import math
 import os
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from kirana.errors import DeadlineExceeded
 from kirana.revision import Revision
@@ -36,8 +38,7 @@ class Ledger:
     hedges: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, frozen=True):
     """One request as all parts see it.
 
     `deadline` is in seconds of `time.monotonic` in this process. When the context is pickled the
@@ -53,7 +54,7 @@ class RequestContext:
     priority: Priority = "shopper"
     traceparent: str = ""
     caller: str = ""
-    ledger: Ledger = field(default_factory=Ledger, compare=False)
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
 
     @classmethod
     def begin(
@@ -85,7 +86,19 @@ class RequestContext:
     def within(self, seconds: float) -> RequestContext:
         """Return this request with a deadline in so many seconds, unless its own is sooner."""
         deadline = time.monotonic() + seconds
-        return self if self.deadline <= deadline else replace(self, deadline=deadline)
+        if self.deadline <= deadline:
+            return self
+        # once a node of a flow: field by field it takes a fifth of the time
+        return RequestContext(
+            self.revision,
+            deadline,
+            self.now_ms,
+            self.id,
+            self.priority,
+            self.traceparent,
+            self.caller,
+            self.ledger,
+        )
 
     def require_time(self, part: str) -> None:
         """Raise `DeadlineExceeded` that names `part` if the deadline has passed."""
