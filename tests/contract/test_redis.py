@@ -67,7 +67,7 @@ async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServer
         for _ in range(MAX_FAILURES):
             with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
                 await read_values(store, [b"a"])
-        with pytest.raises(Unavailable, match="left alone"):
+        with pytest.raises(Unavailable, match="calls are refused"):
             await read_values(store, [b"a"])
         servers.process(port).send_signal(signal.SIGCONT)
         await available(lambda: read_values(store, [b"a"]), "it answers again")
@@ -140,7 +140,7 @@ def test_a_breaker_lets_one_caller_try_again() -> None:
         ("redis://", "is not host:port"),
         ("redis://a:b", "is not host:port"),
         ("redis://a:1,b:2", "redis\\+cluster"),
-        ("redis://a:1/x", "no number of a database"),
+        ("redis://a:1/x", "not a database number"),
         ("redis://a:1?timeout=1", "unknown option 'timeout'"),
         ("redis://a:1?socket_timeout=x", "socket_timeout must be a number"),
         ("redis://a:1?ssl_ca_certs=x", "TLS is for rediss://"),
@@ -150,7 +150,7 @@ def test_a_breaker_lets_one_caller_try_again() -> None:
         ("redis+cluster://a:1?ssl_keyfile=x", "TLS is for rediss\\+cluster://"),
         ("redis+sentinel://a:1", "name of the master"),
         ("rediss+sentinel://a:1", "name of the master"),
-        ("redissss://:secret@a:1", "no store that Kirana has"),
+        ("redissss://:secret@a:1", "not the URL of a store"),
         ("redis+cluster://a:1/3", "no numbered databases"),
         ("redis://:secret@a:99999", "is not host:port"),
     ],

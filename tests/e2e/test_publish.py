@@ -24,6 +24,9 @@ INFER = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]}}
 FLOW = {"context": {"user_id": "7"}}
 
 
+PATIENT = {"x-kirana-timeout-ms": "30000"}
+"""How long a publish takes beside so much load is not what is asked here."""
+
 DEPLOYMENTS = ("Ingress", "Flows", "Inferflow", "FeatureStore", "InteractionStore", "ModelReplica")
 """All have two replicas in the spread placement; a revision reaches one of the two late."""
 APPLIES = 6
@@ -93,7 +96,7 @@ def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
 
     def ask() -> list[tuple[int, int, bool]]:
         seen = []
-        with httpx.Client(base_url=client.base_url, timeout=30) as own:
+        with httpx.Client(base_url=client.base_url, headers=PATIENT, timeout=30) as own:
             while not stop.wait(PAUSE_S):
                 reply = own.post("/v1/flows/for_you", json=FLOW)
                 assert reply.status_code == 200, reply.text
@@ -130,7 +133,7 @@ class Load:
         self._thread = threading.Thread(target=self._run, args=(url, path, body))
 
     def _run(self, url: str, path: str, body: dict[str, Any]) -> None:
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url, headers=PATIENT, timeout=30) as client:
             while not self._stop.wait(PAUSE_S):
                 try:
                     reply = client.post(path, json=body)
@@ -169,7 +172,9 @@ def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Pat
     ranker = client.get("/v1/catalog/inferflow/ranker").json()
     number = ranker["revision"]
     put = f"{base}/v1/catalog/inferflow/ranker"
-    first = httpx.put(put, json={"object": _scored(ranker["object"], number + 1)}, timeout=30)
+    first = httpx.put(
+        put, json={"object": _scored(ranker["object"], number + 1)}, headers=PATIENT, timeout=30
+    )
     assert first.json() == {"revision": number + 1}
     wait_for(lambda: _all_on(doors, number + 1), "all are on the first")
     with (
@@ -182,7 +187,7 @@ def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Pat
                 "object": _scored(ranker["object"], revision),
                 "expected_revision": revision - 1,
             }
-            reply = httpx.put(put, json=body, timeout=30)
+            reply = httpx.put(put, json=body, headers=PATIENT, timeout=30)
             assert reply.json() == {"revision": revision}, reply.text
             if revision % 5 == 0:
                 wait_for(lambda now=revision: _all_on(doors, now), "every replica has followed")
@@ -211,8 +216,8 @@ def _length(revision: int) -> int:
 
 def _ranks_on(url: str, revision: int) -> bool:
     """Whether a door answers on a revision: an inferflow, and a flow that has it as a node."""
-    inferred = httpx.post(f"{url}/v1/infer/ranker", json=INFER, timeout=30).json()
-    listed = httpx.post(f"{url}/v1/flows/for_you", json=FLOW, timeout=30).json()
+    inferred = httpx.post(f"{url}/v1/infer/ranker", json=INFER, headers=PATIENT, timeout=30).json()
+    listed = httpx.post(f"{url}/v1/flows/for_you", json=FLOW, headers=PATIENT, timeout=30).json()
     return bool(
         inferred["revision"] == listed["revision"] == revision
         and inferred["scores"] == [revision] * len(INFER["context"]["product_id"])
@@ -228,7 +233,9 @@ def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path
     flow = client.get("/v1/catalog/flow/for_you").json()
     number = flow["revision"] + 1
     path = f"{base}/v1/catalog"
-    first = httpx.post(path, json=_together(flow["object"], ranker, number), timeout=30)
+    first = httpx.post(
+        path, json=_together(flow["object"], ranker, number), headers=PATIENT, timeout=30
+    )
     assert first.json() == {"revision": number}, first.text
     wait_for(lambda: all(_ranks_on(url, number) for url in doors), "all are on the first")
     with (
@@ -238,7 +245,7 @@ def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path
     ):
         for revision in range(number + 1, number + 1 + PUBLISHES):
             body = _together(flow["object"], ranker, revision)
-            reply = httpx.post(path, json=body, timeout=30)
+            reply = httpx.post(path, json=body, headers=PATIENT, timeout=30)
             assert reply.json() == {"revision": revision}, reply.text
             for url in doors:
                 wait_for(

@@ -112,7 +112,7 @@ def test_a_flow_runs_and_shows_its_trace(url: str) -> None:
         (["interactions", "7", "klick"], 1, "did you mean 'click'?"),
         (["interactions", "7", "click", "--since", "soon"], 1, "'soon' is not a time"),
         (["flow", "run", "for_yuo"], 1, "did you mean 'for_you'?"),
-        (["flow", "run", "for_you", "-c", "user_id"], 1, "'user_id' is not NAME=ID"),
+        (["flow", "run", "for_you", "-c", "user_id"], 1, "'user_id' is not of the form NAME=ID"),
         (["infer", "ranker", "-c", "user_id=7"], 1, "needs 'product_id'"),
         (["flow", "run", "for_you", "--url", "http://127.0.0.1:1"], 3, "can't be reached"),
         (["flow", "run", "for_you", "--url", "localhost"], 1, "is not like http://"),
