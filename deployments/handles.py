@@ -6,6 +6,7 @@ Arguments and answers travel by value over gRPC. A `KiranaError` arrives as itse
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -58,18 +59,7 @@ class Remote:
             # a handle makes a new one for each method that it is asked for
             bound = self._methods[method] = getattr(self._handle, method)
         sent = bound.remote(*arguments)
-        try:
-            return await sent
-        except asyncio.CancelledError:
-            # whoever waited is gone, or out of time: the far end must not work on
-            sent.cancel()
-            raise
-        except RayTaskError as error:
-            if isinstance(error.cause, KiranaError):
-                raise error.cause from None
-            raise
-        except (RayError, RayServeException) as error:
-            raise Unavailable(f"{self._handle.deployment_name} does not answer") from error
+        return await _answer(sent, sent.cancel, self._handle.deployment_name)
 
 
 class RemoteActor:
@@ -97,13 +87,20 @@ class RemoteActor:
             sent = serve.get_deployment_actor(self._name).call.remote(*call)
         except (RayError, RayServeException, ValueError) as error:
             raise Unavailable(f"the actor '{self._name}' is not there") from error
-        try:
-            return await sent
-        except asyncio.CancelledError:
-            # as of a deployment: the far end must not work on
-            ray.cancel(sent)
-            raise
-        except RayTaskError:
-            raise
-        except RayError as error:
-            raise Unavailable(f"the actor '{self._name}' does not answer") from error
+        return await _answer(sent, partial(ray.cancel, sent), f"the actor '{self._name}'")
+
+
+async def _answer(sent: Awaitable[Any], cancel: Callable[[], object], who: str) -> Any:
+    """Wait for what was sent; `who` does not answer where Ray says so."""
+    try:
+        return await sent
+    except asyncio.CancelledError:
+        # whoever waited is gone, or out of time: the far end must not work on
+        cancel()
+        raise
+    except RayTaskError as error:
+        if isinstance(error.cause, KiranaError):
+            raise error.cause from None
+        raise
+    except (RayError, RayServeException) as error:
+        raise Unavailable(f"{who} does not answer") from error

@@ -36,19 +36,16 @@ class Metrics:
     """The numbers of this process, handed to what counts: `kirana` knows no monitoring system."""
 
     def __init__(self) -> None:
-        self._counts: dict[Counter, dict[Tags, int]] = {}
-        self._buckets: dict[Histogram, dict[Tags, list[int]]] = {}
+        self._counts: dict[Counter, dict[Tags, int]] = defaultdict(lambda: defaultdict(int))
+        self._buckets: dict[Histogram, dict[Tags, list[int]]] = defaultdict(dict)
 
     def count(self, counter: Counter, *tags: str) -> None:
         """Add one."""
-        counts = self._counts.get(counter)
-        if counts is None:
-            counts = self._counts[counter] = defaultdict(int)
-        counts[tags] += 1
+        self._counts[counter][tags] += 1
 
     def observe(self, histogram: Histogram, value: float, *tags: str) -> None:
         """Add one to the bucket of a value."""
-        by_tags = self._buckets.setdefault(histogram, {})
+        by_tags = self._buckets[histogram]
         buckets = by_tags.get(tags)
         if buckets is None:
             buckets = by_tags[tags] = [0] * (len(histogram.bounds) + 1)

@@ -25,7 +25,7 @@ def interactions(
     user_id: str,
     event: Annotated[str, typer.Argument(autocompletion=complete("event_type"))],
     last: Annotated[
-        int | None, typer.Option(min=1, help="The newest so many. Default: 20.")
+        int | None, typer.Option(min=1, help="How many events, the newest first. Default: 20.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="From: ms, or like 2026-11-24T08:00.")

@@ -177,7 +177,7 @@ class AsyncClient:
     ) -> InteractionList:
         """Return events of one user and type, newest first.
 
-        Give `last` for the newest so many (20 by default), or a range of time in ms by `since` and
+        Give `last`, how many of the newest (20 by default), or a range of time in ms by `since` and
         `until`, both included, with at most `limit` events.
         """
         found = await self.query_interactions(

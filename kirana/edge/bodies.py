@@ -27,7 +27,7 @@ def decode_json(message: type[M], body: bytes) -> M:
     try:
         decoded: M = decoder.decode(body)
     except msgspec.ValidationError:
-        # what is wrong may be followed by what is no JSON at all: that comes first
+        # a body that is not JSON further on is told first
         raise refusal(message, _plain(body), body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None

@@ -28,7 +28,7 @@ class Headers:
     caller: bytes = b""
 
     def timeout_ms(self, default: int) -> int:
-        """Raises `InvalidInput` for what is no number of milliseconds."""
+        """Return the time limit in ms. Raises `InvalidInput` if the header is not one."""
         value = self.timeout
         if value is None:
             return default

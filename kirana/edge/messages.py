@@ -72,10 +72,10 @@ class InteractionsQuery(Message):
 class InteractionsBounds(Message):
     """The query string of `GET /v1/interactions/{user_id}/{event}`."""
 
-    last: Annotated[Count, Meta(description="the newest so many")] | UnsetType = UNSET
+    last: Annotated[Count, Meta(description="how many, newest first")] | UnsetType = UNSET
     since: Annotated[int, Meta(description="from this time in ms, included")] | UnsetType = UNSET
     until: Annotated[int, Meta(description="to this time in ms, included")] | UnsetType = UNSET
-    limit: Annotated[Count, Meta(description="at most so many of a range")] | UnsetType = UNSET
+    limit: Annotated[Count, Meta(description="at most how many of a range")] | UnsetType = UNSET
 
 
 class CatalogHistory(Message):

@@ -102,7 +102,7 @@ def _point_into(
 def _query_of(
     user_id: str, event: str, bounds: InteractionsQuery | InteractionsBounds
 ) -> InteractionQuery:
-    """Return the newest so many, or those of a range. Raises `InvalidInput` with the field."""
+    """Return the query for the newest events, or a range. Raises `InvalidInput` with the field."""
     last, limit = _given(bounds.last), _given(bounds.limit)
     since, until = _given(bounds.since), _given(bounds.until)
     ranged = since is not None or until is not None

@@ -35,7 +35,7 @@ class Parameters(Strict):
 
 
 class Neighbours:
-    """Gives what is near to a person's recent products. The newest products count most."""
+    """Gives products that are similar to a person's recent ones. The newest ones count most."""
 
     needs_seeds = True
 
