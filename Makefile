@@ -1,5 +1,5 @@
-# Everything is set up in the checkout, in .venv; nothing is installed by hand.
-# What the machine must have: Python 3.11 with venv, git and make.
+# Each target installs what it needs, in .venv. Tests and benchmarks may also need system packages,
+# which apt-get installs. The machine must have Python 3.11 with venv, git and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 ZOOKEEPER := .cache/zookeeper/.fetched
 
-# Ray starts twice as fast from compiled bytecode
+# Ray starts twice as fast if Python may write compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
@@ -18,17 +18,17 @@ COMPILED := $(BIN)/python -c 'import sys; from kirana import native; sys.exit(no
 .DEFAULT_GOAL := help
 .PHONY: help demo unit test test-setup apt lint bench proto docs lock clean
 
-help: ## Show what there is to make
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
-unit: $(DEVELOPMENT) ## Tests of the library, in under a minute: no servers, nothing installed
+unit: $(DEVELOPMENT) ## Run the unit tests in under a minute: no servers, no system packages
 	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper' tests/unit
 
-# What tests need (the markers of docs/development.md), and the benchmarks. Each need takes commands;
-# the package of a command follows where it has another name.
+# The needs of the tests (the markers in docs/development.md) and of the benchmarks. OF_<need> lists
+# the commands of a need, as command:package if the package has a different name.
 NEEDS := compiled redis serve zookeeper bench
 OF_compiled := gcc
 OF_redis := redis-server openssl
@@ -37,7 +37,7 @@ OF_zookeeper := java:default-jre-headless mvn:maven
 OF_bench := wrk
 HEADERS := $(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 
-test: $(if $(TESTS),$(DEVELOPMENT),test-setup lint) ## Lint, type checks and all tests (TESTS=tests/contract runs a part)
+test: $(if $(TESTS),$(DEVELOPMENT),test-setup lint) ## Run lint, type checks and all tests (TESTS=tests/contract runs a part)
 ifdef TESTS
 	@needs="$$($(BIN)/python -m tests.needs $(TESTS))" && \
 	  $(MAKE) --no-print-directory test-setup NEEDS="$$needs"
@@ -48,43 +48,43 @@ test-setup: apt $(DEVELOPMENT) $(if $(filter zookeeper,$(NEEDS)),$(ZOOKEEPER)) #
 	@$(if $(filter compiled,$(NEEDS)),$(COMPILED) || $(INSTALL))
 
 apt:
-	@lacking=; for each in $(foreach need,$(NEEDS),$(OF_$(need))); do \
-	  command -v $${each%:*} >/dev/null || lacking="$$lacking $${each#*:}"; \
+	@missing=; for entry in $(foreach need,$(NEEDS),$(OF_$(need))); do \
+	  command -v $${entry%:*} >/dev/null || missing="$$missing $${entry#*:}"; \
 	done; \
-	$(if $(filter compiled,$(NEEDS)),$(HEADERS) || lacking="$$lacking python3-dev";) \
-	test -z "$$lacking" && exit; \
-	test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install$$lacking"; exit 1; }; \
-	echo "installing$$lacking"; \
-	apt-get -qq update && apt-get -qq install -y $$lacking >/dev/null
+	$(if $(filter compiled,$(NEEDS)),$(HEADERS) || missing="$$missing python3-dev";) \
+	test -z "$$missing" && exit; \
+	test "$$(id -u)" = 0 || { echo "error: as root, run: apt-get install$$missing"; exit 1; }; \
+	echo "installing$$missing"; \
+	apt-get -qq update && apt-get -qq install -y $$missing >/dev/null
 
-lint: $(DEVELOPMENT) ## Ruff, mypy in strict mode, and which room may import which
+lint: $(DEVELOPMENT) ## Run Ruff, mypy in strict mode, and the import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy kirana bench docs examples
 	@$(BIN)/lint-imports >.lint-imports 2>&1 || { cat .lint-imports; exit 1; }
 
-bench: test-setup ## Measure beside the floor (NAME=features, JSON=out.json, AGAINST=COMMIT)
+bench: test-setup ## Run a benchmark (NAME=features, JSON=out.json, AGAINST=COMMIT)
 	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
 
 proto: $(DEVELOPMENT) ## Generate kirana/wire from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto kirana/v1/messages.proto
 	@mv proto/kirana/v1/messages_pb2.py proto/kirana/v1/messages_pb2.pyi kirana/wire/
 
-docs: $(DEVELOPMENT) ## Write docs/reference from what the program declares
+docs: $(DEVELOPMENT) ## Generate docs/reference from the code
 	@$(BIN)/python docs/generate.py
 
-lock: $(DEVELOPMENT) ## Resolve the lock files anew
+lock: $(DEVELOPMENT) ## Update the lock files
 	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo \
 	  --generate-hashes --no-annotate --no-header -o requirements/runtime.lock
 	@$(BIN)/uv pip compile -q --universal pyproject.toml --extra demo --group dev \
 	  --generate-hashes --no-annotate --no-header -o requirements/development.lock
 
-clean: ## Remove what was made here, the virtual environment too
+clean: ## Remove .venv, downloads, results, caches and compiled files
 	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports .import_linter_cache kirana/native/*.so
 
 $(BIN)/uv: requirements/tools.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: Kirana needs Python 3.11 ($(PYTHON) is another): apt-get install python3.11, or make PYTHON=..."; exit 1; }
+	  { echo "error: Kirana needs Python 3.11, but $(PYTHON) has another version: apt-get install python3.11, or make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "error: Python's venv is missing: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV)"
@@ -93,7 +93,7 @@ $(BIN)/uv: requirements/tools.lock
 	@touch $@
 
 $(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml hatch_build.py $(wildcard kirana/native/*.p[yx][xd])
-	@echo "installing what runs"
+	@echo "installing Kirana"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/runtime.lock
 	@$(INSTALL)
 	@$(COMPILED) || \
@@ -101,12 +101,12 @@ $(RUNTIME): $(BIN)/uv requirements/runtime.lock pyproject.toml hatch_build.py $(
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) requirements/development.lock
-	@echo "installing what tests"
+	@echo "installing development tools"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/development.lock
 	@touch $@
 
 $(ZOOKEEPER): requirements/java/zookeeper/pom.xml | apt
-	@echo "fetching ZooKeeper"
+	@echo "downloading ZooKeeper"
 	@rm -rf $(@D)
 	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
 	@touch $@

@@ -1,1 +1,1 @@
-"""Benchmarks by name: what Kirana does beside the floor, in one run, as a ratio."""
+"""Benchmarks that compare Kirana with floors (hand-written alternatives) in the same run."""

@@ -1,4 +1,7 @@
-"""`python -m bench NAME --json out.json`; `make bench NAME=... JSON=...` sets itself up first."""
+"""The command line of the benchmarks: `python -m bench NAME --json out.json`.
+
+`make bench NAME=... JSON=...` also installs what a benchmark needs.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +26,24 @@ NAMES = ("catalog", "client", "features", "flow", "infer", "rank")
 def main(
     name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(NAMES)}.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Also write the figures here, as JSON."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="COMMIT", help="Measure this checkout and another one in turn."),
+        typer.Option(metavar="COMMIT", help="Measure this checkout and COMMIT in turn."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=9, help="With --against: how often each checkout is measured.")
+        int, typer.Option(min=9, help="With --against: how often to measure each checkout.")
     ] = ROUNDS,
-    list_names: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
 ) -> None:
-    """Measure one benchmark in paired rounds and print its figures beside their bars."""
+    """Run a benchmark, and print its figures with their bars."""
     if list_names or name is None:
         print("\n".join(NAMES))
         return
     if name not in NAMES:
-        raise typer.BadParameter(f"there is no benchmark '{name}': {', '.join(NAMES)}")
+        raise typer.BadParameter(f"unknown benchmark '{name}': choose one of {', '.join(NAMES)}")
     if against is not None:
         _compare(name, against, rounds, json_file)
         return
@@ -55,33 +59,36 @@ def main(
 
 
 def _compare(name: str, commit: str, rounds: int, json_file: Path | None) -> None:
-    """Print new / old of each figure; exit with 1 if one is slower."""
-    found = compare_checkouts(name, commit, rounds)
-    Console(width=110).print(comparison_table(name, found))
+    """Print the ratio new / old for each figure. Exit with status 1 if one is slower."""
+    comparison = compare_checkouts(name, commit, rounds)
+    Console(width=110).print(comparison_table(name, comparison))
     if json_file is not None:
-        content = {"bench": name, "commit": _commit(), "rounds": rounds, **asdict(found)}
+        content = {"bench": name, "commit": _commit(), "rounds": rounds, **asdict(comparison)}
         json_file.write_text(json.dumps(content, indent=2) + "\n")
-    if found.slower:
+    if comparison.slower:
         raise typer.Exit(1)
 
 
 def _table(name: str, report: Report) -> Table:
     table = Table("figure", "median", "spread", "bar", "", "A", "B", title=name)
-    for key, each in report.figures.items():
+    for key, figure in report.figures.items():
         bar = BARS.get(key)
-        verdict = "" if bar is None else "reached" if bar.reached(each.value) else "below"
-        row = [key, _number(each.value), f"{_number(each.low)} - {_number(each.high)}"]
+        verdict = "" if bar is None else "reached" if bar.reached(figure.value) else "missed"
+        row = [key, _number(figure.value), f"{_number(figure.low)} - {_number(figure.high)}"]
         row += [str(bar or "reported"), verdict]
-        ratio = each.b is not None
-        row += [_side(each, each.a) if ratio else "", _side(each, each.b) if ratio else ""]
+        is_ratio = figure.b is not None
+        row += [
+            _side(figure, figure.a) if is_ratio else "",
+            _side(figure, figure.b) if is_ratio else "",
+        ]
         table.add_row(*row)
     return table
 
 
 def _breakdown_table(breakdown: Breakdown) -> Table:
-    table = Table("part", breakdown.unit, title=breakdown.title)
-    for part, value in breakdown.parts.items():
-        table.add_row(part, _number(value))
+    table = Table("step", breakdown.unit, title=breakdown.title)
+    for step, value in breakdown.parts.items():
+        table.add_row(step, _number(value))
     return table
 
 
@@ -97,12 +104,12 @@ def _as_json(name: str, report: Report) -> dict[str, object]:
     return {
         "bench": name,
         "commit": _commit(),
-        "ratios": {key: each.value for key, each in report.figures.items()},
+        "ratios": {key: figure.value for key, figure in report.figures.items()},
         "rows": [
-            {"key": key, "bar": str(BARS.get(key, "reported")), **asdict(each)}
-            for key, each in report.figures.items()
+            {"key": key, "bar": str(BARS.get(key, "reported")), **asdict(figure)}
+            for key, figure in report.figures.items()
         ],
-        "breakdowns": [asdict(each) for each in report.breakdowns],
+        "breakdowns": [asdict(breakdown) for breakdown in report.breakdowns],
         "notes": list(report.notes),
     }
 

@@ -1,4 +1,4 @@
-"""A catalog of 5,000 objects: to check it, to change one of them, and what ranks notice of that."""
+"""A catalog of 5,000 objects: checks, changes of one object, and their effect on requests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from bench.serving import REPLICAS, application, endpoints, ray_cluster
 ROUNDS = 5
 SECONDS = 4
 AFTER_S = 1.0
-"""Into the load, the object is put."""
+"""Seconds between the start of the load and the PUT of an object."""
 
-KEEP = count(100)
+KEEP = count(101)
+"""New values for the field `keep` of an event type."""
 
 
 async def measure() -> Report:
-    """See `bench/README.md` for the keys."""
+    """Measure commands, memory and publishes. `bench/README.md` describes the keys."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         fixture = await make_fixture(Path(temporary))
         objects = write_large_catalog(fixture.folder)
@@ -42,7 +43,7 @@ async def measure() -> Report:
 
 
 def measure_commands(folder: Path) -> dict[str, Figure]:
-    """`kirana check`, and `kirana apply` after one object was edited: each a process of its own."""
+    """Measure the commands `kirana check`, and `kirana apply` after an edit of one object."""
     _kirana("apply", folder)
     checks = [_kirana("check", folder) for _ in range(3)]
     applies = []
@@ -58,25 +59,32 @@ def measure_commands(folder: Path) -> dict[str, Figure]:
 
 
 def _kirana(command: str, folder: Path) -> float:
-    """Return the seconds that a command took."""
-    began = time.perf_counter()
-    words = [sys.executable, "-m", "kirana", command, str(folder)]
-    subprocess.run(words, check=True, capture_output=True)
-    return time.perf_counter() - began
+    """Run a command of Kirana, and return the seconds that it took."""
+    start = time.perf_counter()
+    arguments = [sys.executable, "-m", "kirana", command, str(folder)]
+    subprocess.run(arguments, check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def measure_memory(folder: Path) -> dict[str, Figure]:
-    """What a process has taken with ten revisions kept / with one."""
+    """Measure the memory of ten revisions in a process / the memory of one revision."""
     command = [sys.executable, "-m", "bench.catalog_memory", str(folder)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    one, ten = (float(each) for each in said.split())
-    figure = Figure(ten / one, ten / one, ten / one, ten / 2**20, one / 2**20, "MB")
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    one_revision, ten_revisions = (float(number) for number in output.split())
+    figure = Figure(
+        ten_revisions / one_revision,
+        ten_revisions / one_revision,
+        ten_revisions / one_revision,
+        ten_revisions / 2**20,
+        one_revision / 2**20,
+        "MB",
+    )
     return {"ten_revisions_vs_one_memory": figure}
 
 
 def measure_publish(fixture: Fixture, base: str) -> dict[str, Figure]:
-    """A PUT of one object, until both replicas rank on it, beside ranks on both direct ports."""
-    # it reads Ray's variables, which the cluster has set
+    """Measure how long a PUT takes to reach both replicas, and ranking requests meanwhile."""
+    # This imports Ray Serve, which reads environment variables that `ray_cluster` sets.
     from kirana.graphs.serving import graph
 
     with application(base, "catalog", graph(fixture.variant(replicas=REPLICAS))):
@@ -89,44 +97,45 @@ def measure_publish(fixture: Fixture, base: str) -> dict[str, Figure]:
         p50: list[tuple[float, float]] = []
         for _ in range(ROUNDS):
             before = generator.run(urls, SECONDS)
-            beside, took = _beside_a_put(generator, urls, ports)
-            seconds.append(took)
-            p99.append((beside.p99_ms, before.p99_ms))
-            p50.append((beside.p50_ms, before.p50_ms))
+            during, put_s = _load_during_a_put(generator, urls, ports)
+            seconds.append(put_s)
+            p99.append((during.p99_ms, before.p99_ms))
+            p50.append((during.p50_ms, before.p50_ms))
     return {
         "publish_one_of_5000_s": Figure.reported(seconds, "s"),
-        "p99_during_publish_vs_before": _of_ms(p99),
-        "p50_during_publish_vs_before": _of_ms(p50),
+        "p99_during_publish_vs_before": _latency_ratio(p99),
+        "p50_during_publish_vs_before": _latency_ratio(p50),
     }
 
 
-def _of_ms(rounds: Sequence[tuple[float, float]]) -> Figure:
-    found = Figure.of_rates(rounds)
-    return Figure(found.value, found.low, found.high, found.a, found.b, "ms")
+def _latency_ratio(rounds: Sequence[tuple[float, float]]) -> Figure:
+    """Return the figure for A's latency / B's, from one pair of milliseconds per round."""
+    figure = Figure.of_rates(rounds)
+    return Figure(figure.value, figure.low, figure.high, figure.a, figure.b, "ms")
 
 
-def _beside_a_put(
+def _load_during_a_put(
     generator: Generator, urls: Sequence[str], ports: Sequence[str]
 ) -> tuple[Load, float]:
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(generator.run, urls, SECONDS)
         time.sleep(AFTER_S)
-        took = _put(ports)
-        return load.result(), took
+        put_s = _put(ports)
+        return load.result(), put_s
 
 
 def _put(ports: Sequence[str]) -> float:
-    """Change one event type; return the seconds until all replicas have the revision."""
-    began = time.perf_counter()
+    """Change one event type, and return the seconds until all replicas use the new revision."""
+    start = time.perf_counter()
     body = {"object": {"keep": next(KEEP)}}
     reply = httpx.put(f"{ports[0]}/v1/catalog/event_type/ev1x", json=body, timeout=60.0)
-    wanted = reply.raise_for_status().json()["revision"]
+    expected = reply.raise_for_status().json()["revision"]
     waiting = list(ports)
     with httpx.Client(timeout=60.0) as client:
         while waiting:
-            found = client.get(f"{waiting[0]}/v1/catalog/event_type/ev1x").json()["revision"]
-            if found >= wanted:
+            revision = client.get(f"{waiting[0]}/v1/catalog/event_type/ev1x").json()["revision"]
+            if revision >= expected:
                 waiting.pop(0)
             else:
                 time.sleep(0.005)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

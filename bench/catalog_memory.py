@@ -1,4 +1,4 @@
-"""Print the bytes that a process takes for one revision of a catalog, and for ten of them."""
+"""Print the bytes of memory that a process takes for one revision of a catalog, and for ten."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import psutil
 from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.models.files import ModelFiles
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 
 
 def main(folder: Path) -> None:
     process = psutil.Process()
-    publisher = DirectoryCatalog(folder, checks_of(ModelFiles(f"file://{folder}/models")))
-    reader = DirectoryCatalog(folder, checks_of())
+    publisher = DirectoryCatalog(folder, catalog_checks(ModelFiles(f"file://{folder}/models")))
+    reader = DirectoryCatalog(folder, catalog_checks())
     before = process.memory_info().rss
     kept = [reader.load(reader.current())]
     gc.collect()
-    one = process.memory_info().rss - before
+    one_revision = process.memory_info().rss - before
     publisher.load(publisher.current())
     gc.collect()
+    # The revision that the publisher itself has loaded does not count.
     before = process.memory_info().rss
-    for at in range(9):
-        change = {"kind": "event_type", "name": "ev2x", "keep": at + 1}
+    for n in range(9):
+        change = {"kind": "event_type", "name": "ev2x", "keep": n + 1}
         publisher.publish_change(Change({"object": change}), None)
         kept.append(reader.load(reader.current()))
     gc.collect()
-    print(one, one + process.memory_info().rss - before)
+    print(one_revision, one_revision + process.memory_info().rss - before)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the client costs: reads from LMDB on the direct ports, beside wrk and plain libraries."""
+"""The cost of the client: reads from LMDB on direct ports, compared with wrk and HTTP libraries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Side = Callable[[], AbstractAsyncContextManager[Call]]
 
 
 async def measure() -> Report:
-    """See `bench/README.md` for the keys."""
+    """Measure the client. `bench/README.md` describes the keys."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         fixture = await make_fixture(Path(temporary))
         with ray_cluster() as base:
@@ -50,7 +50,7 @@ def _compare_all(base: str, folder: Path) -> Report:
     urls = [url + GET for url in endpoints(base)]
     figures = {}
     for rows in (ROWS, 1):
-        keys = {"product_id": [str(at) for at in range(rows)]}
+        keys = {"product_id": [str(n) for n in range(rows)]}
         body = features_get("product", keys, FEATURES, False)
         json = orjson.dumps({"entity": "product", "keys": keys, "features": FEATURES})
         generator = Generator(folder, [body], "application/x-protobuf")
@@ -58,36 +58,36 @@ def _compare_all(base: str, folder: Path) -> Report:
         def wrk(generator: Generator = generator) -> float:
             return generator.run(urls, SECONDS).per_s
 
-        client = _rate(partial(_kirana, base, keys))
+        kirana_rate = _rate(partial(_kirana, base, keys))
         name = f"client_{rows}x{len(FEATURES)}"
-        figures[f"{name}_vs_wrk"] = compare_rates(client, wrk, ROUNDS)
-        plain = _rate(partial(httpx_json, urls, json, CONNECTIONS))
-        figures[f"{name}_vs_httpx_json"] = compare_rates(client, plain, ROUNDS)
-        aio = _rate(partial(aiohttp_bytes, urls, body, CONNECTIONS))
+        figures[f"{name}_vs_wrk"] = compare_rates(kirana_rate, wrk, ROUNDS)
+        httpx_rate = _rate(partial(httpx_json, urls, json, CONNECTIONS))
+        figures[f"{name}_vs_httpx_json"] = compare_rates(kirana_rate, httpx_rate, ROUNDS)
+        aiohttp_rate = _rate(partial(aiohttp_bytes, urls, body, CONNECTIONS))
         figures[f"aiohttp_vs_httpx_{rows}x{len(FEATURES)}"] = compare_rates(
-            aio, _rate(partial(httpx_bytes, urls, body, CONNECTIONS)), ROUNDS
+            aiohttp_rate, _rate(partial(httpx_bytes, urls, body, CONNECTIONS)), ROUNDS
         )
     return Report(figures)
 
 
 def _rate(side: Side) -> Callable[[], float]:
-    """Return a side that counts the calls a second of `CONNECTIONS` callers on one event loop."""
-    return lambda: uvloop.run(_calls_a_second(side))
+    """Return a function that measures the calls per second of `CONNECTIONS` callers in one loop."""
+    return lambda: uvloop.run(_calls_per_s(side))
 
 
-async def _calls_a_second(side: Side) -> float:
+async def _calls_per_s(side: Side) -> float:
     async with side() as call:
         await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
-        done, began = 0, time.perf_counter()
+        calls, start = 0, time.perf_counter()
 
         async def caller() -> None:
-            nonlocal done
-            while time.perf_counter() - began < SECONDS:
+            nonlocal calls
+            while time.perf_counter() - start < SECONDS:
                 await call()
-                done += 1
+                calls += 1
 
         await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
-        return done / (time.perf_counter() - began)
+        return calls / (time.perf_counter() - start)
 
 
 @asynccontextmanager

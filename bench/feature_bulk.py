@@ -1,4 +1,4 @@
-"""Bulk loads into Redis beside redis-benchmark, and what a row takes there."""
+"""Bulk loads into Redis compared with redis-benchmark, and the memory of Redis per entity."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from bench.servers import flush, used_memory
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import CODECS
 from kirana.ingest.push import Push
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import RowKeys, open_feature_store
 
 ENTITIES = 200_000
 BENCHMARKED = 200_000
 ROUNDS = 5
-ROW_BYTES = 272
 COLUMNS = 60
 
 
 async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figure], float]:
-    """Return the figures, and the bytes that an entity takes of Redis' memory."""
+    """Return the figures, and the bytes of memory that Redis takes per entity."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         folder = Path(temporary)
         (folder / "catalog.yaml").write_text(catalog_text)
-        source = DirectoryCatalog(folder, checks_of())
+        source = DirectoryCatalog(folder, catalog_checks())
         catalog = source.load(source.publish().revision)
         file = folder / "product.stats.parquet"
         _write_rows(file)
@@ -40,27 +39,27 @@ async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figur
         async def push(*, guarded: bool) -> float:
             flush(address)
             job = Push([file], catalog)
-            began = time.perf_counter()
+            start = time.perf_counter()
             await job.write(store, lambda rows: None, guarded=guarded)
-            return ENTITIES / (time.perf_counter() - began)
+            return ENTITIES / (time.perf_counter() - start)
 
         flush(address)
         empty = used_memory(address)
         await push(guarded=False)
         entity_bytes = (used_memory(address) - empty) / ENTITIES
-        (answer,) = await store.read([RowKeys("product.stats", ["7"])])
-        (value,) = answer.values
+        (stored_rows,) = await store.read([RowKeys("product.stats", ["7"])])
+        (value,) = stored_rows.values
         assert value is not None
         assert CODECS["packed"].expiry_s(value)
         size = len(value)
         rounds_plain, rounds_guarded = [], []
         for _ in range(ROUNDS):
-            ours = await push(guarded=False)
+            kirana = await push(guarded=False)
             flush(address)
-            rounds_plain.append((ours, set_rate(address, size, BENCHMARKED)))
-            ours = await push(guarded=True)
+            rounds_plain.append((kirana, set_rate(address, size, BENCHMARKED)))
+            kirana = await push(guarded=True)
             flush(address)
-            rounds_guarded.append((ours, guard_rate(address, _printable(size), BENCHMARKED)))
+            rounds_guarded.append((kirana, guard_rate(address, _printable(size), BENCHMARKED)))
         await store.close()
         flush(address)
     figures = {
@@ -71,13 +70,16 @@ async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figur
 
 
 def _printable(size: int) -> bytes:
-    """A value of that size that can be an argument of a command line; the guard reads its head."""
+    """Return a value of `size` bytes that can be an argument of a command.
+
+    The first bytes are a header from which Kirana's script can read the event time.
+    """
     return (b"\x01" + b"!" * 23).ljust(size, b"x")
 
 
 def _write_rows(file: Path) -> None:
     rng = np.random.default_rng(0)
-    columns: dict[str, object] = {"product_id": [str(at) for at in range(ENTITIES)]}
-    for at in range(COLUMNS):
-        columns[f"f{at}"] = rng.random(ENTITIES, dtype=np.float32)
+    columns: dict[str, object] = {"product_id": [str(n) for n in range(ENTITIES)]}
+    for n in range(COLUMNS):
+        columns[f"f{n}"] = rng.random(ENTITIES, dtype=np.float32)
     pq.write_table(pa.table(columns), file)

@@ -1,4 +1,4 @@
-"""The rows that benchmarks read: products with 60 float32 in one group, or in three."""
+"""The rows that benchmarks read: products with 60 float32 features in one group or in three."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from kirana.schema import Array
 ROWS = 500
 COLUMNS = 60
 PRODUCTS = 20_000
-THREE = 3
-NAMES = [f"f{at}" for at in range(COLUMNS)]
+THIRDS = 3
+"""The number of groups of `three_groups_text`."""
+NAMES = [f"f{n}" for n in range(COLUMNS)]
 MATRIX = tuple(f"stats.{name}" for name in NAMES)
 
 
 def catalog_text(versions: int) -> str:
-    """The group as of its n-th schema version: each has one feature more than the last."""
-    features = [*NAMES, *(f"later{at}" for at in range(1, versions))]
+    """Return a catalog to publish as schema version `versions` of its group.
+
+    Each version after the first adds a feature.
+    """
+    features = [*NAMES, *(f"later{n}" for n in range(1, versions))]
     lines = "\n".join(f"  - {{name: {name}, dtype: float32}}" for name in features)
     return (
         "kind: entity\nname: product\nkeys: [{name: product_id}]\n---\n"
@@ -33,12 +37,12 @@ def catalog_text(versions: int) -> str:
 
 
 def three_groups_text() -> str:
-    """The same features again, in three groups of 20."""
+    """Return YAML to append to `catalog_text(1)`: the same features in three groups of 20."""
     text = ""
-    for at in range(THREE):
-        features = NAMES[20 * at : 20 * at + 20]
+    for n in range(THIRDS):
+        features = NAMES[20 * n : 20 * n + 20]
         lines = "\n".join(f"  - {{name: {name}, dtype: float32}}" for name in features)
-        text += f"---\nkind: feature_group\nname: product.third{at}\nttl: 7d\nfeatures:\n{lines}\n"
+        text += f"---\nkind: feature_group\nname: product.third{n}\nttl: 7d\nfeatures:\n{lines}\n"
     return text
 
 
@@ -50,14 +54,18 @@ async def write_rows(
     values: Array,
     group: str = "product.stats",
 ) -> None:
+    """Write one row per key, with the current time.
+
+    Feature i of `names` gets column `i % width` of `values`.
+    """
     width = values.shape[1]
-    columns = {name: Column(values[:, at % width].copy()) for at, name in enumerate(names)}
+    columns = {name: Column(values[:, i % width].copy()) for i, name in enumerate(names)}
     times = np.full(len(keys), int(time.time() * 1000), dtype=np.uint64)
     await service.write(FeatureWrite(group, keys, columns, times), RequestContext.begin(revision))
 
 
 def copy_of(store: Path) -> Path:
-    """LMDB refuses to open a folder twice in one process, so the floor reads a copy."""
+    """Copy an LMDB folder for a floor, because LMDB can't open a folder twice in one process."""
     copy = store.with_name("copy")
     copy.mkdir()
     (copy / "data.mdb").write_bytes((store / "data.mdb").read_bytes())

@@ -1,4 +1,4 @@
-"""How the cost of a read from Redis grows: rows, features, groups, readers; and where it goes."""
+"""How the cost of a read from Redis grows, and how much time each step of a read takes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 
 from bench.figures import Breakdown
 from bench.floors.raw_redis import RawMget
-from bench.paired import Side, seconds_a_call, seconds_together
+from bench.paired import Side, seconds_of_each, seconds_per_call
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import Column
 from kirana.features import FeatureQuery
-from kirana.features.service import FeatureService, _assemble, _decode
+from kirana.features.assembly import assemble, decode
+from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.redis.commands import mget_command
 from kirana.request import RequestContext
 from kirana.revision import Revision
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import RowKeys, open_feature_store
 from kirana.stores.row_keys import key_prefix, row_keys
 
@@ -35,54 +36,59 @@ PLOT = Path(__file__).with_name("feature_growth.svg")
 
 
 def catalog_text() -> str:
-    """Groups of 20 features `n0` to `n19`, and one of 500, `wide`."""
+    """Return a catalog with the groups `n0` to `n19` of 20 features and `wide` of 500."""
     text = "kind: entity\nname: item\nkeys: [{name: item_id}]\n"
-    for name, count in (*((f"n{at}", 20) for at in range(GROUPS[-1])), ("wide", FEATURES[-1])):
-        features = "\n".join(f"  - {{name: f{at}, dtype: float32}}" for at in range(count))
+    for name, count in (*((f"n{n}", 20) for n in range(GROUPS[-1])), ("wide", FEATURES[-1])):
+        features = "\n".join(f"  - {{name: f{n}, dtype: float32}}" for n in range(count))
         text += f"---\nkind: feature_group\nname: item.{name}\nttl: 7d\nfeatures:\n{features}\n"
     return text
 
 
 async def measure_growth(address: str) -> list[Breakdown]:
+    """Measure reads by rows, features, groups and readers, and write the curves to `PLOT`."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         folder = Path(temporary)
         (folder / "catalog.yaml").write_text(catalog_text())
-        source = DirectoryCatalog(folder, checks_of())
+        source = DirectoryCatalog(folder, catalog_checks())
         revision = source.publish().revision
         context = RequestContext.begin(revision)
         service = FeatureService(open_feature_store(f"redis://{address}"), source)
-        keys = [str(at) for at in range(ROWS[-1])]
-        for name in (*(f"n{at}" for at in range(GROUPS[-1])), "wide"):
+        keys = [str(n) for n in range(ROWS[-1])]
+        for name in (*(f"n{n}" for n in range(GROUPS[-1])), "wide"):
             await _write(service, source, revision, f"item.{name}", keys)
 
-        async def us(rows: int, names: Sequence[str], readers: int = 1) -> float:
+        async def us_per_call(rows: int, names: Sequence[str], readers: int = 1) -> float:
             query = [FeatureQuery("item", keys[:rows], matrix=tuple(names))]
 
             async def call() -> None:
                 reads = [service.read(query, context) for _ in range(readers)]
                 await asyncio.gather(*reads)
 
-            return await seconds_a_call(call) * 1e6
+            return await seconds_per_call(call) * 1e6
 
-        sixty = [f"wide.f{at}" for at in range(60)]
-        found = {
-            "rows (60 features, one group)": {n: await us(n, sixty) for n in ROWS},
+        sixty = [f"wide.f{i}" for i in range(60)]
+        curves = {
+            "rows (60 features, one group)": {n: await us_per_call(n, sixty) for n in ROWS},
             "features of one group of 500 (500 rows)": {
-                n: await us(500, [f"wide.f{at}" for at in range(n)]) for n in FEATURES
+                n: await us_per_call(500, [f"wide.f{i}" for i in range(n)]) for n in FEATURES
             },
             "groups of 20 features (500 rows)": {
-                n: await us(500, [f"n{g}.f{at}" for g in range(n) for at in range(20)])
+                n: await us_per_call(500, [f"n{g}.f{i}" for g in range(n) for i in range(20)])
                 for n in GROUPS
             },
             "readers at once (500 rows x 60), us each": {
-                n: await us(500, sixty, n) / n for n in READERS
+                n: await us_per_call(500, sixty, n) / n for n in READERS
             },
         }
         await service.close()
-    plot(found)
+    plot(curves)
     return [
-        Breakdown(f"how a read from Redis grows: {title}", "us", {str(n): v for n, v in by.items()})
-        for title, by in found.items()
+        Breakdown(
+            f"how a read from Redis grows: {title}",
+            "us",
+            {str(n): v for n, v in us_by_count.items()},
+        )
+        for title, us_by_count in curves.items()
     ]
 
 
@@ -96,21 +102,25 @@ async def _write(
     version = source.load(revision).groups[group].current
     now = int(time.time() * 1000)
     rng = np.random.default_rng(0)
-    for at in range(0, len(keys), WRITTEN_AT_ONCE):
-        some = keys[at : at + WRITTEN_AT_ONCE]
+    for start in range(0, len(keys), WRITTEN_AT_ONCE):
+        batch = keys[start : start + WRITTEN_AT_ONCE]
         columns = {
-            each.name: Column(rng.random(len(some), dtype=np.float32)) for each in version.features
+            feature.name: Column(rng.random(len(batch), dtype=np.float32))
+            for feature in version.features
         }
-        times = np.full(len(some), now, dtype=np.uint64)
+        times = np.full(len(batch), now, dtype=np.uint64)
         await service.write(
-            FeatureWrite(group, some, columns, times), RequestContext.begin(revision)
+            FeatureWrite(group, batch, columns, times), RequestContext.begin(revision)
         )
 
 
 async def breakdown_of_a_read(
     service: FeatureService, query: FeatureQuery, revision: Revision, address: str
 ) -> Breakdown:
-    """Each step of a read of 500 rows x 60, measured by itself; the rest is what is between."""
+    """Return the microseconds per step of a read of 500 rows x 60, and the rest of the total.
+
+    Each step is measured alone.
+    """
     store = open_feature_store(f"redis://{address}")
     group = f"{query.entity}.{query.matrix[0].partition('.')[0]}"
     context = RequestContext.begin(revision)
@@ -119,8 +129,7 @@ async def breakdown_of_a_read(
     rows = RowKeys(group, query.keys)
     fetched = await service._fetcher.fetch([plan.groups[0].group], query.keys)
     raw = RawMget(address, row_keys(rows))
-
-    decoded = _decode(plan, fetched, context.now_ms)
+    decoded = decode(plan, fetched, context.now_ms)
 
     def alone(step: Callable[[], object]) -> Side:
         async def side() -> None:
@@ -128,40 +137,42 @@ async def breakdown_of_a_read(
 
         return side
 
-    seconds = await seconds_together(
+    seconds = await seconds_of_each(
         lambda: service.read([query], context),
         lambda: store.read([rows]),
         raw.read,
         alone(lambda: mget_command([(key_prefix(group), query.keys)])),
-        alone(lambda: _decode(plan, fetched, context.now_ms)),
-        alone(lambda: _assemble(query, plan, decoded, fetched, context.now_ms)),
+        alone(lambda: decode(plan, fetched, context.now_ms)),
+        alone(lambda: assemble(query, plan, decoded, fetched, context.now_ms)),
     )
-    whole, get, mget, command, decode, matrix = (1e6 * each for each in seconds)
+    total, store_read, mget, command, decoding, matrix = (
+        1e6 * duration_s for duration_s in seconds
+    )
     await store.close()
     await raw.close()
     parts = {
         "key texts to the command": command,
-        "Redis, the socket, its answer": get - command,
-        "decode: headers, expiry, schema version": decode,
+        "Redis, the socket, its answer": store_read - command,
+        "decode: headers, expiry, schema version": decoding,
         "the matrix, status": matrix,
-        "the rest: plans, asyncio": whole - get - decode - matrix,
+        "the rest: plans, asyncio": total - store_read - decoding - matrix,
         "(the raw MGET beside it, by redis.asyncio)": mget,
     }
     return Breakdown("where the time of one read of 500 x 60 from Redis goes", "us", parts)
 
 
-def plot(found: dict[str, dict[int, float]]) -> None:
+def plot(curves: dict[str, dict[int, float]]) -> None:
     """Write the curves as an SVG beside this file."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    # the same figures make the same file
+    # Ids in an SVG are random by default. With a fixed salt, the same figures give the same file.
     mpl.rcParams["svg.hashsalt"] = "kirana"
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 6))
-    for (title, by), axis in zip(found.items(), axes.flat, strict=True):
-        axis.plot(list(by), list(by.values()), marker="o")
+    for (title, us_by_count), axis in zip(curves.items(), axes.flat, strict=True):
+        axis.plot(list(us_by_count), list(us_by_count.values()), marker="o")
         axis.set(title=title, xscale="log", yscale="log", ylabel="us")
         axis.title.set_fontsize(9)
         axis.grid(visible=True, which="both", alpha=0.3)

@@ -1,4 +1,4 @@
-"""Feature reads beside the raw databases and Feast: 500 keys x 60 float32."""
+"""Reads of 500 keys x 60 float32 features, compared with the raw databases and with Feast."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.feature_data import (
     NAMES,
     PRODUCTS,
     ROWS,
-    THREE,
+    THIRDS,
     catalog_text,
     copy_of,
     three_groups_text,
@@ -49,7 +49,7 @@ from kirana.models.files import ModelFiles
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import open_feature_store
 from kirana.stores.row_keys import row_keys
 from kirana.stores.rows import RowKeys
@@ -62,7 +62,7 @@ PROTOBUF = "application/x-protobuf"
 
 
 async def measure() -> Report:
-    """See `bench/README.md` for the keys."""
+    """Measure feature reads and writes. `bench/README.md` describes the keys."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         folder = Path(temporary)
         make_folders(folder)
@@ -88,35 +88,36 @@ def make_folders(folder: Path) -> None:
 
 
 async def measure_lmdb(folder: Path) -> dict[str, Figure]:
-    """`lmdb_vs_get_loop`: the whole read path / `txn.get` in a loop, which decodes nothing.
+    """Measure reads from LMDB.
 
-    `mixed_versions_vs_uniform`: rows of three schema versions mixed / of one.
+    `lmdb_vs_get_loop` is the whole read path / a loop of `txn.get`, which decodes nothing.
+    `mixed_versions_vs_uniform` is rows of three schema versions mixed / rows of one version.
     """
-    source = DirectoryCatalog(folder, checks_of())
+    source = DirectoryCatalog(folder, catalog_checks())
     service = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
-    uniform = [f"u{at}" for at in range(ROWS)]
-    mixed = [f"m{at}" for at in range(ROWS)]
+    uniform = [f"u{i}" for i in range(ROWS)]
+    mixed = [f"m{i}" for i in range(ROWS)]
     values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
     for version in (1, 2, 3):
         (folder / "catalog.yaml").write_text(catalog_text(version))
         revision = source.publish().revision
-        names = [*NAMES, *(f"later{at}" for at in range(1, version))]
+        names = [*NAMES, *(f"later{i}" for i in range(1, version))]
         rows = range(version - 1, ROWS, 3)
-        await write_rows(service, revision, [mixed[at] for at in rows], names, values[list(rows)])
+        await write_rows(service, revision, [mixed[i] for i in rows], names, values[list(rows)])
         if version == 1:
             await write_rows(service, revision, uniform, names, values)
     context = RequestContext.begin(revision)
-    one = [FeatureQuery("product", uniform, matrix=MATRIX)]
-    three = [FeatureQuery("product", mixed, matrix=MATRIX)]
+    uniform_query = [FeatureQuery("product", uniform, matrix=MATRIX)]
+    mixed_query = [FeatureQuery("product", mixed, matrix=MATRIX)]
     loop = LmdbLoop(copy_of(folder / "store"), row_keys(RowKeys("product.stats", uniform)), COLUMNS)
 
     async def bare() -> object:
         return loop.get()
 
     figures = {
-        "lmdb_vs_get_loop": await compare(lambda: service.read(one, context), bare),
+        "lmdb_vs_get_loop": await compare(lambda: service.read(uniform_query, context), bare),
         "mixed_versions_vs_uniform": await compare(
-            lambda: service.read(three, context), lambda: service.read(one, context)
+            lambda: service.read(mixed_query, context), lambda: service.read(uniform_query, context)
         ),
     }
     await service.close()
@@ -125,7 +126,7 @@ async def measure_lmdb(folder: Path) -> dict[str, Figure]:
 
 @dataclass(frozen=True)
 class RedisFixture:
-    """Products with 60 features in one group, and the same in three, in one Redis."""
+    """Products in Redis, with 60 features in one group, and the same features in three groups."""
 
     address: str
     folder: Path
@@ -139,89 +140,97 @@ class RedisFixture:
 
     @property
     def ids(self) -> list[str]:
-        return [str(at) for at in range(PRODUCTS)]
+        return [str(n) for n in range(PRODUCTS)]
 
 
 async def redis_fixture(folder: Path, address: str) -> RedisFixture:
     (folder / "catalog.yaml").write_text(catalog_text(1) + three_groups_text() + inferflow_text())
     write_mlp(folder / "models" / "mlp.onnx")
-    source = DirectoryCatalog(folder, checks_of(ModelFiles(f"file://{folder}/models")))
+    source = DirectoryCatalog(folder, catalog_checks(ModelFiles(f"file://{folder}/models")))
     revision = source.publish().revision
     service = FeatureService(open_feature_store(f"redis://{address}"), source)
     values = np.random.default_rng(0).random((PRODUCTS, COLUMNS), dtype=np.float32)
-    found = RedisFixture(address, folder, source, service, revision, values)
-    await write_rows(service, revision, found.ids, NAMES, values)
-    for at in range(THREE):
-        some = slice(20 * at, 20 * at + 20)
+    fixture = RedisFixture(address, folder, source, service, revision, values)
+    await write_rows(service, revision, fixture.ids, NAMES, values)
+    for third in range(THIRDS):
+        columns = slice(20 * third, 20 * third + 20)
         await write_rows(
-            service, revision, found.ids, NAMES[some], values[:, some], f"product.third{at}"
+            service,
+            revision,
+            fixture.ids,
+            NAMES[columns],
+            values[:, columns],
+            f"product.third{third}",
         )
-    return found
+    return fixture
 
 
 async def measure_redis(fixture: RedisFixture) -> dict[str, Figure]:
     service, context = fixture.service, RequestContext.begin(fixture.revision)
-    one = [fixture.query()]
-    names = tuple(f"third{at // 20}.{name}" for at, name in enumerate(NAMES))
-    three = [FeatureQuery("product", fixture.ids[:ROWS], matrix=names)]
-    (rows,) = await service.read(one, context)
+    one_group = [fixture.query()]
+    names = tuple(f"third{i // 20}.{name}" for i, name in enumerate(NAMES))
+    three_groups = [FeatureQuery("product", fixture.ids[:ROWS], matrix=names)]
+    (rows,) = await service.read(one_group, context)
     assert np.array_equal(rows.matrix, fixture.values[:ROWS])
     keys = row_keys(RowKeys("product.stats", fixture.ids[:ROWS]))
     raw = RawMget(fixture.address, keys)
     synchronous = SynchronousMget(fixture.address, keys)
-    thirds = [f"product.third{at}" for at in range(THREE)]
+    thirds = [f"product.third{i}" for i in range(THIRDS)]
     raw_three = RawMget(
-        fixture.address, [k for each in thirds for k in row_keys(RowKeys(each, fixture.ids[:ROWS]))]
+        fixture.address,
+        [key for group in thirds for key in row_keys(RowKeys(group, fixture.ids[:ROWS]))],
     )
     cached = FeatureService(
         open_feature_store(f"redis://{fixture.address}"),
         fixture.source,
         cache=FeatureCache(64 << 20, 3_600),
     )
-    await cached.read(one, context)
-    # rows are kept, and too old as soon as they are: each is looked up, missed, read and kept
+    await cached.read(one_group, context)
+    # With `fresh_s` 0, each read finds its rows too old, reads Redis and caches them again.
     stale = FeatureService(
         open_feature_store(f"redis://{fixture.address}"),
         fixture.source,
         cache=FeatureCache(64 << 20, 0.0),
     )
     figures = {
-        "redis_vs_mget": await compare(lambda: service.read(one, context), raw.read),
-        "redis_vs_mget_sync": await compare(lambda: service.read(one, context), synchronous.read),
+        "redis_vs_mget": await compare(lambda: service.read(one_group, context), raw.read),
+        "redis_vs_mget_sync": await compare(
+            lambda: service.read(one_group, context), synchronous.read
+        ),
         "redis_3_groups_vs_mget": await compare(
-            lambda: service.read(three, context), raw_three.read
+            lambda: service.read(three_groups, context), raw_three.read
         ),
         "cache_vs_redis": await compare(
-            lambda: cached.read(one, context), lambda: service.read(one, context)
+            lambda: cached.read(one_group, context), lambda: service.read(one_group, context)
         ),
         "cache_all_misses_vs_no_cache": await compare(
-            lambda: stale.read(one, context), lambda: service.read(one, context)
+            lambda: stale.read(one_group, context), lambda: service.read(one_group, context)
         ),
         "cache_full_vs_no_cache": await _full_cache(fixture),
         "cache_bytes_vs_raw": Figure.reported([_cache_bytes() for _ in range(3)], "x"),
     }
-    for each in (raw, raw_three, cached, stale):
-        await each.close()
+    for side in (raw, raw_three, cached, stale):
+        await side.close()
     synchronous.close()
     return figures
 
 
 async def _full_cache(fixture: RedisFixture) -> Figure:
-    """Walk over all products with a cache of a twentieth of them: none is there when it is read."""
+    """Read all products in turn with a cache that holds a twentieth of them, so it rarely hits."""
     full = FeatureService(
         open_feature_store(f"redis://{fixture.address}"),
         fixture.source,
         cache=FeatureCache(PRODUCTS // 20 * 464, 3_600),
     )
     batches = [
-        [FeatureQuery("product", fixture.ids[at : at + ROWS], matrix=MATRIX)]
-        for at in range(0, PRODUCTS, ROWS)
+        [FeatureQuery("product", fixture.ids[start : start + ROWS], matrix=MATRIX)]
+        for start in range(0, PRODUCTS, ROWS)
     ]
     context = RequestContext.begin(fixture.revision)
-    turns = [itertools.cycle(batches) for _ in range(2)]
+    cycles = [itertools.cycle(batches) for _ in range(2)]
     figure = await compare(
-        lambda: full.read(next(turns[0]), context),
-        lambda: fixture.service.read(next(turns[1]), context),
+        lambda: full.read(next(cycles[0]), context),
+        lambda: fixture.service.read(next(cycles[1]), context),
     )
     await full.close()
     return figure
@@ -235,7 +244,7 @@ def _cache_bytes() -> float:
 async def measure_feast(
     fixture: RedisFixture, folder: Path, entity_bytes: float
 ) -> dict[str, Figure]:
-    """The same rows in the same Redis, read in turn."""
+    """Compare reads and memory with Feast, which has the same rows in the same Redis server."""
     rows = folder / "rows.npz"
     np.savez(rows, ids=np.array(fixture.ids), values=fixture.values)
     before = used_memory(fixture.address)
@@ -254,16 +263,16 @@ async def measure_feast(
         for key, count in (("vs_feast_500x60", ROWS), ("vs_feast_1x60", 1)):
             rounds = []
             for _ in range(FEAST_ROUNDS + 1):
-                ours = await _rows_per_s(fixture, count)
+                kirana_rate = await _rows_per_s(fixture, count)
                 print(count, FEAST_SECONDS, file=feast.stdin, flush=True)
-                rounds.append((ours, float(line_of(feast))))
+                rounds.append((kirana_rate, float(line_of(feast))))
             figures[key] = Figure.of_rates(rounds[1:])
     return figures
 
 
 @contextmanager
 def feast_process(address: str, folder: Path, rows: Path) -> Iterator[subprocess.Popen[str]]:
-    """Feast with the rows in Redis' second database, under its own Python."""
+    """Start Feast in its own environment, and wait until it has stored the rows in database 1."""
     side = Path(__file__).with_name("floors") / "feast_side.py"
     command = [str(feast_python()), str(side), address, "1", str(folder), str(rows)]
     with child(command) as feast:
@@ -272,28 +281,28 @@ def feast_process(address: str, folder: Path, rows: Path) -> Iterator[subprocess
 
 
 async def _rows_per_s(fixture: RedisFixture, count: int) -> float:
-    """Read random batches in turn, each to a matrix, as the other side does."""
+    """Return the rows per second that Kirana reads into matrices, in random batches of `count`."""
     rng = np.random.default_rng(count)
     batches = [
         [FeatureQuery("product", rng.choice(PRODUCTS, count).astype(str).tolist(), matrix=MATRIX)]
         for _ in range(16)
     ]
-    rows, began = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < FEAST_SECONDS:
+    rows, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < FEAST_SECONDS:
         for batch in batches:
-            (found,) = await fixture.service.read(batch, RequestContext.begin(fixture.revision))
-            rows += len(found.matrix)
+            (result,) = await fixture.service.read(batch, RequestContext.begin(fixture.revision))
+            rows += len(result.matrix)
     return rows / elapsed
 
 
 async def measure_http(fixture: RedisFixture) -> dict[str, Figure]:
-    """Reads over HTTP, on the direct ports of two replicas without a cache, to Proto3."""
+    """Measure reads over HTTP in Protobuf, on the direct ports of two replicas without a cache."""
     with ray_cluster() as base:
         return await asyncio.to_thread(_http_rates, fixture, base)
 
 
 def _http_rates(fixture: RedisFixture, base: str) -> dict[str, Figure]:
-    # it reads Ray's variables, which the cluster has set
+    # This imports Ray Serve, which reads environment variables that `ray_cluster` sets.
     from kirana.graphs.serving import graph
 
     url = f"redis://{fixture.address}"
@@ -302,9 +311,9 @@ def _http_rates(fixture: RedisFixture, base: str) -> dict[str, Figure]:
     )
     rng = np.random.default_rng(0)
     names = list(MATRIX)
-    found: dict[str, list[float]] = {"rows_per_s_500x60_http": [], "calls_per_s_1x60_http": []}
+    rates: dict[str, list[float]] = {"rows_per_s_500x60_http": [], "calls_per_s_1x60_http": []}
     with application(base, "redis", graph(settings)):
-        urls = [each + "/v1/features/get" for each in endpoints(f"{base}/redis")]
+        urls = [port + "/v1/features/get" for port in endpoints(f"{base}/redis")]
         for key, count in (("rows_per_s_500x60_http", ROWS), ("calls_per_s_1x60_http", 1)):
             bodies = [
                 features_get("product", {"product_id": ids}, names, provenance=False)
@@ -312,5 +321,5 @@ def _http_rates(fixture: RedisFixture, base: str) -> dict[str, Figure]:
             ]
             generator = Generator(fixture.folder, bodies, PROTOBUF)
             for _ in range(HTTP_ROUNDS + 1):
-                found[key].append(count * generator.run(urls, HTTP_SECONDS).per_s)
-    return {key: Figure.reported(each[1:]) for key, each in found.items()}
+                rates[key].append(count * generator.run(urls, HTTP_SECONDS).per_s)
+    return {key: Figure.reported(values[1:]) for key, values in rates.items()}

@@ -1,4 +1,4 @@
-"""What a benchmark comes to: figures by key, each with its spread, its two sides and its bar."""
+"""The results of benchmarks: figures with their spread and their sides, and the bars by key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The median over paired rounds, the least and the most; `a` and `b` are the sides' medians.
+    """The result of a measurement: usually a ratio of two sides, A and B.
 
-    `unit` is that of the sides: microseconds a call ("us"), or calls a second ("/s"). A figure
-    that is no ratio has no `b`.
+    `value` is the median over the rounds. `low` and `high` are the least and the greatest value, or
+    the 95% interval of the median if two checkouts are compared.
+    `a` and `b` are the medians of the sides in `unit`, for example microseconds per call ("us") or
+    calls per second ("/s"). If the figure is not a ratio, `b` is None.
     """
 
     value: float
@@ -24,7 +26,7 @@ class Figure:
 
     @classmethod
     def of_rates(cls, rounds: Sequence[tuple[float, float]]) -> Figure:
-        """A's rate / B's rate, round by round."""
+        """Return the figure for A's rate / B's rate, from one pair of rates per round."""
         ratios = [a / b for a, b in rounds]
         return cls(
             statistics.median(ratios),
@@ -37,7 +39,11 @@ class Figure:
 
     @classmethod
     def of_times(cls, rounds: Sequence[tuple[float, float]]) -> Figure:
-        """B's seconds a call / A's: above 1, A is the faster."""
+        """Return the figure for B's time / A's time, which is above 1 if A is faster.
+
+        Each round is a pair of times, in seconds per call. The sides of the figure are in
+        microseconds.
+        """
         ratios = [b / a for a, b in rounds]
         return cls(
             statistics.median(ratios),
@@ -49,16 +55,21 @@ class Figure:
 
     @classmethod
     def reported(cls, values: Iterable[float], unit: str = "/s") -> Figure:
-        """A figure of its own, beside nothing."""
-        each = list(values)
+        """Return a figure without a comparison, from one value per round."""
+        measured = list(values)
         return cls(
-            statistics.median(each), min(each), max(each), statistics.median(each), None, unit
+            statistics.median(measured),
+            min(measured),
+            max(measured),
+            statistics.median(measured),
+            None,
+            unit,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Where something goes, part by part; the rest of the table is for people."""
+    """Labelled values for a table, for example the time of each step of a read."""
 
     title: str
     unit: str
@@ -67,6 +78,8 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """The results of one benchmark. `notes` are lines to print below the tables."""
+
     figures: Mapping[str, Figure]
     breakdowns: Sequence[Breakdown] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)
@@ -74,7 +87,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure has to reach: at least, or at most, `limit`."""
+    """The value that a figure must reach: at least `limit`, or at most `limit`."""
 
     at_least: bool
     limit: float

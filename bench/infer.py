@@ -1,4 +1,4 @@
-"""From ids to scores, fused and without HTTP: 500 rows x 60 columns from LMDB, one model."""
+"""Ids to scores, fused and without HTTP: 500 rows x 60 columns from LMDB, and one model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from kirana.features.service import FeatureService
 from kirana.inferflow import InferRequest
 from kirana.inferflow.engine import InferflowService
 from kirana.models.files import ModelFiles
-from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.models.loaded import LoadedModels
+from kirana.models.registry import ModelRegistry
 from kirana.request import RequestContext
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import open_feature_store
 from kirana.stores.row_keys import row_keys
 from kirana.stores.rows import RowKeys
@@ -29,6 +30,7 @@ HIDDEN = 64
 
 
 def inferflow_text() -> str:
+    """Return YAML to append to `catalog_text(1)`: a model, and an inferflow that calls it."""
     features = "\n".join(f"  - product.stats.{name}" for name in NAMES)
     return (
         "---\nkind: model\nname: mlp\npath: mlp.onnx\n---\nkind: inferflow\nname: ranker\n"
@@ -39,7 +41,7 @@ def inferflow_text() -> str:
 
 
 def write_mlp(path: Path) -> None:
-    """Write sigmoid(relu(x @ a) @ b) with fixed random weights."""
+    """Write an ONNX model of sigmoid(relu(x @ a) @ b) with fixed random weights."""
     rng = np.random.default_rng(0)
     weights = {
         "a": rng.standard_normal((COLUMNS, HIDDEN)).astype(np.float32),
@@ -62,19 +64,22 @@ def write_mlp(path: Path) -> None:
 
 
 async def measure() -> Report:
-    """`infer_500x60_lmdb_vs_by_hand`: time of an infer / gets, frombuffer and ONNX by hand."""
+    """Measure `infer_500x60_lmdb_vs_by_hand`: the time of a ranking request / of the work by hand.
+
+    The work by hand is gets, `frombuffer` and ONNX Runtime, without status, expiry or defaults.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
         write_mlp(folder / "mlp.onnx")
         files = ModelFiles(f"file://{folder}")
-        source = DirectoryCatalog(folder, checks_of(files))
+        source = DirectoryCatalog(folder, catalog_checks(files))
         revision = source.publish().revision
         features = FeatureService(open_feature_store(f"lmdb://{folder}/store"), source)
         service = InferflowService(
             features, ModelRegistry(LoadedModels(files.copies), source), source
         )
-        ids = [str(at) for at in range(ROWS)]
+        ids = [str(n) for n in range(ROWS)]
         values = np.random.default_rng(0).random((ROWS, COLUMNS), dtype=np.float32)
         await write_rows(features, revision, ids, NAMES, values)
         keys = row_keys(RowKeys("product.stats", ids))
@@ -89,7 +94,7 @@ async def measure() -> Report:
         async def by_hand() -> object:
             return mlp.run(["p_click"], {"features": loop.matrix()})[0]
 
-        # times: the hand stands first, so that the ratio is Kirana / hand
+        # `compare` returns B's time / A's time, so the floor comes first.
         result = {"infer_500x60_lmdb_vs_by_hand": await compare(by_hand, kirana)}
         await features.close()
         return Report(result)

@@ -1,4 +1,4 @@
-"""Load over HTTP from wrk, a compiled generator; what it takes of the CPU is reported."""
+"""Load over HTTP from wrk, a compiled generator whose share of the CPU is reported."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kirana.errors import ConfigurationError
 
 CONNECTIONS = 16
 
-# wrk's own interface: `request` makes each request, `done` sees the totals
+# wrk calls `request` for each request, and `done` with the totals.
 _SCRIPT = """
 local bodies, next_body = {{}}, 0
-for at = 0, {count} - 1 do
-  local file = io.open("{bodies}/" .. at, "rb")
+for i = 0, {count} - 1 do
+  local file = io.open("{bodies}/" .. i, "rb")
   bodies[#bodies + 1] = file:read("*a")
   file:close()
 end
@@ -44,7 +44,11 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`cpu_share` is what the generator took of all cores of the machine."""
+    """The result of a load.
+
+    `p50_ms` and `p99_ms` are those of the slowest URL. `cpu_share` is the generator's share of all
+    cores of the machine.
+    """
 
     per_s: float
     p50_ms: float
@@ -53,44 +57,49 @@ class Load:
 
 
 class Generator:
-    """Sends bodies round and round, and asks for replies of their content type."""
+    """A generator of POST requests, which sends the bodies in turn.
+
+    The replies are requested in the content type of the bodies.
+
+    Raise `ConfigurationError` if wrk is not installed.
+    """
 
     def __init__(
         self, folder: Path, bodies: Sequence[bytes], content_type: str = "application/json"
     ) -> None:
         if shutil.which("wrk") is None:
             raise ConfigurationError("this benchmark needs wrk: apt-get install wrk")
-        made = Path(tempfile.mkdtemp(prefix="load-", dir=folder))
-        for at, body in enumerate(bodies):
-            (made / str(at)).write_bytes(body)
-        self._script = made / "post.lua"
+        files = Path(tempfile.mkdtemp(prefix="load-", dir=folder))
+        for i, body in enumerate(bodies):
+            (files / str(i)).write_bytes(body)
+        self._script = files / "post.lua"
         self._script.write_text(
-            _SCRIPT.format(bodies=made, count=len(bodies), content_type=content_type)
+            _SCRIPT.format(bodies=files, count=len(bodies), content_type=content_type)
         )
 
     def run(self, urls: Sequence[str], seconds: int) -> Load:
-        """Load all `urls` at once, the connections shared out among them.
+        """Load all `urls` at once for `seconds`, with `CONNECTIONS` divided among them.
 
-        Raises `ConfigurationError` if a request failed: then the figure means nothing.
+        Raise `ConfigurationError` if a request fails, because the result would mean nothing.
         """
-        each = str(max(CONNECTIONS // len(urls), 1))
-        command = ["wrk", "-t1", f"-c{each}", f"-d{seconds}s", "-s", str(self._script)]
+        connections = str(max(CONNECTIONS // len(urls), 1))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(self._script)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        began = time.perf_counter()
+        start = time.perf_counter()
         running = [
             subprocess.Popen([*command, url], stdout=subprocess.PIPE, text=True) for url in urls
         ]
-        said = [process.communicate()[0] for process in running]
-        elapsed = time.perf_counter() - began
+        outputs = [process.communicate()[0] for process in running]
+        elapsed = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = [json.loads(text.strip().splitlines()[-1]) for text in said]
-        failed = sum(one["failed"] for one in found)
+        results = [json.loads(text.strip().splitlines()[-1]) for text in outputs]
+        failed = sum(result["failed"] for result in results)
         if failed:
             raise ConfigurationError(f"{failed} requests to {', '.join(urls)} failed")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Load(
-            per_s=sum(one["requests"] * 1e6 / one["us"] for one in found),
-            p50_ms=max(one["p50_us"] for one in found) / 1000,
-            p99_ms=max(one["p99_us"] for one in found) / 1000,
+            per_s=sum(result["requests"] * 1e6 / result["us"] for result in results),
+            p50_ms=max(result["p50_us"] for result in results) / 1000,
+            p99_ms=max(result["p99_us"] for result in results) / 1000,
             cpu_share=cpu / elapsed / (os.cpu_count() or 1),
         )

@@ -1,7 +1,7 @@
-"""Runs one benchmark of the checkout in the working directory: Kirana's own sides, one round each.
+"""Measure side A of each comparison of a benchmark, in the checkout of the working directory.
 
-`bench.against` starts it in two checkouts in turn, so it must fit their benchmarks, of now and of
-before: it replaces what they call by name, and does without what a checkout lacks.
+`bench.against` runs this file in two checkouts in turn, so it must work with current and older
+benchmarks. It replaces functions of a benchmark by name, and skips names that a checkout lacks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ LEFT_OUT: dict[str, dict[str, Callable[..., Any]]] = {
         "measure_growth": lambda *_: _finished([]),
     },
 }
-"""Other sides that take long to start, and parts that give no figure."""
+"""Replacements by module: for sides that take long to start, and measurements without a figure."""
 
 ROUNDS = {"ROUNDS": 1, "HTTP_ROUNDS": 1, "BENCHMARKED": 1_000}
+"""Values of constants by name, in all modules of the benchmark."""
 TIMES = 9
-"""Short rounds in the process, of which the median counts."""
+"""The number of rounds of a side in this process. Their median is the figure."""
 
 
 async def _finished(value: object) -> object:
@@ -35,7 +36,7 @@ async def _finished(value: object) -> object:
 
 
 def main(name: str, json_file: str) -> None:
-    """Measure, and write `{key: {"value", "unit"}}`."""
+    """Run the benchmark `name`, and write `{key: {"value", "unit"}}` to `json_file`."""
     sys.path.insert(0, str(Path.cwd()))
     import uvloop
 
@@ -46,22 +47,23 @@ def main(name: str, json_file: str) -> None:
     async def own_time(a: Side, b: Side) -> Any:
         calls = await paired._calls(a)
         seconds = [await paired._time(a, calls) for _ in range(TIMES)]
-        return figures.Figure.of_times([(each, each) for each in seconds])
+        return figures.Figure.of_times([(time, time) for time in seconds])
 
     def own_rate(a: Callable[[], float], b: Callable[[], float], rounds: int) -> Any:
-        a()  # warms up
-        found = a()
-        return figures.Figure.of_rates([(found, found)])
+        # The first call is a warm-up.
+        a()
+        rate = a()
+        return figures.Figure.of_rates([(rate, rate)])
 
-    for loaded, each in list(sys.modules.items()):
-        if not loaded.startswith("bench."):
+    for module_name, loaded in list(sys.modules.items()):
+        if not module_name.startswith("bench."):
             continue
         replaced = {"compare": own_time, "compare_rates": own_rate, **ROUNDS}
-        for attribute, value in {**replaced, **LEFT_OUT.get(loaded, {})}.items():
-            if hasattr(each, attribute):
-                setattr(each, attribute, value)
+        for attribute, value in {**replaced, **LEFT_OUT.get(module_name, {})}.items():
+            if hasattr(loaded, attribute):
+                setattr(loaded, attribute, value)
     report = uvloop.run(module.measure())
-    own = {key: {"value": each.a, "unit": each.unit} for key, each in report.figures.items()}
+    own = {key: {"value": figure.a, "unit": figure.unit} for key, figure in report.figures.items()}
     Path(json_file).write_text(json.dumps(own))
 
 

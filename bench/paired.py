@@ -1,4 +1,4 @@
-"""Two sides in turn, A B A B ..., so that a machine that drifts drifts for both."""
+"""Measure two sides in turn, A B A B ..., so that a drift of the machine affects both."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ Side = Callable[[], Awaitable[object]]
 Rate = Callable[[], float]
 
 ROUNDS = 31
-SECONDS_A_SIDE = 0.12
-TOGETHER = 15
-"""Rounds of what is compared with nothing, or with parts of itself."""
+SECONDS_PER_SIDE = 0.12
+STEP_ROUNDS = 15
+"""Rounds of `seconds_of_each`."""
 
 
 async def compare(a: Side, b: Side) -> Figure:
-    """Time both sides in this process: B's time / A's."""
+    """Time both sides in this process, without garbage collection.
+
+    The figure is B's time / A's time.
+    """
     calls_a, calls_b = await _calls(a), await _calls(b)
     gc.collect()
     gc.disable()
@@ -31,35 +34,38 @@ async def compare(a: Side, b: Side) -> Figure:
 
 
 def compare_rates(a: Rate, b: Rate, rounds: int) -> Figure:
-    """Ask both sides for their calls a second, in turn: A's rate / B's. The first pair warms up."""
+    """Call both sides in turn for their calls per second. The figure is A's rate / B's rate.
+
+    The first pair is a warm-up and does not count.
+    """
     pairs = [(a(), b()) for _ in range(rounds + 1)]
     return Figure.of_rates(pairs[1:])
 
 
-async def seconds_a_call(side: Side) -> float:
-    """Return the median seconds of one call, of several rounds."""
-    (found,) = await seconds_together(side)
-    return found
+async def seconds_per_call(side: Side) -> float:
+    """Return the seconds per call, as the median of several rounds."""
+    (seconds,) = await seconds_of_each(side)
+    return seconds
 
 
-async def seconds_together(*sides: Side) -> list[float]:
-    """Return the median seconds of one call of each, measured in turn."""
+async def seconds_of_each(*sides: Side) -> list[float]:
+    """Return the median seconds per call for each side. The sides are measured in turn."""
     calls = [await _calls(side) for side in sides]
     rounds = [
         [await _time(side, count) for side, count in zip(sides, calls, strict=True)]
-        for _ in range(TOGETHER)
+        for _ in range(STEP_ROUNDS)
     ]
-    return [median(of_side) for of_side in zip(*rounds, strict=True)]
+    return [median(times) for times in zip(*rounds, strict=True)]
 
 
 async def _calls(side: Side) -> int:
-    """Warm up, and find how many calls fill a round."""
+    """Warm up, and return how many calls take `SECONDS_PER_SIDE`, at least three."""
     await _time(side, 3)
-    return max(int(SECONDS_A_SIDE / await _time(side, 10)), 3)
+    return max(int(SECONDS_PER_SIDE / await _time(side, 10)), 3)
 
 
 async def _time(side: Side, calls: int) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(calls):
         await side()
-    return (time.perf_counter() - began) / calls
+    return (time.perf_counter() - start) / calls

@@ -1,4 +1,4 @@
-"""Sides of a benchmark that run in a process of their own, and talk by lines."""
+"""Sides of a benchmark that run in separate processes and communicate by lines of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def child(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that ends when its standard input does."""
+    """Start a process and yield it. After the block, close its standard input, so that it ends."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -25,7 +25,7 @@ def child(
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
-    """Return the next line that it says. Raises `RuntimeError` if it has ended."""
+    """Return the next line that a process prints. Raise `RuntimeError` if the process has ended."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line:

@@ -1,4 +1,4 @@
-"""A rank over HTTP: 500 ids to 500 x 60 features, an MLP, the best 50; and what it stands on."""
+"""A ranking request over HTTP (500 ids, 500 x 60 features, an MLP, the best 50) and its steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.figures import Breakdown, Figure, Report
 from bench.floors.rank_loop import RankLoop
 from bench.infer import inferflow_text, write_mlp
 from bench.load import Generator, Load
-from bench.paired import compare_rates, seconds_together
+from bench.paired import compare_rates, seconds_of_each
 from bench.processes import child, line_of
 from bench.servers import redis_server
 from bench.serving import REPLICAS, application, endpoints, ray_cluster
@@ -38,7 +38,7 @@ from kirana.models.part import MODELS
 from kirana.models.runner import MATRIX
 from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, catalog_backend, open_catalog
-from kirana.serving.environment import REQUIRED, UNTUNED, free_ports
+from kirana.serving.environment import ALLOW_UNTUNED, REQUIRED, free_ports
 from kirana.serving.settings import Settings
 
 BODIES = 64
@@ -60,28 +60,31 @@ class Fixture:
         return self.settings.model_copy(update=changes)
 
     async def write_to(self, features: str) -> None:
-        """Write every row to a store."""
+        """Write all rows to the feature store at the URL `features`."""
         settings = self.variant(features=features)
         source = open_catalog(settings)
         service = Assembly(settings, source)[FEATURES]
         assert isinstance(service, FeatureService)
-        ids = [str(at) for at in range(PRODUCTS)]
+        ids = [str(n) for n in range(PRODUCTS)]
         await write_rows(service, source.current(), ids, NAMES, self.values)
         await service.close()
 
 
 async def measure() -> Report:
-    """See `bench/README.md` for the keys."""
+    """Measure ranking requests. `bench/README.md` describes the keys."""
     with tempfile.TemporaryDirectory(prefix="kb-") as temporary:
         fixture = await make_fixture(Path(temporary))
-        breakdown = await in_process_parts(fixture)
+        steps = await in_process_steps(fixture)
         with ray_cluster() as base:
-            return await asyncio.to_thread(compare_all, fixture, base, breakdown)
+            return await asyncio.to_thread(compare_all, fixture, base, steps)
 
 
-def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
-    """Compare pair by pair; what a pair doesn't need does not run, not even idly."""
-    # these read Ray's variables, which the cluster has set
+def compare_all(fixture: Fixture, base: str, steps: dict[str, float]) -> Report:
+    """Compare the sides in pairs. Start an application only when a pair needs it.
+
+    `steps` has the microseconds per step in one process. The steps over HTTP are added.
+    """
+    # This imports Ray Serve, which reads environment variables that `ray_cluster` sets.
     from bench.floors.hops import HopFeatures, HopIngress, HopModel, HopRanker
     from bench.floors.noop import NoOp
     from kirana.graphs.serving import graph
@@ -115,22 +118,22 @@ def compare_all(fixture: Fixture, base: str, parts: dict[str, float]) -> Report:
             defaults = rates.of("ray defaults", url)
             figures["tuned_vs_ray_defaults"] = compare_rates(lmdb, defaults, ROUNDS)
     for name in ("lmdb", "cache"):
-        rows = [ROWS * each.per_s for each in rates.loads[f"{name}, direct"][1:]]
+        rows = [ROWS * load.per_s for load in rates.loads[f"{name}, direct"][1:]]
         figures[f"rows_per_s_direct_{name}"] = Figure.reported(rows)
     cores = os.cpu_count() or 1
     direct_us = _cpu_us(rates.loads["lmdb, direct"], cores)
-    parts["HTTP on the direct port (uvicorn), both cores at work"] = direct_us - sum(parts.values())
-    # the rounds beside the no-op alone: later ones ran beside more
-    through = _cpu_us(rates.loads["lmdb"][: ROUNDS + 1], cores)
-    parts["through HAProxy and Serve instead, in addition"] = through - direct_us
-    breakdown = Breakdown("where the time of one rank goes (lmdb)", "us of CPU", parts)
+    steps["HTTP on the direct port (uvicorn), both cores at work"] = direct_us - sum(steps.values())
+    # Only the rounds of the first comparison: more applications were running in later rounds.
+    front_door_us = _cpu_us(rates.loads["lmdb"][: ROUNDS + 1], cores)
+    steps["through HAProxy and Serve instead, in addition"] = front_door_us - direct_us
+    breakdown = Breakdown("where the time of one ranking request goes (lmdb)", "us of CPU", steps)
     return Report(figures, [breakdown], rates.notes())
 
 
 def compare_redis(
     fixture: Fixture, base: str, rates: Rates, noop: Callable[[], float]
 ) -> dict[str, Figure]:
-    """From Redis without a cache, and from the cache alone, once every row is in it."""
+    """Compare ranking requests from Redis without a cache, and from a cache with all rows."""
     from kirana.graphs.serving import graph
 
     figures = {}
@@ -151,13 +154,15 @@ def compare_redis(
 
 
 class Rates:
-    """Measures by one generator, and keeps what each load came to."""
+    """Rates measured with one generator. `loads` keeps the results of all loads, by name."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
         self.loads: dict[str, list[Load]] = {}
 
     def of(self, name: str, *urls: str) -> Callable[[], float]:
+        """Return a function that loads all `urls` at once, and returns the requests per second."""
+
         def run() -> float:
             load = self._generator.run([url + INFER for url in urls], SECONDS)
             self.loads.setdefault(name, []).append(load)
@@ -170,14 +175,18 @@ class Rates:
 
     def notes(self) -> list[str]:
         return [
-            f"{name}: p50 {_median(each, 'p50_ms'):.1f} ms, p99 {_median(each, 'p99_ms'):.1f} ms, "
-            f"{_median(each, 'per_s'):,.0f}/s; the generator took {_median(each, 'cpu_share'):.0%} "
+            f"{name}: p50 {_median(runs, 'p50_ms'):.1f} ms, p99 {_median(runs, 'p99_ms'):.1f} ms, "
+            f"{_median(runs, 'per_s'):,.0f}/s; the generator took {_median(runs, 'cpu_share'):.0%} "
             "of the CPU"
-            for name, each in self.loads.items()
+            for name, runs in self.loads.items()
         ]
 
 
 def loop_rate(loops: list[subprocess.Popen[str]], idle_share: float) -> float:
+    """Run all loops at once for `SECONDS`, and return the sum of their calls per second.
+
+    Each loop is asleep for `idle_share` of the time.
+    """
     for process in loops:
         assert process.stdin is not None
         process.stdin.write(f"{SECONDS} {idle_share}\n")
@@ -186,12 +195,15 @@ def loop_rate(loops: list[subprocess.Popen[str]], idle_share: float) -> float:
 
 
 def _cpu_us(loads: list[Load], cores: int) -> float:
-    """Microseconds of CPU a request, without the generator's: all cores are busy."""
-    return float(np.median([cores * (1 - each.cpu_share) / each.per_s for each in loads[1:]])) * 1e6
+    """Return the microseconds of CPU per request, without those of the generator.
+
+    The first load is a warm-up and does not count. This assumes that a load keeps all cores busy.
+    """
+    return float(np.median([cores * (1 - load.cpu_share) / load.per_s for load in loads[1:]])) * 1e6
 
 
 def _median(loads: list[Load], name: str) -> float:
-    return float(np.median([getattr(each, name) for each in loads]))
+    return float(np.median([getattr(load, name) for load in loads]))
 
 
 async def make_fixture(folder: Path) -> Fixture:
@@ -222,8 +234,10 @@ async def make_fixture(folder: Path) -> Fixture:
 
 @contextmanager
 def ray_defaults(fixture: Fixture) -> Iterator[str]:
-    ours = (*REQUIRED, "RAY_SERVE_")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {UNTUNED: "1"}
+    tuned = (*REQUIRED, "RAY_SERVE_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(tuned)} | {
+        ALLOW_UNTUNED: "1"
+    }
     settings = fixture.folder / "defaults.json"
     settings.write_text(fixture.variant(replicas=REPLICAS, direct_ports="off").model_dump_json())
     (port,) = free_ports(1)
@@ -245,36 +259,36 @@ def rank_loops(fixture: Fixture) -> Iterator[list[subprocess.Popen[str]]]:
     ]
     with ExitStack() as stack:
         loops = [stack.enter_context(child(command)) for _ in range(REPLICAS)]
-        for each in loops:
-            assert line_of(each) == "ready"
+        for loop in loops:
+            assert line_of(loop) == "ready"
         yield loops
 
 
-async def in_process_parts(fixture: Fixture) -> dict[str, float]:
-    """Return microseconds of each step of a rank, each measured by itself."""
+async def in_process_steps(fixture: Fixture) -> dict[str, float]:
+    """Return the microseconds per step of a ranking request. Each step is measured alone."""
     loop = RankLoop(fixture.settings, "ranker", fixture.bodies)
     assembly = loop.assembly
     context = RequestContext.begin(open_catalog(fixture.settings).current())
     request = Request(("ranker",), b"", Headers(), fixture.bodies[0], context)
     message = await request.decode(Infer)
-    ids = [str(each) for each in json.loads(fixture.bodies[0])["context"]["product_id"]]
+    ids = [str(id_) for id_ in json.loads(fixture.bodies[0])["context"]["product_id"]]
     query = [FeatureQuery("product", ids, matrix=tuple(f"stats.{name}" for name in NAMES))]
     matrix = (await assembly[FEATURES].read(query, context))[0].matrix
     infer = InferRequest("ranker", message.context, top_k=50, keep_matrix=False)
 
-    seconds = await seconds_together(
+    seconds = await seconds_of_each(
         lambda: request.decode(Infer),
         lambda: assembly[FEATURES].read(query, context),
         lambda: assembly[MODELS].run("mlp", {MATRIX: matrix}, ["p_click"], context),
         lambda: assembly[INFERFLOW].infer(infer, context),
         loop.call,
     )
-    parse, read, model, ranked, whole = (1e6 * each for each in seconds)
+    parse, read, model, ranked, total = (1e6 * duration_s for duration_s in seconds)
     await assembly.close()
     return {
         "parse the request": parse,
         "read and decode 500 rows x 60 from LMDB": read,
         "score by the MLP (ONNX Runtime)": model,
         "ids, matrix, order: the rest of Inferflow": ranked - read - model,
-        "write the reply, and the rest of the handler": whole - parse - ranked,
+        "write the reply, and the rest of the handler": total - parse - ranked,
     }

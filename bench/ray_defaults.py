@@ -1,6 +1,6 @@
-"""The fused graph on a Ray and a Serve with their defaults, as a process of its own.
+"""A program that serves the fused graph on Ray and Serve with their default settings.
 
-Prints the URL once it serves, and ends when its standard input does.
+It prints the URL once it serves, and ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(settings_file: str, port: int) -> None:
         logging_level=logging.ERROR,
     )
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-    # Serve's own default of `max_ongoing_requests`, too
+    # Serve's own default for `max_ongoing_requests` is 5.
     serve.run(graph(settings, {"Ingress": {"max_ongoing_requests": 5}}), name="kirana")
     print(f"http://127.0.0.1:{port}", flush=True)
     sys.stdin.read()

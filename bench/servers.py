@@ -1,4 +1,4 @@
-"""Real servers for the benchmarks, on free ports; each ends with its block."""
+"""A Redis server for the benchmarks, on a free port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.serving.environment import free_ports
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    """Start an empty Redis that writes nothing to disk; yields `host:port`."""
+    """Start an empty Redis that writes nothing to disk, and yield its `host:port`."""
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="kb-") as folder:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
@@ -30,6 +30,8 @@ def redis_server() -> Iterator[str]:
                         break
                     except redis.ConnectionError:
                         time.sleep(0.05)
+                else:
+                    raise RuntimeError("redis-server did not answer within ten seconds")
             yield f"127.0.0.1:{port}"
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""Ray and Serve for the benchmarks, and the applications in it."""
+"""Ray and Serve for the benchmarks, and applications that are served there."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kirana.cli.cluster import cluster
 from kirana.serving.environment import free_ports
 
 REPLICAS = 2
-WAITED = 100
+ATTEMPTS = 100
 
 
 @contextmanager
 def ray_cluster() -> Iterator[str]:
-    """Start Ray and Serve as `kirana up` does; yield where HTTP will be."""
-    # replicas must find this package
+    """Start Ray and Serve as `kirana up` does, and yield the URL of Serve's HTTP proxy."""
+    # Replicas must be able to import this package.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     port, metrics_port = free_ports(2)
-    short = Path(tempfile.mkdtemp(prefix="kb-"))
-    with cluster("127.0.0.1", port, metrics_port, short, lambda: None):
+    short_folder = Path(tempfile.mkdtemp(prefix="kb-"))
+    with cluster("127.0.0.1", port, metrics_port, short_folder, lambda: None):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def application(base: str, name: str, graph: object) -> Iterator[str]:
-    """Serve a graph under the path of its name, as long as the block lasts; yields its URL."""
+    """Serve a graph at the path `/name` until the block ends, and yield its URL."""
     from ray import serve
 
     serve.run(graph, name=name, route_prefix=f"/{name}")  # type: ignore[arg-type]
@@ -42,10 +42,13 @@ def application(base: str, name: str, graph: object) -> Iterator[str]:
 
 
 def endpoints(url: str, count: int = REPLICAS) -> list[str]:
-    """Return the direct ports of so many replicas, once all of them are announced."""
-    for _ in range(WAITED):
-        found = httpx.get(f"{url}/v1/endpoints").json()["endpoints"]
-        if len(found) >= count:
-            return [each["url"] for each in found]
+    """Wait until `count` replicas have announced their direct ports, and return the URLs.
+
+    Raise `RuntimeError` if that takes more than about ten seconds.
+    """
+    for _ in range(ATTEMPTS):
+        announced = httpx.get(f"{url}/v1/endpoints").json()["endpoints"]
+        if len(announced) >= count:
+            return [endpoint["url"] for endpoint in announced]
         time.sleep(0.1)
-    raise RuntimeError(f"{len(found)} of {count} replicas have announced a port")
+    raise RuntimeError(f"{len(announced)} of {count} replicas have announced a port")

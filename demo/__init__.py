@@ -1,1 +1,1 @@
-"""The demo: MovieLens 100K from raw events to personalised lists, served by Kirana over HTTP."""
+"""The demo: from the raw events of MovieLens 100K to personalised lists over HTTP."""

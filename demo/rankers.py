@@ -30,10 +30,12 @@ ONNX_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Rankers:
-    """Two small models of features [n, F]: will it be watched, and if so, will it be liked.
+    """Two logistic regressions on a feature matrix of shape [n, F].
 
-    `sample` are rows that they were trained on; only a share of what was not watched is among
-    them, so that `watch` ranks, but is no calibrated probability.
+    `watch` predicts whether a product will be watched. It is trained on all watched candidates, but
+    only on a share of the others, so its output ranks products but is not a calibrated probability.
+    `like` predicts whether a product will be liked if it is watched. It is trained on the watched
+    candidates. `sample` holds some rows of the training data, float32[rows, F].
     """
 
     watch: Pipeline
@@ -42,10 +44,13 @@ class Rankers:
 
 
 def train_rankers(data: MovieLens, past: Events, points: int = TRAIN_POINTS) -> Rankers:
-    """Fit both on requests in the last part of `past`, with features from its first alone."""
+    """Train both models on requests in the last part of `past`, at most `points` of them.
+
+    The features are computed from the first part only, so they contain no outcome of a request.
+    """
     first, rest = split_by_time(past, TRAIN_PAST_SHARE)
-    asked = sample_points(past, data.item_ids, len(past) - len(rest), points, TRAIN_SEED)
-    samples = collect_samples(build_tables(data, first), asked, TRAIN_SEED)
+    training_points = sample_points(past, data.item_ids, len(past) - len(rest), points, TRAIN_SEED)
+    samples = collect_samples(build_tables(data, first), training_points, TRAIN_SEED)
     liked = samples.ratings[samples.watched] >= LIKED_RATING
     return Rankers(
         watch=_fit(samples.features, samples.watched),
@@ -55,7 +60,13 @@ def train_rankers(data: MovieLens, past: Events, points: int = TRAIN_POINTS) -> 
 
 
 def export_onnx(model: Pipeline, output: str, sample: FloatArray) -> bytes:
-    """Return ONNX from `features` [n, F] to `output` [n, 1], checked on `sample`."""
+    """Return a model as the bytes of an ONNX file, with the input `features`, float32[n, F].
+
+    The output, named `output`, is the probability of the positive class, float32[n, 1].
+
+    Raise `ValueError` if the predictions of the file for `sample` differ from those of `model` by
+    more than `ONNX_TOLERANCE`.
+    """
     converted = convert_sklearn(
         model,
         name=output,

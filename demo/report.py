@@ -1,4 +1,4 @@
-"""The figures of a run: quality beside the baseline with intervals, and speed."""
+"""The results of a run: quality compared with the baseline, and speed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over some points; the interval of the ratio is a bootstrap of 95% over the points.
+    """Mean metrics over a set of points, for Kirana and for the popularity baseline.
 
-    `user_interval` draws users instead: points of one user are alike, so it is the wider one.
+    `interval` is the 95% confidence interval of `ratio`, from a bootstrap over points.
+    `user_interval` is the same from a bootstrap over users. It is wider, because the points of one
+    user are similar.
     """
 
     points: int
@@ -33,11 +35,19 @@ class Quality:
 
     @property
     def ratio(self) -> float:
+        """The NDCG divided by the NDCG of the baseline, or NaN if the latter is 0."""
         return self.ndcg / self.ndcg_popularity if self.ndcg_popularity else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """The results of one run.
+
+    `known` covers the points of users who have past events, and `cold` covers all other points.
+    Each is None if there are no points to cover. `rows_per_s` is the number of scored candidates
+    per second of waiting for replies. `seconds` is the duration of the whole run.
+    """
+
     overall: Quality
     known: Quality | None
     cold: Quality | None
@@ -48,7 +58,7 @@ class Report:
     seconds: float
 
     def as_json(self) -> dict[str, object]:
-        """Return the keys that `demo-report.json` promises, and a few more."""
+        """Return the content of `demo-report.json`."""
         overall = self.overall
         return {
             "ndcg_at_10": overall.ndcg,
@@ -71,7 +81,8 @@ class Report:
         }
 
     def as_table(self) -> TextTable:
-        table = TextTable(title="Kirana beside popularity, on the same points")
+        """Return a table for the terminal. A cell like "0.1 / 0.2" is Kirana / baseline."""
+        table = TextTable(title="Kirana compared with popularity, on the same points")
         for name in ("users", "points", "NDCG@10", "recall@20", "NDCG ratio", "95% interval"):
             table.add_column(name, justify="left" if name == "users" else "right")
         for name, quality in (("all", self.overall), ("known", self.known), ("cold", self.cold)):
@@ -96,7 +107,11 @@ def make_report(
     events_replayed: int,
     seconds: float,
 ) -> Report:
-    """Compare the answers with the baseline; a user is known if the past has an event of it."""
+    """Compare the lists in `answers` with the lists of the baseline.
+
+    `past_users` are the users of the past events, who count as known. `seconds` is the duration of
+    the whole run.
+    """
     ours = ndcg_and_recall(answers.lists, points)
     theirs = ndcg_and_recall(baseline, points)
     known = np.isin(points.users, past_users)
@@ -128,8 +143,8 @@ def _quality(
     ndcg, ndcg_popularity = ours[0][chosen], theirs[0][chosen]
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(ndcg), size=(DRAWS, len(ndcg)))
-    _, user = np.unique(users[chosen], return_inverse=True)
-    user_draws = rng.integers(0, user.max() + 1, size=(DRAWS, int(user.max()) + 1))
+    _, user_of = np.unique(users[chosen], return_inverse=True)
+    user_draws = rng.integers(0, user_of.max() + 1, size=(DRAWS, int(user_of.max()) + 1))
     return Quality(
         points=int(chosen.sum()),
         ndcg=float(ndcg.mean()),
@@ -138,13 +153,14 @@ def _quality(
         recall_popularity=float(theirs[1][chosen].mean()),
         interval=_interval(ndcg[draws].sum(axis=1), ndcg_popularity[draws].sum(axis=1)),
         user_interval=_interval(
-            np.bincount(user, ndcg)[user_draws].sum(axis=1),
-            np.bincount(user, ndcg_popularity)[user_draws].sum(axis=1),
+            np.bincount(user_of, ndcg)[user_draws].sum(axis=1),
+            np.bincount(user_of, ndcg_popularity)[user_draws].sum(axis=1),
         ),
     )
 
 
 def _interval(ours: Floats, theirs: Floats) -> tuple[float, float]:
+    """Return the 95% interval of the ratio of two metrics, from their values per draw."""
     ratios = ours[theirs > 0] / theirs[theirs > 0]
     if not len(ratios):
         return float("nan"), float("nan")

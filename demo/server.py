@@ -1,4 +1,4 @@
-"""`kirana up` as the child process that a person would have in another terminal."""
+"""`kirana up` as a child process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _end_with_parent() -> None:
+    """Have the kernel send `STOP` to this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A `kirana up` that is healthy, and a client of it."""
+    """A running `kirana up`: its process, and an HTTP client for it."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
@@ -35,9 +36,12 @@ class Server:
 
 @contextmanager
 def server(catalog: Path, port: int, log: Path, *options: str) -> Iterator[Server]:
-    """Start `kirana up`, yield it once it is healthy, and stop it in the end.
+    """Start `kirana up` with `options`, yield it once it is healthy, and stop it after the block.
 
-    Raises `Unavailable` with what it said, if it does not get healthy.
+    The output of the process goes to the file `log`.
+
+    Raise `Unavailable` if the process ends before it is healthy, or is not healthy after
+    `START_TIMEOUT_S` seconds.
     """
     command = [sys.executable, "-m", "kirana", "up", str(catalog), "--port", str(port), *options]
     with log.open("wb") as output:
@@ -66,8 +70,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], client: httpx.Client, 
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            said = log.read_text(errors="replace").strip()
-            raise Unavailable(f"'kirana up' ended with {process.returncode}:\n{said}")
+            output = log.read_text(errors="replace").strip()
+            raise Unavailable(f"'kirana up' ended with {process.returncode}:\n{output}")
         try:
             if client.get("/healthz").status_code == httpx.codes.OK:
                 return

@@ -1,6 +1,6 @@
-"""Requests of the past, answered in numpy as the flow answers them: what the rankers learn from.
+"""The flow of the demo in numpy. It makes training data for the rankers from past events.
 
-`tests/e2e` compares the matrix that this makes with the one that Kirana makes of the same request.
+A test in `tests/e2e` compares its feature matrix with Kirana's for the same request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ NEGATIVE_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Generator:
-    """A node of the flow: `seeds` newest interactions, neighbours by `table`, `limit` best."""
+    """A candidate generator of the flow.
+
+    `table` is the name of its table of neighbours. The generator takes the newest `seeds`
+    interactions of the user, weights them by their age with `decay`, and returns the `limit` best
+    neighbours.
+    """
 
     table: str
     seeds: int
@@ -36,7 +41,7 @@ GENERATORS = (
     Generator(table="taste", seeds=100, decay=0.99, limit=300),
     Generator(table="alike", seeds=10, decay=0.9, limit=100),
 )
-"""As in graphs/demo/flow.yaml."""
+"""The generators in graphs/demo/flow.yaml and graphs/demo/candidates.yaml."""
 
 COLUMNS = (
     *(f"input.{generator.table}" for generator in GENERATORS),
@@ -55,12 +60,15 @@ COLUMNS = (
     "user.profile.age",
     "user.profile.is_female",
 )
-"""The columns of the matrix, in the order of graphs/demo/inferflow.yaml."""
+"""The columns of the feature matrix, in the order of graphs/demo/ranker.yaml."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Candidate rows of many points: features [n, F], labels [n]; ratings are 0 if unwatched."""
+    """Candidates of many points: `features` have the shape [n, F], the others [n].
+
+    The rating of a candidate that was not watched is 0.
+    """
 
     features: FloatArray
     watched: BoolArray
@@ -69,7 +77,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of all jobs as lookups by row: users [U, f], products [I, f], pairs [U, G, f]."""
+    """The feature tables as arrays that are indexed by row numbers of users, items and genres.
+
+    With U users, I items, G genres and K neighbours, the shapes are: `neighbours` ids and weights
+    [I, K], `popular` and `main_genres` [I], `products` [I, 5] (share, recent share, trend, rating
+    bias, year), `genres` [G, 2] (share, rating bias), `user_genres` [U, G, 2] (lift, rating bias)
+    and `users` [U, 4] (rating bias, activity, age, is_female).
+    """
 
     neighbours: dict[str, tuple[IntArray, FloatArray]]
     popular: FloatArray
@@ -81,7 +95,11 @@ class Tables:
 
 
 def build_tables(data: MovieLens, past: Events) -> Tables:
-    """Run every feature job on `past`; keys without a row get zeros."""
+    """Run all feature jobs on `past`, and return their tables.
+
+    A user without events has the rating bias and the activity 0. The features of a user and a genre
+    without common events are 0, too.
+    """
     user_row = {int(key): row for row, key in enumerate(data.user_ids)}
     item_row = {int(key): row for row, key in enumerate(data.item_ids)}
     genre_row = {name: row for row, name in enumerate(jobs.genre_names(data))}
@@ -102,9 +120,9 @@ def build_tables(data: MovieLens, past: Events) -> Tables:
         [genre_row[str(name)] for name in affinity["genre"]],
     ] = _columns(affinity, "lift", "rating_bias")
 
-    top = jobs.shop_popular(data, past)
+    top_list = jobs.shop_popular(data, past)
     popular = np.zeros(data.item_count, dtype=np.float32)
-    popular[[item_row[int(key)] for key in top["ids"][0]]] = top["weights"][0]
+    popular[[item_row[int(key)] for key in top_list["ids"][0]]] = top_list["weights"][0]
 
     return Tables(
         neighbours={
@@ -128,7 +146,11 @@ def build_tables(data: MovieLens, past: Events) -> Tables:
 def answer_request(
     tables: Tables, user: int, history: IntArray, times: IntArray
 ) -> tuple[IntArray, FloatArray]:
-    """Return the candidates of one request: item rows [n] and their features [n, F]."""
+    """Return the candidates of one request: their item row numbers [n] and features [n, F].
+
+    `history` has the item row numbers of the user's interactions, newest first, and `times` has
+    their Unix seconds. Items in the history are not candidates.
+    """
     scores = np.stack(
         [_generate(tables, generator, history, times) for generator in GENERATORS]
         + [tables.popular]
@@ -152,7 +174,7 @@ def answer_request(
 def _generate(
     tables: Tables, generator: Generator, history: IntArray, times: IntArray
 ) -> FloatArray:
-    """Scores over all items [I] of one generator: its `limit` best, 0 elsewhere."""
+    """Return the scores of all items by one generator, float32[I]. Items not returned have 0."""
     ids, weights = tables.neighbours[generator.table]
     seeds = history[: generator.seeds]
     factors = np.float32(generator.decay) ** seed_ages(times[: generator.seeds])
@@ -163,15 +185,15 @@ def _generate(
 
 
 def collect_samples(tables: Tables, points: Points, seed: int) -> Samples:
-    """Return all watched candidates of the points and a random share of the others."""
+    """Return the watched candidates of all points, and a random `NEGATIVE_SHARE` of the others."""
     rng = np.random.default_rng(seed)
     features, watched, ratings = [], [], []
-    for at in range(len(points)):
+    for i in range(len(points)):
         items, rows = answer_request(
-            tables, int(points.users[at]), points.histories[at], points.history_times[at]
+            tables, int(points.users[i]), points.histories[i], points.history_times[i]
         )
         rating_of = np.zeros(len(tables.products), dtype=np.float32)
-        rating_of[points.truths[at]] = points.truth_ratings[at]
+        rating_of[points.truths[i]] = points.truth_ratings[i]
         row_ratings = rating_of[items]
         keep = (row_ratings > 0) | (rng.random(len(items)) < NEGATIVE_SHARE)
         features.append(rows[keep])
@@ -181,5 +203,5 @@ def collect_samples(tables: Tables, points: Points, seed: int) -> Samples:
 
 
 def _columns(table: Table, *names: str) -> FloatArray:
-    """Return the named columns as a float32 matrix [rows, names]."""
+    """Return the named columns of a table as a matrix, float32[rows, names]."""
     return np.column_stack([table[name] for name in names]).astype(np.float32)

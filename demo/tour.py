@@ -1,4 +1,4 @@
-"""What to try next: three curl lines, each tried before it is shown."""
+"""Three example requests to try after the demo. Each one is run before it is shown."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from kirana.errors import Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request, as a person would type it."""
+    """An example request: a POST of `body` as JSON."""
 
     title: str
     path: str
     body: dict[str, object]
 
     def curl(self, base_url: str) -> list[str]:
+        """Return the curl command for this request, as a list of words."""
         return ["curl", "-s", "--json", json.dumps(self.body), base_url + self.path]
 
 
 def steps(user_id: int, products: list[int]) -> list[Step]:
-    """A list for somebody, the films behind some ids, and scores for films of one's choice."""
+    """Return three steps: a list for a user, the features of `products`, and their scores."""
     return [
         Step(
             "a list for a user, with what each node of the flow did",
@@ -34,7 +35,7 @@ def steps(user_id: int, products: list[int]) -> list[Step]:
             {"context": {"user_id": user_id}, "trace": True},
         ),
         Step(
-            "what films these are",
+            "the titles, genres and years of some films",
             "/v1/features/get",
             {
                 "entity": "product",
@@ -43,7 +44,7 @@ def steps(user_id: int, products: list[int]) -> list[Step]:
             },
         ),
         Step(
-            "scores of films of your choice, with the matrix that the models saw",
+            "scores of films of your choice, with the matrix that the models read",
             "/v1/infer/ranker",
             {"context": {"user_id": user_id, "product_id": products}, "return": ["matrix"]},
         ),
@@ -51,19 +52,20 @@ def steps(user_id: int, products: list[int]) -> list[Step]:
 
 
 def try_step(step: Step, client: httpx.Client) -> str:
-    """Run the line itself where there is a curl, else its request; return the line for a person.
+    """Run a step, and return its curl command as a line for the shell.
 
-    Raises `Unavailable` if it does not work.
+    Without curl on this machine, send the same request with `client`. Raise `Unavailable` if the
+    status of the reply is not 200.
     """
     base_url = str(client.base_url).rstrip("/")
     command = step.curl(base_url)
     if shutil.which("curl"):
         with_status = [*command, "--write-out", "\n%{http_code}"]
-        said = subprocess.run(with_status, capture_output=True, text=True, check=False).stdout
-        text, _, status = said.rpartition("\n")
+        output = subprocess.run(with_status, capture_output=True, text=True, check=False).stdout
+        text, _, status = output.rpartition("\n")
     else:
         reply = client.post(step.path, json=step.body)
         text, status = reply.text, str(reply.status_code)
     if status != "200":
-        raise Unavailable(f"{shlex.join(command)} gave {status}: {text}")
+        raise Unavailable(f"{shlex.join(command)} returned {status}: {text}")
     return shlex.join(command)

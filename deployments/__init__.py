@@ -1,1 +1,1 @@
-"""Ray Serve deployments: thin shells around objects of `kirana`."""
+"""Ray Serve deployments: thin wrappers of the objects in `kirana`."""

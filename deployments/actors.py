@@ -1,4 +1,4 @@
-"""Actors that a deployment owns: Serve starts them before its replicas, and anew when they die."""
+"""Actors of deployments. Serve starts them before the replicas, and restarts them if they die."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from kirana.serving.settings import Settings
 
 
 class ActorHost:
-    """Runs what an `Actor` builds, and serves it to `kirana.deployments.handles.RemoteActor`."""
+    """The Ray actor around the object that an `Actor` builds.
+
+    `kirana.deployments.handles.RemoteActor` calls it. `actor_config` makes a subclass for each
+    actor, with the attributes `actor` and `settings`.
+    """
 
     actor: ClassVar[Actor]
     settings: ClassVar[Mapping[str, Any]]
@@ -28,19 +32,27 @@ class ActorHost:
         self._object = self.actor.build(Assembly(settings, open_catalog(settings)))
 
     async def call(
-        self, method: str, arguments: tuple[object, ...], context: RequestContext, passed: bool
+        self,
+        method: str,
+        arguments: tuple[object, ...],
+        context: RequestContext,
+        pass_context: bool,
     ) -> Outcome:
-        """Call a method; `passed` says that it takes the context."""
+        """Call a method of the object, until the deadline of `context`.
+
+        If `pass_context`, the context is also the last argument of the method. A `KiranaError`
+        is returned in the outcome. Raise any other error.
+        """
         bound = getattr(self._object, method)
-        whole = (*arguments, context) if passed else arguments
-        return await outcome_of(self.actor.name, lambda: bound(*whole), context)
+        all_arguments = (*arguments, context) if pass_context else arguments
+        return await outcome_of(self.actor.name, lambda: bound(*all_arguments), context)
 
 
 def actor_config(actor: Actor, settings: Mapping[str, Any]) -> DeploymentActorConfig:
-    """Return what Serve starts.
+    """Return the configuration with which Serve starts an actor.
 
-    The settings are in the class: Serve shows the arguments of a constructor to whoever asks it,
-    and a URL may have a password.
+    The settings are attributes of the class. They are not constructor arguments, because Serve's
+    status API shows constructor arguments, and a URL may contain a password.
     """
     host = type("ActorHost", (ActorHost,), {"actor": actor, "settings": settings})
     return DeploymentActorConfig(

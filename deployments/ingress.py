@@ -1,4 +1,4 @@
-"""The doors: the edge under Serve's ingress, and the same edge on a port of the replica's own."""
+"""The ingress deployment: the edge behind Serve's front door, handles and a direct port."""
 
 from __future__ import annotations
 
@@ -24,20 +24,32 @@ from kirana.edge.asgi import AsgiEdge
 from kirana.edge.resources import Resources
 from kirana.serving.preflight import bind_first
 
-MOVING_S = 2.0
-"""How long a replica that goes still takes requests: until all have seen that it was withdrawn."""
+WITHDRAW_S = 2.0
+"""How many seconds a replica that stops still accepts requests on its direct port.
 
-FINISH_S = 20.0
-"""How long requests on the direct port have to end after that, at least."""
+In this time, the other replicas notice that its endpoint was withdrawn, and clients move on. If
+there is no other replica, this time is skipped.
+"""
+
+DRAIN_S = 20.0
+"""How many seconds ongoing requests on the direct port have to finish after `WITHDRAW_S`.
+
+They have longer if the setting `timeout_ms` is longer.
+"""
 
 logger = logging.getLogger("kirana.ingress")
 
-_EVERY_ADDRESS = ("0.0.0.0", "::")
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 
 
 @serve.deployment(name="Ingress", **OPTIONS)
 @serve.ingress()
 class Ingress:
+    """A replica of the edge, with the parts that are fused into it.
+
+    It accepts requests once all parts that routes call are prepared for the live revision.
+    """
+
     async def __init__(
         self, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
     ) -> None:
@@ -58,7 +70,7 @@ class Ingress:
             parts, live, replica.source, publisher=replica.source.backend, endpoints=self._endpoints
         )
         self._edge = Edge(resources, limits, replica.metrics)
-        replica.settle()
+        replica.tune_process()
         self._direct = await self._open_direct_port(context.replica_tag)
         self._tasks = [
             asyncio.create_task(live.follow()),
@@ -66,21 +78,25 @@ class Ingress:
         ]
 
     async def _open_direct_port(self, replica: str) -> DirectPort | None:
+        """Open the direct port, and announce it under the name `replica`.
+
+        Return None if direct ports are off.
+        """
         settings = self._replica.settings
         if not settings.direct_range:
             return None
         host = settings.direct_host or node_address()
-        listening = bind_first(host, settings.direct_range)
-        finish_s = max(settings.timeout_ms / 1000, FINISH_S)
-        direct = DirectPort(self._edge, listening, finish_s=finish_s)
+        listener = bind_first(host, settings.direct_range)
+        finish_s = max(settings.timeout_ms / 1000, DRAIN_S)
+        direct = DirectPort(self._edge, listener, finish_s=finish_s)
         await direct.started()
-        shown = _own_address() if host in _EVERY_ADDRESS else host
-        shown = f"[{shown}]" if ":" in shown else shown
-        await self._endpoints.announce(Endpoint(replica, f"http://{shown}:{direct.port}"))
+        public_host = _own_address() if host in _ALL_ADDRESSES else host
+        public_host = f"[{public_host}]" if ":" in public_host else public_host
+        await self._endpoints.announce(Endpoint(replica, f"http://{public_host}:{direct.port}"))
         return direct
 
     def __serve_build_asgi_app__(self) -> AsgiEdge:
-        # Serve adds the id of a request to the reply by itself
+        # Serve adds the request id to the reply.
         return AsgiEdge(self._edge, sends_id=False)
 
     async def call(
@@ -91,42 +107,51 @@ class Ingress:
         body: bytes | None,
         binary: bool,
         timeout_ms: int,
-        named: Mapping[str, str],
+        headers: Mapping[str, str],
     ) -> tuple[int, bytes]:
-        """What `kirana.client.handles` calls."""
-        return await call(self._edge, method, path, query, body, binary, timeout_ms, named)
+        """Answer a request of `kirana.client.handles`, and return the status and the body.
+
+        They are the same as over HTTP. `headers` are those that identify the request and its
+        caller. With `binary`, the bodies are Protobuf.
+        """
+        return await call(self._edge, method, path, query, body, binary, timeout_ms, headers)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `kirana.deployments.autoscaling` adds to the requests that Serve counts."""
-        return {DIRECT_ONGOING: self._direct.average_ongoing() if self._direct else 0.0}
+        """Return the metric for `kirana.deployments.autoscaling`. Serve calls this at intervals.
+
+        The metric is the average number of ongoing requests on the direct port since the last call.
+        It is 0 without a direct port.
+        """
+        return {DIRECT_ONGOING: self._direct.take_average_ongoing() if self._direct else 0.0}
 
     async def check_health(self) -> None:
-        """Raises if the direct port has ended, so that Serve replaces the replica."""
+        """Raise `RuntimeError` if the direct port has stopped. Serve then replaces the replica."""
         if self._direct is not None and not self._direct.serving:
-            raise RuntimeError("the direct port ended")
+            raise RuntimeError("the server of the direct port stopped")
 
     async def __del__(self) -> None:
-        """Serve's drain knows nothing of the direct port: it is drained here."""
+        """Drain the direct port, which Serve does not drain itself, and close the parts."""
         if self._direct is not None:
             try:
                 await self._endpoints.withdraw()
             except Exception:
-                # its note goes stale by itself; what is under way must be finished all the same
-                logger.warning("the direct port could not be withdrawn", exc_info=True)
-            # with nobody to move to, waiting helps nobody
-            await self._direct.drain(MOVING_S if self._endpoints.live() else 0.0)
+                # The registry's note about this replica expires by itself. Go on, because ongoing
+                # requests must still finish.
+                logger.warning("the direct port is still in the registry", exc_info=True)
+            # If no other replica is live, clients can't move on, so don't wait until they do.
+            await self._direct.drain(WITHDRAW_S if self._endpoints.live() else 0.0)
         for task in self._tasks:
             task.cancel()
         await self._replica.close()
 
 
 def _own_address() -> str:
-    """Return the address that other machines see; no packet is sent for it."""
+    """Return the address at which other machines reach this one. No packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            # no route leads out of this machine
+            # This machine has no route to other machines.
             return node_address()
         address: str = probe.getsockname()[0]
         return address

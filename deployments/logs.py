@@ -1,4 +1,4 @@
-"""Where a replica's own words go: the file that `kirana up` names, else its standard error."""
+"""The log of a replica: the file that KIRANA_LOG_FILE names, or stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def _with_request_id(record: logging.LogRecord) -> bool:
 
 
 def start_log() -> None:
-    """Serve buffers its own log on the request path; what Kirana has to say must not wait."""
+    """Configure the logger `kirana` of this process. No-op if it has a handler already.
+
+    The logger needs its own handler, because Serve buffers the records that are logged during a
+    request. Each line has the id of the current request.
+    """
     logger = logging.getLogger("kirana")
     if logger.handlers:
         return

@@ -1,4 +1,4 @@
-"""The numbers of a replica as metrics of Ray, which each node offers to Prometheus."""
+"""Publication of a replica's metrics through Ray, which offers them to Prometheus."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ INTERVAL_S = 1.0
 
 
 class Publisher:
-    """Adds up, once a second and off the event loop, what was counted since."""
+    """A thread that adds new counts to Ray's counters every `INTERVAL_S` seconds.
 
-    def __init__(self, counted: Metrics, deployment: str) -> None:
-        self._counted = counted
+    A histogram becomes a counter with the tag `le`, as in Prometheus: for each bound, it counts the
+    values up to that bound. Each counter also has the tag `deployment`.
+    """
+
+    def __init__(self, source: Metrics, deployment: str) -> None:
+        self._source = source
         self._deployment = deployment
         self._counters: dict[str, Any] = {}
         self._sent: dict[tuple[str, Tags], int] = {}
@@ -29,38 +33,39 @@ class Publisher:
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             self._publish()
-        # what was counted since then, while the replica finished its last requests
+        # Publish the counts since the last interval.
         self._publish()
 
     def _publish(self) -> None:
-        for counter in self._counted.counters():
-            self._add(counter.name, counter.what, counter.tags, self._counted.counts(counter))
-        for histogram in self._counted.histograms():
-            ends = (*(f"{each:g}" for each in histogram.bounds), "+Inf")
+        for counter in self._source.counters():
+            self._add(counter.name, counter.what, counter.tags, self._source.counts(counter))
+        for histogram in self._source.histograms():
+            bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
             counts = {
-                (*tags, end): count
-                for tags, buckets in self._counted.buckets(histogram).items()
-                for end, count in zip(ends, accumulate(buckets), strict=True)
+                (*tags, bound): count
+                for tags, buckets in self._source.buckets(histogram).items()
+                for bound, count in zip(bounds, accumulate(buckets), strict=True)
             }
-            names = (*histogram.tags, "le")
-            self._add(f"{histogram.name}_bucket", histogram.what, names, counts)
+            tag_names = (*histogram.tags, "le")
+            self._add(f"{histogram.name}_bucket", histogram.what, tag_names, counts)
 
     def _add(
-        self, name: str, what: str, names: tuple[str, ...], counts: Mapping[Tags, int]
+        self, name: str, what: str, tag_names: tuple[str, ...], counts: Mapping[Tags, int]
     ) -> None:
-        """Send how much each count has grown."""
+        """Add to Ray's counter `name` how much each count has grown since the last call."""
         counter = self._counters.get(name)
         if counter is None:
             counter = self._counters[name] = metrics.Counter(
-                name, description=what, tag_keys=(*names, "deployment")
+                name, description=what, tag_keys=(*tag_names, "deployment")
             )
             counter.set_default_tags({"deployment": self._deployment})
         for tags, count in counts.items():
-            more = count - self._sent.get((name, tags), 0)
-            if more:
-                counter.inc(more, tags=dict(zip(names, tags, strict=True)))
+            growth = count - self._sent.get((name, tags), 0)
+            if growth:
+                counter.inc(growth, tags=dict(zip(tag_names, tags, strict=True)))
                 self._sent[name, tags] = count
 
     def close(self) -> None:
+        """Let the thread publish the last counts and end. Wait at most `INTERVAL_S` seconds."""
         self._ended.set()
         self._thread.join(INTERVAL_S)

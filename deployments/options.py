@@ -1,18 +1,19 @@
-"""What every deployment of Kirana has in common."""
+"""The Serve options that all deployments of Kirana have in common."""
 
 from __future__ import annotations
 
 from typing import Any
 
 OPTIONS: dict[str, Any] = {
-    # without a fraction the third replica of a machine with two cores would wait for ever
+    # A replica reserves one CPU by default, so a machine with two could run only two replicas.
     "ray_actor_options": {"num_cpus": 0.1},
     "health_check_period_s": 5,
-    # Serve's own drain, then that of the direct port (see `deployments.ingress.FINISH_S`)
+    # Enough for Serve's own drain and then for the drain of the direct port (`ingress.DRAIN_S`).
     "graceful_shutdown_timeout_s": 40,
-    # the new replica first, then the old one goes: a part of one replica is never away
+    # During an update, a new replica starts before the old one stops, so that even a deployment
+    # with one replica stays available.
     "max_surge_percent": 25,
-    # what is wrong with a configuration stays wrong: a few attempts, then its message
+    # A wrong configuration stays wrong, so give up after a few attempts and show the error.
     "max_constructor_retry_count": 2,
     "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
 }

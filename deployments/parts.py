@@ -1,4 +1,4 @@
-"""Each part as a deployment of its own: any method of its protocol, called by name."""
+"""The Serve deployment of a spread part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kirana.service import Health
 
 
 class PartDeployment:
-    """Serve one part to `kirana.deployments.handles.Remote`."""
+    """A replica of one part. `kirana.deployments.handles.Remote` calls its methods."""
 
     def __init__(
         self, part: Part[Any], settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
@@ -30,22 +30,28 @@ class PartDeployment:
     async def call(
         self, method: str, arguments: tuple[object, ...], context: RequestContext
     ) -> Outcome:
+        """Call a method of the part's protocol by its name, until the deadline of `context`.
+
+        A `KiranaError` is returned in the outcome. Raise any other error.
+        """
         self._replica.count(method)
         bound = getattr(self._service, method)
         return await outcome_of(self._name, lambda: bound(*arguments, context), context)
 
     async def prepare(self, revision: Revision) -> None:
+        """Prepare a revision. Raise `Unavailable` if it can't be prepared."""
         await self._service.prepare(revision)
 
     async def health(self, revision: Revision) -> Health:
-        found: Health = await self._service.health(revision)
-        return found
+        """Return the health of the part. May raise `Unavailable`."""
+        health: Health = await self._service.health(revision)
+        return health
 
     async def __del__(self) -> None:
         await self._replica.close()
 
 
 def deployment_of(part: Part[Any]) -> serve.Deployment:
-    """Return the deployment of a part that can be spread."""
+    """Return the deployment of a part. The part must declare a name for it."""
     assert part.deployment is not None
     return serve.deployment(name=part.deployment, **OPTIONS)(PartDeployment)

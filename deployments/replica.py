@@ -1,4 +1,4 @@
-"""What each replica does as it starts: its log, its settings, its parts, its counters."""
+"""The base of every replica: log, settings, parts and metrics."""
 
 from __future__ import annotations
 
@@ -25,14 +25,22 @@ from kirana.serving.settings import Settings
 CALLS = Counter("kirana_calls", "Calls that reached a spread part.", ("part", "method"))
 
 SWITCH_S = 0.0005
-"""A thread that computes gives the interpreter up after so long, where another one waits for it.
+"""How many seconds a busy thread may keep the interpreter while another thread waits for it.
 
-Python's 5 ms are long beside a rank of 4: while a revision is published, that is every wait.
+Python's default of 5 ms is longer than a ranking request, which takes 4 ms. While threads prepare a
+new revision, the event loop would wait that long again and again.
 """
 
 
 class Replica:
-    """Raises `ConfigurationError` where its deployment was scaled to what can't work."""
+    """The settings, catalog, parts and metrics of a replica.
+
+    `owner` is the name of the part that the replica belongs to, or `INGRESS`. `handles` are handles
+    of the spread parts that the replica calls, by name of the part.
+
+    Raise `ConfigurationError` if Ray was started without the required variables, or if a store
+    can't work with the number of replicas or machines.
+    """
 
     def __init__(
         self, owner: str, settings: Mapping[str, Any], handles: Mapping[str, DeploymentHandle]
@@ -51,45 +59,54 @@ class Replica:
         self._publisher = Publisher(self.metrics, serve.get_replica_context().deployment)
 
     @staticmethod
-    def settle() -> None:
-        """Take what was imported and built out of the garbage collector's rounds, and have threads
-        that compute let the event loop go on.
+    def tune_process() -> None:
+        """Tune this process for requests, once everything is imported and built.
+
+        The garbage collector will ignore the objects that exist now, and busy threads will give way
+        to the event loop sooner.
         """
         gc.collect()
         gc.freeze()
         sys.setswitchinterval(SWITCH_S)
 
     def count(self, method: str) -> None:
+        """Count a call of a method of this replica's part."""
         self.metrics.count(CALLS, self._owner, method)
 
     async def close(self) -> None:
+        """Publish the last metrics, and close the parts and the catalog."""
         self._publisher.close()
         await self.assembly.close()
         self.source.close()
 
 
 def alive_nodes() -> int:
-    """Return how many machines the cluster has now."""
+    """Return the number of live nodes of the cluster."""
     return sum(1 for node in ray.nodes() if node["Alive"])
 
 
 def node_address() -> str:
-    """Return the address that Ray knows this machine by: what `--node-ip-address` said."""
+    """Return the address of this machine in the cluster. `ray start` has an option to set it."""
     return str(_own_node()["NodeManagerAddress"])
 
 
 def _on_head() -> bool:
-    """Return whether this is the machine whose folders a graph of one machine began with."""
+    """Return whether this process runs on the head node.
+
+    A graph with LMDB stores can be deployed only while the head is the only node. The folders are
+    there, and replicas on the head can use them even after other nodes have joined the cluster.
+    """
     return HEAD_NODE_RESOURCE_NAME in _own_node()["Resources"]
 
 
 def _own_node() -> dict[str, Any]:
-    here = ray.get_runtime_context().get_node_id()
-    found: dict[str, Any] = next(each for each in ray.nodes() if each["NodeID"] == here)
-    return found
+    own_id = ray.get_runtime_context().get_node_id()
+    node: dict[str, Any] = next(node for node in ray.nodes() if node["NodeID"] == own_id)
+    return node
 
 
 def _max_replicas() -> int:
+    """Return the maximum number of replicas of the deployment that this replica belongs to."""
     config = serve.get_replica_context()._deployment_config
     if config.autoscaling_config is not None:
         return int(config.autoscaling_config.max_replicas)

@@ -1,1 +1,1 @@
-"""The serving graph, and below it the shipped catalogs."""
+"""The serving graph, and the catalogs that come with Kirana."""

@@ -1,4 +1,4 @@
-"""Binds the deployments into the serving graph. `build` is what `serve deploy` imports."""
+"""The serving graph, which binds the deployments together. `serve deploy` imports `build`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 class Refused(RayServeException):
-    """Of this kind Serve shows the message alone, without a traceback."""
+    """An error of `build`. Serve shows only its message, without a traceback."""
 
 
 def build(arguments: dict[str, Any]) -> Application:
-    """Return the application for `Settings` given as a dictionary.
+    """Return the application for `arguments`, the `args` in the file of `serve deploy`.
 
-    Raises `Refused` for whatever would make replicas fail: a cluster that was started without
-    the variables that Kirana needs, settings that don't fit, a store that can't be opened.
+    Raise `Refused` if replicas could not start: if the cluster was started without the required
+    variables, the HTTP port is taken, a setting is wrong, there is too little disk space, the
+    catalog has no revision, a model can't be loaded, or a store can't be opened.
     """
     try:
         require_serve_environment()
@@ -48,9 +49,11 @@ def build(arguments: dict[str, Any]) -> Application:
 
 
 def graph(settings: Settings, options: Options | None = None) -> Application:
-    """Bind what `settings` spreads; `options` are Serve's, by the name of a deployment.
+    """Return the application: the ingress, bound to the deployments of all spread parts.
 
-    Raises `ConfigurationError` for the options of a deployment that there isn't.
+    `options` are Serve's options for each deployment, by its name.
+
+    Raise `ConfigurationError` if `options` name an unknown deployment, or if Serve refuses them.
     """
     options = options or {}
     deployments = _deployments()
@@ -58,60 +61,66 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
     for name in options:
         if name not in names:
             raise ConfigurationError(
-                f"deployments: there is no '{name}': {did_you_mean(name, names)}",
+                f"deployments: unknown deployment '{name}': {did_you_mean(name, names)}",
                 field="deployments",
             )
-    plain = settings.model_dump()
+    arguments = settings.model_dump()
     declared = {part.name: part for part in PARTS}
     bound: dict[str, Application] = {}
     for owner, deployment in deployments.items():
         if owner != INGRESS and owner not in settings.spread:
             continue
-        chosen = dict(options.get(deployment.name, {}))
-        chosen.setdefault("max_ongoing_requests", settings.max_ongoing)
+        own_options = dict(options.get(deployment.name, {}))
+        own_options.setdefault("max_ongoing_requests", settings.max_ongoing)
         within = parts_within(owner, settings.spread)
         actors = [
-            actor_config(actor, plain)
+            actor_config(actor, arguments)
             for part in PARTS
             if part.name in within
             for actor in part.actors
         ]
         if actors:
-            chosen["deployment_actors"] = actors
+            own_options["deployment_actors"] = actors
         if owner == INGRESS and settings.replicas is not None:
-            chosen.pop("autoscaling_config", None)
-            chosen["num_replicas"] = settings.replicas
-        own = () if owner == INGRESS else (declared[owner],)
-        bound[owner] = _with_options(deployment, chosen).bind(*own, plain, dict(bound))
+            own_options.pop("autoscaling_config", None)
+            own_options["num_replicas"] = settings.replicas
+        # The deployment of a part takes the part as its first argument. The ingress does not.
+        part_argument = () if owner == INGRESS else (declared[owner],)
+        bound[owner] = _with_options(deployment, own_options).bind(
+            *part_argument, arguments, dict(bound)
+        )
     return bound[INGRESS]
 
 
 def _deployments() -> dict[str, Any]:
-    """Return what can be deployed, by the name of the part; each calls only those before it."""
-    found = {part.name: deployment_of(part) for part in PARTS if part.deployment is not None}
-    return {**found, INGRESS: Ingress}
+    """Return all deployments by owner. Each one calls only deployments that come before it."""
+    of_parts = {part.name: deployment_of(part) for part in PARTS if part.deployment is not None}
+    return {**of_parts, INGRESS: Ingress}
 
 
 def _with_options(deployment: Any, options: Mapping[str, Any]) -> Any:
     try:
         return deployment.options(**options)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise ConfigurationError(
-            f"deployments: {deployment.name}: {' '.join(said) or type(error).__name__}",
+            f"deployments: {deployment.name}: {' '.join(lines) or type(error).__name__}",
             field="deployments",
         ) from None
 
 
 def max_replicas(settings: Settings, options: Options) -> dict[str, int]:
-    """Return how many replicas each part may come to have, where that is said."""
-    found = {}
-    for part, deployment in _deployments().items():
-        chosen = options.get(deployment.name, {})
-        scaling = chosen.get("autoscaling_config") or {}
-        number = scaling.get("max_replicas") or chosen.get("num_replicas")
+    """Return the maximum number of replicas by owner (`INGRESS` or a part).
+
+    An owner is left out if neither `options` nor `settings` has a number for it.
+    """
+    maxima = {}
+    for owner, deployment in _deployments().items():
+        own_options = options.get(deployment.name, {})
+        scaling = own_options.get("autoscaling_config") or {}
+        number = scaling.get("max_replicas") or own_options.get("num_replicas")
         if isinstance(number, int):
-            found[part] = number
+            maxima[owner] = number
     if settings.replicas is not None:
-        found[INGRESS] = settings.replicas
-    return found
+        maxima[INGRESS] = settings.replicas
+    return maxima

@@ -1,3 +1,3 @@
-"""Kirana: real-time ML serving for marketplaces. Everything here runs without Ray."""
+"""Kirana: real-time ML serving for marketplaces. The library runs without Ray."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m kirana`."""
+"""Run the `kirana` command with `python -m kirana`."""
 
 from kirana.cli import main
 

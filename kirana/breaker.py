@@ -1,6 +1,6 @@
-"""A circuit breaker: a database that does not answer is left alone for a while.
+"""A circuit breaker, which refuses calls to a database that does not answer.
 
-Without it every request would wait for the whole timeout while a database is away.
+Without it, each request would wait for the whole timeout while the database is down.
 """
 
 from __future__ import annotations
@@ -16,33 +16,42 @@ PAUSE_S = 1.0
 
 
 class Breaker:
-    """Opens after `MAX_FAILURES` in a row; then one caller in `PAUSE_S` may try again."""
+    """A breaker that opens after `MAX_FAILURES` failures in a row.
+
+    An open breaker lets one call through every `PAUSE_S` seconds. The first successful call closes
+    it. `what` names the database in errors, and `clock` returns seconds.
+    """
 
     def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
         self._clock = clock
         self._failures = 0
-        self._closed_until = 0.0
+        self._refused_until = 0.0
         self._failed = self._opened = self._refused = 0
 
     @property
     def open(self) -> bool:
+        """Whether the last `MAX_FAILURES` calls, or more, have all failed."""
         return self._failures >= MAX_FAILURES
 
     def check(self) -> None:
-        """Raise `Unavailable` at once while the database is left alone."""
+        """Raise `Unavailable` if the breaker is open and the next trial is not due yet.
+
+        Trials are the calls that an open breaker lets through. A trial is due `PAUSE_S` seconds
+        after the last failure or trial.
+        """
         if not self.open:
             return
         now = self._clock()
-        if now < self._closed_until:
+        if now < self._refused_until:
             self._refused += 1
             raise Unavailable(
                 f"{self._what} did not answer a moment ago: calls are refused for up to a second"
             )
-        self._closed_until = now + PAUSE_S
+        self._refused_until = now + PAUSE_S
 
     def health(self) -> dict[str, Any]:
-        """Return its state, and how often calls failed, it opened, and calls were refused."""
+        """Return the state, and how many calls failed, opened the breaker and were refused."""
         return {
             "state": "open" if self.open else "closed",
             "failed": self._failed,
@@ -51,10 +60,12 @@ class Breaker:
         }
 
     def succeeded(self) -> None:
+        """Record a successful call, which closes the breaker."""
         self._failures = 0
 
     def failed(self) -> None:
+        """Record a failed call, which may open the breaker."""
         self._failures += 1
         self._failed += 1
         self._opened += self._failures == MAX_FAILURES
-        self._closed_until = self._clock() + PAUSE_S
+        self._refused_until = self._clock() + PAUSE_S

@@ -1,4 +1,4 @@
-"""The law of time that every way in keeps: milliseconds, and none of the future."""
+"""Rules for event times: Unix milliseconds, at most `MAX_FUTURE_MS` in the future."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_FUTURE_MS = 5 * 60_000
-"""How far ahead an event may be: clocks differ by minutes, not more."""
+"""How far in the future an event time may be. The clocks of machines differ."""
+
+FUTURE = "more than five minutes in the future"
+"""The words in errors for a time that is further ahead than `MAX_FUTURE_MS`."""
 
 LAST_SECONDS = 10**11
-"""Up to here a whole number is taken for seconds: as milliseconds it would be before 1973."""
+"""Times from 1 to this one are taken for seconds. As milliseconds, this time is in March 1973."""
 
-FIRST_MICROSECONDS = 10**14
-"""Above this it is taken for microseconds: as milliseconds it would be after the year 5138."""
+LAST_MILLISECONDS = 10**14
+"""Times after this one are taken for microseconds or nanoseconds. This time is in the year 5138."""
 
-_FIRST_NANOSECONDS = 10**17
+_LAST_MICROSECONDS = 10**17
 
 
 def unit_problem(time_ms: int) -> str | None:
-    """Say what is wrong with a time that can't be meant in milliseconds; None if it can.
+    """Return a message if a time seems to be in another unit than milliseconds, or None.
 
-    0 is a time that is not known.
+    0 stands for an unknown time and is valid, and so are times before 1970.
     """
     if 1 <= time_ms <= LAST_SECONDS:
         return f"{time_ms} looks like seconds: send milliseconds, {time_ms * 1_000}"
-    if time_ms > _FIRST_NANOSECONDS:
+    if time_ms > _LAST_MICROSECONDS:
         return f"{time_ms} looks like nanoseconds: send milliseconds, {time_ms // 1_000_000}"
-    if time_ms > FIRST_MICROSECONDS:
+    if time_ms > LAST_MILLISECONDS:
         return f"{time_ms} looks like microseconds: send milliseconds, {time_ms // 1_000}"
     return None
 
 
-def first_of_another_unit(times_ms: npt.NDArray[np.int64]) -> int | None:
-    """Return the position of the first time that can't be meant in milliseconds."""
-    wrong = ((times_ms >= 1) & (times_ms <= LAST_SECONDS)) | (times_ms > FIRST_MICROSECONDS)
+def first_wrong_unit(times_ms: npt.NDArray[np.int64]) -> int | None:
+    """Return the position of the first time for which `unit_problem` returns a message, or None."""
+    wrong = ((times_ms >= 1) & (times_ms <= LAST_SECONDS)) | (times_ms > LAST_MILLISECONDS)
     return int(np.argmax(wrong)) if wrong.any() else None

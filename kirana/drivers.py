@@ -1,4 +1,4 @@
-"""Say which package to install where a database's driver is missing."""
+"""The error for a database whose driver is not installed. It names the package to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from kirana.errors import ConfigurationError
 
 @contextmanager
 def driver_of(scheme: str, *packages: str, setting: str) -> Iterator[None]:
-    """Raise `ConfigurationError` in the stead of the error that one of `packages` is missing."""
+    """Replace the `ModuleNotFoundError` for one of `packages` with a `ConfigurationError`.
+
+    The message names the missing package, the URL `scheme` that needs it, and the `setting` that
+    holds the URL.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

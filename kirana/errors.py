@@ -1,20 +1,20 @@
-"""The one tree of errors.
+"""The tree of errors.
 
     KiranaError
-    ├── InvalidInput            what was sent is wrong; `field` names it
-    │   └── TooLarge            it is more than a limit allows
-    ├── Unknown                 it names something that the catalog does not have
-    ├── CatalogError            objects of a catalog that can't go live; `problems` lists them
-    ├── Conflict                somebody else was first
-    ├── ConfigurationError      the settings can't work on this machine
+    ├── InvalidInput            the input is wrong; `field` names the wrong field
+    │   └── TooLarge            the input exceeds a limit
+    ├── Unknown                 the input names something that the catalog does not have
+    ├── CatalogError            objects can't be published or read; `problems` lists the reasons
+    ├── Conflict                the current state does not allow the change
+    ├── ConfigurationError      the settings are wrong, or do not work on this machine
     ├── NodeError               a node of a flow failed and has no fallback
-    ├── ModelFailed             a model can't score these rows; trying again changes nothing
-    ├── Unavailable             a part that the request needs does not answer
-    │   ├── StoreFull           a store has no room left
-    │   └── ConnectionLost      a client's connection broke: what it sent may have been done
-    └── DeadlineExceeded        the time that the request was given is over
+    ├── ModelFailed             a model can't score the rows; a retry would fail too
+    ├── Unavailable             a part or a server does not answer, or refuses the call
+    │   ├── StoreFull           a store has no space left
+    │   └── ConnectionLost      a client's connection broke; the request may have been handled
+    └── DeadlineExceeded        the deadline of the request has passed
 
-An error carries what it is about; `kirana.edge.errors` alone turns it into an HTTP status.
+Errors do not depend on HTTP. Only `kirana.edge.errors` maps them to statuses.
 """
 
 from __future__ import annotations
@@ -25,33 +25,39 @@ from difflib import get_close_matches
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which known name is close to `name`, or list what there is: the end of a message."""
+    """Return a hint for the end of a message, such as "did you mean 'click'?".
+
+    The hint is the known name that is closest to `name`. If none is close, the hint lists the
+    known names, at most 10 of them, or says that none is defined.
+    """
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
     if not names:
-        return "there is none"
+        return "none is defined"
     if len(names) == 1:
         return f"there is only '{names[0]}'"
-    shown = ", ".join(f"'{each}'" for each in names[:10])
-    return f"choose one of {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    listed = ", ".join(f"'{known_name}'" for known_name in names[:10])
+    return f"choose one of {listed}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 FieldPath = tuple[str | int, ...]
-"""The way to a field: names, and indexes of lists."""
+"""The path to a field: names, and indexes of lists."""
 
 
 def field_text(path: FieldPath) -> str:
-    """Write a path as people read it: `events[3].timestamp`."""
+    """Return a path as text, for example `events[3].timestamp`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")
 
 
 class KiranaError(Exception):
-    """The root: `code` is stable and for programs, the message is for people.
+    """The base class of Kirana's errors.
 
-    `path` leads to what it is about. Who knows more of the request may replace it on the way up.
+    `code` is stable and meant for programs; the message is meant for people. `path` leads to the
+    wrong field, and is empty if the error has no field. A function that catches the error may
+    replace `path` with the path in the whole request, and raise the error again.
     """
 
     code = "internal"
@@ -61,12 +67,20 @@ class KiranaError(Exception):
         self.message = message
         self.path: FieldPath = (field,) if isinstance(field, str) else field or ()
         self.request_id: str | None = None
-        """Of the call that a client made; None elsewhere."""
+        """The id of the failed call, set by `kirana.client`. It is None on the server."""
 
     @property
     def field(self) -> str | None:
-        """The path as text; None where there is none."""
+        """The path as text, or None if there is no path."""
         return field_text(self.path) if self.path else None
+
+    def __str__(self) -> str:
+        """Return the message, with the field before it unless the message names the field."""
+        field = self.field
+        if field is None or self.message.startswith(field):
+            return self.message
+        name = field.rpartition(".")[2]
+        return self.message if f"'{name}'" in self.message else f"{field}: {self.message}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args, self.__dict__))
@@ -75,6 +89,7 @@ class KiranaError(Exception):
 def _rebuild(
     kind: type[KiranaError], args: tuple[object, ...], state: dict[str, object]
 ) -> KiranaError:
+    # Subclasses have constructors with different arguments from `args`, so they can't be called.
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -82,15 +97,22 @@ def _rebuild(
 
 
 class InvalidInput(KiranaError):
+    """Wrong input. `field` names the wrong field."""
+
     code = "invalid_input"
 
 
 class TooLarge(InvalidInput):
+    """Input that exceeds a limit."""
+
     code = "too_large"
 
 
 class Unknown(KiranaError):
-    """`kind` and `name` of what is not there; `code` is `unknown_<kind>`."""
+    """A name that the catalog does not have. `code` is `unknown_<kind>`.
+
+    The message suggests names from `known`.
+    """
 
     def __init__(
         self,
@@ -109,7 +131,11 @@ class Unknown(KiranaError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a catalog: where (file, line, path in the object), and why."""
+    """One thing that is wrong with a catalog.
+
+    `file` is a file, a folder, a node of ZooKeeper or a place in a request. `line` counts from 1; 0
+    means that it is unknown. `path` leads to the value in the object.
+    """
 
     message: str
     file: str = ""
@@ -117,11 +143,13 @@ class Problem:
     path: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (where, self.path, self.message) if part)
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(text for text in (location, self.path, self.message) if text)
 
 
 class CatalogError(KiranaError):
+    """Objects that can't be published or read. `problems` lists the reasons."""
+
     code = "invalid_catalog"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -130,15 +158,19 @@ class CatalogError(KiranaError):
 
 
 class Conflict(KiranaError):
+    """A change that the current state does not allow, for example because of another publish."""
+
     code = "conflict"
 
 
 class ConfigurationError(KiranaError):
+    """Settings that are wrong, or that do not work on this machine."""
+
     code = "configuration"
 
 
 class NodeError(KiranaError):
-    """`node` of `flow` failed; the cause is chained."""
+    """The failure of a node that has no fallback. The original error is its `__cause__`."""
 
     code = "node_failed"
 
@@ -149,30 +181,46 @@ class NodeError(KiranaError):
 
 
 class ModelFailed(KiranaError):
-    """`model` raised an error on its input, or (`wrong_rows`) returned another number of rows.
+    """A model that raised an error, or that returned the wrong number of rows (`wrong_rows`).
 
-    The same input fails again, so neither clients nor nodes try again.
+    The same input would fail again, so neither clients nor nodes retry the call.
     """
 
     code = "model_failed"
 
-    def __init__(self, model: str, reason: str, *, wrong_rows: bool = False) -> None:
-        super().__init__(f"model '{model}': {reason}")
+    def __init__(
+        self, model: str, reason: str, *, wrong_rows: bool = False, kind: str = "model"
+    ) -> None:
+        super().__init__(f"{kind} '{model}': {reason}")
         self.model = model
         self.wrong_rows = wrong_rows
 
 
 class Unavailable(KiranaError):
+    """A part or a server that does not answer, or that refuses the call for now."""
+
     code = "unavailable"
 
 
+class Overloaded(Unavailable):
+    """A call that was refused because too many others are waiting. A retry may succeed."""
+
+    code = "overloaded"
+
+
 class StoreFull(Unavailable):
+    """A store that has no space left for a write."""
+
     code = "store_full"
 
 
 class ConnectionLost(Unavailable):
+    """A client's connection that broke. The server may have handled the request."""
+
     code = "connection_lost"
 
 
 class DeadlineExceeded(KiranaError):
+    """A request whose deadline has passed."""
+
     code = "deadline_exceeded"

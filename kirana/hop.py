@@ -1,4 +1,4 @@
-"""A call of a part that runs elsewhere: what the far end does, and what comes back of it."""
+"""Calls of a part in another process: running the call there, and unpacking its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a part answered: a value or an error, and what it spent of the request's ledger."""
+    """The result of a call: a value or an error, and the retries and hedged calls that it used."""
 
     value: Any
     error: KiranaError | None
@@ -27,34 +27,41 @@ class Outcome:
 async def outcome_of(
     part: str, work: Callable[[], Awaitable[Any]], context: RequestContext
 ) -> Outcome:
-    """Do the work of a request that has arrived, for as long as it has time.
+    """Run `work` for a request from another process, and return its outcome.
 
-    Errors of ours are part of the outcome. Any other error is raised.
+    The deadline of the request cancels `work`. The outcome holds a `KiranaError` that `work`
+    raised, or `DeadlineExceeded`. Any other error is raised. Log lines of the calling task have the
+    id of the request.
     """
     current_id.set(context.id)
     ledger = context.ledger
-    retries, hedges = ledger.retries, ledger.hedges
+    retries_before, hedges_before = ledger.retries, ledger.hedges
     value: Any = None
     failure: KiranaError | None = None
     try:
         context.require_time(part)
-        left = context.left_s()
-        async with asyncio.timeout(None if left == math.inf else left) as timer:
+        left_s = context.left_s()
+        async with asyncio.timeout(None if left_s == math.inf else left_s) as timer:
             value = await work()
     except TimeoutError:
         if not timer.expired():
             raise
-        failure = DeadlineExceeded(f"{part}: the deadline passed before it was done")
+        failure = DeadlineExceeded(f"{part}: the deadline passed before the call was done")
     except KiranaError as error:
         failure = error
         if error.__cause__ is not None:
-            # the cause does not travel
+            # Pickling the error drops its cause, so the cause is logged here.
             logger.warning("%s: %s", part, error, exc_info=error.__cause__)
-    return Outcome(value, failure, Ledger(ledger.retries - retries, ledger.hedges - hedges))
+    return Outcome(
+        value, failure, Ledger(ledger.retries - retries_before, ledger.hedges - hedges_before)
+    )
 
 
 def value_of(outcome: Outcome, context: RequestContext) -> Any:
-    """Return the value, or raise the error; what was spent goes into the request's ledger."""
+    """Return the value of an outcome, or raise its error.
+
+    Add the retries and hedged calls of the outcome to the ledger of `context`.
+    """
     context.ledger.retries += outcome.spent.retries
     context.ledger.hedges += outcome.spent.hedges
     if outcome.error is not None:

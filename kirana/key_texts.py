@@ -1,7 +1,7 @@
-"""Key text: the one canonical spelling of an entity's keys, the same in every store.
+r"""Key texts: the canonical text of an entity's keys, which is the same in every store.
 
-Each key in its canonical form (integers in decimal), a backslash before `|` and `\\`,
-joined by `|`. `7` and `"7"` are the same key.
+Each key is in its canonical form (integers in decimal), with a backslash before `|` and `\`.
+Several keys are joined by `|`. `7` and `"7"` are the same key.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import TypeGuard
 import numpy as np
 
 from kirana import native
-from kirana.errors import InvalidInput, TooLarge
+from kirana.errors import InvalidInput, TooLarge, did_you_mean
 from kirana.schema import Entity, Key
 
 MAX_KEY_BYTES = 400
-"""Limit of one key text in UTF-8: what is left of LMDB's 511 bytes beside a group's name."""
+"""The most bytes of a key text in UTF-8.
+
+A key in LMDB has at most 511 bytes, and includes the name of the group.
+"""
 
 Ids = Sequence[str | int]
 
@@ -30,37 +33,48 @@ _RANGES = {
 
 
 def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
-    """Return the canonical text of each id; `field` names them in an error."""
+    """Return the canonical text of each id. The list may be `ids` itself.
+
+    Raise `InvalidInput` for an id that is empty, not valid Unicode, neither a string nor an
+    integer, or not in the range of an integer key. `field` is the path of `ids`, to which the error
+    adds the index of the id. The lengths of the texts are not checked.
+    """
     if key.dtype == "string" and isinstance(ids, list):
         joined = _join_strings(ids)
         if joined is not None:
             if not joined.isascii():
                 _check_unicode(ids, field)
-            # two separators beside each other, or one at an end, may be an empty id
+            # An empty id leaves two adjacent separators, or one at an end. An id with NUL can look
+            # the same in `joined`, so check the ids themselves.
             if "\0\0" in joined or not joined or "\0" in (joined[0], joined[-1]):
                 _check_empty(ids, field)
-            # what is made of them takes text of no other type than `str`
+            # The compiled loops accept no subclasses of `str`.
             return ids if set(map(type, ids)) <= {str} else [*map(str, ids)]
     kinds = set(map(type, ids))
     if not kinds <= {str, int}:
-        at = next(i for i, each in enumerate(ids) if type(each) not in (str, int))
+        position = next(i for i, id_ in enumerate(ids) if type(id_) not in (str, int))
         raise InvalidInput(
-            f"an id must be a string or an integer, not {type(ids[at]).__name__}",
-            field=f"{field}[{at}]",
+            f"an id must be a string or an integer, not {type(ids[position]).__name__}",
+            field=f"{field}[{position}]",
         )
     if key.dtype == "string":
         texts = [*map(str, ids)]
     else:
-        texts = [_integer_text(each, key.dtype, f"{field}[{at}]") for at, each in enumerate(ids)]
+        texts = [
+            _integer_text(id_, key.dtype, f"{field}[{position}]")
+            for position, id_ in enumerate(ids)
+        ]
     if not "".join(texts).isascii():
         _check_unicode(texts, field)
     _check_empty(texts, field)
     return texts
 
 
-def measured_ids(key: Key, ids: Ids, *, field: str) -> tuple[list[str], bool]:
-    """Return the canonical text of each id, none of them too long, and whether it is known that
-    none has to be escaped.
+def checked_ids(key: Key, ids: Ids, *, field: str) -> tuple[list[str], bool]:
+    """Return the canonical text of each id, and True if no text needs escapes.
+
+    If the second value is False, some texts may need escapes. Raise `InvalidInput` as `id_texts`
+    does, and `TooLarge` for a text of more than `MAX_KEY_BYTES`.
     """
     if key.dtype == "string" and _plain(ids):
         return ids, True
@@ -70,14 +84,19 @@ def measured_ids(key: Key, ids: Ids, *, field: str) -> tuple[list[str], bool]:
 
 
 def _plain(texts: Sequence[str | int]) -> TypeGuard[list[str]]:
-    """Whether it is known, by one look, that all are ids that need no closer one: short ASCII
-    without a character that is escaped.
+    """Return True if all texts are valid string ids in ASCII, short enough, and need no escapes.
+
+    Without the compiled loops, always return False. The callers then use slower checks in Python.
     """
-    return native.COMPILED and isinstance(texts, list) and native.keys.plain(texts, MAX_KEY_BYTES)
+    return (
+        native.COMPILED
+        and isinstance(texts, list)
+        and native.keys.need_no_escape(texts, MAX_KEY_BYTES)
+    )
 
 
 def _join_strings(ids: list[str | int]) -> str | None:
-    """Return the ids with separators between, or None if one is no string."""
+    """Return the ids joined by NUL, or None if one of them is not a string."""
     try:
         return "\0".join(ids)  # type: ignore[arg-type]
     except TypeError:
@@ -90,7 +109,11 @@ def _check_empty(texts: Sequence[str], field: str) -> None:
 
 
 def id_text(key: Key, value: object, *, field: str) -> str:
-    """Return the canonical text of a single id, by whose own name an error goes."""
+    """Return the canonical text of a single id.
+
+    Raise `InvalidInput` as `id_texts` does, and `TooLarge` if the text has more than
+    `MAX_KEY_BYTES`. The path of the error is `field`, without an index.
+    """
     try:
         texts = id_texts(key, [value], field=field)  # type: ignore[list-item]
         check_lengths(texts, field=field)
@@ -111,17 +134,20 @@ def _integer_text(value: str | int, dtype: str, field: str) -> str:
 
 
 def _check_unicode(texts: Sequence[str], field: str) -> None:
-    for at, text in enumerate(texts):
+    for position, text in enumerate(texts):
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidInput("an id must be valid Unicode", field=f"{field}[{at}]") from None
+            raise InvalidInput(
+                "an id must be valid Unicode", field=f"{field}[{position}]"
+            ) from None
 
 
 def join_ids(columns: Sequence[list[str]]) -> list[str]:
-    """Escape and join the canonical ids, one column a key and all of one length.
+    """Return the key texts of canonical ids, one per row.
 
-    A single column that needs no escape is returned as it is.
+    `columns` has one list per key of the entity, all of the same length. A single column that needs
+    no escapes is returned itself, not copied.
     """
     escaped = [_escape_all(column) for column in columns]
     if len(escaped) == 1:
@@ -132,14 +158,14 @@ def join_ids(columns: Sequence[list[str]]) -> list[str]:
 def _escape_all(texts: list[str]) -> list[str]:
     if _plain(texts):
         return texts
-    together = "".join(texts)
-    if "|" not in together and "\\" not in together:
+    joined = "".join(texts)
+    if "|" not in joined and "\\" not in joined:
         return texts
     return [text.replace("\\", "\\\\").replace("|", "\\|") for text in texts]
 
 
 def split_key_text(text: str) -> list[str]:
-    """Return the ids that `join_ids` joined."""
+    """Return the ids that `join_ids` joined into this key text."""
     ids, current, escaped = [], "", False
     for char in text:
         if escaped:
@@ -155,20 +181,21 @@ def split_key_text(text: str) -> list[str]:
 
 
 def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys") -> list[str]:
-    """Return one key text a row. Lists zip (all of one length), scalars broadcast.
+    """Return one key text per row. `keys` has an id or a list of ids per key of the entity.
 
-    Raises `InvalidInput` that names the key which is missing, too many, of a wrong type or
-    of another length, and `TooLarge` where a key text is longer than `MAX_KEY_BYTES`.
+    All lists must have the same length; a single id is repeated in each row. Raise `InvalidInput`
+    for a key that is missing or unknown, for lists of different lengths, and for ids that
+    `id_texts` refuses. Raise `TooLarge` for a key text of more than `MAX_KEY_BYTES`.
     """
-    wanted = [key.name for key in entity.keys]
+    names = [key.name for key in entity.keys]
     for name in keys:
-        if name not in wanted:
+        if name not in names:
             raise InvalidInput(
-                f"entity '{entity.name}' has no key '{name}': its keys are {wanted}",
+                f"entity '{entity.name}' has no key '{name}': {did_you_mean(name, names)}",
                 field=f"{field}.{name}",
             )
     length = None
-    for name in wanted:
+    for name in names:
         if name not in keys:
             raise InvalidInput(
                 f"entity '{entity.name}' needs the key '{name}'", field=f"{field}.{name}"
@@ -177,7 +204,7 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
         if isinstance(ids, list):
             if length is not None and len(ids) != length:
                 raise InvalidInput(
-                    f"lists of keys must have one length: {len(ids)} is not {length}",
+                    f"all lists of ids must have the same length, not {length} and {len(ids)}",
                     field=f"{field}.{name}",
                 )
             length = len(ids)
@@ -187,7 +214,7 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
         ids = keys[key.name]
         path = f"{field}.{key.name}"
         if isinstance(ids, list):
-            texts, plain = measured_ids(key, ids, field=path)
+            texts, plain = checked_ids(key, ids, field=path)
             if plain and len(entity.keys) == 1:
                 return texts
             columns.append(texts)
@@ -195,24 +222,25 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
             columns.append([id_text(key, ids, field=path)] * rows)
     texts = join_ids(columns)
     if texts != columns[0]:
-        check_lengths(texts, field=f"{field}.{wanted[0]}")
+        # Escapes and separators make key texts longer than the ids that were checked.
+        check_lengths(texts, field=f"{field}.{names[0]}")
     return texts
 
 
 def check_lengths(texts: Sequence[str], *, field: str) -> None:
-    """Refuse a key text of more than `MAX_KEY_BYTES`."""
+    """Raise `TooLarge` for the first text that has more than `MAX_KEY_BYTES` in UTF-8."""
     if not texts:
         return
-    longest = max(map(len, texts))
-    # no character takes more than four bytes: short ones need no closer look
-    if longest * 4 <= MAX_KEY_BYTES:
+    max_length = max(map(len, texts))
+    # A character takes at most four bytes, so short texts need not be encoded.
+    if max_length * 4 <= MAX_KEY_BYTES:
         return
-    if longest <= MAX_KEY_BYTES and "".join(texts).isascii():
+    if max_length <= MAX_KEY_BYTES and "".join(texts).isascii():
         return
-    for at, text in enumerate(texts):
+    for position, text in enumerate(texts):
         size = len(text.encode())
         if size > MAX_KEY_BYTES:
             raise TooLarge(
-                f"a key of {size} bytes is over the limit of {MAX_KEY_BYTES}",
-                field=f"{field}[{at}]",
+                f"the key has {size} bytes, the limit is {MAX_KEY_BYTES}",
+                field=f"{field}[{position}]",
             )

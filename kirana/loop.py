@@ -1,4 +1,4 @@
-"""The event loop is never held: small work runs where it is, large work in a thread."""
+"""Keep the event loop responsive: run small work on it, and large work in a thread."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_ROWS = 1_000
-"""Rows, keys or events that Python touches one by one: up to so many stay, about 1 ms."""
+"""The most rows, keys or events that Python code handles on the event loop: about 1 ms of work."""
 
 INLINE_CELLS = 100_000
-"""Cells that numpy and ONNX touch: up to so many stay, about 1 ms."""
+"""The most cells that numpy or ONNX processes on the event loop: about 1 ms of work."""
 
 INLINE_BYTES = 128 << 10
-"""Bytes of JSON: up to so many stay, about 1 ms."""
+"""The most bytes of JSON that are parsed on the event loop: about 1 ms of work."""
 
 
 async def inline_or_thread(
     inline: bool, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
 ) -> T:
-    """Call `work` on the event loop if `inline`, else in a thread."""
+    """Call `work` and return its result: on the event loop if `inline`, otherwise in a thread."""
     if inline:
         return work(*arguments, **named)
     return await asyncio.to_thread(work, *arguments, **named)
 
 
-async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
-    """Yield each item while the next one is made in a thread.
+async def prefetched(items: Iterator[T]) -> AsyncGenerator[T, None]:
+    """Yield each item of `items` while a thread makes the next one.
 
-    Close it (`aclosing`) where its end may not be reached: then, and when it is cancelled once,
-    what the thread is making is waited for.
+    Use `aclosing` if the loop may stop before the last item. Closing or cancelling the generator
+    waits until the thread has made its item. A second cancellation ends this wait.
     """
     end = object()
 
@@ -42,7 +42,7 @@ async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
     making = make()
     try:
         while True:
-            # this waits without cancelling what it waits for
+            # Unlike `await making`, this does not cancel the task when the generator is cancelled.
             await asyncio.wait([making])
             item = making.result()
             if item is end:
@@ -52,10 +52,13 @@ async def made_ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
     finally:
         if not making.done():
             await asyncio.wait([making])
-        look_at_error(making)
+        retrieve_error(making)
 
 
-def look_at_error(task: asyncio.Task[Any]) -> None:
-    """As a callback of a task: its error is no news to the log, also if nobody waits any more."""
+def retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Retrieve the error of a finished task, so that asyncio does not log it as never retrieved.
+
+    Add this function as a done callback to a task that may outlive all its waiters.
+    """
     if not task.cancelled():
         task.exception()

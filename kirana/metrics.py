@@ -1,6 +1,6 @@
-"""What is counted while requests run: a few additions each.
+"""Counters and histograms, updated while requests run.
 
-A metric is declared where it is counted; nothing else has to know of it.
+Each metric is declared in the module that updates it; there is no central list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ Tags = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counter:
-    """A number that only grows, one for each value of `tags`; `what` is for people."""
+    """The declaration of a counter. `Metrics` holds its counts, one per combination of tag values.
+
+    `tags` are the names of the tags, and `what` describes the metric to people.
+    """
 
     name: str
     what: str
@@ -24,7 +27,11 @@ class Counter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """Values by size. `bounds` are the upper ends of the buckets; one more takes what is larger."""
+    """The declaration of a histogram. `Metrics` holds how many values fell into each bucket.
+
+    `bounds` are the upper ends of the buckets, inclusive and ascending. One more bucket counts
+    larger values. `tags` and `what` have the same meaning as in `Counter`.
+    """
 
     name: str
     what: str
@@ -33,18 +40,22 @@ class Histogram:
 
 
 class Metrics:
-    """The numbers of this process, handed to what counts: `kirana` knows no monitoring system."""
+    """The metrics of this process.
+
+    The code of this process updates this object. It exports nothing: `deployments/metrics.py` reads
+    it and publishes the values through Ray.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[Counter, dict[Tags, int]] = defaultdict(lambda: defaultdict(int))
         self._buckets: dict[Histogram, dict[Tags, list[int]]] = defaultdict(dict)
 
     def count(self, counter: Counter, *tags: str) -> None:
-        """Add one."""
+        """Add one to a counter. `tags` are the values of `counter.tags`, in this order."""
         self._counts[counter][tags] += 1
 
     def observe(self, histogram: Histogram, value: float, *tags: str) -> None:
-        """Add one to the bucket of a value."""
+        """Add one to the bucket of `value`. `tags` are the values of `histogram.tags`, in order."""
         by_tags = self._buckets[histogram]
         buckets = by_tags.get(tags)
         if buckets is None:
@@ -52,17 +63,17 @@ class Metrics:
         buckets[bisect_left(histogram.bounds, value)] += 1
 
     def counts(self, counter: Counter) -> dict[Tags, int]:
-        """Return what was counted so far, by tags."""
+        """Return a copy of the counts of a counter, by tag values."""
         return dict(self._counts.get(counter, {}))
 
     def buckets(self, histogram: Histogram) -> dict[Tags, list[int]]:
-        """Return how many values fell into each bucket so far, by tags."""
+        """Return the counts of a histogram's buckets, by tag values. The lists are not copies."""
         return dict(self._buckets.get(histogram, {}))
 
     def counters(self) -> Iterator[Counter]:
-        """Return the counters that were used. Another thread may call this."""
+        """Return an iterator over the counters used so far. Safe to call from another thread."""
         return iter(list(self._counts))
 
     def histograms(self) -> Iterator[Histogram]:
-        """Return the histograms that were used. Another thread may call this."""
+        """Return an iterator over the histograms used so far. Safe to call from another thread."""
         return iter(list(self._buckets))

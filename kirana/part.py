@@ -1,7 +1,7 @@
-"""What a part of Kirana declares of itself, once.
+"""The declaration of a part of Kirana, and the types that the declaration uses.
 
-Placement, assembly, deployments, remotes, health, checks and options of commands come from it. The
-table of all parts is `kirana.serving.parts`.
+Placement, assembly, deployments, remotes, `/healthz`, the checks before a start, and some options
+of commands are derived from these declarations. `kirana.serving.parts` lists all parts.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ S = TypeVar("S", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class StoreSetting:
-    """The setting that holds the URL of a store. In a catalog directory it is LMDB by default.
+    """The setting that holds the URL of a store. A local Kirana uses LMDB by default.
 
-    `check` opens what a URL names and asks it; it raises `ConfigurationError` with the setting.
+    `check` opens the store at a URL and reads from it. It raises `ConfigurationError` with the
+    setting as its field if the store can't be opened or does not answer.
     """
 
     name: str
     what: str
-    """For people: "feature store"."""
+    """The name of the store in messages, for example "feature store"."""
     check: Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """An actor that the deployment of its part owns: Serve starts it, and restarts it when it dies.
+    """An actor that a part calls. Serve starts it, and restarts it when it dies.
 
-    `build` makes the object that runs in it; its methods are coroutines. It must not wait for a
-    server: replicas start only when their actors are ready. `options` are those of a Ray actor.
+    The actor belongs to the deployment that has the object of the part. `build` returns the object
+    that runs in the actor. The methods of this object are coroutines. `build` must not wait for a
+    server, because replicas start only when their actors are ready. `options` are the options of
+    the Ray actor.
     """
 
     name: str
@@ -47,33 +50,36 @@ class Actor:
 
 
 class Wiring(Protocol):
-    """What a part is built from."""
+    """The dependencies that a part is built from: settings, parts, actors, catalog and metrics."""
 
     source: CatalogSource
     metrics: Metrics
 
     def settings(self, kind: type[S]) -> S:
-        """Return the settings that a part declared."""
+        """Return the settings as an object of `kind`, the class that the part declares."""
 
     def __getitem__(self, part: Part[P]) -> P:
-        """Return a part that is called: an object of this process, or a remote."""
+        """Return a part that this one calls: an object of this process, or a remote."""
 
     def actor(self, name: str) -> Any:
-        """Return an actor of this deployment. Its methods take and return what can be pickled; a
-        `RequestContext` at the end brings its deadline along.
+        """Return the actor with this name, which belongs to the deployment of this process.
+
+        Arguments and results of its methods must be picklable. If the last argument is a
+        `RequestContext`, its deadline limits the call.
         """
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Call `close` when the process ends."""
+        """Register `close`, which is called when the process ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part(Generic[P]):
-    """One part. `P` is its protocol: `Service`, and methods that end in a `RequestContext`.
+    """The declaration of a part whose protocol is `P`.
 
-    It is spread as the Serve deployment of its name; without one it is an object in the replica of
-    whoever calls it. Its `actors` belong to the deployment that has the object. `calls` are the
-    parts that `build` asks the wiring for.
+    The protocol extends `Service`; its other methods take a `RequestContext` as the last argument.
+    A part that is spread is the Serve deployment named `deployment`. Without `deployment`, the part
+    is always fused: an object in the replica of its caller. `calls` are the parts that `build`
+    takes from the wiring.
     """
 
     name: str
@@ -85,26 +91,30 @@ class Part(Generic[P]):
     stores: tuple[StoreSetting, ...] = ()
     actors: tuple[Actor, ...] = ()
     at_edge: bool = True
-    """Whether routes call it: then the edge prepares it, and `/healthz` asks it. Of another one
-    those that call it do so.
+    """Whether routes call the part. If so, the edge prepares it, and `/healthz` checks it.
+
+    Otherwise, the parts that call it prepare and check it.
     """
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that requests call."""
-        every = (name for name in dir(self.protocol) if not name.startswith("_"))
-        return tuple(name for name in every if name not in ("prepare", "health"))
+        """The names of the methods that requests call: all but `prepare` and `health`."""
+        names = (name for name in dir(self.protocol) if not name.startswith("_"))
+        return tuple(name for name in names if name not in ("prepare", "health"))
 
 
 class Parts:
-    """Parts by their declarations: objects of this process, or remotes."""
+    """A mapping from declarations to parts: objects of this process, or remotes.
 
-    def __init__(self, found: Mapping[Part[Any], Any]) -> None:
-        self._found = dict(found)
+    An iteration yields the name of each part, and the part.
+    """
+
+    def __init__(self, parts: Mapping[Part[Any], Any]) -> None:
+        self._parts = dict(parts)
 
     def __getitem__(self, part: Part[P]) -> P:
-        return cast(P, self._found[part])
+        return cast(P, self._parts[part])
 
     def __iter__(self) -> Iterator[tuple[str, Service]]:
-        for part, found in self._found.items():
-            yield part.name, found
+        for declaration, part in self._parts.items():
+            yield declaration.name, part

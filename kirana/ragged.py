@@ -1,4 +1,7 @@
-"""Strings of bytes of any length, side by side in one array: no object a string."""
+"""Byte strings of different lengths, stored one after the other in one array.
+
+This avoids one Python object per string.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,26 @@ Positions = npt.NDArray[np.int64]
 
 
 def positions_of(starts: Positions, sizes: Positions) -> Positions:
-    """Return the positions of all bytes of strings that begin at `starts`, one after the other."""
+    """Return where the bytes of some strings are in the array that holds the strings.
+
+    String i begins at `starts[i]` and has `sizes[i]` bytes. The result is int64[sum of sizes],
+    string after string.
+    """
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(total)
 
 
-def table_of_equal(data: Bytes, starts: Positions, size: int) -> Bytes:
-    """Return strings of one size as the rows of a table."""
-    found: Bytes = data[starts[:, None] + np.arange(size)]
-    return found
+def gather_table(data: Bytes, starts: Positions, size: int) -> Bytes:
+    """Return the strings of `size` bytes that begin at `starts`, copied to uint8[strings, size]."""
+    table: Bytes = data[starts[:, None] + np.arange(size)]
+    return table
 
 
 def cut(data: Bytes, ends: Positions) -> list[bytes]:
-    """Return the strings, each up to its position in `ends`, as objects."""
+    """Return all strings in `data` as `bytes` objects.
+
+    String i ends before `ends[i]`, where the next string begins. The first string begins at 0.
+    """
     joined, positions = data.tobytes(), ends.tolist()
     return [joined[start:end] for start, end in zip([0, *positions], positions, strict=False)]

@@ -1,4 +1,4 @@
-"""What travels with a request, from its door to the last part that it reaches."""
+"""The context of a request, which is passed to every part that works on the request."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from kirana.errors import DeadlineExceeded
 from kirana.revision import Revision
 
 Priority = Literal["shopper", "writer", "operator"]
-"""Who waits for the answer: a shopper's screen, a pipeline that writes, a person who operates."""
+"""Who waits for the response: a shopper, a pipeline that writes, or an operator."""
 
 current_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the request that is under way, for lines of the log."""
+"""The id of the current request, for log lines."""
 
 _PREFIX = os.urandom(6).hex()
 _NUMBERS = itertools.count(1)
 
 
 def new_id() -> str:
-    """Return an id that no other request has, in this process or another one."""
+    """Return a new request id, unique across processes."""
     return f"{_PREFIX}-{next(_NUMBERS):x}"
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What a request has spent, by all parts that it reached."""
+    """How many retries and hedged calls a request has used, over all parts."""
 
     retries: int = 0
     hedges: int = 0
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """One request as all parts see it.
+    """The context of one request.
 
-    `deadline` is in seconds of `time.monotonic` in this process. When the context is pickled the
-    time that is left travels, and the far end counts it down on its own clock. `now_ms` is the
-    one reading of the clock (Unix, ms) by which expiry, ages and windows of time are judged.
-    `traceparent` is the W3C header, "" without one. `caller` is how the client calls itself.
+    `deadline` is in seconds of `time.monotonic` in this process. A pickled context holds the
+    remaining time instead, and the process that unpickles it computes a deadline on its own clock.
+    All parts use `now_ms` (Unix milliseconds) as the current time for expiry, ages and time
+    windows. `traceparent` is the W3C header, or "" if there is none. `caller` is the name that the
+    client gives itself, or "". `ledger` counts the retries and hedged calls.
     """
 
     revision: Revision
@@ -68,7 +69,7 @@ class RequestContext(msgspec.Struct, frozen=True):
         traceparent: str = "",
         caller: str = "",
     ) -> RequestContext:
-        """Begin a request now, with a new id if none is given."""
+        """Return the context of a request that starts now. Without an `id`, make a new one."""
         return cls(
             revision,
             time.monotonic() + timeout_s,
@@ -80,15 +81,17 @@ class RequestContext(msgspec.Struct, frozen=True):
         )
 
     def left_s(self) -> float:
-        """Return how many seconds are left; less than 0 after the deadline."""
+        """Return the seconds until the deadline. They are negative if it has passed."""
         return self.deadline - time.monotonic()
 
     def within(self, seconds: float) -> RequestContext:
-        """Return this request with a deadline in so many seconds, unless its own is sooner."""
+        """Return a context whose deadline is at most `seconds` from now. It shares the ledger.
+
+        If the deadline of this context is not later than that, return this context itself.
+        """
         deadline = time.monotonic() + seconds
         if self.deadline <= deadline:
             return self
-        # once a node of a flow: field by field it takes a fifth of the time
         return RequestContext(
             self.revision,
             deadline,
@@ -101,10 +104,10 @@ class RequestContext(msgspec.Struct, frozen=True):
         )
 
     def require_time(self, part: str) -> None:
-        """Raise `DeadlineExceeded` that names `part` if the deadline has passed."""
-        left = self.left_s()
-        if left <= 0:
-            raise DeadlineExceeded(f"{part}: the deadline passed {-left * 1000:.0f} ms ago")
+        """Raise `DeadlineExceeded`, whose message names `part`, if the deadline has passed."""
+        left_s = self.left_s()
+        if left_s <= 0:
+            raise DeadlineExceeded(f"{part}: the deadline passed {-left_s * 1000:.0f} ms ago")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _arrived, (
@@ -132,6 +135,7 @@ def _arrived(
     retries: int,
     hedges: int,
 ) -> RequestContext:
+    """Return the unpickled context, with a deadline on the clock of this process."""
     return RequestContext(
         Revision(catalog, number),
         time.monotonic() + left_s,

@@ -1,4 +1,4 @@
-"""A revision by what tells it apart: the catalog that it is of, and its number there."""
+"""The identity of a revision: its catalog, and its number in this catalog."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Revision(NamedTuple):
     """One published state of one catalog.
 
-    A catalog that was lost begins at 1 again, so the number alone does not name a revision.
-    `catalog` is the identity that a catalog gets with its first revision.
+    `catalog` is the identity that a catalog gets with its first revision. The number alone does not
+    identify a revision: if a catalog is lost and published again, its numbers begin at 1 again.
     """
 
     catalog: str
@@ -20,4 +20,4 @@ class Revision(NamedTuple):
 
 
 NO_REVISION = Revision("", 0)
-"""Nothing was published yet."""
+"""The revision of a catalog that has nothing published."""

@@ -1,4 +1,4 @@
-"""Entities, feature groups, dtypes and schema versions: what a stored value means."""
+"""Entities, feature groups, dtypes and schema versions: the meaning of stored values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy.typing as npt
 from kirana.errors import InvalidInput, Unknown
 
 RESERVED_ENTITY = "input"
-"""No entity has this name: an inferflow calls what comes with a request so."""
+"""No entity may have this name: `input.<name>` in an inferflow is a column of the request."""
 
 EVENT_TIME = "event_time"
-"""In a file of rows, the column of their times (a timestamp, or whole milliseconds)."""
+"""The column of a file of rows that holds event times: timestamps, or integer milliseconds."""
 
 Array = npt.NDArray[Any]
 Scalar = bool | int | float | str | None
@@ -31,18 +31,18 @@ NUMERIC: dict[str, np.dtype[Any]] = {
         *("uint8", "uint16", "uint32", "uint64"),
     )
 }
-"""The dtypes that have a width of their own, little-endian wherever they are stored."""
+"""The numeric dtypes by name. Stored values are little-endian on every machine."""
 
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
-"""How floats are spelled that JSON has no number for."""
+"""The floats that JSON can't represent as numbers, by their texts."""
 
 
 def spelled(value: Any) -> Any:
-    """Return plain values with the floats spelled that JSON lacks, at any depth."""
+    """Return a value for JSON: each NaN or infinity in its dicts and lists becomes a text."""
     if isinstance(value, dict):
-        return {name: spelled(each) for name, each in value.items()}
+        return {name: spelled(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [spelled(each) for each in value]
+        return [spelled(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
@@ -50,12 +50,12 @@ def spelled(value: Any) -> Any:
 
 DTYPES = (*NUMERIC, "bool", "string")
 MAX_DIMENSIONS = 8
-"""Of a vector; numpy ends at 32 to 64, and people long before."""
+"""The most dimensions of a vector. This is far below the limit of numpy."""
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
 
 
 def fits_float(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a number, which may be infinite or NaN, does not become infinite in `dtype`."""
+    """Return whether a number is in the range of a float `dtype`. Infinities and NaN fit, too."""
     try:
         number = float(value)
     except OverflowError:
@@ -65,27 +65,31 @@ def fits_float(value: float, dtype: np.dtype[Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One value of a group: a scalar, or a vector of fixed `shape` of a numeric dtype."""
+    """A feature of a group: a scalar, or a vector of fixed `shape` and numeric dtype."""
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
     default: Scalar | tuple[Any, ...] = None
+    """The declared default, or None. A scalar is the default of all elements of a vector."""
     aliases: tuple[str, ...] = ()
-    """What it was called in older schema versions."""
+    """The names of the feature in older schema versions."""
 
     @property
     def size(self) -> int:
-        """How many elements the feature has: 1 for a scalar."""
+        """The number of elements: 1 for a scalar."""
         return prod(self.shape)
 
     @property
     def signature(self) -> str:
-        """Name, dtype and shape: what the bytes depend on (the default is not among it)."""
+        """Name, dtype and shape as text. Stored bytes depend on them, but not on the default."""
         return f"{self.name}:{self.dtype}:{'x'.join(map(str, self.shape))}"
 
     def default_array(self) -> Array:
-        """Return the default in the feature's dtype and shape, zeros where none is declared."""
+        """Return the default in the feature's dtype and shape, possibly as a read-only view.
+
+        If no default is declared, it is 0, false or the empty string.
+        """
         if self.dtype == "string":
             return np.array("" if self.default is None else self.default, dtype=object)
         dtype = np.dtype(bool) if self.dtype == "bool" else NUMERIC[self.dtype]
@@ -95,13 +99,15 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Key:
+    """A key of an entity."""
+
     name: str
     dtype: str = "string"
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """What features are about; with several keys it is a compound entity (user x genre)."""
+    """A thing that features describe. Several keys make a compound entity, such as user x genre."""
 
     name: str
     keys: tuple[Key, ...]
@@ -109,55 +115,68 @@ class Entity:
 
 @dataclass(frozen=True)
 class SchemaVersion:
-    """One append-only record of a group's features; a stored value names the one it follows."""
+    """A numbered list of a group's features, which never changes.
+
+    Each stored row has the number of the schema version that it was written with.
+    """
 
     group: str
     number: int
     features: tuple[Feature, ...]
 
     def __hash__(self) -> int:
-        # a version is looked up on every read: not over all of its features again
+        # Each read looks versions up in dicts, and hashing all features takes too long for that.
         return self.fingerprint
 
     @cached_property
     def fingerprint(self) -> int:
-        """32 bits over the group and its features: bytes of another history don't carry it."""
+        """A 32-bit hash of the group's name and the signatures of its features.
+
+        Each row is written with it. It shows whether the row comes from another catalog, where the
+        schema version with the same number has different features.
+        """
         text = "\n".join((self.group, *(feature.signature for feature in self.features)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
     @cached_property
     def index(self) -> dict[str, int]:
-        return {feature.name: at for at, feature in enumerate(self.features)}
+        """The positions of the features, by name."""
+        return {feature.name: position for position, feature in enumerate(self.features)}
 
     @cached_property
     def aliases(self) -> dict[str, int]:
-        """By the names that features had in older versions."""
-        return {alias: at for at, each in enumerate(self.features) for alias in each.aliases}
+        """The positions of the features, by their names in older versions."""
+        return {
+            alias: position
+            for position, feature in enumerate(self.features)
+            for alias in feature.aliases
+        }
 
     def feature(self, name: str, *, field: str | None = None) -> Feature:
+        """Return the feature called `name`. Raise `Unknown` if there is none."""
         try:
             return self.features[self.index[name]]
         except KeyError:
-            known = [f"{self.group}.{each}" for each in self.index]
-            raise Unknown("feature", f"{self.group}.{name}", known, field=field) from None
+            known_names = [f"{self.group}.{feature_name}" for feature_name in self.index]
+            raise Unknown("feature", f"{self.group}.{name}", known_names, field=field) from None
 
-    def renamed(self, name: str, *, field: str | None = None) -> Feature:
-        """Return the feature that has the name, or had it in an older version."""
-        at = self.aliases.get(name)
-        return self.feature(name, field=field) if at is None else self.features[at]
+    def feature_or_alias(self, name: str, *, field: str | None = None) -> Feature:
+        """Return the feature with this name or alias. Raise `Unknown` if there is none."""
+        position = self.aliases.get(name)
+        return self.feature(name, field=field) if position is None else self.features[position]
 
 
 def expired(expiry_s: npt.NDArray[np.uint32], now_s: float) -> npt.NDArray[np.bool_]:
-    """Tell which expiries (Unix seconds, 0 = never) are over."""
-    found: npt.NDArray[np.bool_] = (expiry_s != 0) & (expiry_s <= now_s)
-    return found
+    """Return whether each expiry (Unix seconds, 0 for never) has passed: bool[rows]."""
+    is_expired: npt.NDArray[np.bool_] = (expiry_s != 0) & (expiry_s <= now_s)
+    return is_expired
 
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """Features of one entity that are written, and expire, together.
+    """Features of one entity that are written together and expire together.
 
-    `ttl_ms` is 0 where values never expire; `versions` are in order, the last one is current.
+    `ttl_ms` is 0 if rows never expire. `versions` are in order, and the last one is current.
     """
 
     name: str
@@ -166,31 +185,40 @@ class FeatureGroup:
     codec: str
     versions: tuple[SchemaVersion, ...] = field(repr=False)
     checksum: bool = False
-    """Whether packed rows are written with a checksum of their own."""
+    """Whether each packed row is written with a checksum."""
 
     @property
     def short_name(self) -> str:
+        """The name without the name of the entity: `stats` for `product.stats`."""
         return self.name.removeprefix(self.entity.name + ".")
 
     @property
     def current(self) -> SchemaVersion:
+        """The newest schema version."""
         return self.versions[-1]
 
     def version(self, number: int) -> SchemaVersion:
+        """Return the schema version `number`. Raise `InvalidInput` if there is none."""
         if 1 <= number <= len(self.versions):
             return self.versions[number - 1]
         raise InvalidInput(
-            f"group '{self.name}' has no schema version {number}, "
-            f"the newest is {len(self.versions)}",
+            f"group '{self.name}' has no schema version {number}: the newest is "
+            f"{len(self.versions)}",
             field="schema_version",
         )
 
     def expired(self, event_time_ms: npt.NDArray[np.uint64], now_s: float) -> npt.NDArray[np.bool_]:
-        """Tell which values of these event times have expired by now."""
+        """Return whether each row has expired at `now_s` (Unix seconds): bool[rows].
+
+        The event times are in Unix milliseconds.
+        """
         return expired(self.expiry_s(event_time_ms), now_s)
 
     def expiry_s(self, event_time_ms: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-        """Unix seconds at which values of these event times expire (rounded up), 0 = never."""
+        """Return when rows with these event times (Unix milliseconds) expire: uint32[rows].
+
+        The results are in Unix seconds, rounded up and at most 2^32 - 1, or 0 for never.
+        """
         if not self.ttl_ms:
             return np.zeros(len(event_time_ms), dtype=np.uint32)
         seconds = (event_time_ms + np.uint64(self.ttl_ms) + np.uint64(999)) // np.uint64(1000)

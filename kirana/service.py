@@ -1,4 +1,4 @@
-"""What every part offers, wherever it runs, beside the methods of its own protocol."""
+"""The methods that every part has, besides those of its own protocol."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from kirana.revision import Revision
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a part can serve: `reason` says why not. `told` are plain values for people."""
+    """The health of a part. `reason` says why the part can't serve, and is None if it can.
+
+    `details` are further fields of this part's report in `/healthz`.
+    """
 
     reason: str | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Service(Protocol):
+    """The methods that every part has, wherever it runs."""
+
     async def prepare(self, revision: Revision) -> None:
-        """Make a revision ready. Raises `Unavailable` if that can't be done."""
+        """Load what requests on this revision need. Raise `Unavailable` if that fails."""
 
     async def health(self, revision: Revision) -> Health:
-        """Check that what this part depends on answers. May raise `Unavailable` instead."""
+        """Check the stores and parts that this part depends on.
+
+        If one of them does not answer, return a `Health` with the reason, or raise `Unavailable`.
+        `/healthz` reports both in the same way.
+        """

@@ -1,4 +1,4 @@
-"""URLs choose stores and folders: `lmdb:///folder`, `dir:///folder`, `file:///folder`."""
+"""URLs of stores and folders, such as `lmdb:///folder`, `dir:///folder` and `file:///folder`."""
 
 from __future__ import annotations
 
@@ -9,45 +9,55 @@ from kirana.errors import ConfigurationError
 
 
 def scheme_of(url: str) -> str:
+    """Return the scheme of a URL, or "" if it has none."""
     return url.partition("://")[0] if "://" in url else ""
 
 
 def without_password(url: str) -> str:
-    """Return a URL without its password, wherever in it that is."""
+    """Return a URL without the password before its host, and without `password=` in its query."""
     scheme, separator, rest = url.partition("://")
-    before, at, after = rest.rpartition("@")
-    user = before.partition(":")[0]
-    rest = f"{user}@{after}" if user else after if at else rest
+    credentials, at_sign, host_and_path = rest.rpartition("@")
+    user = credentials.partition(":")[0]
+    rest = f"{user}@{host_and_path}" if user else host_and_path if at_sign else rest
     address, mark, query = rest.partition("?")
-    options = [each for each in query.split("&") if not each.startswith("password=")]
+    options = [option for option in query.split("&") if not option.startswith("password=")]
     return f"{scheme}{separator}{address}{mark if any(options) else ''}{'&'.join(options)}"
 
 
 def split(url: str, *, setting: str) -> SplitResult:
-    """Return the parts of a URL. Raises `ConfigurationError` naming the setting."""
+    """Split a URL into scheme, host, path and query.
+
+    Raise `ConfigurationError`, which names `setting`, if the URL is not valid.
+    """
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise ConfigurationError(f"{setting}: '{url}' is no URL: {error}", field=setting) from None
+        raise ConfigurationError(
+            f"{setting}: '{url}' is not a valid URL: {error}", field=setting
+        ) from None
 
 
 def folder_of(url: str, scheme: str, *, setting: str) -> Path:
-    """Return the absolute folder that `url` names, which must be of `scheme`.
+    """Return the absolute path of the folder that `url` names.
 
-    Raises `ConfigurationError` naming the setting.
+    Raise `ConfigurationError`, which names `setting`, if the scheme of the URL is not `scheme`, or
+    if the URL has a host or no path.
     """
     parts = split(url, setting=setting)
     example = f"{scheme}:///absolute/folder"
     if scheme_of(url) != scheme:
-        raise ConfigurationError(f"{setting}: '{url}' is not like {example}", field=setting)
+        raise ConfigurationError(
+            f"{setting}: must be a URL such as {example}, not '{url}'", field=setting
+        )
     if parts.netloc or not parts.path.strip("/"):
         raise ConfigurationError(
-            f"{setting}: '{url}' needs three slashes and a folder, like {example}", field=setting
+            f"{setting}: must name a folder after three slashes, such as {example}, not '{url}'",
+            field=setting,
         )
     return Path(unquote(parts.path))
 
 
 def option_of(url: str, name: str) -> str | None:
-    """Return the value of `?name=value` in a URL."""
+    """Return the last value of `name` in the query of a URL, or None if it has none."""
     values = parse_qs(urlsplit(url).query).get(name)
     return values[-1] if values else None

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, their markers, and what a skipped test means in CI."""
+"""Fixtures and pytest hooks for all tests: markers, collection order, skipped tests in CI."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.zookeeper_server import ZooKeeperServer
 
-# a busy machine must fail no test
+# A test must not fail because the machine is busy.
 settings.register_profile("kirana", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kirana")
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C: shells ignore it for what runs in the background, and children inherit that."""
+    """Restore Python's handler of SIGINT if this process ignores the signal.
+
+    A script starts its background jobs with SIGINT ignored, and child processes inherit that. Some
+    tests send SIGINT to processes that they start.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,7 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector off what lives to the end: walking it takes a tenth of the unit tests."""
+    """Exclude the objects that exist now from garbage collection.
+
+    They live until the end of the run, and each full collection would walk them. That would take a
+    tenth of the time of the unit tests.
+    """
     gc.collect()
     gc.freeze()
 
@@ -50,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.Gro
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skipped test is a failure, but for what a machine may lack."""
+    """Turn a skip into a failure in CI, unless the test is marked `machine`."""
     report = yield
     if report.skipped and needs.in_ci() and not item.get_closest_marker("machine"):
         report.outcome = "failed"
@@ -60,7 +68,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """A worker sends its reports as UTF-8; what tests log and show may be none."""
+    """Escape text that is not valid Unicode, because workers send their reports as UTF-8."""
     return _encodable((yield))
 
 
@@ -69,7 +77,7 @@ def _encodable(value: Any) -> Any:
         case str():
             return value.encode(errors="backslashreplace").decode()
         case dict():
-            return {name: _encodable(each) for name, each in value.items()}
+            return {name: _encodable(item) for name, item in value.items()}
         case list() | tuple():
             return type(value)(map(_encodable, value))
     return value
@@ -89,7 +97,10 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
 
 @pytest.fixture(scope="session")
 def published_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published shop of `tests.support`, to copy: publishing takes longer than most tests."""
+    """Publish the shop of `tests.support` once per session, and return its folder.
+
+    Tests copy it, because publishing takes longer than most tests.
+    """
     folder = write_shop(tmp_path_factory.mktemp("published") / "shop")
     publish(folder)
     return folder
@@ -102,7 +113,7 @@ def shop_folder(published_shop: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def shop(shop_folder: Path) -> AsyncIterator[Shop]:
-    """Its parts, over empty LMDB stores."""
+    """Yield the parts of a published shop, over empty LMDB stores."""
     opened = open_shop(shop_folder)
     yield opened
     await opened.close()

@@ -1,4 +1,7 @@
-"""Markers of what tests need of the machine; `python -m tests.needs PATH` prints them."""
+"""Markers for what a test needs on the machine.
+
+`python -m tests.needs PATH` prints the needs of the tests in PATH.
+"""
 
 from __future__ import annotations
 
@@ -11,48 +14,50 @@ from typing import NoReturn
 import pytest
 
 NEEDS = {"compiled", "redis", "serve", "zookeeper"}
-"""Their names; `pyproject.toml` says what each is, the Makefile how it is installed."""
+"""The markers whose needs the Makefile installs. `pyproject.toml` describes all markers."""
 
-_OF_FIXTURES = {"servers": "redis", "own": "redis", "zookeeper": "zookeeper", "tiny": "machine"}
-_OF_FOLDERS = {"tests/e2e/": "serve", "tests/unit/native/": "compiled"}
-"""Parameters of fixtures carry their markers themselves."""
+_FIXTURE_NEEDS = {"servers": "redis", "own": "redis", "zookeeper": "zookeeper", "tiny": "machine"}
+_FOLDER_NEEDS = {"tests/e2e/": "serve", "tests/unit/native/": "compiled"}
+"""Markers by fixture and by folder. Parameters are marked where they are defined."""
 
 
 def mark(item: pytest.Item) -> None:
-    """Add the markers that follow from a test's fixtures and its folder."""
+    """Add the markers that follow from the fixtures and the folder of a test."""
     fixtures = getattr(item, "fixturenames", ())
-    found = {need for name, need in _OF_FIXTURES.items() if name in fixtures}
-    found |= {need for folder, need in _OF_FOLDERS.items() if item.nodeid.startswith(folder)}
-    for need in sorted(found):
+    needs = {need for name, need in _FIXTURE_NEEDS.items() if name in fixtures}
+    needs |= {need for folder, need in _FOLDER_NEEDS.items() if item.nodeid.startswith(folder)}
+    for need in sorted(needs):
         item.add_marker(need)
 
 
-def lacks(what: str) -> NoReturn:
-    """Skip a test whose need the machine lacks; `tests/conftest.py` fails it in CI."""
-    pytest.skip(f"{what}: run make test-setup")
+def skip_missing(reason: str) -> NoReturn:
+    """Skip the current test because the machine lacks something. In CI the test then fails."""
+    pytest.skip(f"{reason}: run make test-setup")
 
 
 def in_ci() -> bool:
     return os.environ.get("CI") == "true"
 
 
-class _Collected:
+class _NeedsCollector:
+    """Pytest plugin that records the needs of the collected tests."""
+
     def __init__(self) -> None:
         self.needs: set[str] = set()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
-            self.needs |= {each.name for each in item.iter_markers()} & NEEDS
+            self.needs |= {marker.name for marker in item.iter_markers()} & NEEDS
 
 
 def main() -> None:
-    """Print the needs of the tests that pytest's arguments select: all if it finds none."""
-    collected = _Collected()
-    with redirect_stdout(io.StringIO()) as said:
-        code = pytest.main(["--collect-only", "-qqq", *sys.argv[1:]], plugins=[collected])
+    """Print the needs of the selected tests, or all needs if pytest can't collect the tests."""
+    collector = _NeedsCollector()
+    with redirect_stdout(io.StringIO()) as output:
+        code = pytest.main(["--collect-only", "-qqq", *sys.argv[1:]], plugins=[collector])
     if code:
-        print(said.getvalue(), file=sys.stderr)
-    print(*sorted(NEEDS if code else collected.needs))
+        print(output.getvalue(), file=sys.stderr)
+    print(*sorted(NEEDS if code else collector.needs))
 
 
 if __name__ == "__main__":

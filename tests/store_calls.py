@@ -1,4 +1,4 @@
-"""Calls of feature stores with flat keys and plain results, as most tests of stores want them."""
+"""Functions that call a feature store with a flat list of keys and return plain results."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from kirana.stores.base import PAGE_ROWS
 from kirana.stores.rows import Times, WalkPage
 
 GROUP = "product.g"
-"""The group of keys that name none."""
+"""The group of keys that do not name one."""
 
 
-def named(key: bytes | str) -> tuple[str, str]:
-    """Return the group and the key text of `f:<group>:<text>`, or of a text in `GROUP`."""
+def split_key(key: bytes | str) -> tuple[str, str]:
+    """Return the group and the key text of a key `f:<group>:<key text>`.
+
+    Any other key is a key text of `GROUP`.
+    """
     text = key.decode() if isinstance(key, bytes) else key
     if not text.startswith("f:"):
         return GROUP, text
@@ -25,41 +28,40 @@ def named(key: bytes | str) -> tuple[str, str]:
 
 
 async def read_values(store: FeatureStore, keys: Sequence[bytes | str]) -> list[bytes | None]:
-    """Return a value per key. Raises `Unavailable` if one can't be read."""
-    names = list(map(named, keys))
-    wanted = [
-        RowKeys(group, [text for _, text in some])
-        for group, some in groupby(names, key=lambda name: name[0])
+    """Return one value per key, None if no row is stored. Raise `Unavailable` if a read fails."""
+    requested = [
+        RowKeys(group, [text for _, text in pairs])
+        for group, pairs in groupby(map(split_key, keys), key=lambda pair: pair[0])
     ]
-    found: list[bytes | None] = []
-    for answer in await store.read(wanted or [RowKeys(GROUP, [])]):
-        if answer.unavailable is not None:
-            raise Unavailable(answer.reason)
-        found += answer.values
-    return found
+    values: list[bytes | None] = []
+    for rows in await store.read(requested or [RowKeys(GROUP, [])]):
+        if rows.unavailable is not None:
+            raise Unavailable(rows.reason)
+        values += rows.values
+    return values
 
 
 async def write_rows(
     store: FeatureStore, keys: Sequence[bytes | str], values: Sequence[bytes], codec: RowCodec
 ) -> int:
-    """Write rows of one group; return how many were not stale."""
-    names = list(map(named, keys))
-    (group,) = {group for group, _ in names} or {GROUP}
-    block = RowBlock.of(group, codec, [text for _, text in names], values)
-    done = await store.write(block)
-    assert sum(done) == len(keys)
-    return done.stored
+    """Write rows of one group, and return how many were stored. The others were stale."""
+    pairs = list(map(split_key, keys))
+    (group,) = {group for group, _ in pairs} or {GROUP}
+    block = RowBlock.of(group, codec, [text for _, text in pairs], values)
+    written = await store.write(block)
+    assert sum(written) == len(keys)
+    return written.stored
 
 
 async def load_rows(store: FeatureStore, block: RowBlock, *, guarded: bool = True) -> int:
-    """Load rows; return how many were not stale."""
-    done = await store.load(block, guarded=guarded)
-    assert sum(done) == len(block)
-    return done.stored
+    """Load rows in bulk, and return how many were stored. The others were stale."""
+    written = await store.load(block, guarded=guarded)
+    assert sum(written) == len(block)
+    return written.stored
 
 
 class DownStore:
-    """A feature store that does not answer, and says why."""
+    """A feature store that is unavailable for a given reason."""
 
     embedded = False
 
@@ -67,7 +69,7 @@ class DownStore:
         self._reason = reason
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
-        return [StoredRows.none_of(len(rows.keys), self._reason) for rows in wanted]
+        return [StoredRows.all_unavailable(len(rows.keys), self._reason) for rows in wanted]
 
     async def write(self, block: RowBlock) -> Written:
         raise Unavailable(self._reason)
@@ -75,7 +77,7 @@ class DownStore:
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         raise Unavailable(self._reason)
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
         raise Unavailable(self._reason)
 
     async def remove(self, rows: RowKeys) -> int:

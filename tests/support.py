@@ -1,4 +1,4 @@
-"""A small shop for tests: a catalog, models made on the spot, and the parts over LMDB."""
+"""A small shop for tests: a catalog, generated models, and the parts over LMDB."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from kirana.part import Parts
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.assembly import Assembly, catalog_backend, open_catalog
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.serving.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class ByOrder:
-    """A reader of values for stores, by a function that gives event time and tombstone."""
+    """A codec for tests of stores. Rows never expire, and `write_order` is the given function."""
 
-    order: Callable[[bytes], tuple[int, bool]]
+    write_order: Callable[[bytes], tuple[int, bool]]
     name: str = "packed"
 
     def expiry_s(self, value: bytes) -> int:
@@ -171,11 +171,11 @@ SHOP_WEIGHTS = {
     "click": [1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0],
     "order": [0.0, 0.01, 0.0, 0.001, 0.5, 0.0, 0.25],
 }
-"""Of the shop's linear models: one number a column of the matrix."""
+"""Weights of the shop's linear models: one number per column of the matrix."""
 
 
 def write_linear_model(path: Path, weights: Sequence[float], output: str) -> None:
-    """Write an ONNX model `output[:, 0] = matrix @ weights`."""
+    """Write an ONNX model that computes `output[:, 0] = matrix @ weights`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_linear_model(tuple(weights), output))
 
@@ -197,8 +197,36 @@ def _linear_model(weights: tuple[float, ...], output: str) -> bytes:
     return content
 
 
+def write_slow_model(path: Path, columns: int, output: str, size: int) -> None:
+    """Write an ONNX model that multiplies two matrices of `size` x `size` for each run.
+
+    ONNX Runtime can't stop a run before this operator has ended.
+    """
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["features"], ["mean"], axes=[0, 1], keepdims=1),
+            helper.make_node("Expand", ["mean", "shape"], ["large"]),
+            helper.make_node("MatMul", ["large", "large"], ["product"]),
+            helper.make_node("ReduceMean", ["product"], ["result"], axes=[0, 1], keepdims=1),
+            helper.make_node("MatMul", ["features", "zeros"], ["rows"]),
+            helper.make_node("Add", ["rows", "result"], [output]),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, columns])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, 1])],
+        [
+            numpy_helper.from_array(np.array([size, size], dtype=np.int64), "shape"),
+            numpy_helper.from_array(np.zeros((columns, 1), dtype=np.float32), "zeros"),
+        ],
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
 def write_shop(folder: Path, catalog: str = SHOP) -> Path:
-    """Write the shop's catalog and models; nothing is published yet."""
+    """Write the shop's catalog and models to `folder`, and return it. Publish nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shop.yaml").write_text(catalog)
     for name, weights in SHOP_WEIGHTS.items():
@@ -207,27 +235,30 @@ def write_shop(folder: Path, catalog: str = SHOP) -> Path:
 
 
 def publish(folder: Path, *, models: bool = True) -> Revision:
-    """Publish, and return the revision. Without `models` their files are not looked into."""
+    """Publish the catalog in `folder`, and return the revision.
+
+    Without `models`, the model files are not opened.
+    """
     files = ModelFiles(f"file://{folder}/models") if models else None
-    return DirectoryCatalog(folder, checks_of(files)).publish().revision
+    return DirectoryCatalog(folder, catalog_checks(files)).publish().revision
 
 
 def nth(source: CatalogSource, number: int) -> Revision:
-    """Return the revision of this number in the catalog that is there now."""
+    """Return revision `number` of the catalog that `source` has now."""
     if isinstance(source, DirectoryCatalog):
-        # past a test's own catalog that counts how often it is asked
-        source = DirectoryCatalog(source.folder, checks_of())
+        # The source may be a test's subclass that counts calls. Don't add to its count.
+        source = DirectoryCatalog(source.folder, catalog_checks())
     return Revision(source.current().catalog, number)
 
 
 def request_at(source: CatalogSource, number: int = 1, now_ms: int | None = None) -> RequestContext:
-    """Begin a request on the revision of this number, at `now_ms` of the clock or now."""
+    """Begin a request on revision `number`. `now_ms` replaces the current time."""
     return RequestContext.begin(nth(source, number), now_ms=now_ms)
 
 
 @dataclass
 class Shop:
-    """Every part over the stores of one folder, on its published revision."""
+    """All parts over the stores of one folder, and its published revision."""
 
     source: CatalogSource
     publisher: CatalogPublisher
@@ -240,7 +271,7 @@ class Shop:
     settings: Settings
 
     def request(self) -> RequestContext:
-        """Begin a request on the published revision, now."""
+        """Begin a request on the published revision at the current time."""
         return RequestContext.begin(self.revision)
 
     async def edge(
@@ -270,7 +301,7 @@ class Shop:
         flows: FlowRunner | None = None,
         inferflow: InferflowRunner | None = None,
     ) -> Parts:
-        """Return what the edge calls: the parts of the shop, or those that are given."""
+        """Return the parts that the edge calls: the given ones, and the shop's own for the rest."""
         return Parts(
             {
                 FEATURES: features or self.features,
@@ -286,7 +317,7 @@ class Shop:
 
 
 def open_shop(folder: Path) -> Shop:
-    """Open the parts over `folder`, which must be published."""
+    """Open the parts over `folder`, whose catalog must be published."""
     settings = local_settings(folder, {})
     source = open_catalog(settings)
     assembly = Assembly(settings, source)

@@ -1,4 +1,4 @@
-"""Wait for a condition: once for threads, once for the event loop, with the same rules."""
+"""Wait for a condition: `wait_for` blocks the thread, `wait_until` is a coroutine."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ T = TypeVar("T")
 Errors = type[Exception] | tuple[type[Exception], ...]
 
 TIMEOUT_S = 180.0
-"""Longer than a busy machine takes; a wait ends as soon as its condition holds."""
+"""Seconds after which a wait fails: more than a busy machine needs for any condition."""
 LONGEST_PAUSE_S = 0.1
 
 
 def wait_for(
     get: Callable[[], T],
-    what: str | Callable[[], str] = "the condition holds",
+    description: str | Callable[[], str] = "the condition holds",
     *,
     timeout_s: float = TIMEOUT_S,
     ignoring: Errors = (),
 ) -> T:
-    """Return the first true value of `get`; errors of `ignoring` count as not yet.
+    """Call `get` until it returns a true value, and return that value.
 
-    `what` names the condition, or explains the failure once time is up.
+    Errors in `ignoring` count as a false value. Raise `AssertionError` after `timeout_s` seconds;
+    `description` says what was awaited, or is a function that returns such a text.
     """
     for pause_s in _pauses(timeout_s):
         try:
-            if found := get():
-                return found
+            if value := get():
+                return value
         except ignoring:
             pass
         time.sleep(pause_s)
-    raise AssertionError(_failure(what, timeout_s))
+    raise AssertionError(_failure(description, timeout_s))
 
 
 async def wait_until(
     get: Callable[[], T | Awaitable[T]],
-    what: str | Callable[[], str] = "the condition holds",
+    description: str | Callable[[], str] = "the condition holds",
     *,
     timeout_s: float = TIMEOUT_S,
     ignoring: Errors = (),
 ) -> T:
-    """`wait_for` in the event loop; `get` may return an awaitable."""
+    """Wait as `wait_for` does, without blocking the event loop. `get` may return an awaitable."""
     for pause_s in _pauses(timeout_s):
         try:
-            found = get()
-            if inspect.isawaitable(found):
-                found = await found
-            if found:
-                return cast(T, found)
+            value = get()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return cast(T, value)
         except ignoring:
             pass
         await asyncio.sleep(pause_s)
-    raise AssertionError(_failure(what, timeout_s))
+    raise AssertionError(_failure(description, timeout_s))
 
 
 def _pauses(timeout_s: float) -> Iterator[float]:
@@ -66,5 +67,6 @@ def _pauses(timeout_s: float) -> Iterator[float]:
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _failure(what: str | Callable[[], str], timeout_s: float) -> str:
-    return f"not in {timeout_s:.0f} s: {what if isinstance(what, str) else what()}"
+def _failure(description: str | Callable[[], str], timeout_s: float) -> str:
+    text = description if isinstance(description, str) else description()
+    return f"not within {timeout_s:.0f} s: {text}"

@@ -1,4 +1,4 @@
-"""A real ZooKeeper on a free port, of one server: one that can die, come back, and stall."""
+"""A single ZooKeeper server on a free port, which tests can kill, restart, empty and pause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from kirana.serving.environment import free_ports
-from tests.needs import lacks
+from tests.needs import skip_missing
 from tests.waiting import wait_for
 
 JARS = Path(__file__).parents[1] / ".cache" / "zookeeper"
@@ -17,15 +17,15 @@ MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 
 def _require() -> None:
-    """Skip the test if the machine has no ZooKeeper to start."""
+    """Skip the test if Java or the jars of ZooKeeper are missing."""
     if shutil.which("java") is None:
-        lacks("no ZooKeeper, java is missing")
+        skip_missing("no ZooKeeper, java is missing")
     if not (JARS / ".fetched").exists():
-        lacks(f"no ZooKeeper, its jars are missing from {JARS}")
+        skip_missing(f"no ZooKeeper, its jars are missing from {JARS}")
 
 
 class ZooKeeperServer:
-    """It runs from the block's start to its end; sessions of 1 to 10 s are granted."""
+    """A server that runs during the `with` block and allows sessions of 1 to 10 seconds."""
 
     def __init__(self, folder: Path) -> None:
         (self._port,) = free_ports(1)
@@ -60,23 +60,23 @@ class ZooKeeperServer:
         return f"127.0.0.1:{self._port}"
 
     def kill(self) -> None:
-        """End it without a word to its clients, even while it is paused."""
+        """Kill the server, so that clients get no notice. This also works while it is paused."""
         self._process.kill()
         self._process.wait()
 
     def restart(self) -> None:
-        """Start it again, on the same port and with what it had stored."""
+        """Kill the server, and start it again on the same port with its stored data."""
         self.kill()
         self._start()
 
     def empty(self) -> None:
-        """Start it again without anything that it had stored."""
+        """Kill the server, and start it again without its stored data."""
         self.kill()
         shutil.rmtree(self._data)
         self._start()
 
     def pause(self) -> None:
-        """Let it answer nobody, with its connections open."""
+        """Stop the process: connections stay open, but requests get no answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -93,7 +93,7 @@ class ZooKeeperServer:
             raise
 
     def _serves(self) -> bool:
-        """Tell whether it answers requests; `ruok` is answered before it does."""
+        """Return whether the server handles requests. It would answer `ruok` even before that."""
         assert self._process.poll() is None, self._log.read_text()
         with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
             connection.sendall(b"srvr")

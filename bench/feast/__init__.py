@@ -1,1 +1,1 @@
-"""Feast, the other side of `features`, in a virtual environment of its own."""
+"""Feast, which the benchmark `features` compares Kirana with, in its own virtual environment."""

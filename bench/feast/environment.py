@@ -1,4 +1,4 @@
-"""The virtual environment of Feast, whose dependencies are kept apart from Kirana's."""
+"""A virtual environment for Feast, which keeps its dependencies separate from Kirana's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ UV = ROOT / ".venv" / "bin" / "uv"
 
 
 def feast_python() -> Path:
-    """The interpreter that has Feast; what the lock names is installed on the first call."""
+    """Return the interpreter of Feast's environment, after installing the locked packages.
+
+    No-op if exactly these packages are installed already.
+    """
     python = ENVIRONMENT / "bin" / "python"
     stamp = ENVIRONMENT / "installed.lock"
     lock = LOCK.read_text()

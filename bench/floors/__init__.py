@@ -1,1 +1,1 @@
-"""The other side, written as an expert would write it by hand."""
+"""The floors: alternatives to Kirana, written as an expert would write them by hand."""

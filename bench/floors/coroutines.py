@@ -1,4 +1,4 @@
-"""Flows by hand: coroutines with a time limit and a caught error each, in the same shape."""
+"""Flows by hand: coroutines in the same shape, each with a time limit and a caught error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Feast's online store on Redis, read as its users read it; runs under Feast's own Python.
+"""Measure reads from Feast's online store in Redis. This runs in Feast's environment.
 
-`feast_side.py HOST:PORT DATABASE FOLDER ROWS.npz` writes the rows and prints `ready`. Each line
-`N SECONDS` of stdin is then answered by a line, rows a second: N at a time, to a float32 matrix.
+`feast_side.py HOST:PORT DATABASE FOLDER ROWS.npz` writes the rows and prints `ready`. For each line
+`N SECONDS` of stdin it then reads batches of N rows into float32 matrices for that long, and prints
+the rows read per second.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from feast.types import Float32, String  # type: ignore[import-not-found]
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 
 COLUMNS = 60
-NAMES = [f"f{at}" for at in range(COLUMNS)]
+NAMES = [f"f{n}" for n in range(COLUMNS)]
 VIEW = "stats"
 REFERENCES = [f"{VIEW}:{name}" for name in NAMES]
 TTL = timedelta(days=7)
@@ -44,7 +45,7 @@ BATCHES = 16
 
 
 class FeastSide:
-    """One feature view of 60 float32 in a Feast repository, its rows in Redis."""
+    """A Feast repository with one feature view of 60 float32 features, and its rows in Redis."""
 
     def __init__(
         self, address: str, database: int, folder: Path, ids: list[str], values: Matrix
@@ -69,7 +70,7 @@ class FeastSide:
         )
         product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
         features = [Field(name=name, dtype=Float32) for name in NAMES]
-        # nothing is read from this file, and it need not exist
+        # Feast never reads this file, so it need not exist.
         path = str(folder / "stats.parquet")
         view = FeatureView(
             name=VIEW,
@@ -89,24 +90,27 @@ class FeastSide:
             self._store.write_to_online_store(VIEW, df=frame)
 
     def read(self, ids: list[str]) -> Matrix:
-        """Ten times faster from the protobuf than by `to_df`, `to_dict` or `to_arrow`.
+        """Return the rows of `ids` as float32[ids, features]. A missing value is 0.0.
 
-        A value that is missing would be 0.0 here; the reply has its features in any order.
+        Reading the protobuf of a reply is ten times faster than `to_df`, `to_dict` or `to_arrow`.
+        The reply has the features in any order.
         """
         entities = {"product_id": ids}
         reply = self._store.get_online_features(features=REFERENCES, entity_rows=entities).proto
-        place = {name: at for at, name in enumerate(reply.metadata.feature_names.val)}
+        positions = {
+            name: position for position, name in enumerate(reply.metadata.feature_names.val)
+        }
         vectors = reply.results
-        columns = [[value.float_val for value in vectors[place[name]].values] for name in NAMES]
+        columns = [[value.float_val for value in vectors[positions[name]].values] for name in NAMES]
         return np.ascontiguousarray(np.array(columns, dtype=np.float32).T)
 
     def rows_per_second(self, rows: int, seconds: float) -> float:
-        """Reads random batches in turn for so long, after one that is checked."""
+        """Check one random batch, read batches for `seconds`, and return the rows per second."""
         generator = np.random.default_rng(rows)
         drawn = [generator.choice(len(self._ids), rows, replace=False) for _ in range(BATCHES)]
-        batches = [[self._ids[at] for at in batch] for batch in drawn]
+        batches = [[self._ids[i] for i in batch] for batch in drawn]
         if not np.array_equal(self.read(batches[0]), self._values[drawn[0]]):
-            raise SystemExit("error: Feast read other values than were written")
+            raise SystemExit("error: the values that Feast read differ from the written ones")
         count = 0
         start = time.perf_counter()
         for batch in cycle(batches):
@@ -129,7 +133,8 @@ def main() -> None:
         ids, values = rows["ids"].tolist(), rows["values"]
     side = FeastSide(arguments.address, arguments.database, arguments.folder, ids, values)
     side.write()
-    # a full collection over all that Feast has imported would take as long as a read of 500 rows
+    # A full garbage collection would walk the objects of Feast's imports. That takes as long as a
+    # read of 500 rows.
     gc.freeze()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -1,7 +1,8 @@
-"""The shape of a spread rank as a bare Serve application: the same hops and payloads, no work.
+"""A bare Serve application with the calls and payloads of a spread ranking request.
 
-ingress -> ranker -> features, and then -> model; arrays of the sizes that a rank of 500 x 60
-moves, by value and by plain pickle, as an expert would set the handles.
+The ingress parses the request and calls the ranker, which calls the features and then the model.
+Nothing else is done. The arrays have the sizes of a request of 500 rows x 60. Handles pass
+arguments by value with plain pickle, as an expert would set them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class HopRanker:
 
 
 class Forward:
-    """An ASGI application that asks the ranker and sends a constant reply."""
+    """An ASGI application that calls the ranker and sends a constant reply."""
 
     def __init__(self, reply: bytes, ranker: Any) -> None:
         self._reply = reply

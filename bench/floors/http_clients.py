@@ -1,4 +1,4 @@
-"""The same read by plain HTTP libraries, as one would write it without a client of Kirana's."""
+"""Reads of features with plain HTTP libraries, as users without Kirana's client write them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JSON = {"content-type": "application/json"}
 
 @asynccontextmanager
 async def httpx_json(urls: Sequence[str], body: bytes, connections: int) -> AsyncIterator[Call]:
-    """JSON to numpy, by httpx."""
+    """Yield a call that reads JSON with httpx and converts it to a numpy array."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     next_url = itertools.cycle(urls)
     async with httpx.AsyncClient(limits=limits) as client:
@@ -32,7 +32,7 @@ async def httpx_json(urls: Sequence[str], body: bytes, connections: int) -> Asyn
 
 @asynccontextmanager
 async def httpx_bytes(urls: Sequence[str], body: bytes, connections: int) -> AsyncIterator[Call]:
-    """The bytes of a Proto3 reply, by httpx, undecoded."""
+    """Yield a call that reads a Protobuf reply with httpx and returns its bytes undecoded."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     next_url = itertools.cycle(urls)
     async with httpx.AsyncClient(limits=limits) as client:
@@ -45,13 +45,15 @@ async def httpx_bytes(urls: Sequence[str], body: bytes, connections: int) -> Asy
 
 @asynccontextmanager
 async def aiohttp_bytes(urls: Sequence[str], body: bytes, connections: int) -> AsyncIterator[Call]:
-    """The bytes of a Proto3 reply, by aiohttp, undecoded."""
+    """Yield a call that reads a Protobuf reply with aiohttp and returns its bytes undecoded."""
     connector = aiohttp.TCPConnector(limit=connections)
     next_url = itertools.cycle(urls)
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as s:
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
 
         async def call() -> object:
-            async with s.post(next(next_url), data=body, headers=PROTOBUF) as reply:
+            async with session.post(next(next_url), data=body, headers=PROTOBUF) as reply:
                 return await reply.read()
 
         yield call

@@ -1,4 +1,4 @@
-"""500 rows out of LMDB by hand: a bare loop of `get`; and with decoding and a model."""
+"""Reads of rows from LMDB by hand: a bare loop of `get`, decoding to a matrix, and a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADER_BYTES = 24
 
 
 class LmdbLoop:
-    """Reads the folder that Kirana has written, in an environment of its own process."""
+    """A reader of an LMDB folder that Kirana has written. It always reads the same keys."""
 
     def __init__(self, folder: Path, keys: Sequence[bytes], columns: int) -> None:
         self._env = lmdb.open(str(folder), max_dbs=8, readonly=True, lock=False)
@@ -27,7 +27,10 @@ class LmdbLoop:
             return [txn.get(key) for key in self._keys]
 
     def matrix(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Rows of one schema and one dtype: no status, no expiry, no defaults."""
+        """Return the rows as float32[keys, columns], without status, expiry or defaults.
+
+        All rows must be stored, and have the same schema version.
+        """
         joined = b"".join(self.get())
         rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(self._keys), -1)
         stop = HEADER_BYTES + 4 * self._columns

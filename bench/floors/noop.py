@@ -1,4 +1,4 @@
-"""A Serve application that does nothing: the same body, the same parser, a constant reply."""
+"""A Serve application that only parses the body, as Kirana does, and sends a constant reply."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DECODER = msgspec.json.Decoder(Infer)
 
 
 async def body_of(receive: Any) -> bytes:
-    chunks, more = [], True
-    while more:
+    chunks, more_body = [], True
+    while more_body:
         message = await receive()
         chunks.append(message.get("body", b""))
-        more = message.get("more_body", False)
+        more_body = message.get("more_body", False)
     return b"".join(chunks)
 
 
@@ -30,7 +30,7 @@ def headers_of(reply: bytes) -> list[tuple[bytes, bytes]]:
 
 
 class Constant:
-    """An ASGI application over bytes, without a framework."""
+    """An ASGI application without a framework, which sends a constant reply."""
 
     def __init__(self, reply: bytes) -> None:
         self._reply = reply

@@ -1,6 +1,7 @@
-"""The work of a rank in a bare loop: request bytes to reply bytes, without HTTP or Serve.
+"""The work of a ranking request in a bare loop, from request bytes to reply bytes, without HTTP.
 
-Runs as a process that reads `SECONDS IDLE_SHARE` a line and answers with its calls a second.
+This runs as a process. It prints `ready`, and then its calls per second for each line
+`SECONDS IDLE_SHARE` of stdin.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kirana.serving.assembly import Assembly, open_catalog
 from kirana.serving.settings import Settings
 
 WORK_S = 0.02
-"""How long it works before it leaves the CPU to nobody, as the generator's share."""
+"""Seconds of work before each sleep. The sleep stands for the generator's share of the CPU."""
 
 
 class RankLoop:
@@ -39,14 +40,15 @@ class RankLoop:
         return (await infer(self._requests[self._next], self._resources)).body
 
     async def per_s(self, seconds: float, idle_share: float) -> float:
-        calls, began = 0, time.perf_counter()
-        while (now := time.perf_counter()) - began < seconds:
+        """Call for `seconds`, asleep for `idle_share` of the time. Return the calls per second."""
+        calls, start = 0, time.perf_counter()
+        while (now := time.perf_counter()) - start < seconds:
             while time.perf_counter() - now < WORK_S:
                 await self.call()
                 calls += 1
             worked = time.perf_counter() - now
             await asyncio.sleep(worked * idle_share / (1 - idle_share))
-        return calls / (time.perf_counter() - began)
+        return calls / (time.perf_counter() - start)
 
 
 async def main(settings: Settings, model_id: str, bodies: list[bytes]) -> None:
@@ -59,6 +61,6 @@ async def main(settings: Settings, model_id: str, bodies: list[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    settings_file, named, bodies_file = sys.argv[1:]
-    given = Settings.model_validate(json.loads(Path(settings_file).read_text()))
-    asyncio.run(main(given, named, Path(bodies_file).read_bytes().splitlines()))
+    settings_file, model, bodies_file = sys.argv[1:]
+    loaded = Settings.model_validate(json.loads(Path(settings_file).read_text()))
+    asyncio.run(main(loaded, model, Path(bodies_file).read_bytes().splitlines()))

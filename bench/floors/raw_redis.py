@@ -1,4 +1,4 @@
-"""What Redis itself gives: MGET by redis.asyncio with hiredis, and redis-benchmark's writes."""
+"""Redis without Kirana: MGET with redis.asyncio and hiredis, and writes by redis-benchmark."""
 
 from __future__ import annotations
 
@@ -13,53 +13,59 @@ from redis.asyncio import Redis
 from kirana.stores.redis_script import GUARDED_AT_ONCE, WRITE
 
 RANDOM_KEYS = 1_000_000
-FORGOTTEN_MS = 1_895_000_000_000
+EXPIRES_AT_MS = 1_895_000_000_000
+"""The expiry of all values, in 2030."""
 
 
 class RawMget:
-    """One pool, values undecoded."""
+    """MGET with a connection pool, without decoding the values."""
 
     def __init__(self, address: str, keys: Sequence[bytes]) -> None:
         self._client = Redis.from_url(f"redis://{address}")
         self._keys = list(keys)
 
     async def read(self) -> list[Any]:
-        found: list[Any] = await self._client.mget(self._keys)
-        return found
+        values: list[Any] = await self._client.mget(self._keys)
+        return values
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
 class SynchronousMget:
-    """The same by the synchronous client, whose figure stands beside."""
+    """The same MGET with the synchronous client. `read` blocks the event loop."""
 
     def __init__(self, address: str, keys: Sequence[bytes]) -> None:
         self._client = redis.Redis.from_url(f"redis://{address}")
         self._keys = list(keys)
 
     async def read(self) -> list[Any]:
-        found: list[Any] = self._client.mget(self._keys)
-        return found
+        values: list[Any] = self._client.mget(self._keys)
+        return values
 
     def close(self) -> None:
         self._client.close()
 
 
 def set_rate(address: str, value_bytes: int, requests: int) -> float:
-    """Rows a second of `redis-benchmark`: SET with an expiry, values of this size."""
+    """Return the rows per second of `redis-benchmark` for SET with an expiry."""
     key = "f:product.stats:__rand_int__"
-    return _benchmark(address, requests, ["SET", key, "x" * value_bytes, "PXAT", str(FORGOTTEN_MS)])
+    return _benchmark(
+        address, requests, ["SET", key, "x" * value_bytes, "PXAT", str(EXPIRES_AT_MS)]
+    )
 
 
 def guard_rate(address: str, value: bytes, rows: int) -> float:
-    """Rows a second of `redis-benchmark` of the guard script, as many keys a run as Kirana's."""
+    """Return the rows per second of `redis-benchmark` for the script that compares event times.
+
+    Each run of the script writes `GUARDED_AT_ONCE` rows, as in Kirana.
+    """
     host, _, port = address.rpartition(":")
     with redis.Redis(host, int(port)) as client:
         sha = client.script_load(WRITE.source)
     keys = ["f:product.stats:__rand_int__"] * GUARDED_AT_ONCE
     text = value.decode("latin-1")
-    arguments = [text, str(FORGOTTEN_MS)] * GUARDED_AT_ONCE
+    arguments = [text, str(EXPIRES_AT_MS)] * GUARDED_AT_ONCE
     words = ["EVALSHA", str(sha), str(GUARDED_AT_ONCE), *keys, "packed", *arguments]
     return GUARDED_AT_ONCE * _benchmark(address, rows // GUARDED_AT_ONCE, words, pipeline=4)
 
@@ -68,6 +74,6 @@ def _benchmark(address: str, requests: int, words: Sequence[str], *, pipeline: i
     host, _, port = address.rpartition(":")
     command = ["redis-benchmark", "-h", host, "-p", port, "-P", str(pipeline), "-q"]
     command += ["-r", str(RANDOM_KEYS), "-n", str(requests), *words]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rates = re.findall(r"([0-9.]+) requests per second", said)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rates = re.findall(r"([0-9.]+) requests per second", output)
     return float(rates[-1])

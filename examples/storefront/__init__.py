@@ -1,0 +1,1 @@
+"""A storefront that calls Kirana through handles."""

@@ -1,1 +1,1 @@
-"""Versioned configuration: objects in files, validated together, published as revisions."""
+"""The catalog: objects in YAML files, validated together and published as revisions."""

@@ -1,4 +1,4 @@
-"""Changes that come as objects, not as files: put some, remove some, all in one revision."""
+"""Changes of a catalog that are sent as objects, not as files. One change makes one revision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Objects as they were sent, by where they stood in the request; and what goes."""
+    """The objects to put, as they were sent, and the keys of the objects to delete.
+
+    Both are keyed by the place of the object in the request, such as `objects[2]`, which is the
+    `file` of its problems. The place is "" for a deleted object that the request's path names.
+    """
 
     put: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     delete: Mapping[str, Key] = field(default_factory=dict)
@@ -27,7 +31,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RevisionRecord:
-    """One line of the history: what a revision put and removed, as `kind name`."""
+    """One entry of the history: the objects that a revision put and deleted.
+
+    Each object is a text, `kind name`. `published_ms` is in Unix milliseconds.
+    """
 
     revision: int
     published_ms: int
@@ -36,64 +43,82 @@ class RevisionRecord:
 
 
 class CatalogPublisher(Protocol):
-    """Where revisions are made. Calls may block: locks, syncs, a look into model files."""
+    """The writing side of a catalog backend. Calls block, for example on locks and file syncs."""
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
-        """Make the live revision with `change` the next one, as one step.
+        """Apply `change` to the live revision, and publish the result as the next one, atomically.
 
-        Raises `CatalogError` if it would not be valid, `Unknown` for what is to be deleted and
-        isn't there, `Conflict` if another revision than the expected one is live.
+        If the result equals the live revision, publish nothing. Raise `CatalogError` if the result
+        is not valid, `Unknown` if an object to delete does not exist, and `Conflict` if
+        `expected_revision` is given and is not live, or if the catalog has no revision yet.
         """
 
     def history(self, limit: int) -> list[RevisionRecord]:
-        """Return the newest revisions, the live one first."""
+        """Return at most `limit` entries, the newest first, beginning with the live revision.
+
+        Revisions without a readable entry are left out.
+        """
 
 
 def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[Key, Located]]:
-    """Return all objects with the change, and those that were put.
+    """Return all objects of `live` after the change, and the objects that the change puts.
 
-    Raises `CatalogError` for objects that are none, `Unknown` for those to delete.
+    Raise `CatalogError` for an object that is not valid, or that is both put and deleted. Raise
+    `Unknown` if an object to delete does not exist.
     """
-    for where, record in change.put.items():
+    for place, record in change.put.items():
         if _too_deep(record):
-            raise CatalogError([Problem(f"it is nested more than {MAX_DEPTH} levels deep", where)])
-    documents = [Document(where, dict(each)) for where, each in change.put.items()]
-    put = {each.key: each for each in parse_documents(documents)}
+            raise CatalogError(
+                [Problem(f"the object is nested more than {MAX_DEPTH} levels deep", place)]
+            )
+    documents = [Document(place, dict(record)) for place, record in change.put.items()]
+    put = {located.key: located for located in parse_documents(documents)}
     items = {item.key: item for item in live.all_items()}
-    for key, located in put.items():
-        _check_digest(located, items.get(key))
-    for where, key in change.delete.items():
+    for key, new_object in put.items():
+        _check_digest(new_object, items.get(key))
+    for place, key in change.delete.items():
         kind, name = key
         if kind not in KINDS:
-            raise Unknown("kind", kind, KINDS, field=_within(where, "kind"))
+            raise Unknown("kind", kind, KINDS, field=_within(place, "kind"))
         if key not in items:
-            raise Unknown(kind, name, live.items.get(kind, {}), field=_within(where, "name"))
+            raise Unknown(kind, name, live.items.get(kind, {}), field=_within(place, "name"))
         if key in put:
-            message = f"{kind} '{name}' can't be put and deleted at once"
-            raise CatalogError([Problem(message, where)])
+            message = f"{kind} '{name}' can't be both put and deleted"
+            raise CatalogError([Problem(message, place)])
         del items[key]
-    return {**items, **{key: each.item for key, each in put.items()}}, put
+    return {**items, **{key: located.item for key, located in put.items()}}, put
 
 
 def _within(where: str, field: str) -> FieldPath:
-    """What is deleted by a path of HTTP is in no field of a body."""
+    """Return the path of `field` in the object at `where`, or of `field` alone if `where` is ""."""
     return (where, field) if where else (field,)
 
 
 def _check_digest(put: Located, live: Item | None) -> None:
-    """Refuse a model of another path whose digest is still that of the live one."""
-    model, before = put.object, live.parsed if live else None
-    if not isinstance(model, ModelObject) or not isinstance(before, ModelObject):
+    """Refuse a model that gets a new path but keeps the digest of the live model.
+
+    The digest would win over the path, so the new file would never be published.
+    """
+    new_model, live_model = put.object, live.parsed if live else None
+    if not isinstance(new_model, ModelObject) or not isinstance(live_model, ModelObject):
         return
-    if model.sha256 and model.sha256 == before.sha256 and model.path != before.path:
-        message = f"it is that of {before.path}: leave it out to take the file {model.path}"
+    if (
+        new_model.sha256
+        and new_model.sha256 == live_model.sha256
+        and new_model.path != live_model.path
+    ):
+        message = (
+            f"'sha256' is the digest of '{live_model.path}': leave it out to publish "
+            f"'{new_model.path}'"
+        )
         raise CatalogError([put.document.problem(message, "sha256")])
 
 
 def _too_deep(value: object, levels: int = MAX_DEPTH) -> bool:
-    inside: Sequence[object] = ()
+    """Return whether the mappings and lists in a value are nested more than `levels` deep."""
+    values: Sequence[object] = ()
     if isinstance(value, Mapping):
-        inside = list(value.values())
+        values = list(value.values())
     elif isinstance(value, list):
-        inside = value
-    return levels < 0 or any(_too_deep(each, levels - 1) for each in inside)
+        values = value
+    return levels < 0 or any(_too_deep(inner, levels - 1) for inner in values)

@@ -1,4 +1,7 @@
-"""What a catalog is checked with, handed in by what assembles a process: it knows no engine."""
+"""The checks of a catalog that need code from outside `kirana.catalog`.
+
+`kirana.serving.checks` passes them in, so `kirana.catalog` does not import the engines.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,18 @@ if TYPE_CHECKING:
     from kirana.catalog.snapshot import Catalog
 
 Compile = Callable[[Any, "Catalog"], object]
-"""Turn an object into what runs. Raises `CatalogError` with paths in the object."""
+"""A function that compiles an object of a catalog.
+
+It raises `CatalogError` if the object is not valid. The problems have paths in the object.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was found about an object: a `wrong` one must not go live."""
+    """A finding about an object: a problem that prevents a publish (`wrong`), or a warning.
+
+    `path` leads to the value in the object.
+    """
 
     key: Key
     message: str
@@ -27,45 +36,53 @@ class Finding:
 
 
 class ModelStore(Protocol):
-    """A model without `sha256` is the file at its path, one with it the copy of that digest."""
+    """The files of models, and copies of them by digest.
+
+    A model without `sha256` refers to the file at its path. A model with `sha256` refers to the
+    copy with this digest.
+    """
 
     def digest(self, model: ModelObject) -> str:
         """Return the digest of the bytes that a model would be published with.
 
-        Raises `ConfigurationError` if its file is missing, or its digest names a copy that is
-        gone.
+        Raise `ConfigurationError` if the file of the model or the copy for its `sha256` is missing.
         """
 
     def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
-        """Copy what the revision names, so that its bytes stay what they are.
+        """Copy the files of a revision's models, so that the bytes of the revision can't change.
 
-        Raises `Conflict` if a file is not any more what it was when it was checked, `Unavailable`
-        if it can't be copied.
+        Raise `Conflict` if a file has changed since it was checked, and `Unavailable` if a file
+        can't be copied.
         """
 
     def prune(self, catalog: str, oldest: int) -> None:
-        """Remove the copies that no revision from `oldest` on names, nor another catalog."""
+        """Remove the copies that are not used any more.
+
+        `oldest` is the oldest revision of `catalog` that is kept. Copies that other catalogs use
+        are kept, too.
+        """
 
 
-LookInto = Callable[["Catalog", Collection[Key]], list[Finding]]
-"""Look into the models behind some objects of a catalog that was compiled."""
+ModelCheck = Callable[["Catalog", Collection[Key]], list[Finding]]
+"""A function that checks the model files that the given objects of a catalog use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """`compilers` are by kind, in the order in which the kinds build on one another.
+    """The checks that a catalog runs when it validates and publishes objects.
 
-    Without `models` the files behind models are neither looked into nor pinned.
+    `compilers` are by kind. Each kind comes after the kinds that it builds on. Without `models`, a
+    publish does not copy model files. Without `check_model`, it does not check them.
     """
 
     compilers: Mapping[str, Compile] = field(default_factory=dict)
     models: ModelStore | None = None
-    look_into: LookInto | None = None
+    check_model: ModelCheck | None = None
 
     def of_published(self) -> Checks:
-        """Return the checks of a revision that was published: its models are pinned already."""
-        return replace(self, models=None, look_into=None)
+        """Return the checks for a published revision, which skip the files of its models."""
+        return replace(self, models=None, check_model=None)
 
 
 NO_CHECKS = Checks()
-"""For those who read feature groups and event types alone: nothing that runs is compiled."""
+"""No checks, for processes that only read feature groups and event types."""

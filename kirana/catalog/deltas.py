@@ -1,4 +1,7 @@
-"""What differs between a revision and its base: who has the base need not read the rest."""
+"""Deltas. A delta is the difference between a revision and the revision before it.
+
+A process that has the earlier revision in memory reads only the delta.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ from kirana.catalog.storage_records import written_storage
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Objects that were put and that are gone; all records of groups and entities with new ones.
+    """The objects that a revision put and deleted, and the records that it changed.
 
-    `base` is the number of the revision that they lead on from, `stamp` that of its file.
+    `base` is the number of the earlier revision, and `stamp` is the stamp of its file.
+    `history` has all records of those groups and entities whose records have changed.
     """
 
     base: int
     stamp: Stamp
     put: Mapping[Key, Item]
-    gone: frozenset[Key]
+    deleted: frozenset[Key]
     history: History
 
 
@@ -43,7 +47,11 @@ class _Record(msgspec.Struct):
 
 
 def delta_of(before: Catalog, stamp: Stamp, after: Catalog, changed: Collection[Key]) -> bytes:
-    """Return what leads from one revision, whose file has this stamp, to the next."""
+    """Return the delta between two revisions as JSON.
+
+    `stamp` is the stamp of the file of `before`, and `changed` are the keys of the objects that
+    differ.
+    """
     put = [after.item(key) for key in sorted(changed)]
     return orjson.dumps(
         {
@@ -51,26 +59,30 @@ def delta_of(before: Catalog, stamp: Stamp, after: Catalog, changed: Collection[
             "stamp": stamp,
             "put": [orjson.Fragment(item.raw) for item in put if item is not None],
             "gone": [key for key in sorted(changed) if after.item(key) is None],
-            "versions": _new(before.versions, after.versions),
-            "storage": _new(before.storage, after.storage),
+            "versions": _changed_records(before.versions, after.versions),
+            "storage": _changed_records(before.storage, after.storage),
         }
     )
 
 
-def _new(
+def _changed_records(
     before: Mapping[str, Records[Any]], after: Mapping[str, Records[Any]]
 ) -> dict[str, orjson.Fragment]:
+    """Return the JSON of the records that are new or have changed, by group or entity."""
     names = [name for name, records in after.items() if before.get(name) != records]
     return {name: orjson.Fragment(after[name].raw) for name in names}
 
 
 def read_delta(content: bytes) -> Delta:
-    """Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+    """Parse a delta, except its records, which are parsed on first use.
+
+    Raise `ValueError`, `KeyError` or `TypeError` if the delta is not valid.
+    """
     try:
         record = msgspec.json.decode(content, type=_Record)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
     versions = {name: written_versions(name, bytes(raw)) for name, raw in record.versions.items()}
     storage = {name: written_storage(name, bytes(raw)) for name, raw in record.storage.items()}
-    put, gone = parse_items(record.put), frozenset(record.gone)
-    return Delta(record.base, record.stamp, put, gone, History(versions, storage))
+    put, deleted = parse_items(record.put), frozenset(record.gone)
+    return Delta(record.base, record.stamp, put, deleted, History(versions, storage))

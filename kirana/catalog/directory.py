@@ -1,18 +1,20 @@
-"""The catalog in a directory: YAML files are the source, `.kirana/revisions/<n>/` what is live.
+"""The catalog in a directory, which holds both the YAML files and the published revisions.
 
-    DIR/*.yaml                        what people edit
-    DIR/versions/<group>/<n>.yaml     schema versions, append-only, to be committed with it
-    DIR/versions/<entity>/<n>.yaml    how rows are stored, append-only, to be committed with it
-    DIR/.kirana/revisions/<n>/        `catalog.json`: a whole published revision; `changes.json`:
-                                      what differs from the one before; `about.json`: when it was
-                                      published, and what it changed; `uses.json`: which objects
-                                      each one has looked up
-    DIR/.kirana/remembered.json       what need not be read again: see `kirana.catalog.remembered`
-    DIR/.kirana/CURRENT               the number of the live one and the identity of the catalog,
+    DIR/*.yaml, DIR/*.yml             the source files, which people edit
+    DIR/versions/<group>/<n>.yaml     schema versions: append-only, committed with the source
+    DIR/versions/<entity>/<n>.yaml    storage records: append-only, committed with the source
+    DIR/.kirana/revisions/<n>/        one published revision:
+        catalog.json                      the whole revision
+        changes.json                      the difference from the revision before
+        about.json                        when it was published, and what it changed
+        uses.json                         a cache: what the compiler of each object has looked up
+    DIR/.kirana/remembered.json       a cache for the next publish: see `kirana.catalog.remembered`
+    DIR/.kirana/lock                  the file that a publish locks
+    DIR/.kirana/CURRENT               the number of the live revision and the catalog's identity,
                                       replaced by a rename
 
-Replicas read only what is published. Publishing is done under a file lock, so that of two at
-once the second sees what the first has done.
+Replicas read only the published revisions. A publish holds the lock, so a concurrent publish waits,
+and then sees the result of the first one.
 """
 
 from __future__ import annotations
@@ -29,18 +31,16 @@ from pydantic import ValidationError
 from kirana.catalog.changes import Change, RevisionRecord, apply_change
 from kirana.catalog.checks import NO_CHECKS, Checks
 from kirana.catalog.deltas import Delta, read_delta
-from kirana.catalog.documents import Chunk
 from kirana.catalog.durable import write_durably
 from kirana.catalog.history import History
-from kirana.catalog.items import Item, Key, plain
-from kirana.catalog.objects import CatalogObject, ModelObject
+from kirana.catalog.items import Item, Key, same_object
 from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
-    at_home,
     check_items,
-    in_request,
+    located_in_file,
+    located_in_request,
     lost_catalog,
     names_of_records,
     new_identity,
@@ -65,11 +65,11 @@ from kirana.errors import CatalogError, Conflict, Problem, Unknown
 from kirana.revision import NO_REVISION, Revision
 
 MAX_FOLLOWED = 100
-"""Revisions that are followed change by change; more are read as a whole."""
+"""The largest number of deltas to apply. To advance further, the whole revision is read."""
 
 
 class DirectoryCatalog:
-    """Implements `CatalogBackend` over a folder. Of revisions the last `kept` stay."""
+    """`CatalogBackend` in a folder. A publish removes all but the last `kept` revisions."""
 
     def __init__(
         self, folder: Path, checks: Checks = NO_CHECKS, *, kept: int = KEPT_REVISIONS
@@ -84,7 +84,7 @@ class DirectoryCatalog:
         self._sources = SourceFiles(self.folder)
         self._loaded: Catalog | None = None
         self._stamp: Stamp = ()
-        """Of the file of the revision that is loaded."""
+        """The stamp of the file of the loaded revision."""
         self._loading = threading.Lock()
 
     def check(self) -> Checked:
@@ -100,16 +100,20 @@ class DirectoryCatalog:
         live: Catalog | None,
         before: Catalog | None,
     ) -> Checked:
-        """Validate the source; `before` is a valid catalog, `live` the one to compare with."""
+        """Validate the source.
+
+        `live` is the revision to compare with, which may not be valid any more. `before` is a valid
+        revision, whose unchanged objects are not checked again. Either may be None.
+        """
         items = sources.items()
         if not items:
             raise CatalogError([Problem("the folder defines no objects", str(self.folder))])
         published, storage = self._published_records(live)
         written = self._records.read(None, published, remembered)
-        # stored rows follow the records that were published: none may be lost, or another
+        # Stored rows depend on the published records, so none may be missing or changed.
         self._records.require(published, written)
-        where = sources.document
-        return check_items(items, where, written, storage, self._checks, before, live)
+        document_of = sources.document
+        return check_items(items, document_of, written, storage, self._checks, before, live)
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """See `CatalogBackend`."""
@@ -118,28 +122,31 @@ class DirectoryCatalog:
             catalog, trusted = self._live_or_none()
             before = catalog if trusted else None
             remembered = read_remembered(self._remembered) if before else Remembered()
-            sources = self._sources.read(lambda chunk: _known(remembered, chunk, before))
+            sources = self._sources.read(lambda chunk: remembered.item_of(chunk, before))
             checked = self._check(sources, remembered, catalog, before)
             published = self._make_live(live, catalog, checked, {})
             self._remember(sources, checked.catalog)
             return published
 
     def _remember(self, sources: Sources, catalog: Catalog) -> None:
+        """Write `remembered.json` for the next publish."""
         chunks = {}
         for chunk, key in sources.chunks():
             item = catalog.item(key)
-            # of a model, the file behind it may be another one next time
+            # The chunks of models are always parsed. The live item of a model has the digest of the
+            # published bytes, but the model file may have changed.
             if item is not None and key[0] != "model":
                 chunks[text_digest(chunk.text)] = (*key, item_digest(item))
-        # it saves time, and what is live stays so without it
+        # If the file can't be written, the next publish only takes longer.
         with suppress(OSError, CatalogError):
             records = self._records.stamps(catalog.history)
             write_remembered(self._remembered, Remembered(chunks=chunks, records=records))
 
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
-        """See `CatalogPublisher`. What was edited in the files, and not applied, stays there.
+        """See `CatalogPublisher`. The source files are rewritten, too.
 
-        Raises `Conflict` too if that is one of the objects that change.
+        Unpublished edits of other objects stay in the source files. Raise `Conflict` if an object
+        of the change has unpublished edits, or if the source files can't be rewritten.
         """
         with self._lock():
             live = self._expect(expected_revision)
@@ -150,7 +157,7 @@ class DirectoryCatalog:
             checked = self._validate_change(before, items, put)
             deleted = list(change.delete.values())
             self._require_applied(before, [*put, *deleted])
-            records = {key: each.document.data for key, each in put.items()}
+            records = {key: located.document.data for key, located in put.items()}
             try:
                 files = rewrite(self._sources, records, deleted)
             except (OSError, CatalogError) as error:
@@ -160,45 +167,55 @@ class DirectoryCatalog:
     def _validate_change(
         self, before: Catalog, items: Mapping[Key, Item], put: Mapping[Key, Located]
     ) -> Checked:
-        """Validate a change: only the records of what it puts are read."""
+        """Validate a change. Read only the record files that belong to the objects in `put`."""
         names = names_of_records(put)
         written = self._records.read(names)
         self._records.require(before.history.only(names), written)
-        # nobody has looked at the records of the others: they are taken for written
+        # Assume that the record files of other groups and entities hold the published records.
         written = before.history.without(names).joined(written)
-        where = in_request(put)
-        return check_items(items, where, written, before.storage, self._checks, before, before)
+        document_of = located_in_request(put)
+        return check_items(
+            items, document_of, written, before.storage, self._checks, before, before
+        )
 
     def history(self, limit: int) -> list[RevisionRecord]:
+        """See `CatalogPublisher`."""
         records: list[RevisionRecord] = []
         live = self.current().number
         for number in sorted(self._revisions.numbers(), reverse=True):
+            # Revisions after the live one are left from publishes that failed.
             if number > live or len(records) >= limit:
-                continue  # what a crash has left was never live
+                continue
             try:
                 about = orjson.loads(self._revisions.file(number, "about.json").read_bytes())
                 records.append(RevisionRecord(**about))
             except (OSError, ValueError, TypeError):
-                continue  # of a time before there were records
+                continue  # Early versions of Kirana wrote no `about.json`.
         return records
 
     def _expect(self, revision: int | None) -> Revision:
+        """Return the live revision. Raise `Conflict` if `revision` is given and is not live."""
         live = self.current()
         if revision is not None and live.number != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
         return live
 
     def _require_applied(self, live: Catalog, keys: Sequence[Key]) -> None:
-        """What people have edited, and not published, must not be lost, nor go live by itself."""
+        """Raise `Conflict` if the source files have unpublished edits of the objects in `keys`.
+
+        A change of these objects would overwrite the edits.
+        """
         try:
             edited = self._sources.find(keys)
         except CatalogError as error:
             raise Conflict(f"fix the source files first: {error.message}") from None
         for key in keys:
-            mine, theirs = edited.get(key), live.item(key)
-            if not _same(mine.object if mine else None, theirs.parsed if theirs else None):
-                where = mine.document.file if mine else str(self.folder)
-                message = f"{key[0]} '{key[1]}' was edited in {where}, and not applied"
+            in_files, published = edited.get(key), live.item(key)
+            if not same_object(
+                in_files.object if in_files else None, published.parsed if published else None
+            ):
+                place = in_files.document.file if in_files else str(self.folder)
+                message = f"{key[0]} '{key[1]}' has unpublished edits in {place}"
                 raise Conflict(f"{message}: run 'kirana apply {self.folder}' first")
 
     def _make_live(
@@ -208,11 +225,16 @@ class DirectoryCatalog:
         checked: Checked,
         files: Mapping[Path, bytes | None],
     ) -> Published:
+        """Publish a checked catalog, and replace source `files` (None removes a file).
+
+        `before` is the catalog of the `live` revision, or None if the revision can't be read. If
+        nothing has changed, publish nothing.
+        """
         catalog, models = checked.catalog, self._checks.models
         identity = live.catalog or new_identity()
         if before is not None and not checked.changed and not checked.added:
             if models is not None:
-                # copies may have been lost
+                # This restores lost copies of model files.
                 models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = max([live.number, *self._revisions.numbers()]) + 1
@@ -223,7 +245,8 @@ class DirectoryCatalog:
         self._records.append(checked.added)
         revision = Revision(identity, number)
         self._revisions.write(revision, catalog, before, checked.changed)
-        # the source first: what is acknowledged must never be undone by the next 'apply'
+        # Write the source files before `CURRENT`. In the opposite order, a crash in between would
+        # leave a live change that the next `kirana apply` would undo.
         self._sources.require_unchanged(files)
         for file, text in files.items():
             if text is None:
@@ -239,10 +262,10 @@ class DirectoryCatalog:
         return Published(revision, True, checked)
 
     def _live_or_none(self) -> tuple[Catalog | None, bool]:
-        """Return the live revision as it was published, None if there is none, or it is damaged.
+        """Return the live revision without checks, or None if there is none or it is damaged.
 
-        Return too whether it was valid to this version of Kirana: then its objects are not parsed,
-        and what they look up is known.
+        The second value is True if the code of this Kirana has already validated the revision. In
+        this case, its objects need not be parsed, and its `Catalog.uses` are known.
         """
         live, loaded = self.current(), self._loaded
         stamp = self._revisions.stamp(live.number)
@@ -265,7 +288,7 @@ class DirectoryCatalog:
         return catalog, uses is not None
 
     def close(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: this backend holds no resources between calls."""
 
     def current(self) -> Revision:
         """See `CatalogSource`."""
@@ -276,35 +299,38 @@ class DirectoryCatalog:
         return self._revisions.away_since
 
     def load(self, revision: Revision) -> Catalog:
-        """See `CatalogSource`. What has not changed since the last one that was loaded is kept."""
+        """See `CatalogSource`. Share objects with the last loaded revision, if possible."""
         with self._loading:
             loaded = self._loaded
             stamp = self._revisions.stamp(revision.number)
             if loaded is not None and loaded.revision == revision and stamp == self._stamp:
                 return loaded
-            found = self._follow(loaded, revision) if loaded is not None else None
-            self._loaded, self._stamp = found or self._load(revision), stamp
+            followed = self._follow(loaded, revision) if loaded is not None else None
+            self._loaded, self._stamp = followed or self._load(revision), stamp
             return self._loaded
 
     def _follow(self, loaded: Catalog, revision: Revision) -> Catalog | None:
-        """Return a revision by the changes since the one that is loaded; None if it takes more."""
-        since = revision.number - loaded.revision.number
-        if loaded.revision.catalog != revision.catalog or not 0 < since <= MAX_FOLLOWED:
+        """Return `revision`, made by applying deltas to the loaded revision.
+
+        Return None if it is too far ahead, or if the deltas do not lead to it or can't be applied.
+        """
+        distance = revision.number - loaded.revision.number
+        if loaded.revision.catalog != revision.catalog or not 0 < distance <= MAX_FOLLOWED:
             return None
         try:
             steps = self._steps(loaded.revision.number, revision.number)
             for number, delta in steps or ():
-                loaded = self._changed(loaded, delta, number)
+                loaded = self._with_delta(loaded, delta, number)
         except (OSError, AttributeError, ValueError, KeyError, TypeError, CatalogError):
-            # the whole revision is beside it, and says what is wrong
+            # The caller then reads the whole revision, and raises an error if it is damaged, too.
             return None
         return loaded if steps else None
 
     def _steps(self, start: int, stop: int) -> list[tuple[int, Delta]] | None:
-        """Return what leads from the revision that is loaded to another one, in order.
+        """Return the deltas from revision `start`, the loaded one, to `stop`, in order.
 
-        None if nothing does: a revision may have failed half-way, or an older folder may have been
-        restored.
+        Each delta comes with the number of its revision. Return None if the deltas do not connect
+        `start` and `stop`, for example because an older state of the folder was restored.
         """
         steps: list[tuple[int, Delta]] = []
         number = stop
@@ -317,41 +343,46 @@ class DirectoryCatalog:
                 return None
         return steps[::-1] if number == start else None
 
-    def _changed(self, before: Catalog, delta: Delta, number: int) -> Catalog:
-        items = {item.key: item for item in before.all_items() if item.key not in delta.gone}
+    def _with_delta(self, before: Catalog, delta: Delta, number: int) -> Catalog:
+        """Return the revision `number`, which is `before` with a delta applied."""
+        items = {item.key: item for item in before.all_items() if item.key not in delta.deleted}
         items |= delta.put
         history = before.history.joined(delta.history)
-        where = at_home(delta.put.values(), str(self._revisions.file(number)))
+        document_of = located_in_file(delta.put.values(), str(self._revisions.file(number)))
         checks = self._checks.of_published()
-        catalog = validate(items, where, history, checks, before).catalog
+        catalog = validate(items, document_of, history, checks, before).catalog
         return catalog.at(Revision(before.revision.catalog, number))
 
     def _load(self, revision: Revision) -> Catalog:
+        """Read and compile a whole revision."""
         file = self._revisions.file(revision.number)
         try:
             written = read_revision(file.read_bytes())
             items, history = written.parsed_items(), written.history
             history.parse()
         except FileNotFoundError:
-            known = map(str, self._revisions.numbers())
-            raise Unknown("revision", str(revision), known) from None
+            numbers = map(str, self._revisions.numbers())
+            raise Unknown("revision", str(revision), numbers) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise CatalogError([Problem(f"this is not a revision: {error}", str(file))]) from None
         if written.catalog != revision.catalog:
-            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
+            known = f"{revision} of catalog {written.catalog}"
+            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [known])
         checks = self._checks.of_published()
-        where = at_home(items.values(), str(file))
-        return validate(items, where, history, checks).catalog.at(revision)
+        document_of = located_in_file(items.values(), str(file))
+        return validate(items, document_of, history, checks).catalog.at(revision)
 
     def _published_records(self, live: Catalog | None) -> tuple[History, Storage]:
-        """Return the records of the live revision, and how it stores rows, also if it can't be
-        used any more.
+        """Return the records of the live revision, and how it stores rows, even if it is not valid.
+
+        If the revision was published without storage records, the second value has records made
+        from its objects. Both are empty if the file of the revision can't be read.
         """
         try:
             written = read_revision(self._revisions.read(self.current().number))
             recorded, storage = written.recorded, written.history.storage
             if live is not None and written.storage is not None:
-                # the same, and what is remembered of them is known by them
+                # `live` has the same records, and their digests may already be computed.
                 return live.history, storage
             recorded.parse()
         except (AttributeError, ValueError, KeyError, TypeError):
@@ -360,23 +391,10 @@ class DirectoryCatalog:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        """Hold the file lock of a publish. Wait while another publish holds it."""
         if not self.folder.is_dir():
             raise CatalogError([Problem("the folder does not exist", str(self.folder))])
         self._state.mkdir(exist_ok=True)
         with (self._state / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _same(mine: CatalogObject | None, published: CatalogObject | None) -> bool:
-    """Whether an object of the files is the published one; only the latter must have a digest."""
-    if mine is None or published is None:
-        return mine is published
-    theirs = plain(published)
-    if isinstance(mine, ModelObject) and mine.sha256 is None:
-        theirs.pop("sha256", None)
-    return plain(mine) == theirs
-
-
-def _known(remembered: Remembered, chunk: Chunk, live: Catalog | None) -> Item | None:
-    return remembered.item_of(chunk, live) if live is not None else None

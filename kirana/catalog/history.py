@@ -1,4 +1,4 @@
-"""The records that were published before: they decide what a catalog may still change."""
+"""The published records of groups and entities, which limit how a catalog may change."""
 
 from __future__ import annotations
 
@@ -10,52 +10,53 @@ from kirana.catalog.storage_records import Storage, StorageRecord
 from kirana.schema import SchemaVersion
 
 Versions = Mapping[str, Records[SchemaVersion]]
-"""The schema versions of each group, in order."""
+"""The schema versions by group, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The append-only records of groups and entities, also of those that were deleted."""
+    """The append-only records of groups and entities. They stay when these are deleted."""
 
     versions: Versions = field(default_factory=dict)
     storage: Storage = field(default_factory=dict)
 
     def parse(self) -> None:
-        """Raise `ValueError`, `KeyError` or `TypeError` if there is a record that is none."""
+        """Parse all records. Raise `ValueError`, `KeyError` or `TypeError` if one is not valid."""
         for versions in self.versions.values():
             versions.parsed()
         for storage in self.storage.values():
             storage.parsed()
 
     def only(self, names: Collection[str]) -> History:
-        """Return the records of some groups and entities."""
+        """Return the records of the groups and entities in `names`."""
         return self._filtered(lambda name: name in names)
 
     def without(self, names: Collection[str]) -> History:
-        """Return the records of all others."""
+        """Return the records of the groups and entities that are not in `names`."""
         return self._filtered(lambda name: name not in names)
 
     def _filtered(self, wanted: Callable[[str], bool]) -> History:
         return History(
-            {name: each for name, each in self.versions.items() if wanted(name)},
-            {name: each for name, each in self.storage.items() if wanted(name)},
+            {name: records for name, records in self.versions.items() if wanted(name)},
+            {name: records for name, records in self.storage.items() if wanted(name)},
         )
 
     def joined(self, other: History) -> History:
-        """Return the records of both; of what both have, those of the other."""
+        """Return the records of both. For a name that both have, take the records of `other`."""
         return History({**self.versions, **other.versions}, {**self.storage, **other.storage})
 
     def with_live(self, storage: Storage) -> History:
-        """Take what the live revision stores for the first record of an entity that has none.
+        """Return these records, and those of `storage` for entities without storage records here.
 
-        A catalog that was published before there were records has none for what it stores.
+        `storage` describes how the live revision stores rows. It is needed for catalogs that were
+        published by early versions of Kirana, which wrote no storage records.
         """
         return History(self.versions, {**storage, **self.storage})
 
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """The records that publishing a catalog appends."""
+    """The records that a publish appends."""
 
     versions: tuple[SchemaVersion, ...]
     storage: tuple[StorageRecord, ...]
@@ -64,20 +65,21 @@ class Additions:
         return bool(self.versions or self.storage)
 
 
-def additions(published: History, written: History, known: History) -> Additions:
-    """Return the records beyond those that were `written`.
+def additions(after: History, written: History, known: History) -> Additions:
+    """Return the records to append to those that are already `written`.
 
-    They are those that a catalog is to be published with, and those that were only `known`: of an
-    entity that it leaves out, too, so that it can't come back with another meaning.
+    These are the new records of the catalog to publish (`after`), and storage records that are only
+    `known` from the live revision. The latter include records of deleted entities, whose rows must
+    keep their meaning if the entities are created again.
     """
     versions = (
         records[-1]
-        for group, records in published.versions.items()
-        if (there := written.versions.get(group, ())) is not records and len(records) > len(there)
+        for group, records in after.versions.items()
+        if (old := written.versions.get(group, ())) is not records and len(records) > len(old)
     )
     storage = (
         record
-        for entity, records in {**known.storage, **published.storage}.items()
+        for entity, records in {**known.storage, **after.storage}.items()
         if written.storage.get(entity) is not records
         for record in records[len(written.storage.get(entity, ())) :]
     )

@@ -1,4 +1,4 @@
-"""Objects of a catalog by their published bytes: compared as these, parsed when asked for."""
+"""Items: objects of a catalog, compared by their published bytes and parsed when needed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import orjson
 
-from kirana.catalog.objects import KINDS, CatalogObject
+from kirana.catalog.objects import KINDS, CatalogObject, ModelObject
 from kirana.errors import CatalogError, Problem
 from kirana.schema import spelled
 
 Key = tuple[str, str]
-"""Kind and name of an object."""
+"""The kind and the name of an object."""
 
 
 class Item:
-    """One object. `raw` is its record as JSON with sorted keys: the same object has the same."""
+    """One object. `raw` is its JSON with sorted fields, so equal objects have equal bytes."""
 
     __slots__ = ("_parsed", "key", "raw")
 
@@ -26,20 +26,25 @@ class Item:
         self._parsed = parsed
 
     @classmethod
-    def of(cls, each: CatalogObject) -> Item:
-        """Raises `CatalogError` for an object that can't be published."""
+    def of(cls, declared: CatalogObject) -> Item:
+        """Return the item of an object. Raise `CatalogError` for a value that JSON can't hold."""
         return cls(
-            (each.kind, each.name), raw_record(spelled(each.model_dump(by_alias=True))), each
+            (declared.kind, declared.name),
+            raw_record(spelled(declared.model_dump(by_alias=True))),
+            declared,
         )
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Item:
-        """Parse a published record. Raises `ValueError`, `KeyError` or `TypeError` for others."""
+        """Return the item of a published object, given its JSON value.
+
+        Raise `ValueError`, `KeyError` or `TypeError` if the object is not valid.
+        """
         return cls.of(KINDS[record["kind"]].model_validate(record))
 
     @property
     def parsed(self) -> CatalogObject:
-        """The object as people wrote it."""
+        """The object, parsed from `raw` on first use."""
         if self._parsed is None:
             self._parsed = KINDS[self.key[0]].model_validate(orjson.loads(self.raw))
         return self._parsed
@@ -52,16 +57,32 @@ class Item:
 
 
 def raw_record(record: Mapping[str, Any]) -> bytes:
-    """Raises `CatalogError` for a record that JSON can't hold."""
+    """Return the fields of an object as JSON. Raise `CatalogError` for a value JSON can't hold."""
     try:
         return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
-        # parameters are free in form: a date of YAML, a whole number of 100 digits
+        # Parameters may be any YAML value, such as a date or an integer of 100 digits.
         raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
 
 
-def plain(each: CatalogObject) -> dict[str, Any]:
-    """Return an object as people would write it: without defaults, JSON's values alone."""
-    record = {"kind": each.kind, **each.model_dump(by_alias=True, exclude_defaults=True)}
-    found: dict[str, Any] = spelled(record)
-    return found
+def plain(declared: CatalogObject) -> dict[str, Any]:
+    """Return an object as people would write it: without defaults.
+
+    NaN and infinities are texts, as in JSON.
+    """
+    record = {"kind": declared.kind, **declared.model_dump(by_alias=True, exclude_defaults=True)}
+    fields: dict[str, Any] = spelled(record)
+    return fields
+
+
+def same_object(source: CatalogObject | None, published: CatalogObject | None) -> bool:
+    """Return whether an object in the source files is equal to the published one.
+
+    None stands for a missing object. A model in the source files may leave out its digest.
+    """
+    if source is None or published is None:
+        return source is published
+    published_fields = plain(published)
+    if isinstance(source, ModelObject) and source.sha256 is None:
+        published_fields.pop("sha256", None)
+    return plain(source) == published_fields

@@ -1,6 +1,6 @@
-"""The kinds of object in a catalog, as people write them. Each knows what it alone can check.
+"""The kinds of object in a catalog, with the fields that people write in YAML.
 
-What takes several objects to check is in `kirana.catalog.validation`.
+Each class checks its own fields. `kirana.catalog.validation` checks objects against each other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _check_dotted(name: str) -> str:
+def _check_group_name(name: str) -> str:
     entity, dot, group = name.partition(".")
     if not dot:
         raise ValueError(f"'{name}' must be entity.group, like product.stats")
@@ -57,53 +57,53 @@ def _duration_ms(value: object) -> int:
         )
     milliseconds = int(match[1]) * _UNITS_MS[match[2]]
     if milliseconds > _MAX_DURATION_MS:
-        raise ValueError(f"'{value}' is more than 36500d, the longest duration")
+        raise ValueError(f"'{value}' is too long, the limit is 36500d")
     return milliseconds
 
 
 def _ttl_ms(value: object) -> int:
     milliseconds = _duration_ms(value)
     if not milliseconds:
-        raise ValueError(f"'{value}' would keep nothing: leave it out to keep rows for ever")
+        raise ValueError(f"'{value}' would keep nothing: leave 'ttl' out to keep rows forever")
     return milliseconds
 
 
 def _duration_text(milliseconds: int) -> str:
-    """Spell a duration in the largest unit that divides it."""
+    """Return a duration as text, in the largest unit that gives a whole number."""
     units = reversed(_UNITS_MS.items())
-    name, size = next((n, size) for n, size in units if milliseconds % size == 0)
-    return f"{milliseconds // size}{name}"
+    unit, size = next((name, size) for name, size in units if milliseconds % size == 0)
+    return f"{milliseconds // size}{unit}"
 
 
 def _number(value: object) -> object:
-    """JSON has no NaN and no infinity: published revisions spell them."""
+    """Return the float for the texts of `NON_FINITE`, and any other value as it is."""
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
+def _one_of(choices: tuple[str, ...], what: str) -> AfterValidator:
+    """Return a validator that accepts only `choices`. `what` names the field in errors."""
+
     def check(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"unknown {what} '{value}': {did_you_mean(value, known)}")
+        if value not in choices:
+            raise ValueError(f"unknown {what} '{value}': {did_you_mean(value, choices)}")
         return value
 
     return AfterValidator(check)
 
 
-def _digest() -> AfterValidator:
-    def check(value: str) -> str:
-        if not _SHA256.fullmatch(value):
-            raise ValueError("a SHA-256 has 64 hexadecimal digits, in lower case")
-        return value
-
-    return AfterValidator(check)
+def _check_digest(value: str) -> str:
+    if not _SHA256.fullmatch(value):
+        raise ValueError("must be a SHA-256: 64 hexadecimal digits in lower case")
+    return value
 
 
-def _shown(known: tuple[str, ...]) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "enum": list(known)})
+def _schema_of(choices: tuple[str, ...]) -> WithJsonSchema:
+    """Return the JSON schema of a field with these choices, for the reference of the catalog."""
+    return WithJsonSchema({"type": "string", "enum": list(choices)})
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
-GroupName = Annotated[str, AfterValidator(_check_dotted)]
+GroupName = Annotated[str, AfterValidator(_check_group_name)]
 Number = Annotated[float | int, BeforeValidator(_number)]
 TtlMs = Annotated[
     int,
@@ -111,11 +111,11 @@ TtlMs = Annotated[
     PlainSerializer(_duration_text, return_type=str),
     WithJsonSchema({"type": "duration"}),
 ]
-"""Milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
+"""A lifetime in milliseconds, written as `500ms`, `30s`, `15m`, `12h` or `7d`."""
 
 
 class Strict(BaseModel):
-    """Refuses keys that it does not know, and says which it does."""
+    """The base class of catalog objects. It refuses unknown keys, and suggests known ones."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -129,172 +129,184 @@ class Strict(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, value: object) -> object:
         if isinstance(value, dict):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
+            known_keys = [field.alias or name for name, field in cls.model_fields.items()]
             for key in value:
-                if key not in known:
+                if key not in known_keys:
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key '{key}': {hint}",
-                        {"key": str(key), "hint": did_you_mean(str(key), known)},
+                        {"key": str(key), "hint": did_you_mean(str(key), known_keys)},
                     )
         return value
 
 
 class KeyObject(Strict):
+    """A key of an entity."""
+
     name: Name
-    dtype: Annotated[str, _one_of(KEY_DTYPES, "dtype of a key"), _shown(KEY_DTYPES)] = "string"
+    dtype: Annotated[str, _one_of(KEY_DTYPES, "dtype of a key"), _schema_of(KEY_DTYPES)] = "string"
 
 
 class FeatureObject(Strict):
+    """A feature of a group: a scalar, or a vector of fixed shape and numeric dtype."""
+
     name: Name
-    dtype: Annotated[str, _one_of(DTYPES, "dtype"), _shown(DTYPES)]
+    dtype: Annotated[str, _one_of(DTYPES, "dtype"), _schema_of(DTYPES)]
     shape: Annotated[
         list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=MAX_DIMENSIONS)
     ] = []
-    """Of a vector; none for a scalar."""
+    """The shape of a vector. It is empty for a scalar."""
     default: bool | int | float | str | list[Number] | None = None
-    """Served where no value is stored; 0, false or the empty string if none is given."""
+    """The value of the feature if none is stored. By default: 0, false or the empty string."""
     aliases: list[Name] = []
-    """Names that it had in older schema versions: their rows are read, and asked for, by both."""
+    """The names of the feature in older schema versions. Requests may use them, too."""
 
 
 class EntityObject(Strict):
-    """What features are about. Several keys make a compound entity."""
+    """A thing that features describe. Several keys make a compound entity, such as user x genre."""
 
     kind: Literal["entity"] = "entity"
     name: Name
     keys: Annotated[list[KeyObject], Field(min_length=1)]
+    """Rows are stored under these keys, in this order."""
 
     @property
     def resolved(self) -> Entity:
-        """The entity as others use it."""
+        """The entity in the form that other packages use."""
         return Entity(self.name, tuple(Key(key.name, key.dtype) for key in self.keys))
 
 
 class FeatureGroupObject(Strict):
-    """Features of one entity that are written, and expire, together."""
+    """Features of one entity that are written together and expire together."""
 
     kind: Literal["feature_group"] = "feature_group"
     name: GroupName
-    """`entity.group`."""
+    """The name of the entity, a dot and the name of the group: `product.stats`."""
     ttl: TtlMs | None = None
-    """After its event time a row expires; never without it."""
+    """How long after its event time a row expires. Without it, rows never expire."""
     codec: str = "packed"
+    """The format of stored rows: `packed`, or `text`, which people and other programs can read."""
     checksum: Literal["none", "crc32"] = "none"
-    """Of each packed row: what was damaged is `corrupt`. Databases have checksums of their own."""
+    """`crc32` adds a checksum to each packed row. Damaged rows are then reported as `corrupt`."""
     features: Annotated[list[FeatureObject], Field(min_length=1)]
-    """Whatever changes here makes the next schema version."""
+    """A change of the features makes a new schema version."""
 
     @property
     def entity(self) -> str:
-        """The name of the entity that the group is of."""
+        """The name of the group's entity."""
         return self.name.partition(".")[0]
 
 
 class EventTypeObject(Strict):
-    """A kind of interaction: how many are kept a user, for how long, and what repeats do."""
+    """A type of interaction: how many of its events are kept per user, and for how long."""
 
     kind: Literal["event_type"] = "event_type"
     name: Name
     keep: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """The newest so many of each user."""
+    """How many events to keep per user. The newest are kept."""
     ttl: TtlMs | None = None
-    """After its timestamp an event is gone; never without it."""
+    """How long after its timestamp an event expires. Without it, events never expire."""
     repeats: Literal["all", "latest"] = "all"
-    """`latest` keeps a product once, at its newest time."""
+    """`latest` keeps only the newest event per user and product. `all` keeps every event."""
 
 
 class CandidateGeneratorObject(Strict):
-    """What `cg_name` of a `candidates` node names: an implementation and its parameters."""
+    """A source of candidates for flows: an implementation and its parameters.
+
+    A `candidates` node names it in `cg_name`.
+    """
 
     kind: Literal["candidate_generator"] = "candidate_generator"
     name: Name
     generator: str
-    """One of the generators below."""
+    """The implementation: one of those under "Generators" in the reference."""
     parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
-    """Its parameters."""
+    """The parameters of the implementation."""
 
 
 class NodeObject(Strict):
-    """A step of a flow: an operation, its parameters, and what happens when it fails."""
+    """A node of a flow: its operation, when it runs, and what happens if it fails."""
 
     op: str
-    """One of the ops below."""
+    """The operation: one of those under "Ops of nodes" in the reference."""
     parameters: Annotated[dict[str, Any], Field(alias="with")] = {}
-    """Its parameters."""
+    """The parameters of the operation."""
     timeout_ms: Annotated[int, Field(ge=1)] | None = None
-    """For each attempt; without it, what is left of the request's time."""
+    """The time limit of each attempt. Without it, only the deadline of the request applies."""
     retries: Annotated[int, Field(ge=0, le=10)] = 0
-    """Attempts after the first, while there is time."""
+    """How many more attempts to make if the node fails."""
     fallback: Literal["empty"] | None = None
-    """What it gives when it failed; without it, the flow fails."""
+    """`empty` lets the flow go on as if a failed node had no items. By default, the flow fails."""
     when: str | None = None
-    """An expression over the context and what it consumes; where it is false, it is skipped."""
+    """A condition over the context and other nodes. If it is false, the node is skipped."""
 
 
 class FlowObject(Strict):
-    """A graph as an adjacency list: each node, and the nodes that consume what it gives."""
+    """A graph of nodes that returns candidates."""
 
     kind: Literal["flow"] = "flow"
     name: Name
     graph: Annotated[dict[str, list[str]], Field(min_length=1)]
-    """Each node with the nodes that consume what it gives; one node has none."""
+    """For each node, the nodes that consume its items. The output node has no consumers."""
     nodes: dict[str, NodeObject]
+    """The nodes of the graph, by name."""
     context: dict[Name, Literal["number", "text"]] = {}
-    """What conditions read of a request beside its ids, which are text: `hour: number`."""
+    """The values of a request, besides ids, that conditions use, for example `hour: number`."""
 
 
 class InputObject(Strict):
-    """A column that comes with the request (a generator's score), not from the feature store."""
+    """A column of the matrix that comes with the request, such as the weights of a generator."""
 
     name: Name
     default: Number = 0.0
-    """For a request without it."""
+    """The value if a request does not have the column."""
 
 
 class ModelCallObject(Strict):
-    """One model over the matrix: its output tensor, under whose name the score knows it."""
+    """A call of a model with the matrix, for one output that `score` may use."""
 
     name: Name
     model: Name
     output: Name
-    """The model's output, and its name in `score`."""
+    """The name of the output, both in the model and in `score`."""
 
 
 class InferflowObject(Strict):
-    """From context ids to scores: entities, the columns of the matrix, models, the score."""
+    """The steps from ids to scores: read features, put them in a matrix, and call models."""
 
     kind: Literal["inferflow"] = "inferflow"
     name: Name
     context: Annotated[dict[str, str], Field(min_length=1)]
-    """The ids of a request, each with the entity that it names."""
+    """The names of the ids in a request, each with its entity."""
     rows: str
-    """The id that comes as a list, one row each."""
+    """The id that is a list in the request. Each element makes one row of the matrix."""
     resolve: dict[str, str] = {}
-    """Ids that are found through a feature, `entity.group.feature`."""
+    """Ids that are read from features, for example `genre: product.attrs.genre`."""
     inputs: list[InputObject] = []
+    """The columns that come with the request."""
     features: list[str] = []
-    """The columns of the matrix: `entity.group.feature`, or `input.name`."""
+    """The columns of the matrix, in order: `entity.group.feature` or `input.name`."""
     models: Annotated[list[ModelCallObject], Field(min_length=1)]
+    """The models to call with the matrix."""
     score: str
-    """An expression over the models' outputs and the inputs."""
+    """An expression over the outputs of the models and the inputs."""
 
 
 class ModelObject(Strict):
-    """An ONNX model under the model root: a float32 matrix in, one value a row out."""
+    """An ONNX model. It takes a float32 matrix and returns one value per row."""
 
     kind: Literal["model"] = "model"
     name: Name
     path: str
-    """Below the model root."""
-    sha256: Annotated[str, _digest()] | None = None
-    """Of its bytes, as published: the copy of these bytes is taken, and not the file at `path`."""
+    """The path of the file below the model root."""
+    sha256: Annotated[str, AfterValidator(_check_digest)] | None = None
+    """The digest of the published bytes. If given, their copy is used, not the file at `path`."""
 
     @model_validator(mode="after")
     def _stays_under_the_root(self) -> ModelObject:
         parts = self.path.split("/")
         if not self.path or self.path.startswith("/") or ".." in parts or "" in parts:
-            raise ValueError(f"'{self.path}' must be a path below the model root, without '..'")
+            raise ValueError(f"'path' must be a plain path below the model root, not '{self.path}'")
         return self
 
 
@@ -318,4 +330,4 @@ KINDS: dict[str, type[CatalogObject]] = {
     "inferflow": InferflowObject,
     "flow": FlowObject,
 }
-"""The kinds by name, in the order in which they build on one another."""
+"""The classes by kind. Each kind comes after the kinds that it builds on."""

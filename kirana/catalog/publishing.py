@@ -1,4 +1,4 @@
-"""What all backends of a catalog share: how a revision is written down and described."""
+"""The interface of a catalog backend, and the functions that all backends share."""
 
 from __future__ import annotations
 
@@ -17,32 +17,37 @@ from kirana.catalog.revisions import CatalogSource
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.sources import Located
 from kirana.catalog.storage_records import Storage
-from kirana.catalog.validation import Where, validate
+from kirana.catalog.validation import DocumentOf, validate
 from kirana.errors import Conflict, Problem
 from kirana.revision import Revision
 
 KEPT_REVISIONS = 100
-"""How many revisions a catalog keeps by default, with the bytes of their models."""
+"""The number of revisions that a catalog keeps by default, with the copies of their models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A source that may be published: what that would append, and what its author should see.
+    """A valid catalog, and the effects of publishing it.
 
-    `new_bytes` are the models whose bytes are others than those of the live revision, `changed`
-    the objects that differ from it.
+    `added` are the records that a publish would append. `warnings` are for the author of the
+    catalog. `changed_models` are the names of the models of the live revision that get new bytes.
+    `changed` are the keys of the objects that differ from the live revision. Without a live
+    revision, these are all keys.
     """
 
     catalog: Catalog
     added: Additions
     warnings: tuple[Problem, ...] = ()
-    new_bytes: tuple[str, ...] = ()
+    changed_models: tuple[str, ...] = ()
     changed: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What publishing did: `changed` is False where the live revision is the same already."""
+    """The result of a publish. `revision` is live now.
+
+    If nothing has changed, it is the revision that was live before, and `changed` is False.
+    """
 
     revision: Revision
     changed: bool
@@ -50,98 +55,116 @@ class Published:
 
 
 class CatalogBackend(CatalogSource, CatalogPublisher, Protocol):
-    """Where a catalog is published to and read from; its source is a folder of YAML files."""
+    """A place where a catalog is published and read. The source is a folder of YAML files."""
 
     def check(self) -> Checked:
         """Validate the source without publishing it.
 
-        Raises `CatalogError` with every problem that was found.
+        Raise `CatalogError` with all problems.
         """
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
-        """Make the source the next revision, as one step.
+        """Publish the source as the next revision, atomically.
 
-        Raises `CatalogError` if it is not valid, `Conflict` if another revision than
-        `expected_revision` is live.
+        If the source equals the live revision, publish nothing. Raise `CatalogError` if the source
+        is not valid, and `Conflict` if `expected_revision` is given and is not live.
         """
 
     def close(self) -> None:
-        """Let go of the backend. No-op if closed."""
+        """Close the connections of the backend. No-op if it is closed."""
 
 
 def lost_catalog(where: str) -> Conflict:
-    """Return the error for a change of a catalog that has no revision: nothing is to be changed.
+    """Return the error for a change of a catalog that has no revision.
 
-    Published by itself, the change would be all that is left of the catalog.
+    The catalog may have been lost. If the change were published, it would be the whole catalog.
+    `where` is the folder or the URL of the catalog.
     """
-    return Conflict(f"the catalog has no revision, or it was lost: run 'kirana apply' on {where}")
+    return Conflict(
+        f"the catalog in {where} has no revision, or has lost its revisions: run 'kirana apply' to "
+        "publish all of it"
+    )
 
 
 def new_identity() -> str:
-    """Return the identity of a catalog that begins now."""
+    """Return a random identity for a new catalog."""
     return uuid.uuid4().hex[:16]
 
 
 def check_items(
     items: Mapping[Key, Item],
-    where: Where,
+    document_of: DocumentOf,
     written: History,
     stored: Storage,
     checks: Checks,
     before: Catalog | None,
     live: Catalog | None,
 ) -> Checked:
-    """Validate objects, and describe what publishing them would do.
+    """Validate objects, and return the effects of publishing them.
 
-    `written` are the records that are there, `stored` how the live revision stores rows. `before`
-    is a valid catalog, of which is shared what stays; `live` the one to compare with.
-    Raises `CatalogError`.
+    `written` are the records that exist, and `stored` is how the live revision stores rows. The
+    result shares unchanged objects with `before`, a valid catalog, and is compared with `live`.
+    Either may be None. Raise `CatalogError` with all problems.
     """
-    known = written.with_live(stored)
-    validated = validate(items, where, known, checks, before)
+    known_records = written.with_live(stored)
+    validated = validate(items, document_of, known_records, checks, before)
     catalog = validated.catalog
-    added = additions(catalog.history, written, known)
-    changed = validated.changed if live is None else differing(live, catalog)
-    return Checked(catalog, added, validated.warnings, _new_bytes(catalog, live), changed)
+    added = additions(catalog.history, written, known_records)
+    changed = validated.changed if live is None else changed_keys(live, catalog)
+    return Checked(catalog, added, validated.warnings, _changed_models(catalog, live), changed)
 
 
 def names_of_records(keys: Iterable[Key]) -> set[str]:
-    """Return the groups and entities whose records decide whether some objects may change."""
+    """Return the names of the groups and entities whose records limit changes of these objects.
+
+    These are the groups and entities among the objects, and the entities of the groups.
+    """
     names = {name for kind, name in keys if kind in ("entity", "feature_group")}
     return names | {name.partition(".")[0] for name in names}
 
 
-def _new_bytes(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
-    """Return the models of which the live revision has other bytes."""
-    # one that was published, or is checked, without a look into its file has no digest
-    before = {name: each.sha256 for name, each in live.models.items()} if live else {}
+def _changed_models(catalog: Catalog, live: Catalog | None) -> tuple[str, ...]:
+    """Return the names of the models whose bytes differ from the live revision.
+
+    Models that are not in the live revision are left out. So are models without a digest in one of
+    the two, because they were published or checked without access to the model files.
+    """
+    live_digests = {name: model.sha256 for name, model in live.models.items()} if live else {}
     return tuple(
         name
-        for name, model in catalog.models.items()
-        if model.sha256 and before.get(name) and before[name] != model.sha256
+        for name, new_model in catalog.models.items()
+        if new_model.sha256 and live_digests.get(name) and live_digests[name] != new_model.sha256
     )
 
 
-def differing(one: Catalog, other: Catalog) -> frozenset[Key]:
-    """Return the objects that one of two catalogs has, and the other has not, or not so."""
-    mine = {item.key: item for item in one.all_items()}
-    theirs = {item.key: item for item in other.all_items()}
-    return frozenset(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+def changed_keys(before: Catalog, after: Catalog) -> frozenset[Key]:
+    """Return the keys of the objects that differ between two catalogs, or are in only one."""
+    old_items = {item.key: item for item in before.all_items()}
+    new_items = {item.key: item for item in after.all_items()}
+    return frozenset(
+        key
+        for key in old_items.keys() | new_items.keys()
+        if old_items.get(key) != new_items.get(key)
+    )
 
 
-def at_home(items: Iterable[Item], file: str) -> Where:
-    """Return where published objects are: in no file that people edit."""
-    known = {item.key: item for item in items}
-    return lambda key: Document(file, known[key].parsed if key in known else None)
+def located_in_file(items: Iterable[Item], file: str) -> DocumentOf:
+    """Return a function that returns the document of a published object. Its file is `file`."""
+    by_key = {item.key: item for item in items}
+    return lambda key: Document(file, by_key[key].parsed if key in by_key else None)
 
 
-def in_request(put: Mapping[Key, Located]) -> Where:
-    """Return where an object is that a request puts, or does not put and makes invalid."""
+def located_in_request(put: Mapping[Key, Located]) -> DocumentOf:
+    """Return a function that returns the document of an object in a request.
+
+    A change can also make other objects invalid. The document of another object is empty, and has
+    the kind and the name of the object as its file.
+    """
     return lambda key: put[key].document if key in put else Document(f"{key[0]} '{key[1]}'", None)
 
 
-def record_of(revision: int, changed: Collection[Key], after: Catalog) -> RevisionRecord:
-    """Describe what a revision changed."""
+def revision_record(revision: int, changed: Collection[Key], after: Catalog) -> RevisionRecord:
+    """Return the entry of the history for a revision that is published now."""
     put = sorted(f"{kind} {name}" for kind, name in changed if after.item((kind, name)))
-    gone = sorted(f"{kind} {name}" for kind, name in changed if not after.item((kind, name)))
-    return RevisionRecord(revision, int(time.time() * 1000), put, gone)
+    deleted = sorted(f"{kind} {name}" for kind, name in changed if not after.item((kind, name)))
+    return RevisionRecord(revision, int(time.time() * 1000), put, deleted)

@@ -1,4 +1,7 @@
-"""The append-only records of one group or entity; parsed, and spelled, when that is asked for."""
+"""The append-only records of one group (its schema versions) or entity (its storage records).
+
+They are parsed and serialized only when that is needed.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,21 @@ from kirana.catalog.stamps import content_digest
 R = TypeVar("R")
 
 Parse = Callable[[int, Any], R]
-"""From the number of a record, from 1, and what was written down of it."""
+"""A function that returns a record, given its number (1 for the first) and its JSON value."""
+
+
+def record_title(name: str, number: int) -> str:
+    """Return what messages call a record. A group has a dot in its name, an entity has none."""
+    kind = "schema version" if "." in name else "storage record"
+    return f"{kind} {number} of '{name}'"
 
 
 class Records(Sequence[R], Generic[R]):
-    """Use `of` or `written`. Two are equal if they are spelled alike."""
+    """The records of one group or entity, in order. Create them with `of` or `written`.
+
+    `parse` makes a record from its JSON value, and `spell` makes the JSON value of a record. Two
+    `Records` are equal if their JSON is equal.
+    """
 
     def __init__(
         self,
@@ -33,17 +46,17 @@ class Records(Sequence[R], Generic[R]):
 
     @classmethod
     def of(cls, parsed: Sequence[R], spell: Callable[[R], Any]) -> Records[R]:
-        """Return records that are here as objects."""
-        return cls(None, tuple(parsed), _never, spell)
+        """Return records that are already parsed."""
+        return cls(None, tuple(parsed), _already_parsed, spell)
 
     @classmethod
     def written(cls, raw: bytes, parse: Parse[R], spell: Callable[[R], Any]) -> Records[R]:
-        """Return records as they were written down: a list in JSON."""
+        """Return the records in the JSON list `raw`, which is parsed on first use."""
         return cls(raw, None, parse, spell)
 
     @property
     def raw(self) -> bytes:
-        """The list of all records, in JSON."""
+        """All records as a JSON list."""
         if self._raw is None:
             assert self._parsed is not None
             self._raw = orjson.dumps(list(map(self._spell, self._parsed)))
@@ -51,26 +64,31 @@ class Records(Sequence[R], Generic[R]):
 
     @cached_property
     def digest(self) -> str:
-        """What tells them from others."""
+        """A digest of `raw`, equal for equal records."""
         return content_digest(self.raw)
 
     def parsed(self) -> Sequence[R]:
-        """Parse all. Raises `ValueError`, `KeyError` or `TypeError` for what are no records."""
+        """Return the parsed records.
+
+        Raise `ValueError`, `KeyError` or `TypeError` if one is not valid.
+        """
         if self._parsed is None:
             assert self._raw is not None
-            found = orjson.loads(self._raw)
-            self._parsed = tuple(self._parse(at, each) for at, each in enumerate(found, start=1))
+            values = orjson.loads(self._raw)
+            self._parsed = tuple(
+                self._parse(number, value) for number, value in enumerate(values, start=1)
+            )
         return self._parsed
 
     def __len__(self) -> int:
         return len(self.parsed())
 
     @overload
-    def __getitem__(self, at: int) -> R: ...
+    def __getitem__(self, index: int) -> R: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[R]: ...
-    def __getitem__(self, at: int | slice) -> R | Sequence[R]:
-        return self.parsed()[at]
+    def __getitem__(self, index: slice) -> Sequence[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Sequence[R]:
+        return self.parsed()[index]
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Records) and self.raw == other.raw)
@@ -78,5 +96,5 @@ class Records(Sequence[R], Generic[R]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def _never(number: int, record: Any) -> Any:
-    raise AssertionError("these are parsed already")
+def _already_parsed(number: int, record: Any) -> Any:
+    raise AssertionError("the records are already parsed")

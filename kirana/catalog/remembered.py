@@ -1,6 +1,8 @@
-"""What the last publishing knew of the files, so that the next one reads only what has changed.
+"""Two caches of a catalog directory, with which a publish reads and checks only what has changed.
 
-It is a shortcut: without it, or by other code than this, everything is read and checked.
+`remembered.json` records the source files of the last publish. `uses.json` records, for each
+compiled object of a revision, which objects its compiler looked up. Without them, or after a change
+of Kirana's code, a publish reads and checks everything.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from kirana.catalog.items import Item, Key
 from kirana.catalog.snapshot import Catalog, Uses
 from kirana.catalog.stamps import Stamp, content_digest
 
-_ROOMS = ("catalog", "codecs", "expressions", "flow", "inferflow", "serving")
-"""Whose code decides what is valid; beside them, the files at the top of the package."""
+_PACKAGES = ("catalog", "codecs", "expressions", "flow", "inferflow", "models", "serving")
+"""The packages whose code decides what is valid, besides the modules directly in `kirana`."""
 
 
 @cache
-def _code() -> str:
-    """Return what differs once the code that checks a catalog does."""
+def _code_digest() -> str:
+    """Return a digest of the code that checks a catalog."""
     home = Path(kirana.__file__).parent
-    files = [*home.glob("*.py"), *(file for room in _ROOMS for file in (home / room).rglob("*.py"))]
+    files = [*home.glob("*.py")]
+    for package in _PACKAGES:
+        files += (home / package).rglob("*.py")
     digest = blake2b(kirana.__version__.encode(), digest_size=16)
     for file in sorted(files):
         digest.update(file.read_bytes())
@@ -35,54 +39,64 @@ def _code() -> str:
 
 
 Stamps = list[Stamp]
-"""Of the files of a group's or an entity's records, in order."""
+"""The stamps of the record files of a group or an entity, in order."""
 
 
 class Remembered(msgspec.Struct):
-    """`chunks` are of the source files by the digests of their texts: what object each held, and
-    the digest of the item that it was published as. `records` are by group or entity: the stamps
-    of their files, and the digest of what they held.
+    """The source files that the last publish has read, as digests and stamps.
+
+    `code` is the digest of the code that checked the files. `chunks` has the digest of the text of
+    each chunk, with the kind and name of its object and the digest of the published item. `records`
+    has each group and entity, with the stamps of its record files and the digest of the records.
     """
 
-    code: str = msgspec.field(default_factory=_code)
+    code: str = msgspec.field(default_factory=_code_digest)
     chunks: dict[str, tuple[str, str, str]] = {}
     records: dict[str, tuple[Stamps, str]] = {}
 
-    def item_of(self, chunk: Chunk, live: Catalog) -> Item | None:
-        """Return the live item that a chunk was published as, if it still is."""
-        found = self.chunks.get(text_digest(chunk.text))
-        if found is None:
+    def item_of(self, chunk: Chunk, live: Catalog | None) -> Item | None:
+        """Return the item of `live` that was published from a chunk with this text, or None."""
+        if live is None:
             return None
-        kind, name, digest = found
+        remembered = self.chunks.get(text_digest(chunk.text))
+        if remembered is None:
+            return None
+        kind, name, digest = remembered
         item = live.item((kind, name))
         return item if item is not None and item_digest(item) == digest else None
 
     def has_records(self, name: str, stamps: Stamps, digest: str) -> bool:
-        """Whether the files of a group or entity hold what has this digest."""
+        """Return whether files with these stamps held records with this digest."""
         return self.records.get(name) == (stamps, digest)
 
 
 def text_digest(text: str) -> str:
+    """Return the digest of the text of a chunk."""
     return content_digest(text.encode(errors="surrogatepass"))
 
 
 def item_digest(item: Item) -> str:
+    """Return the digest of the JSON of an item."""
     return content_digest(item.raw)
 
 
-_FILE = msgspec.json.Decoder(Remembered)
+_DECODER = msgspec.json.Decoder(Remembered)
 
 
 def read_remembered(file: Path) -> Remembered:
-    """Return nothing where there is no file by this code that can be read."""
+    """Read a file from `write_remembered`.
+
+    Return an empty `Remembered` if the file is missing or damaged, or if the code has changed.
+    """
     try:
-        found = _FILE.decode(file.read_bytes())
+        remembered = _DECODER.decode(file.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return Remembered()
-    return found if found.code == _code() else Remembered()
+    return remembered if remembered.code == _code_digest() else Remembered()
 
 
 def write_remembered(file: Path, remembered: Remembered) -> None:
+    """Write a file for `read_remembered`, durably."""
     write_durably(file, msgspec.json.encode(remembered))
 
 
@@ -93,20 +107,23 @@ class _UsesFile(msgspec.Struct):
 
 
 def spell_uses(uses: Mapping[Key, Uses], stamp: Stamp) -> bytes:
-    """Return what the compiled objects of a revision have looked up, as it is written down.
+    """Return `Catalog.uses` of a valid revision as JSON.
 
-    `stamp` is that of the file of the revision, which was valid.
+    `stamp` is the stamp of the file of the revision.
     """
-    found = [(key, sorted(each)) for key, each in uses.items()]
-    return msgspec.json.encode(_UsesFile(_code(), stamp, found))
+    pairs = [(key, sorted(looked_up)) for key, looked_up in uses.items()]
+    return msgspec.json.encode(_UsesFile(_code_digest(), stamp, pairs))
 
 
 def read_uses(content: bytes, stamp: Stamp) -> dict[Key, Uses] | None:
-    """Return what `spell_uses` made of the same file with the same code."""
+    """Return the uses in the JSON of `spell_uses`.
+
+    Return None if the JSON is damaged, or if the file of the revision or the code has changed.
+    """
     try:
-        found = msgspec.json.decode(content, type=_UsesFile)
+        file = msgspec.json.decode(content, type=_UsesFile)
     except msgspec.MsgspecError:
         return None
-    if found.code != _code() or found.stamp != stamp:
+    if file.code != _code_digest() or file.stamp != stamp:
         return None
-    return {key: frozenset(each) for key, each in found.uses}
+    return {key: frozenset(looked_up) for key, looked_up in file.uses}

@@ -1,4 +1,4 @@
-"""A whole revision as it is written down: `catalog.json`, one object per line."""
+"""The file of a whole revision: `catalog.json`, with one object per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.catalog.storage_records import storage_of, written_storage
 
 FORMAT = 2
-"""From 2 on, objects stand there as `Item.raw` is."""
+"""Since format 2, the bytes of an object in the file are those of `Item.raw`."""
 
 
 class _Head(msgspec.Struct):
@@ -25,36 +25,39 @@ class _Head(msgspec.Struct):
 
 
 class RevisionFile(msgspec.Struct):
-    """What is in a file, not parsed further yet."""
+    """The content of a `catalog.json`. Its objects and records are not parsed yet."""
 
     objects: list[msgspec.Raw]
     versions: dict[str, msgspec.Raw]
     storage: dict[str, msgspec.Raw] | None = None
-    """What was published before there were records has none."""
+    """None if the revision is from a version of Kirana without storage records."""
     catalog: str = ""
     format: int = 1
 
     @property
     def recorded(self) -> History:
-        """The records of groups and entities, also if the objects can't be used any more."""
+        """The records in the file, not parsed yet. The objects need not be valid."""
         versions = {name: written_versions(name, bytes(raw)) for name, raw in self.versions.items()}
         written = (self.storage or {}).items()
         return History(versions, {name: written_storage(name, bytes(raw)) for name, raw in written})
 
     @property
     def history(self) -> History:
-        """The same, with first storage records made where none were written down."""
+        """The records in the file. If it has no storage records, they are made from the objects."""
         if self.storage is not None:
             return self.recorded
-        made = storage_of(orjson.loads(bytes(each)) for each in self.objects)
-        return History(self.recorded.versions, made)
+        storage = storage_of(orjson.loads(bytes(record)) for record in self.objects)
+        return History(self.recorded.versions, storage)
 
     def parsed_items(self) -> dict[Key, Item]:
-        """Raises `ValueError`, `KeyError` or `TypeError` for what is no object."""
+        """Parse the objects. Raise `ValueError`, `KeyError` or `TypeError` if one is not valid."""
         return parse_items(self.objects)
 
     def items(self) -> dict[Key, Item]:
-        """Return the objects of a revision that is known to be valid: none is parsed."""
+        """Return the objects of a revision that is known to be valid.
+
+        The objects are parsed only if the file is of format 1.
+        """
         if self.format != FORMAT:
             return self.parsed_items()
         keys = [(head.kind, head.name) for head in map(_HEAD.decode, self.objects)]
@@ -66,7 +69,10 @@ _FILE = msgspec.json.Decoder(RevisionFile)
 
 
 def read_revision(content: bytes) -> RevisionFile:
-    """Raises `ValueError` for what is no revision."""
+    """Parse the file of a revision, except its objects and records.
+
+    Raise `ValueError` if the content is not from such a file.
+    """
     try:
         return _FILE.decode(content)
     except msgspec.MsgspecError as error:
@@ -74,12 +80,12 @@ def read_revision(content: bytes) -> RevisionFile:
 
 
 def serialize(catalog: Catalog, identity: str) -> list[bytes]:
-    """Return a whole revision, in parts."""
+    """Return the content of the file of a revision, in pieces for `write_durably`."""
     head = orjson.dumps({"catalog": identity, "format": FORMAT})[:-1]
     return [
         head,
         b',\n"objects":[\n',
-        *_between([item.raw for item in catalog.all_items()]),
+        *_with_commas([item.raw for item in catalog.all_items()]),
         b'\n],\n"versions":{\n',
         *_lines(catalog.versions),
         b'\n},\n"storage":{\n',
@@ -90,17 +96,17 @@ def serialize(catalog: Catalog, identity: str) -> list[bytes]:
 
 def _lines(records: Mapping[str, Records[Any]]) -> list[bytes]:
     names = sorted(records)
-    return _between([b'"%b":%b' % (name.encode(), records[name].raw) for name in names])
+    return _with_commas([b'"%b":%b' % (name.encode(), records[name].raw) for name in names])
 
 
-def _between(lines: list[bytes]) -> list[bytes]:
-    """Return lines with what stands between them."""
-    found = [b",\n"] * max(2 * len(lines) - 1, 0)
-    found[::2] = lines
-    return found
+def _with_commas(lines: list[bytes]) -> list[bytes]:
+    """Return the lines, with a comma and a newline as a separate element between each two."""
+    pieces = [b",\n"] * max(2 * len(lines) - 1, 0)
+    pieces[::2] = lines
+    return pieces
 
 
 def parse_items(raws: Iterable[msgspec.Raw]) -> dict[Key, Item]:
-    """Parse published objects. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+    """Parse objects. Raise `ValueError`, `KeyError` or `TypeError` if one is not valid."""
     items = (Item.parse(orjson.loads(bytes(raw))) for raw in raws)
     return {item.key: item for item in items}

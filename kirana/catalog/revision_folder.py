@@ -12,7 +12,7 @@ import orjson
 from kirana.catalog.deltas import delta_of
 from kirana.catalog.durable import write_durably
 from kirana.catalog.items import Key
-from kirana.catalog.publishing import record_of
+from kirana.catalog.publishing import revision_record
 from kirana.catalog.remembered import read_uses, spell_uses
 from kirana.catalog.revision_file import serialize
 from kirana.catalog.snapshot import Catalog, Uses
@@ -21,17 +21,23 @@ from kirana.revision import NO_REVISION, Revision
 
 
 class RevisionFolder:
-    """`state` is the folder `.kirana` of a catalog."""
+    """The published revisions in `state`, the `.kirana` folder of a catalog."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._current = state / "CURRENT"
         self._seen = False
         self.away_since: float | None = None
-        """Since when what was there is gone."""
+        """Since when (Unix seconds) `CURRENT` names no revision, or None while it names one.
+
+        This is also None until `CURRENT` has named a revision for the first time.
+        """
 
     def current(self) -> Revision:
-        """Return the live revision, `NO_REVISION` if there is none."""
+        """Return the live revision, or `NO_REVISION` if `CURRENT` names none.
+
+        Update `away_since`.
+        """
         try:
             number, _, identity = self._current.read_text().strip().partition(" ")
         except (OSError, UnicodeDecodeError):
@@ -44,33 +50,38 @@ class RevisionFolder:
         return NO_REVISION
 
     def file(self, revision: int, name: str = "catalog.json") -> Path:
+        """Return the path of a file of a revision."""
         return self._state / "revisions" / str(revision) / name
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all revisions that are there, also of what a crash has left."""
+        """Return the numbers of all revisions on disk, including those of failed publishes."""
         folder = self._state / "revisions"
-        names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         return [int(name) for name in names if name.isdecimal()]
 
     def read(self, revision: int, name: str = "catalog.json") -> bytes:
-        """Return a file of a revision, nothing if it is not there."""
+        """Return the content of a file of a revision, or b"" if it can't be read."""
         try:
             return self.file(revision, name).read_bytes()
         except OSError:
             return b""
 
     def stamp(self, revision: int) -> Stamp:
-        """Return what differs once the file of a revision was changed."""
+        """Return the stamp of the `catalog.json` of a revision."""
         return stamp_of(self.file(revision))
 
     def uses(self, revision: int) -> Mapping[Key, Uses] | None:
-        """Return what the objects of a revision look up; None unless this Kirana has checked it."""
+        """Return the `Catalog.uses` of a revision, or None if this code has not validated it."""
         return read_uses(self.read(revision, "uses.json"), self.stamp(revision))
 
     def write(
         self, revision: Revision, catalog: Catalog, before: Catalog | None, changed: Collection[Key]
     ) -> None:
-        """Write a revision down, not live yet."""
+        """Write the files of a revision durably, without making it live.
+
+        `before` is the previous revision, and `changed` are the keys of the objects that differ.
+        Without `before`, there is no `changes.json`.
+        """
         number = revision.number
         self.file(number).parent.mkdir(parents=True)
         write_durably(self.file(number), *serialize(catalog, revision.catalog))
@@ -79,19 +90,20 @@ class RevisionFolder:
         if before is not None:
             delta = delta_of(before, self.stamp(before.revision.number), catalog, changed)
             write_durably(self.file(number, "changes.json"), delta)
-        record = record_of(number, changed, catalog)
+        record = revision_record(number, changed, catalog)
         write_durably(self.file(number, "about.json"), orjson.dumps(record))
 
     def discard_after(self, live: int) -> None:
-        """Remove what a publish that failed has left: it was never live."""
+        """Remove the revisions after the live one, which failed publishes have left."""
         for number in [number for number in self.numbers() if number > live]:
             shutil.rmtree(self.file(number).parent, ignore_errors=True)
 
     def make_current(self, revision: Revision) -> None:
+        """Make a revision live."""
         write_durably(self._current, f"{revision.number} {revision.catalog}".encode())
 
     def prune(self, kept: int) -> int:
-        """Remove the revisions before the last ones; return the oldest that is kept."""
+        """Remove all but the last `kept` revisions. Return the number of the oldest one kept."""
         numbers = sorted(self.numbers())
         for number in numbers[:-kept]:
             shutil.rmtree(self.file(number).parent, ignore_errors=True)

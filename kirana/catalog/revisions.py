@@ -1,4 +1,4 @@
-"""What is made of each revision, kept while requests may be pinned to it."""
+"""Values built from revisions, and the switch of new requests to the next revision."""
 
 from __future__ import annotations
 
@@ -10,32 +10,45 @@ from typing import Generic, Protocol, TypeVar
 
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import KiranaError, Unavailable
-from kirana.loop import look_at_error
+from kirana.loop import retrieve_error
 from kirana.revision import NO_REVISION, Revision
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-KEPT_REVISIONS = 32
+KEPT_VALUES = 32
+"""The most values that a `Revisions` object keeps."""
+
 MAX_RETRY_S = 30.0
+"""The longest pause between attempts to prepare a revision that was refused."""
 
 
 class CatalogSource(Protocol):
-    """Where revisions are published. Both calls may block: a few stats, or reading a file."""
+    """The reading side of a catalog backend. `current` and `load` block while they read."""
 
     def current(self) -> Revision:
-        """Return the live revision, `NO_REVISION` if nothing was published yet."""
+        """Return the live revision, or `NO_REVISION` if nothing is published.
+
+        Raise `Unavailable` if the catalog can't be read and no revision is known.
+        """
 
     def load(self, revision: Revision) -> Catalog:
-        """Read one revision. Raises `Unknown` if it isn't there, `CatalogError` if broken."""
+        """Read a revision.
+
+        Raise `Unknown` if it does not exist, `CatalogError` if it is damaged or not valid, and
+        `Unavailable` if the catalog can't be read.
+        """
 
     def away_since(self) -> float | None:
-        """Return since when (Unix seconds) the catalog can't be read; None if it can."""
+        """Return since when (Unix seconds) the catalog can't be read, or None if it can."""
 
 
 class Revisions(Generic[T]):
-    """Builds a value once a revision, when it is first asked for; the oldest are let go."""
+    """Values built from revisions. `build` is called when the value of a revision is first needed.
+
+    The last `KEPT_VALUES` values are kept, because requests may be pinned to earlier revisions.
+    """
 
     def __init__(self, source: CatalogSource, build: Callable[[Catalog], T]) -> None:
         self._source = source
@@ -44,48 +57,52 @@ class Revisions(Generic[T]):
         self._building: dict[Revision, asyncio.Task[T]] = {}
 
     async def at(self, revision: Revision) -> T:
-        """Return the value at `revision`, built in a thread if this is the first that it is asked.
+        """Return the value of `revision`. If it is not kept, build it in a thread.
 
-        Raises `Unavailable` if the revision can't be read here.
+        Concurrent calls share one build. Raise `Unavailable` if the revision can't be read or its
+        value can't be built.
         """
-        found = self._built.get(revision)
-        if found is not None:
-            return found
+        value = self._built.get(revision)
+        if value is not None:
+            return value
         task = self._building.get(revision)
         if task is None:
             task = self._building[revision] = asyncio.create_task(self._make(revision))
-            task.add_done_callback(look_at_error)
+            task.add_done_callback(retrieve_error)
         return await asyncio.shield(task)
 
     async def _make(self, revision: Revision) -> T:
         try:
-            made = await asyncio.to_thread(lambda: self._build(self._source.load(revision)))
+            value = await asyncio.to_thread(lambda: self._build(self._source.load(revision)))
         except (KiranaError, OSError) as error:
             raise Unavailable(f"revision {revision} can't be used here: {error}") from error
         finally:
             self._building.pop(revision, None)
-        self._built[revision] = made
-        while len(self._built) > KEPT_REVISIONS:
-            # the one that was built first: numbers of another catalog say nothing of age
+        self._built[revision] = value
+        while len(self._built) > KEPT_VALUES:
+            # Remove the value that was built first. The lowest number may not be the oldest,
+            # because the numbers of a catalog that was lost begin at 1 again.
             del self._built[next(iter(self._built))]
-        return made
+        return value
 
 
-class Prepares(Protocol):
-    """Makes itself ready for a revision before requests run on it."""
+class Preparable(Protocol):
+    """An object that has to be ready for a revision before requests run on it."""
 
-    async def prepare(self, revision: Revision) -> None: ...
+    async def prepare(self, revision: Revision) -> None:
+        """Load what requests on this revision need. Raise `Unavailable` if that fails."""
 
 
 class LiveRevision:
-    """The revision that new requests are pinned to; switches only when every part is prepared.
+    """The revision that new requests are pinned to. It changes when all parts are prepared.
 
-    What is published broken is logged and counted in `refused`, and the last good one stays. So
-    it does while the catalog is away, and `away_since` (Unix seconds) says since when.
+    If a part can't prepare a new revision, the last good one stays live. The new one is logged, and
+    counted once in `refused`. The last good one also stays live while the catalog can't be read.
+    `away_since` is the time (Unix seconds) when this began, or None if the catalog can be read.
     """
 
     def __init__(
-        self, source: CatalogSource, parts: Sequence[Prepares], *, poll_s: float = 0.25
+        self, source: CatalogSource, parts: Sequence[Preparable], *, poll_s: float = 0.25
     ) -> None:
         self._source = source
         self._parts = parts
@@ -95,53 +112,70 @@ class LiveRevision:
         self.away_since: float | None = None
 
     async def start(self) -> None:
-        """Prepare the current revision. Raises `Unavailable` if there is none, or it is broken."""
+        """Prepare the current revision.
+
+        Raise `Unavailable` if there is none, or if a part can't prepare it.
+        """
         current = await asyncio.to_thread(self._source.current)
         if current == NO_REVISION:
             raise Unavailable("the catalog has no revision yet: publish one with 'kirana apply'")
         await self._prepare(current)
 
     async def follow(self) -> None:
-        """Switch to each new revision, until cancelled."""
+        """Poll the catalog, and switch to each new revision, until cancelled."""
         refused: Revision | None = None
-        again_in_s, waited_s = self._poll_s, 0.0
+        pause_s, waited_s = self._poll_s, 0.0
         while True:
             await asyncio.sleep(self._poll_s)
             waited_s += self._poll_s
             latest = refused
             try:
-                latest = await asyncio.to_thread(self._look)
-                if latest in (self.revision, None) or (latest == refused and waited_s < again_in_s):
+                latest = await asyncio.to_thread(self._poll)
+                if latest in (self.revision, None) or (latest == refused and waited_s < pause_s):
                     continue
                 await self._prepare(latest)
             except Exception:
-                # it may be broken, or a part may be away: look again, less and less often
-                again_in_s = min(again_in_s * 2, MAX_RETRY_S) if latest == refused else self._poll_s
+                # The revision may be broken, or a part may not answer. Retry with growing pauses.
+                pause_s = min(pause_s * 2, MAX_RETRY_S) if latest == refused else self._poll_s
                 waited_s = 0.0
                 if latest != refused:
                     refused = latest
                     self.refused += 1
-                    logger.exception("revision %s stays live", self.revision)
+                    logger.exception(
+                        "revision %s can't be used: this replica stays on revision %s",
+                        latest,
+                        self.revision,
+                    )
 
-    def _look(self) -> Revision | None:
-        """Return the current revision, None while the catalog is away."""
+    def _poll(self) -> Revision | None:
+        """Return the current revision, or None while the catalog can't be read.
+
+        Update `away_since`, and log when the catalog can't be read any more, or can be read again.
+        """
         try:
             current, away_since = self._source.current(), self._source.away_since()
         except (KiranaError, OSError):
             current, away_since = NO_REVISION, self.away_since or time.time()
         if away_since is not None and self.away_since is None:
-            logger.warning("the catalog is away: revision %s stays live", self.revision)
+            logger.warning(
+                "the catalog can't be read: this replica stays on revision %s", self.revision
+            )
         if away_since is None and self.away_since is not None:
             away_s = time.time() - self.away_since
-            logger.warning("the catalog is there again after %.0f s", away_s)
+            logger.warning("the catalog can be read again; it could not be read for %.0f s", away_s)
         self.away_since = away_since
         return current if away_since is None else None
 
     async def _prepare(self, revision: Revision) -> None:
+        """Prepare all parts for a revision, then make it the live one."""
         pending: list[Awaitable[None]] = [part.prepare(revision) for part in self._parts]
         await asyncio.gather(*pending)
-        before, self.revision = self.revision, revision
-        if before.catalog not in ("", revision.catalog):
-            logger.warning("the catalog began anew: revision %s replaces %s", revision, before)
-        elif before != NO_REVISION:
+        previous, self.revision = self.revision, revision
+        if previous.catalog not in ("", revision.catalog):
+            logger.warning(
+                "the catalog has a new history: revision %s of it replaces revision %s",
+                revision,
+                previous,
+            )
+        elif previous != NO_REVISION:
             logger.info("revision %s is live", revision)

@@ -1,4 +1,4 @@
-"""Schema versions as records: the same in version files and in published revisions."""
+"""Schema versions as plain values, as they are in version files and in published revisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kirana.schema import Feature, SchemaVersion, spelled
 
 
 def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
-    """Return a version's features as they are written down, in YAML or JSON."""
+    """Return the features of a schema version as plain values, for YAML or JSON."""
     records = []
     for feature in version.features:
         record: dict[str, Any] = {"name": feature.name, "dtype": feature.dtype}
@@ -29,24 +29,31 @@ def features_record(version: SchemaVersion) -> list[dict[str, Any]]:
 
 
 def parse_version(group: str, number: int, features: Sequence[Mapping[str, Any]]) -> SchemaVersion:
-    """Read what `features_record` made. Raises `ValueError` for what it can't have made."""
-    parsed = tuple(feature_of(FeatureObject.model_validate(dict(each))) for each in features)
+    """Return a schema version, given the plain values of its features.
+
+    Raise `ValueError` or `TypeError` if they are not valid.
+    """
+    parsed = tuple(feature_of(FeatureObject.model_validate(dict(feature))) for feature in features)
     return shared_version(group, number, parsed)
 
 
 @lru_cache(maxsize=4_096)
 def shared_version(group: str, number: int, features: tuple[Feature, ...]) -> SchemaVersion:
-    """One object a version in all revisions: what is looked up by it is found by identity, and
-    not by comparing all of its features on every read.
+    """Return a schema version. Equal arguments give the same object while it is cached.
+
+    Each read looks schema versions up in dicts. A dict finds the same object by its identity,
+    without a comparison of all features.
     """
     return SchemaVersion(group, number, features)
 
 
 def version_records(versions: Sequence[SchemaVersion]) -> Records[SchemaVersion]:
-    """Return the schema versions of a group, in order, as records."""
+    """Return schema versions of a group as `Records`."""
     return Records.of(versions, features_record)
 
 
 def written_versions(group: str, raw: bytes) -> Records[SchemaVersion]:
-    """Return the schema versions of a group as they were written down."""
-    return Records.written(raw, lambda at, each: parse_version(group, at, each), features_record)
+    """Return a group's schema versions in the JSON list `raw`, which is parsed on first use."""
+    return Records.written(
+        raw, lambda number, features: parse_version(group, number, features), features_record
+    )

@@ -1,7 +1,8 @@
-"""From objects to one revision: names that are taken, references to nothing, what can't run.
+"""Validate the objects of a catalog against each other, and make one revision of them.
 
-All problems are collected, each with its file, line and path, so that one run shows them all. Of a
-catalog that was valid, what has not changed is not looked at again, nor what does not depend on it.
+Problems are collected, each with its file, line and path, so that one run shows as many as
+possible. If an earlier revision was valid, only objects that have changed since are checked, and
+objects that depend on them.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from kirana.catalog.storage_records import StorageRecord, check_keys, extended
 from kirana.errors import CatalogError, KiranaError, Problem
 from kirana.schema import RESERVED_ENTITY, SchemaVersion
 
-Where = Callable[[Key], Document]
-"""Return where an object was written."""
+DocumentOf = Callable[[Key], Document]
+"""A function that returns the document that an object is written in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A catalog that may be published, and what its author should still look at.
+    """A catalog that can be published, and warnings for its author.
 
-    `changed` are the objects that differ from those of the revision before, and those that are
-    gone; all of them without one.
+    `changed` are the keys of the objects that differ from the previous revision, deleted ones
+    included. Without a previous revision, these are the keys of all objects.
     """
 
     catalog: Catalog
@@ -44,32 +45,33 @@ class Validated:
 
 def validate(
     items: Mapping[Key, Item],
-    where: Where,
+    document_of: DocumentOf,
     history: History,
     checks: Checks,
     before: Catalog | None = None,
 ) -> Validated:
-    """Resolve everything and compile what runs; return the catalog, not published yet.
+    """Check and compile objects, and return them as a catalog that is not published yet.
 
-    Features that differ from the end of their group's history make the next schema version. With
-    `checks.models` every model gets the digest of its bytes, and with `checks.look_into` it is
-    looked into. `before` is a valid catalog, of which all is shared that stays as it is.
-    Raises `CatalogError`.
+    If the features of a group differ from its last schema version, they make a new one. With
+    `checks.models`, each model gets the digest of its bytes. With `checks.check_model`, the model
+    files are checked. If `before`, a valid catalog, is given, share its unchanged objects, and
+    check only changed objects and those that depend on them. Raise `CatalogError` with all
+    problems.
     """
-    return _Validation(dict(items), where, history, checks, before).run()
+    return _Validation(dict(items), document_of, history, checks, before).run()
 
 
 class _Validation:
     def __init__(
         self,
         items: dict[Key, Item],
-        where: Where,
+        document_of: DocumentOf,
         history: History,
         checks: Checks,
         before: Catalog | None,
     ) -> None:
         self.items = items
-        self.where = where
+        self.document_of = document_of
         self.history = history
         self.checks = checks
         self.before = before
@@ -77,35 +79,40 @@ class _Validation:
         self.warnings: list[Problem] = []
 
     def refuse(self, key: Key, message: str, path: str = "") -> None:
-        self.problems.append(self.where(key).problem(message, path))
+        """Add a problem with an object."""
+        self.problems.append(self.document_of(key).problem(message, path))
 
-    def take(self, key: Key, error: CatalogError) -> None:
-        """Give the problems of a compiler, which knows paths alone, their file and line."""
+    def add_problems(self, key: Key, error: CatalogError) -> None:
+        """Add the problems that a compiler has found, with file and line."""
         for problem in error.problems:
             self.refuse(key, problem.message, problem.path)
 
-    def stop_if_any(self) -> None:
+    def raise_problems(self) -> None:
+        """Raise `CatalogError` if there are problems."""
         if self.problems:
             raise CatalogError(list(dict.fromkeys(self.problems)))
 
     def run(self) -> Validated:
         self._pin_models()
         changed = self._changed()
-        touched = changed | self._with_other_records()
-        looked_at = self._with_groups(touched)
-        self._check_entities(looked_at)
+        outdated = changed | self._with_changed_records()
+        to_check = self._with_groups(outdated)
+        self._check_entities(to_check)
         if any(kind == "event_type" for kind, _ in changed):
             self._check_event_types()
-        versions = self._versions(looked_at)
-        # what is wrong with its models is told together with this
+        versions = self._versions(to_check)
+        # Compilers need a catalog without problems.
         if not self.problems:
-            catalog = self._catalog(versions, looked_at)
-            self._compile(catalog, touched)
-        self.stop_if_any()
+            catalog = self._catalog(versions, to_check)
+            self._compile(catalog, outdated)
+        self.raise_problems()
         return Validated(catalog, tuple(self.warnings), frozenset(changed))
 
     def _pin_models(self) -> None:
-        """Give each model the digest of its bytes: it is a part of the revision."""
+        """Set the `sha256` of all models, so that the revision determines their bytes.
+
+        Without `checks.models`, the models stay as they are.
+        """
         models = self.checks.models
         if models is None:
             return
@@ -121,134 +128,166 @@ class _Validation:
                 self.items[key] = Item.of(model.model_copy(update={"sha256": digest}))
 
     def _changed(self) -> set[Key]:
+        """Return the keys of the objects that differ from `before`, deleted ones included.
+
+        Without `before`, return all keys.
+        """
         if self.before is None:
             return set(self.items)
-        before = {
-            item.key: item for of_kind in self.before.items.values() for item in of_kind.values()
+        old_items = {
+            item.key: item for by_name in self.before.items.values() for item in by_name.values()
         }
-        changed = set(before.keys() - self.items.keys())
+        changed = set(old_items.keys() - self.items.keys())
         for key, item in self.items.items():
-            other = before.get(key)
-            if other is item:
+            old_item = old_items.get(key)
+            if old_item is item:
                 continue
-            if other == item:
-                # parsed already, and shared
-                self.items[key] = other
+            if old_item == item:
+                # The item of `before` may already be parsed.
+                self.items[key] = old_item
             else:
                 changed.add(key)
         return changed
 
-    def _with_other_records(self) -> set[Key]:
-        """Return the groups and entities whose records differ: others may have appended to them."""
+    def _with_changed_records(self) -> set[Key]:
+        """Return the groups and entities whose records differ from those of `before`.
+
+        Another publisher may have appended records.
+        """
         if self.before is None:
             return set()
-        there, before = self.history, self.before
-        groups = (n for n, each in before.versions.items() if there.versions.get(n) != each)
-        entities = (n for n, each in before.storage.items() if there.storage.get(n) != each)
-        return {*(("feature_group", n) for n in groups), *(("entity", n) for n in entities)}
+        history, before = self.history, self.before
+        groups = (
+            name
+            for name, records in before.versions.items()
+            if history.versions.get(name) != records
+        )
+        entities = (
+            name for name, records in before.storage.items() if history.storage.get(name) != records
+        )
+        return {
+            *(("feature_group", name) for name in groups),
+            *(("entity", name) for name in entities),
+        }
 
-    def _with_groups(self, touched: Collection[Key]) -> set[Key]:
-        """Return what has to be looked at: what is touched, and the groups of such entities."""
-        entities = {name for kind, name in touched if kind == "entity"}
+    def _with_groups(self, outdated: Collection[Key]) -> set[Key]:
+        """Return the keys of existing outdated objects, and of all groups of outdated entities."""
+        entities = {name for kind, name in outdated if kind == "entity"}
         groups = {
             key
             for key in self.items
             if key[0] == "feature_group" and key[1].partition(".")[0] in entities
         }
-        return {key for key in {*touched, *groups} if key in self.items}
+        return {key for key in {*outdated, *groups} if key in self.items}
 
-    def _check_entities(self, looked_at: Collection[Key]) -> None:
-        for key in self._in_order(looked_at, "entity"):
-            each = self.items[key].parsed
-            assert isinstance(each, EntityObject)
-            names = [one.name for one in each.keys]
+    def _check_entities(self, to_check: Collection[Key]) -> None:
+        for key in self._in_order(to_check, "entity"):
+            entity = self.items[key].parsed
+            assert isinstance(entity, EntityObject)
+            names = [entity_key.name for entity_key in entity.keys]
             if len(set(names)) < len(names):
-                self.refuse(key, f"a key is given twice: {names}", "keys")
-            if each.name == RESERVED_ENTITY:
-                message = f"'{RESERVED_ENTITY}' is the name of an inferflow's inputs"
+                self.refuse(key, f"a key is given twice: {', '.join(names)}", "keys")
+            if entity.name == RESERVED_ENTITY:
+                message = f"'{RESERVED_ENTITY}' is reserved for the inputs of inferflows"
                 self.refuse(key, message, "name")
-            for problem in check_keys(self.history.storage.get(each.name, ()), each.resolved):
+            for problem in check_keys(self.history.storage.get(entity.name, ()), entity.resolved):
                 self.refuse(key, problem.message, problem.path)
 
     def _check_event_types(self) -> None:
+        """Refuse names that end with `_` and the name of another event type."""
         names = {name for kind, name in self.items if kind == "event_type"}
-        for one in self._in_order(self.items, "event_type"):
-            name = one[1]
-            ends = (name[at + 1 :] for at, character in enumerate(name) if character == "_")
-            for other in filter(names.__contains__, ends):
+        for key in self._in_order(self.items, "event_type"):
+            name = key[1]
+            endings = (
+                name[position + 1 :] for position, character in enumerate(name) if character == "_"
+            )
+            for suffix in filter(names.__contains__, endings):
                 self.refuse(
-                    one,
-                    f"'{name}' ends like '_{other}': the stored key <user>_{name} would also be "
-                    f"that of '{other}' for another user",
+                    key,
+                    f"'{name}' ends with '_' and the name of the event type '{suffix}': choose "
+                    "another name, because the stored keys of the two could collide",
                     "name",
                 )
 
-    def _versions(self, looked_at: Collection[Key]) -> dict[str, Records[SchemaVersion]]:
-        """Return the schema versions of all groups, with the next one where features differ."""
-        found: dict[str, Records[SchemaVersion]] = {}
+    def _versions(self, to_check: Collection[Key]) -> dict[str, Records[SchemaVersion]]:
+        """Check groups, and return the schema versions of all groups.
+
+        A group whose features have changed gets a new schema version.
+        """
+        by_group: dict[str, Records[SchemaVersion]] = {}
         if self.before is not None:
             names = {name for kind, name in self.items if kind == "feature_group"}
-            found = {n: each for n, each in self.before.versions.items() if n in names}
+            by_group = {
+                group_name: group_versions
+                for group_name, group_versions in self.before.versions.items()
+                if group_name in names
+            }
         entities = {
             name: item.parsed.resolved
             for (kind, name), item in self.items.items()
             if kind == "entity" and isinstance(item.parsed, EntityObject)
         }
-        for key in self._in_order(looked_at, "feature_group"):
-            each = self.items[key].parsed
-            assert isinstance(each, FeatureGroupObject)
-            checks = GroupChecks(each, entities, self.history)
+        for key in self._in_order(to_check, "feature_group"):
+            group = self.items[key].parsed
+            assert isinstance(group, FeatureGroupObject)
+            checks = GroupChecks(group, entities, self.history)
             versions = checks.run()
             for problem in checks.problems:
                 self.refuse(key, problem.message, problem.path)
             if versions is not None:
-                found[each.name] = versions
-        return found
+                by_group[group.name] = versions
+        return by_group
 
     def _catalog(
-        self, versions: Mapping[str, Records[SchemaVersion]], looked_at: Collection[Key]
+        self, versions: Mapping[str, Records[SchemaVersion]], to_check: Collection[Key]
     ) -> Catalog:
+        """Return the catalog of all objects. Its entities get new storage records if needed."""
         storage: dict[str, Records[StorageRecord]] = {}
         if self.before is not None:
-            kept = self.before.storage.items()
-            storage = {name: each for name, each in kept if ("entity", name) in self.items}
+            old_storage = self.before.storage.items()
+            storage = {
+                name: records for name, records in old_storage if ("entity", name) in self.items
+            }
         catalog = Catalog(by_kind(self.items), versions, storage, self.checks.compilers)
-        groups = [name for kind, name in looked_at if kind == "feature_group"]
-        entities = {name for kind, name in looked_at if kind == "entity"}
+        groups = [name for kind, name in to_check if kind == "feature_group"]
+        entities = {name for kind, name in to_check if kind == "entity"}
         for entity in sorted(entities | {name.partition(".")[0] for name in groups}):
-            # what is known of its other groups is in its records
-            mine = [catalog.groups[g] for g in sorted(set(groups)) if g.startswith(f"{entity}.")]
+            # The records of the entity already describe its other groups.
+            own_groups = [
+                catalog.groups[g] for g in sorted(set(groups)) if g.startswith(f"{entity}.")
+            ]
             history = self.history.storage.get(entity)
-            storage[entity] = extended(history, catalog.entities[entity], mine)
+            storage[entity] = extended(history, catalog.entities[entity], own_groups)
         return catalog
 
-    def _compile(self, catalog: Catalog, touched: set[Key]) -> None:
-        """Compile what is touched and what depends on it; look into the models behind it."""
-        todo = {key for key in touched if key in self.items}
+    def _compile(self, catalog: Catalog, outdated: set[Key]) -> None:
+        """Compile outdated objects and those that depend on them, and check their model files."""
+        to_compile = {key for key in outdated if key in self.items}
         if self.before is not None:
-            todo |= catalog.share(self.before, touched)
+            to_compile |= catalog.share(self.before, outdated)
         kinds = list(self.checks.compilers)
-        self._compile_kinds(catalog, todo, kinds[:-1])
-        self._look_into(catalog, todo)
-        # flows build on all others
-        self._compile_kinds(catalog, todo, [] if self.problems else kinds[-1:])
+        self._compile_kinds(catalog, to_compile, kinds[:-1])
+        self._check_models(catalog, to_compile)
+        # Flows, the last kind, build on all other kinds. Those must have no problems.
+        self._compile_kinds(catalog, to_compile, [] if self.problems else kinds[-1:])
 
     def _compile_kinds(self, catalog: Catalog, keys: Collection[Key], kinds: Sequence[str]) -> None:
         for key in [key for kind in kinds for key in self._in_order(keys, kind)]:
             try:
                 catalog.compiled(*key)
             except CatalogError as error:
-                self.take(key, error)
+                self.add_problems(key, error)
 
-    def _look_into(self, catalog: Catalog, keys: Collection[Key]) -> None:
-        if self.checks.look_into is None or self.problems:
+    def _check_models(self, catalog: Catalog, keys: Collection[Key]) -> None:
+        """Check the model files that these objects use, unless there are problems already."""
+        if self.checks.check_model is None or self.problems:
             return
-        for found in self.checks.look_into(catalog, keys):
-            problem = self.where(found.key).problem(found.message, found.path)
-            (self.problems if found.wrong else self.warnings).append(problem)
+        for finding in self.checks.check_model(catalog, keys):
+            problem = self.document_of(finding.key).problem(finding.message, finding.path)
+            (self.problems if finding.wrong else self.warnings).append(problem)
 
     def _in_order(self, keys: Collection[Key], kind: str) -> list[Key]:
-        """Return those of a kind, in the order in which they were written."""
+        """Return the keys of one kind among `keys`, in the order of `items`."""
         chosen = {key for key in keys if key[0] == kind}
         if len(chosen) <= 1:
             return list(chosen)

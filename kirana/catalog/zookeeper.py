@@ -1,14 +1,14 @@
-"""The catalog in ZooKeeper: every replica hears of a revision at once, and publishing is atomic.
+"""The catalog in ZooKeeper, which notifies all replicas of a new revision at once.
 
-    ROOT/current                        the number of the live revision, and the identity
-    ROOT/revisions/<n>                  its objects by kind, name and digest; what it changed
-    ROOT/objects/<kind>/<name>/<digest> an object as JSON; never changed
-    ROOT/versions/<group>/<n>           a schema version: features in order, and a fingerprint
-    ROOT/versions/<entity>/<n>          how rows are stored, and a fingerprint
+    ROOT/current                        the number of the live revision, and the catalog's identity
+    ROOT/revisions/<n>                  a revision: the names of its objects, and what it changed
+    ROOT/objects/<kind>/<name>/<digest> an object as JSON, which never changes
+    ROOT/versions/<group>/<n>           a schema version: its features in order, and a fingerprint
+    ROOT/versions/<entity>/<n>          a storage record, and a fingerprint
 
-Of two who publish at once one wins: the new revision and the move of `current`, which must
-still be what it was, are one transaction. While ZooKeeper is away the last revision that was seen
-stays.
+A publish creates the revision and sets `current` in one transaction. The transaction fails if
+`current` has changed in the meantime, so only one of two concurrent publishes succeeds. While
+ZooKeeper does not answer, replicas stay on the last revision that they know of.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from kirana.catalog.publishing import (
     KEPT_REVISIONS,
     Checked,
     Published,
-    at_home,
     check_items,
-    in_request,
+    located_in_file,
+    located_in_request,
     lost_catalog,
     names_of_records,
     new_identity,
-    record_of,
+    revision_record,
 )
 from kirana.catalog.schema_records import features_record
 from kirana.catalog.snapshot import Catalog
 from kirana.catalog.sources import SourceFiles, Sources
-from kirana.catalog.storage_records import record_of as storage_record
+from kirana.catalog.storage_records import record_of
 from kirana.catalog.validation import validate
-from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parsed, spell
-from kirana.catalog.zookeeper_session import ZookeeperSession
+from kirana.catalog.zookeeper_nodes import ZookeeperNodes, parse_json, record_json
+from kirana.catalog.zookeeper_session import ZookeeperSession, session_timeout_s
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Problem, Unavailable, Unknown
 from kirana.revision import NO_REVISION, Revision
-from kirana.urls import option_of, split
+from kirana.urls import split
 
-DEFAULT_SESSION_S = 10.0
 _HOST = re.compile(r"[^:@]+:[0-9]{1,5}")
 
 PRUNE_EVERY = 20
-"""Look for objects that no kept revision names once per this many revisions."""
+"""A publish removes unused objects if the number of its revision is a multiple of this number."""
 
 
 class ZookeeperCatalog:
-    """Implements `CatalogBackend` at `zk://host:port,host:port/root[?session_timeout=seconds]`.
+    """`CatalogBackend` in ZooKeeper. A publish removes all but the last `kept` revisions.
 
-    `source` is the folder that `check` and `publish` read. Of revisions the last `kept` stay.
+    `url` is `zk://host:port,host:port/root[?session_timeout=seconds]`. `source` is the folder that
+    `check` and `publish` read. Both raise `ConfigurationError` if it is None.
     """
 
     def __init__(
@@ -78,11 +78,15 @@ class ZookeeperCatalog:
         self._root = unquote(parts.path).rstrip("/")
         if parts.scheme != "zk" or not parts.netloc or not self._root:
             raise ConfigurationError(
-                f"catalog: '{url}' is not like zk://host:port/root", field="catalog"
+                f"catalog: must be a URL such as zk://host:port/root, not '{url}'", field="catalog"
             )
         self._where = f"zk://{parts.netloc}{self._root}"
         self._session = ZookeeperSession(
-            parts.netloc, self._where, _session_s(url), self._path("current"), self._hear
+            parts.netloc,
+            self._where,
+            session_timeout_s(url),
+            self._path("current"),
+            self._current_changed,
         )
         self._nodes = ZookeeperNodes(self._session, self._root)
         self._source = source
@@ -90,9 +94,9 @@ class ZookeeperCatalog:
         self._loaded: Catalog | None = None
         self._loading = threading.Lock()
         self._kept = kept
-        if not all(_HOST.fullmatch(each) for each in parts.netloc.split(",")):
+        if not all(_HOST.fullmatch(host) for host in parts.netloc.split(",")):
             raise ConfigurationError(
-                f"catalog: '{parts.netloc}' is not a list of host:port", field="catalog"
+                f"catalog: must have a list of host:port, not '{parts.netloc}'", field="catalog"
             )
         self._publishing = threading.Lock()
         self._live = NO_REVISION
@@ -118,11 +122,11 @@ class ZookeeperCatalog:
                 raise lost_catalog(self._where)
             before = self.load(live)
             items, put = apply_change(before, change)
-            # the records of all others are those of the live revision
+            # All other groups and entities keep the records of the live revision.
             names = names_of_records(put)
             written = before.history.without(names).joined(self._written(live, names))
-            where, stored = in_request(put), before.storage
-            checked = check_items(items, where, written, stored, self._checks, before, before)
+            document_of, stored = located_in_request(put), before.storage
+            checked = check_items(items, document_of, written, stored, self._checks, before, before)
             return self._make_live(live, before, stat, checked)
 
     def history(self, limit: int) -> list[RevisionRecord]:
@@ -130,56 +134,58 @@ class ZookeeperCatalog:
         live = self.current().number
         newest = range(live, max(live - limit, 0), -1)
         manifests = self._session.read_all([self._revision_path(number) for number in newest])
-        found = []
-        for each in manifests:
-            # one that is damaged is of no use here, and hides none of the others
+        records = []
+        for content in manifests:
+            # Skip a damaged revision, and return the others.
             with suppress(ValueError, KeyError, TypeError):
-                if each is not None:
-                    found.append(RevisionRecord(**parsed(each)["about"]))
-        return found
+                if content is not None:
+                    records.append(RevisionRecord(**parse_json(content)["about"]))
+        return records
 
     def current(self) -> Revision:
-        """Return the live revision, the last that was heard of where ZooKeeper is away.
+        """Return the live revision, or the last known one while ZooKeeper does not answer.
 
-        Raises `Unavailable` if it was away from the beginning.
+        Raise `Unavailable` if ZooKeeper has never answered.
         """
         self._session.client()
         return self._live
 
     def away_since(self) -> float | None:
-        """See `CatalogSource`; a server that came back empty is away too."""
+        """See `CatalogSource`. A catalog that ZooKeeper has lost can't be read, either."""
         return self._session.away_since() or self._empty_since
 
     def load(self, revision: Revision) -> Catalog:
-        """See `CatalogSource`. What has not changed since the last one that was loaded is kept."""
+        """See `CatalogSource`. Share unchanged objects with the revision that was loaded last."""
         with self._loading:
             if self._loaded is None or self._loaded.revision != revision:
                 self._loaded = self._load(revision, self._loaded)
             return self._loaded
 
     def _load(self, revision: Revision, loaded: Catalog | None) -> Catalog:
+        """Read a revision. If `loaded` is of the same catalog, share its unchanged objects."""
         (content,) = self._session.read_all([self._revision_path(revision.number)])
         if content is None:
             raise Unknown("revision", str(revision), [str(self.current())])
-        where = self._revision_path(revision.number)
+        path = self._revision_path(revision.number)
         try:
-            manifest = parsed(content)
+            manifest = parse_json(content)
             items = self._nodes.read_objects(manifest["objects"])
             history = History(
                 self._nodes.read_versions(revision.catalog, manifest["versions"]),
-                # what was published before there were records, or identities, has none
+                # Early versions of Kirana wrote no storage records and no identity.
                 self._nodes.read_storage(manifest.get("storage", {})),
             )
             identity = manifest.get("catalog", "")
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CatalogError([Problem(f"this is not a revision: {error}", where)]) from None
+            raise CatalogError([Problem(f"this is not a revision: {error}", path)]) from None
         if identity != revision.catalog:
-            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [])
+            known = f"{revision} of catalog {identity}"
+            raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [known])
         if loaded is not None and loaded.revision.catalog != identity:
-            # another history, of other records
+            # Another catalog has different records, so nothing can be shared.
             loaded = None
         checks = self._checks.of_published()
-        validated = validate(items, at_home(items.values(), where), history, checks, loaded)
+        validated = validate(items, located_in_file(items.values(), path), history, checks, loaded)
         return validated.catalog.at(revision)
 
     def close(self) -> None:
@@ -187,26 +193,27 @@ class ZookeeperCatalog:
         self._session.close()
 
     def _read_source(self) -> Sources:
+        """Read the source folder. Raise `CatalogError` if it defines no objects."""
         if self._source is None:
-            raise ConfigurationError("a catalog in ZooKeeper is published from a folder")
+            raise ConfigurationError("the folder with the source of the catalog is not given")
         sources = SourceFiles(self._source).read()
         if not sources.located:
             raise CatalogError([Problem("the folder defines no objects", str(self._source))])
         return sources
 
     def _check(self, live: Catalog | None, revision: Revision, *, trusted: bool = False) -> Checked:
-        """Validate the source; of a `trusted` live revision, what has not changed is valid."""
+        """Validate the source. If `live` is `trusted`, do not check its unchanged objects again."""
         sources = self._read_source()
         items = sources.items()
         stored = self._nodes.published_storage(revision)
         names = names_of_records(items)
         written = self._written(revision, names | stored.keys())
         before = live if trusted else None
-        where = sources.document
-        return check_items(items, where, written, stored, self._checks, before, live)
+        document_of = sources.document
+        return check_items(items, document_of, written, stored, self._checks, before, live)
 
     def _written(self, revision: Revision, names: Collection[str]) -> History:
-        """Read all records of groups and entities, also of those that were deleted."""
+        """Return all records of the groups and entities in `names`, even of deleted ones."""
         groups = [name for name in names if "." in name]
         entities = [name for name in names if "." not in name]
         return History(
@@ -215,17 +222,22 @@ class ZookeeperCatalog:
         )
 
     def _expect(self, revision: int | None) -> tuple[Revision, ZnodeStat | None]:
-        """Return the live revision as ZooKeeper has it now, and the state of its node."""
-        where = self._path("current")
+        """Return the live revision from ZooKeeper, and the state of the node `current`.
+
+        Raise `Conflict` if `revision` is given and is not live. Raise `CatalogError` if the node
+        does not hold the number of a revision.
+        """
+        path = self._path("current")
         try:
-            data, stat = self._session.ask(lambda client: client.get_async(where))
+            data, stat = self._session.call(lambda client: client.get_async(path))
         except NoNodeError:
             live, stat = NO_REVISION, None
         else:
-            found = _parsed_current(data)
-            if found is None:
-                raise CatalogError([Problem(f"{data[:20]!r} is not a revision number", where)])
-            live = found
+            parsed_revision = _parsed_current(data)
+            if parsed_revision is None:
+                text = data[:20].decode(errors="replace")
+                raise CatalogError([Problem(f"'{text}' is not a revision number", path)])
+            live = parsed_revision
         if revision is not None and live.number != revision:
             raise Conflict(f"revision {live} is live, not {revision}", field="expected_revision")
         return live, stat
@@ -233,21 +245,28 @@ class ZookeeperCatalog:
     def _make_live(
         self, live: Revision, before: Catalog | None, stat: ZnodeStat | None, checked: Checked
     ) -> Published:
+        """Publish a checked catalog, unless nothing has changed.
+
+        `before` is the catalog of the `live` revision, or None if the revision can't be read.
+        `stat` is the state of the node `current`, which must not have changed since, or None if the
+        node did not exist.
+        """
         catalog, added, models = checked.catalog, checked.added, self._checks.models
         identity = live.catalog or new_identity()
         if before is not None and not checked.changed and not added:
             if models is not None:
-                # copies may have been lost
+                # This restores lost copies of model files.
                 models.pin(identity, live.number, catalog.models.values())
             return Published(live, False, checked)
         number = live.number + 1
         if models is not None:
             models.pin(identity, number, catalog.models.values())
-        # what is never changed can be written beforehand: nobody sees it before the revision
-        known = self._nodes.last_objects if before is not None else set()
-        objects = [self._nodes.write_object(each, known) for each in catalog.all_items()]
+        # Objects need not be part of the transaction: they never change, and replicas read only
+        # objects that a revision names.
+        existing_objects = self._nodes.last_objects if before is not None else set()
+        objects = [self._nodes.write_object(item, existing_objects) for item in catalog.all_items()]
         token = uuid.uuid4().hex
-        about = record_of(number, checked.changed, catalog)
+        about = revision_record(number, checked.changed, catalog)
         manifest = {
             "catalog": identity,
             "objects": objects,
@@ -261,7 +280,7 @@ class ZookeeperCatalog:
         self._nodes.ensure("revisions")
         revision = Revision(identity, number)
         self._commit(revision, stat, orjson.dumps(manifest), added, token)
-        self._follow(revision)
+        self._set_live(revision)
         self._prune(revision)
         return Published(revision, True, checked)
 
@@ -273,14 +292,19 @@ class ZookeeperCatalog:
         added: Additions,
         token: str,
     ) -> None:
+        """Write new records, the revision and `current` in one transaction.
+
+        Raise `Conflict` if another publisher was first. If no answer arrives, check whether the
+        revision exists with `token`, and raise `Unavailable` if it does not.
+        """
         self._nodes.check_size(manifest, f"revision {revision}")
         transaction = self._session.client().transaction()
         for version in added.versions:
             path = self._nodes.record_path(version.group, version.number)
-            transaction.create(path, spell(version, {"features": features_record(version)}))
+            transaction.create(path, record_json(version, {"features": features_record(version)}))
         for record in added.storage:
             path = self._nodes.record_path(record.entity, record.number)
-            transaction.create(path, spell(record, storage_record(record)))
+            transaction.create(path, record_json(record, record_of(record)))
         transaction.create(self._revision_path(revision.number), manifest)
         current = f"{revision.number} {revision.catalog}".encode()
         if stat is None:
@@ -288,33 +312,34 @@ class ZookeeperCatalog:
         else:
             transaction.set_data(self._path("current"), current, version=stat.version)
         try:
-            results = self._session.ask(lambda _: transaction.commit_async())
+            results = self._session.call(lambda _: transaction.commit_async())
         except Unavailable as error:
             if not self._has_token(revision.number, token):
                 raise Unavailable(
-                    f"{error.message}; whether revision {revision} was published, or still will "
-                    "be, is not known: look before you publish again"
+                    f"{error.message}. Revision {revision} may have been published: check the "
+                    "catalog before you publish again"
                 ) from error
             return
         for result in results:
             if isinstance(result, BadVersionError | NodeExistsError):
                 raise Conflict(
-                    f"revision {revision} was published by another meanwhile: look at it, and "
+                    f"another publisher made revision {revision} in the meantime: check it, then "
                     "publish again",
                     field="expected_revision",
                 )
-        failed = [each for each in results if isinstance(each, Exception)]
-        if failed:
-            raise Unavailable(f"{self._where} refused revision {revision}: {failed[0]!r}")
+        errors = [result for result in results if isinstance(result, Exception)]
+        if errors:
+            raise Unavailable(f"{self._where} refused revision {revision}: {errors[0]!r}")
 
     def _prune(self, revision: Revision) -> None:
-        """Remove the revisions before the last ones, and what only they had.
+        """Remove all but the last `kept` revisions.
 
-        The revision is live already: what can't be removed now is removed after the next one.
+        Every `PRUNE_EVERY` revisions, remove unused objects, too. Ignore `Unavailable`, because the
+        new revision is already live. A later publish tries again.
         """
         oldest = revision.number - self._kept + 1
         with suppress(Unavailable):
-            numbers = [int(each) for each in self._session.children(self._path("revisions"))]
+            numbers = [int(name) for name in self._session.children(self._path("revisions"))]
             for number in numbers:
                 if number < oldest:
                     self._nodes.remove(self._revision_path(number))
@@ -324,29 +349,30 @@ class ZookeeperCatalog:
             self._checks.models.prune(revision.catalog, oldest)
 
     def _has_token(self, number: int, token: str) -> bool:
-        """Whether a revision is there whose publishing was not answered, and by whom."""
+        """Return whether the revision exists and was published with this token."""
         try:
-            (found,) = self._session.read_all([self._revision_path(number)])
+            (content,) = self._session.read_all([self._revision_path(number)])
         except Unavailable:
             return False
-        return found is not None and parsed(found).get("token") == token
+        return content is not None and parse_json(content).get("token") == token
 
     def _load_or_none(self, revision: Revision) -> Catalog | None:
-        """Return the live revision; None where there is none, or one that nobody can read."""
+        """Return the live revision, or None if there is none, or if it is damaged or not valid."""
         try:
             return self.load(revision) if revision.number else None
         except (CatalogError, Unknown):
             return None
 
-    def _hear(self, data: bytes | None) -> None:
-        found = _parsed_current(data or b"")
-        if found is not None:
-            self._live, self._empty_since = found, None
+    def _current_changed(self, data: bytes | None) -> None:
+        """Handle a change of the node `current`. `data` is None if the node does not exist."""
+        revision = _parsed_current(data or b"")
+        if revision is not None:
+            self._live, self._empty_since = revision, None
         elif self._live != NO_REVISION and self._empty_since is None:
             self._empty_since = time.time()
 
-    def _follow(self, published: Revision) -> None:
-        """Take what was published here for live, unless something newer was heard of."""
+    def _set_live(self, published: Revision) -> None:
+        """Make a revision that was published here the live one, unless a newer one is known."""
         live = self._live
         if published.catalog != live.catalog or published.number > live.number:
             self._live, self._empty_since = published, None
@@ -356,22 +382,6 @@ class ZookeeperCatalog:
 
     def _revision_path(self, number: int) -> str:
         return self._path(f"revisions/{number}")
-
-
-def _session_s(url: str) -> float:
-    text = option_of(url, "session_timeout")
-    if text is None:
-        return DEFAULT_SESSION_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.5 <= seconds <= 600:
-        raise ConfigurationError(
-            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'",
-            field="catalog",
-        )
-    return seconds
 
 
 def _parsed_current(data: bytes) -> Revision | None:

@@ -1,7 +1,7 @@
-"""A session with ZooKeeper that hears of one node, and begins anew where its server does.
+"""A ZooKeeper session that watches one node, and survives the loss of the server's data.
 
-A client refuses a server that is behind what it has seen, and kazoo then tries for ever: so a
-server that came back empty is only followed by a new client.
+A client refuses a server whose state is older than what the client has seen, and kazoo then retries
+forever. Therefore only a new client can connect to a server that has lost its data.
 """
 
 from __future__ import annotations
@@ -24,20 +24,51 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import ZnodeStat
 
-from kirana.errors import Unavailable
+from kirana.errors import ConfigurationError, Unavailable
+from kirana.urls import option_of
 
 CONNECT_S = 5.0
+"""The timeout of the first connection."""
+
 ANSWER_S = 3.0
-"""How long an answer of ZooKeeper is waited for: less than a request has by default."""
+"""The timeout per call, which is less than the default deadline of a request."""
 
 RETRY_S = 1.0
-"""The longest pause between attempts to connect: without a limit, kazoo's grow to an hour."""
+"""The longest pause between attempts to connect. By default, kazoo's pauses grow to an hour."""
+
+DEFAULT_SESSION_S = 10.0
+"""The session timeout of a URL that has none."""
 
 logging.getLogger("kazoo").setLevel(logging.ERROR)
 
 
+def session_timeout_s(url: str) -> float:
+    """Return the `session_timeout` of a URL, in seconds, or the default.
+
+    Raise `ConfigurationError` if it is not valid.
+    """
+    text = option_of(url, "session_timeout")
+    if text is None:
+        return DEFAULT_SESSION_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.5 <= seconds <= 600:
+        raise ConfigurationError(
+            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'",
+            field="catalog",
+        )
+    return seconds
+
+
 class ZookeeperSession:
-    """Connects when it is first used. `hear` gets the data of `watched`, None if it isn't there."""
+    """A session that connects on first use, and watches the node `watched`.
+
+    `on_change` is called with the data of the node, or with None if the node does not exist: first
+    when the session connects, and then after each change. The session expires after `session_s`
+    seconds without a connection. `where` names the catalog in errors.
+    """
 
     def __init__(
         self,
@@ -45,58 +76,66 @@ class ZookeeperSession:
         where: str,
         session_s: float,
         watched: str,
-        hear: Callable[[bytes | None], None],
+        on_change: Callable[[bytes | None], None],
     ) -> None:
         self._hosts = hosts
         self._where = where
         self._session_s = session_s
         self._watched = watched
-        self._hear = hear
+        self._on_change = on_change
         self._client: KazooClient | None = None
         self._next: KazooClient | None = None
         self._away_since: float | None = None
         self._lock = threading.Lock()
 
     def away_since(self) -> float | None:
-        """Return since when (Unix seconds) ZooKeeper does not answer; None if it does."""
+        """Return since when (Unix seconds) the connection has been lost, or None if it is not.
+
+        The result is also None before the first connection. After `session_s` seconds without a
+        connection, calls of this method start a new client, and switch to it when it is connected.
+        """
         client = self._client
         if client is None:
             return None
         if client.connected:
             self._away_since = None
             if self._next is not None:
-                self._give_up_next()
+                self._close_next()
             return None
         if self._away_since is None:
             self._away_since = time.time()
         if time.time() - self._away_since > self._session_s:
-            self._begin_anew()
+            self._renew_client()
         return self._away_since
 
-    def _begin_anew(self) -> None:
-        """The session has expired: take a new client as soon as one is connected."""
+    def _renew_client(self) -> None:
+        """Start a new client. If one was already started, switch to it once it is connected."""
         with self._lock:
             if self._next is None:
                 self._next = self._new_client()
                 self._next.start_async()
             elif self._next.connected:
-                old, self._client, self._next = self._client, self._next, None
+                old_client, self._client, self._next = self._client, self._next, None
                 self._watch(self._client)
-                _end(old)
+                _close_client(old_client)
 
-    def _give_up_next(self) -> None:
+    def _close_next(self) -> None:
+        """Close a new client that is not needed: the old one is connected again, or was closed."""
         with self._lock:
-            given_up, self._next = self._next, None
-        _end(given_up)
+            unused_client, self._next = self._next, None
+        _close_client(unused_client)
 
     def _new_client(self) -> KazooClient:
         attempts = {"max_tries": -1, "max_delay": RETRY_S}
         return KazooClient(hosts=self._hosts, timeout=self._session_s, connection_retry=attempts)
 
     def client(self) -> KazooClient:
-        """Return the client. Raises `Unavailable` if it never was connected."""
+        """Return the client. The first call creates and connects it.
+
+        Raise `Unavailable` if it can't connect.
+        """
         client = self._client or self._start()
-        # every use looks after the session: a publisher is asked nothing else
+        # A publisher may never call `away_since`, which replaces the client of an expired session.
         self.away_since()
         return self._client or client
 
@@ -107,55 +146,62 @@ class ZookeeperSession:
             client = self._new_client()
             try:
                 client.start(timeout=CONNECT_S)
-                # a watch would wait for a first answer without end
+                # `DataWatch` waits for its first answer without a timeout, so read the node first.
                 with suppress(NoNodeError):
                     client.get_async(self._watched).get(timeout=ANSWER_S)
                 self._watch(client)
             except (KazooTimeoutError, KazooException) as error:
-                _end(client)
+                _close_client(client)
                 raise Unavailable(f"{self._where} does not answer: {error}") from error
             self._client = client
             return client
 
     def _watch(self, client: KazooClient) -> None:
-        def hear(data: bytes | None, stat: ZnodeStat | None) -> None:
-            self._hear(data)
+        def on_change(data: bytes | None, stat: ZnodeStat | None) -> None:
+            self._on_change(data)
 
-        client.DataWatch(self._watched, hear)
+        client.DataWatch(self._watched, on_change)
 
     def read_all(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Read nodes, all at once on the wire; None for one that isn't there."""
+        """Return the data of each node, or None if it does not exist. Send all requests at once.
+
+        Raise `Unavailable` as `call` does.
+        """
         client = self.client()
-        asked = [client.get_async(path) for path in paths]
-        found: list[bytes | None] = []
-        for each in asked:
+        pending = [client.get_async(path) for path in paths]
+        contents: list[bytes | None] = []
+        for result in pending:
             try:
-                found.append(self.answer(each)[0])
+                contents.append(self._wait(result)[0])
             except NoNodeError:
-                found.append(None)
-        return found
+                contents.append(None)
+        return contents
 
     def children(self, path: str) -> list[str]:
-        """Return the names of a node's children, none if there is no such node."""
+        """Return the names of the children of a node, or [] if the node does not exist."""
         try:
-            found: list[str] = self.ask(lambda client: client.get_children_async(path))
+            names: list[str] = self.call(lambda client: client.get_children_async(path))
         except NoNodeError:
             return []
-        return found
+        return names
 
     def exists(self, path: str) -> ZnodeStat | None:
-        """Return the state of a node, None if there is no such node."""
-        found: ZnodeStat | None = self.ask(lambda client: client.exists_async(path))
-        return found
+        """Return the state of a node, or None if the node does not exist."""
+        stat: ZnodeStat | None = self.call(lambda client: client.exists_async(path))
+        return stat
 
-    def ask(self, call: Callable[[KazooClient], Any]) -> Any:
-        """Call and wait. Raises as `answer`."""
-        return self.answer(call(self.client()))
+    def call(self, start: Callable[[KazooClient], Any]) -> Any:
+        """Start an asynchronous call of kazoo, and wait for its result.
 
-    def answer(self, asked: Any) -> Any:
-        """Wait for an answer. Raises `Unavailable`, and what says that a node is or isn't there."""
+        Raise `Unavailable` if the call fails or takes longer than `ANSWER_S`. Errors about the
+        state of a node (missing, existing, changed meanwhile) are raised as they are.
+        """
+        return self._wait(start(self.client()))
+
+    def _wait(self, pending: Any) -> Any:
+        """Wait for the result of an asynchronous call. Raise the same errors as `call`."""
         try:
-            return asked.get(timeout=ANSWER_S)
+            return pending.get(timeout=ANSWER_S)
         except (NoNodeError, NodeExistsError, BadVersionError):
             raise
         except (KazooException, KazooTimeoutError, ConnectionLoss) as error:
@@ -163,13 +209,13 @@ class ZookeeperSession:
             raise Unavailable(f"{self._where} does not answer: {reason}") from error
 
     def close(self) -> None:
-        """End the session. No-op if it is closed."""
+        """Close the session. No-op if it is closed."""
         client, self._client = self._client, None
-        self._give_up_next()
-        _end(client)
+        self._close_next()
+        _close_client(client)
 
 
-def _end(client: KazooClient | None) -> None:
+def _close_client(client: KazooClient | None) -> None:
     if client is not None:
         client.stop()
         client.close()

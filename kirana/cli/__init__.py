@@ -1,4 +1,4 @@
-"""The command `kirana`."""
+"""The `kirana` command."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import signal
 
 
 def main() -> None:
-    """Run the command line; every error of ours becomes one message and an exit code."""
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    if on_interrupt is signal.default_int_handler:
-        # while the commands are imported Ctrl-C has nothing to tidy up
+    """Run the command line. See `kirana.cli.app.run` for the exit codes."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        # There is nothing to clean up during the import, so Ctrl-C may end the process at once.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from kirana.cli.app import run
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGINT, handler)
     run()

@@ -1,4 +1,4 @@
-"""The commands, and the one place where an error becomes a message and an exit code."""
+"""The command-line application. It turns exceptions into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ app.add_typer(flow, name="flow")
 
 
 def run() -> None:
-    """Exit with 1 for an error of ours or of the machine, 2 for wrong usage, 130 after Ctrl-C.
+    """Run the command line and exit.
 
-    With 3 where something did not answer (in time), and the same command may work later.
+    The exit code is 0 on success, 2 for wrong usage, 3 for `Unavailable` and `DeadlineExceeded`, 1
+    for any other error of Kirana or the operating system, and 130 after Ctrl-C. After a 3, the same
+    command may succeed later. Error messages go to stderr.
     """
     try:
         app()
@@ -62,10 +64,10 @@ def run() -> None:
             show_error(str(problem))
         sys.exit(1)
     except KiranaError as error:
-        show_error(error.message)
+        show_error(str(error))
         sys.exit(3 if isinstance(error, Unavailable | DeadlineExceeded) else 1)
     except OSError as error:
-        # a full disk, a folder that may not be written: what and where, without a trace
+        # For example, a disk is full or a file can't be read. A traceback would not help the user.
         show_error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`kirana check` and `kirana apply`."""
+"""The `kirana check` and `kirana apply` commands."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.cli.remembered import last_published, note_published, require_same
+from kirana.cli.remembered import last_published, record_published, require_same_stores
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.settings import Settings
 
 USES = ("catalog", "models")
+"""The locations that both commands use."""
+
 MAX_LISTED = 10
-"""More of a kind are summed up."""
+"""The maximum number of changes of one kind to list. If there are more, print a summary."""
 
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="List each schema version, however many.")
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="List every new schema version, storage record and model file."
+    ),
 ]
 
 
@@ -36,28 +41,31 @@ def check(
     directory: CatalogDirectory,
     models: ModelRoot = None,
     without_models: Annotated[
-        bool, typer.Option("--without-models", help="Don't look into the model files.")
+        bool, typer.Option("--without-models", help="Don't open the model files.")
     ] = False,
     catalog: CatalogUrl = None,
     verbose: Verbose = False,
 ) -> None:
-    """Validate a catalog: every problem with its file, line, path, and what would be right."""
+    """Validate a catalog without publishing it.
+
+    Each problem is shown with its file, its line and the path of the field.
+    """
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
-    opened = catalog_backend(settings, directory, look_into_models=not without_models)
-    with closing(opened) as backend:
+    backend = catalog_backend(settings, directory, open_models=not without_models)
+    with closing(backend):
         checked = backend.check()
-    found = checked.catalog
+    snapshot = checked.catalog
     counts = {
-        "entities": len(found.entities),
-        "feature groups": len(found.groups),
-        "event types": len(found.event_types),
-        "candidate generators": len(found.generators),
-        "models": len(found.models),
-        "inferflows": len(found.inferflows),
-        "flows": len(found.flows),
+        "entities": len(snapshot.entities),
+        "feature groups": len(snapshot.groups),
+        "event types": len(snapshot.event_types),
+        "candidate generators": len(snapshot.generators),
+        "models": len(snapshot.models),
+        "inferflows": len(snapshot.inferflows),
+        "flows": len(snapshot.flows),
     }
-    out.print(f"{directory} is valid: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
-    for line in _news(checked, verbose):
+    out.print(f"{directory} is valid: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+    for line in _changes(checked, verbose):
         out.print(f"  'kirana apply' would publish {line}", markup=False)
     show_warnings(checked)
 
@@ -68,29 +76,40 @@ def apply(
     catalog: CatalogUrl = None,
     verbose: Verbose = False,
 ) -> None:
-    """Publish a catalog as the next revision; what is live switches within a second."""
+    """Publish a catalog as the next revision.
+
+    Running replicas switch to it within a second.
+    """
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
-    require_same(directory, Instance(directory).serving(), settings, *USES)
+    require_same_stores(directory, Instance(directory).serving(), settings, *USES)
     report(publish(settings, directory), verbose=verbose)
 
 
 def publish(settings: Settings, directory: Path) -> Published:
-    """Validate and publish, and say if the catalog was ahead. Raises `CatalogError`."""
+    """Validate and publish the catalog in a directory, and return the outcome.
+
+    Print a warning if the backend no longer has the history that this directory last published to.
+    Raise `CatalogError` if the catalog is invalid.
+    """
     with closing(catalog_backend(settings, directory)) as backend:
         published = backend.publish()
-    before = last_published(directory, settings.catalog)
-    if before is not None and before.catalog != published.revision.catalog:
+    last = last_published(directory, settings.catalog)
+    if last is not None and last.catalog != published.revision.catalog:
         show_warning(
-            f"{settings.catalog} was at revision {before} when it was published from here, and "
-            f"begins anew: its revision {published.revision} is of another history, without the "
-            "records of the schemas and stores before it"
+            f"{settings.catalog} has lost its history: it was at revision {last} when it was last "
+            f"published from here. Revision {published.revision} starts a new history without the "
+            "earlier schema versions and storage records"
         )
-    note_published(directory, settings.catalog, published.revision)
+    record_published(directory, settings.catalog, published.revision)
     return published
 
 
 def report(published: Published, *, verbose: bool = False) -> None:
-    for line in _news(published.checked, verbose):
+    """Print the outcome of a publication: the revision to stdout, and all details to stderr.
+
+    Without `verbose`, print a summary instead of more than `MAX_LISTED` changes of one kind.
+    """
+    for line in _changes(published.checked, verbose):
         err.print(f"published {line}", markup=False)
     show_warnings(published.checked)
     if published.changed:
@@ -99,19 +118,22 @@ def report(published: Published, *, verbose: bool = False) -> None:
         out.print(f"revision {published.revision} is live already, nothing has changed")
 
 
-def _news(checked: Checked, verbose: bool) -> Iterator[str]:
-    """Describe what a catalog appends to its records, and the models whose files are new."""
+def _changes(checked: Checked, verbose: bool) -> Iterator[str]:
+    """Yield a line for each new schema version, changed storage record, and changed model file.
+
+    Without `verbose`, more than `MAX_LISTED` lines of one kind become a single line.
+    """
     versions = [f"schema version {v.number} of {v.group}" for v in checked.added.versions]
-    yield from _listed(versions, "schema versions of {} groups", verbose)
+    yield from _lines_or_summary(versions, "schema versions of {} groups", verbose)
     records = [r for r in checked.added.storage if r.number > 1]
     lines = [f"storage record {record.number} of {record.entity}" for record in records]
-    yield from _listed(lines, "storage records of {} entities", verbose)
-    models = [checked.catalog.models[name] for name in checked.new_bytes]
-    lines = [f"other bytes of model {m.name}: {m.path} is sha256:{m.sha256}" for m in models]
-    yield from _listed(lines, "other bytes of {} models", verbose)
+    yield from _lines_or_summary(lines, "storage records of {} entities", verbose)
+    models = [checked.catalog.models[name] for name in checked.changed_models]
+    lines = [f"a new file of model {m.name}: {m.path} is sha256:{m.sha256}" for m in models]
+    yield from _lines_or_summary(lines, "new files of {} models", verbose)
 
 
-def _listed(lines: Sequence[str], summary: str, verbose: bool) -> Iterator[str]:
+def _lines_or_summary(lines: Sequence[str], summary: str, verbose: bool) -> Iterator[str]:
     if verbose or len(lines) <= MAX_LISTED:
         yield from lines
     else:
@@ -119,6 +141,6 @@ def _listed(lines: Sequence[str], summary: str, verbose: bool) -> Iterator[str]:
 
 
 def show_warnings(checked: Checked) -> None:
-    """Print what can go live, and may not do what its author wants."""
+    """Print the warnings about a valid catalog."""
     for problem in checked.warnings:
         show_warning(str(problem))

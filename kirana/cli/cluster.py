@@ -1,4 +1,4 @@
-"""Ray and Serve on one machine, in this process's care."""
+"""Ray and Serve on one machine, started and stopped by this process."""
 
 from __future__ import annotations
 
@@ -15,38 +15,43 @@ from typing import Any
 
 import psutil
 
-from kirana.cli.interrupts import interrupts_held_back
+from kirana.cli.interrupts import delayed_interrupts
 from kirana.errors import Unavailable
 from kirana.serving.environment import serve_environment
 from kirana.serving.settings import Settings
 
 OBJECT_STORE_BYTES = 256 << 20
-"""Small, because everything travels by value."""
+"""The size of Ray's object store. It can be small because calls pass everything by value."""
 
 APPLICATION = "kirana"
+"""The name of the Serve application."""
 
-TOO_SLOW = "timed out during startup"
-"""Of what Ray says when its own processes did not start in the time that it gives them."""
+STARTUP_TIMEOUT_TEXT = "timed out during startup"
+"""The text that Ray's error message contains if Ray's own processes did not start in time."""
 
 Options = Mapping[str, Mapping[str, Any]]
 
 
 @contextmanager
 def cluster(
-    host: str, port: int, metrics_port: int, folder: Path, note: Callable[[], None]
+    host: str, port: int, metrics_port: int, folder: Path, record: Callable[[], None]
 ) -> Iterator[None]:
-    """Start Ray and Serve; both are ended with all their processes when the block is left.
+    """Start Ray and Serve, and stop both with all their processes at the end of the block.
 
-    `metrics_port` is where Prometheus finds the figures of all replicas. `note` is called when
-    there are new processes that somebody has to end.
+    Serve listens on `host` and `port`. Ray offers the metrics of all replicas to Prometheus on
+    `metrics_port`. HAProxy keeps its files in `folder`. `record` is called whenever this process
+    may have new child processes, so that the caller can record them for a later clean-up.
+
+    Raise `Unavailable` if Ray or Serve does not start, or `ConfigurationError` if too few ports are
+    free.
     """
-    on_term = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     os.environ.update(serve_environment(folder))
     import ray
     from ray import serve
 
-    # Serve sets its own logger's level again; a filter stays
-    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+    # Serve overwrites the level of its logger when it starts, but it keeps filters.
+    logging.getLogger("ray.serve").addFilter(lambda entry: entry.levelno >= logging.WARNING)
     try:
         start = partial(
             ray.init,
@@ -58,12 +63,12 @@ def cluster(
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        # whoever leaves while it connects may crash it
-        with interrupts_held_back(), _one_line("Ray"):
-            twice_if_slow(start, _end_children)
-        signal.signal(signal.SIGTERM, on_term)  # Ray has put its own handler there
-        note()
-        with _one_line("Serve"):
+        # Ray may crash if it is interrupted while it connects.
+        with delayed_interrupts(), _unavailable_in_one_line("Ray"):
+            start_with_retry(start, _kill_children)
+        signal.signal(signal.SIGTERM, handler)  # Ray has installed its own handler.
+        record()
+        with _unavailable_in_one_line("Serve"):
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": host, "port": port},
@@ -71,30 +76,33 @@ def cluster(
             )
         yield
     finally:
-        note()
-        # Ray's own words about its parts that end say nothing to a person
+        record()
+        # Ray prints messages when its processes end. They mean nothing to users.
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
 
 
-def twice_if_slow(start: Callable[[], object], end: Callable[[], None]) -> None:
-    """Start Ray, and once more if it was too slow for itself; `end` ends what the first left.
+def start_with_retry(start: Callable[[], object], kill: Callable[[], None]) -> None:
+    """Call `start`, and call it once more if Ray did not start in time.
 
-    Ray gives its agents 15 s, which no setting changes. A machine that is busy, or reads them
-    from disk for the first time, may need longer.
+    Ray gives its agents 15 seconds to start, and no setting changes that. A machine that is busy,
+    or reads the agents from disk for the first time, may need longer. `kill` is called before the
+    second attempt: it must kill the processes that the first attempt left behind.
+
+    Raise any other error of the first attempt, and any error of the second one.
     """
     try:
         start()
     except Exception as error:
-        if TOO_SLOW not in str(error):
+        if STARTUP_TIMEOUT_TEXT not in str(error):
             raise
-        end()
+        kill()
         start()
 
 
-def _end_children() -> None:
+def _kill_children() -> None:
     children = psutil.Process().children(recursive=True)
     for process in children:
         with suppress(psutil.NoSuchProcess):
@@ -103,21 +111,27 @@ def _end_children() -> None:
 
 
 @contextmanager
-def _one_line(part: str) -> Iterator[None]:
-    """Raise `Unavailable` with the line that tells most of what Ray says, often a traceback."""
+def _unavailable_in_one_line(program: str) -> Iterator[None]:
+    """Convert any error into `Unavailable`, with the one line of its message that matters.
+
+    The message of an error of Ray is often a whole traceback. `program` is "Ray" or "Serve".
+    """
     try:
         yield
-    except Exception as error:  # Ray also raises some that have no kind of their own
+    except Exception as error:  # Some of Ray's errors are plain exceptions.
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # HAProxy's last line says only that something before it was fatal
-        told = next((each for each in lines if "cannot bind" in each), lines[-1])
-        raise Unavailable(f"{part} did not start: {told.strip()}") from error
+        # The last line of HAProxy's output says only that an earlier error was fatal.
+        reason = next((line for line in lines if "cannot bind" in line), lines[-1])
+        raise Unavailable(f"{program} did not start: {reason.strip()}") from error
 
 
 def deploy(settings: Settings, options: Options | None = None) -> None:
-    """Run the serving graph; `options` are Serve's, by the name of a deployment.
+    """Deploy the serving graph, and return once it is ready.
 
-    Raises `Unavailable` with the reason if it does not get ready.
+    `options` are Serve's options for each deployment, by its name.
+
+    Raise `ConfigurationError` if `options` name an unknown deployment or Serve refuses them, or
+    `Unavailable` with the reason if the graph does not become ready.
     """
     from ray import serve
     from ray.serve.exceptions import RayServeException
@@ -127,22 +141,22 @@ def deploy(settings: Settings, options: Options | None = None) -> None:
     try:
         serve.run(graph(settings, options), name=APPLICATION)
     except (RayServeException, RuntimeError, ValueError) as error:
-        raise Unavailable(f"the serving graph did not start: {_reason(error)}") from error
+        raise Unavailable(f"the application did not start: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """Return what a replica died of, which Serve knows, or else what Serve says."""
+    """Return the error of a deployment in Serve's status, or else the text of `error`."""
     from ray import serve
 
-    said = str(error)
+    reason = str(error)
     for application in serve.status().applications.values():
         for name, deployment in application.deployments.items():
             if deployment.message:
-                said = f"{name}: {_last_error(deployment.message)}"
-    return said
+                reason = f"{name}: {_last_error(deployment.message)}"
+    return reason
 
 
 def _last_error(trace: str) -> str:
-    """Return the last line of a traceback that names an error of ours, or all of it."""
-    found = re.findall(r"^kirana\.errors\.\w+: (.*)$", trace, re.MULTILINE)
-    return found[-1] if found else trace
+    """Return the message of the last Kirana error in a traceback, else the whole traceback."""
+    messages = re.findall(r"^kirana\.errors\.\w+: (.*)$", trace, re.MULTILINE)
+    return messages[-1] if messages else trace

@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout, everything else on stderr."""
+"""Output for people: results go to stdout, everything else goes to stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def progress() -> Progress:
-    """Return a progress bar on stderr; it stays away where stderr is no terminal."""
+    """Return a progress bar on stderr. It shows nothing if stderr is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -34,19 +34,21 @@ def progress() -> Progress:
 
 
 def show_error(message: str) -> None:
+    """Print an error to stderr."""
     err.print("[bold red]error:[/] ", end="")
     err.print(message, markup=False)
 
 
 def show_warning(message: str) -> None:
+    """Print a warning to stderr."""
     err.print("[bold yellow]warning:[/] ", end="")
     err.print(message, markup=False)
 
 
 def own_command() -> str:
-    """Return how this program was called, so that a hint can be typed as it stands."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    """Return the command that started this program, for hints that can be pasted into a shell."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
         return f"{sys.executable} -m kirana"
-    on_path = shutil.which(called.name)
-    return called.name if on_path and Path(on_path).samefile(called) else str(called)
+    on_path = shutil.which(program.name)
+    return program.name if on_path and Path(on_path).samefile(program) else str(program)

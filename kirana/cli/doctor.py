@@ -1,4 +1,4 @@
-"""`kirana doctor`."""
+"""The `kirana doctor` command."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ from kirana.serving.settings import Settings
 
 State = Literal["ok", "warning", "error"]
 MIN_MEMORY_BYTES = 1 << 30
-_SHOWN = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
+_LABELS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to; `name` is of one or two words."""
+    """The result of one check. `name` is a label of one or two words."""
 
     name: str
     state: State
@@ -76,27 +76,35 @@ def doctor(
     catalog: CatalogUrl = None,
     **stores: str | None,
 ) -> None:
-    """Look for what would keep Kirana from starting here, or from a Ray that runs already."""
+    """Check whether Kirana can start on this machine.
+
+    Also check whether 'serve deploy' would work with a Ray cluster that is already running here.
+    Exit with 1 if a check finds an error.
+    """
     options: dict[str, Any] = {
         "placement": placement,
         "replicas": replicas,
         "direct_ports": direct_ports,
     }
-    given = {name: each for name, each in options.items() if each is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     given |= as_urls(models, catalog, stores)
     findings = list(examine(directory, read_serve_config(config), given, host, port))
     table = Table(box=None, show_header=False, pad_edge=False)
-    for each in findings:
-        table.add_row(_SHOWN[each.state], each.name, each.message)
+    for finding in findings:
+        table.add_row(_LABELS[finding.state], finding.name, finding.message)
     out.print(table)
-    if any(each.state == "error" for each in findings):
+    if any(finding.state == "error" for finding in findings):
         raise typer.Exit(1)
 
 
 def examine(
     directory: Path, file: ServeConfig, options: dict[str, Any], host: str | None, port: int | None
 ) -> Iterator[Finding]:
-    """Run every check; one that fails keeps none of the others from being run."""
+    """Run all checks, and yield the result of each.
+
+    `options`, `host` and `port` come from the command line, and take precedence over `file`. If the
+    settings are invalid, no other check can run. Any other failed check does not stop the rest.
+    """
     from kirana.graphs.serving import graph, max_replicas
 
     host = host or str(file.http.get("host", DEFAULT_HOST))
@@ -107,12 +115,13 @@ def examine(
         yield Finding("settings", "error", error.message)
         return
     yield Finding("settings", "ok", f"{settings.placement}, features in {settings.features}")
-    fine = "can be deployed"
-    yield _check("deployments", lambda: graph(settings, file.deployments), fine)
-    replicas = max_replicas(settings, file.deployments)
-    yield _check("placement", lambda: check_placement(settings, replicas), "can work")
     yield _check(
-        "catalog", lambda: check_catalog(settings, directory), "valid, and every model can be used"
+        "deployments", lambda: graph(settings, file.deployments), "Serve accepts the options"
+    )
+    replicas = max_replicas(settings, file.deployments)
+    yield _check("placement", lambda: check_placement(settings, replicas), "fits the stores")
+    yield _check(
+        "catalog", lambda: check_catalog(settings, directory), "valid, and all models can be used"
     )
     yield _check("space", lambda: check_space(settings), "enough")
     yield _check("stores", lambda: asyncio.run(check_stores(settings)), "can be opened")
@@ -122,27 +131,28 @@ def examine(
     yield from _running_rays()
 
 
-def _check(name: str, check: Callable[[], object], fine: str) -> Finding:
+def _check(name: str, check: Callable[[], object], success: str) -> Finding:
+    """Run a check, and return `success` or its error as a finding."""
     try:
         check()
     except KiranaError as error:
         return Finding(name, "error", error.message)
     except Exception as error:
-        # what one check did not expect must not hide what the others find
+        # An unexpected error in one check must not hide the results of the others.
         return Finding(name, "error", f"{type(error).__name__}: {error}")
-    return Finding(name, "ok", fine)
+    return Finding(name, "ok", success)
 
 
 def _ports(directory: Path, settings: Settings, host: str, port: int) -> Iterator[Finding]:
     instance = Instance(directory)
     state = instance.read()
     if instance.is_held() and state is not None:
-        yield Finding("port", "warning", f"Kirana is up for this directory already: {state.url}")
+        yield Finding("port", "warning", f"Kirana is already up for this directory: {state.url}")
         return
     yield _check("port", lambda: check_port(host, port), f"{host}:{port} is free")
     if settings.direct_range:
-        fine = f"one of {settings.direct_ports} is free"
-        yield _check("direct ports", lambda: check_direct_ports(settings), fine)
+        success = f"a port of {settings.direct_ports} is free"
+        yield _check("direct ports", lambda: check_direct_ports(settings), success)
 
 
 def _memory() -> Finding:
@@ -154,20 +164,30 @@ def _memory() -> Finding:
         return Finding(
             "memory", "warning", f"/dev/shm has {shared >> 20} MB free: Ray will use a slow disk"
         )
-    return Finding("memory", "ok", f"{available >> 20} MB available, {shared >> 20} in /dev/shm")
+    return Finding("memory", "ok", f"{available >> 20} MB available, {shared >> 20} MB in /dev/shm")
 
 
 def _native() -> Finding:
     if native.COMPILED:
-        return Finding("native", "ok", "the inmost loops are compiled")
+        return Finding("native", "ok", "the inner loops are compiled")
     if os.environ.get("KIRANA_NATIVE") == "0":
-        return Finding("native", "warning", "KIRANA_NATIVE=0: reads are slower than they can be")
-    message = "not compiled, so reads are slower: apt-get install gcc python3-dev, install again"
+        return Finding(
+            "native", "warning", "KIRANA_NATIVE=0 turns the compiled loops off: reads are slower"
+        )
+    message = (
+        "the inner loops are not compiled: reads are slower. Run 'apt-get install gcc "
+        "python3-dev', then install Kirana again"
+    )
     return Finding("native", "warning", message)
 
 
 def _running_rays() -> Iterator[Finding]:
-    """A Ray that somebody started here has its variables for good: `serve deploy` needs ours."""
+    """Check the environment of each Ray instance that runs on this machine.
+
+    `serve deploy` needs a Ray that was started with Kirana's variables, because they can't be
+    changed later. If this process has variables of Serve, also check its own environment, which
+    `ray start` in the same shell would inherit.
+    """
     for process in psutil.process_iter(["name"]):
         if process.info["name"] != "raylet":
             continue
@@ -179,8 +199,12 @@ def _running_rays() -> Iterator[Finding]:
         try:
             require_serve_environment(environment)
         except ConfigurationError as error:
-            yield Finding(name, "warning", f"'serve deploy' to it is refused: {error.message}")
+            yield Finding(name, "warning", f"'serve deploy' to it would fail: {error.message}")
         else:
             yield Finding(name, "ok", "was started with the variables that Kirana needs")
     if any(name.startswith("RAY_SERVE_") for name in os.environ):
-        yield _check("environment", require_serve_environment, "'ray start' here would be fine")
+        yield _check(
+            "environment",
+            require_serve_environment,
+            "this shell has the variables that 'ray start' needs",
+        )

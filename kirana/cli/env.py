@@ -1,4 +1,4 @@
-"""`kirana env`."""
+"""The `kirana env` command."""
 
 from __future__ import annotations
 
@@ -30,27 +30,31 @@ def env(
     catalog: CatalogUrl = None,
     **stores: str | None,
 ) -> None:
-    """Print what to set before 'ray start', on every node: eval "$(kirana env DIR)"."""
-    # with a catalog among them they come from this command, perhaps for another directory
-    given = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
-    settings = local_settings(directory, as_urls(models, catalog, stores), environment=given)
+    """Print the environment variables to set on every node before 'ray start'.
+
+    For example: eval "$(kirana env DIR)"
+    """
+    # If KIRANA_CATALOG is set, the shell has probably evaluated the output of this command before,
+    # perhaps for another directory. Those variables must not affect the new output.
+    environment = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
+    settings = local_settings(directory, as_urls(models, catalog, stores), environment=environment)
     values = cluster_environment(_token_file(directory))
     for name in LOCATIONS:
         values[f"{PREFIX}{name.upper()}"] = getattr(settings, name)
     for name, value in values.items():
-        # for a shell, not for a person: no colours, no line breaks
+        # The output is for a shell, so it must have no colours, and lines must not be wrapped.
         out.file.write(f"export {name}={shlex.quote(value)}\n")
 
 
 def _token_file(directory: Path) -> Path:
-    """Return the file of the secret that Ray asks its clients for, made if it isn't there."""
+    """Return the file with the secret that Ray's clients must present; create it if missing."""
     home = directory.resolve() / ".kirana"
     home.mkdir(exist_ok=True)
     file = home / "ray-token"
     if not file.exists():
-        beside = file.with_suffix(".new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(secrets.token_hex(TOKEN_BYTES))
-        beside.rename(file)
+        temporary = file.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_hex(TOKEN_BYTES))
+        temporary.rename(file)
     return file

@@ -1,4 +1,4 @@
-"""`kirana infer`."""
+"""The `kirana infer` command."""
 
 from __future__ import annotations
 
@@ -24,48 +24,57 @@ from kirana.schema import Array, spelled
 
 def infer(
     model_id: Annotated[
-        str, typer.Argument(help="An inferflow.", autocompletion=complete("inferflow"))
+        str, typer.Argument(help="The name of an inferflow.", autocompletion=complete("inferflow"))
     ],
     context: Context = None,
     top_k: Annotated[
-        int | None, typer.Option("--top-k", "-k", min=1, help="The best so many, best first.")
+        int | None,
+        typer.Option("--top-k", "-k", min=1, help="Show only the K best rows, best first."),
     ] = None,
-    outputs: Annotated[bool, typer.Option("--outputs", help="Show what each model gave.")] = False,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Show the outputs of each model.")
+    ] = False,
     matrix: Annotated[
-        bool, typer.Option("--matrix", help="Show the features that the models saw.")
+        bool, typer.Option("--matrix", help="Show the feature matrix that the models read.")
     ] = False,
     url: Url = DEFAULT_URL,
     timeout_ms: TimeoutMs = 5_000,
     as_json: AsJson = False,
 ) -> None:
-    """Score rows by an inferflow: kirana infer ranker -c user_id=7 -c product_id=1,2,3"""
+    """Score rows with an inferflow.
+
+    For example: kirana infer ranker -c user_id=7 -c product_id=1,2,3
+    """
     ids = parse_context(context, lists=True)
     with connected(url, timeout_ms) as client:
-        rows_of = client.get_object("inferflow", model_id).object["rows"]
-        if isinstance(ids.get(rows_of), str):
-            ids[rows_of] = [ids[rows_of]]
-        found = client.infer(model_id, ids, top_k=top_k, outputs=outputs, matrix=matrix)
-    columns = {"score": _plain(found.scores)}
-    columns |= {name: _plain(values) for name, values in found.outputs.items()}
-    rows = [] if found.matrix is None else _plain(found.matrix)
+        row_key = client.get_object("inferflow", model_id).object["rows"]
+        if isinstance(ids.get(row_key), str):
+            ids[row_key] = [ids[row_key]]
+        ranking = client.infer(model_id, ids, top_k=top_k, outputs=outputs, matrix=matrix)
+    columns = {"score": _plain(ranking.scores)}
+    columns |= {name: _plain(values) for name, values in ranking.outputs.items()}
+    rows = [] if ranking.matrix is None else _plain(ranking.matrix)
     if as_json:
-        record: dict[str, Any] = {"ids": found.ids, "scores": columns.pop("score")}
-        record |= {"defaults": found.defaults, "revision": found.revision}
+        record: dict[str, Any] = {"ids": ranking.ids, "scores": columns.pop("score")}
+        record |= {"defaults": ranking.defaults, "revision": ranking.revision}
         if outputs:
             record["outputs"] = columns
         if matrix:
-            record["matrix"] = {"columns": found.columns, "rows": rows}
+            record["matrix"] = {"columns": ranking.columns, "rows": rows}
         print_json(record)
         return
-    table = [list(row) for row in zip(found.ids, *columns.values(), strict=True)]
+    table = [list(row) for row in zip(ranking.ids, *columns.values(), strict=True)]
     if matrix:
         table = [[*left, *right] for left, right in zip(table, rows, strict=True)]
-    told = ", ".join(f"{count} rows of {group}" for group, count in sorted(found.defaults.items()))
-    note = f"revision {found.revision}" + (f"; defaults for {told}" if told else "")
-    print_table(["id", *columns, *found.columns], table, dim=note)
+    defaults = ", ".join(
+        f"{count} rows of {group}" for group, count in sorted(ranking.defaults.items())
+    )
+    footer = f"revision {ranking.revision}" + (f"; defaults for {defaults}" if defaults else "")
+    print_table(["id", *columns, *ranking.columns], table, footer=footer)
 
 
 def _plain(values: Array) -> list[Any]:
-    # a float32 has fewer digits than the double that it would become
+    """Return an array as nested lists of plain values, which can be written as JSON."""
+    # Going through text keeps the digits of float32: 0.1, not 0.10000000149011612.
     plain: list[Any] = spelled(values.astype(str).astype(np.float64).tolist())
     return plain

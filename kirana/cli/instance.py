@@ -1,4 +1,8 @@
-"""One running Kirana a catalog directory: who holds it, where it answers, how it is ended."""
+"""The running Kirana of a catalog directory. There is at most one, and all commands can find it.
+
+DIR/.kirana/up.lock   locked by `kirana up` while it runs
+DIR/.kirana/up.json   the `InstanceState` of the last start, until the next clean-up
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,18 @@ from kirana.cli.interrupts import STOP
 from kirana.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 45
-MAX_LEFT_OVER = 1_000
-"""What has not ended after so many were killed can't be killed."""
+MAX_KILLS = 1_000
+"""After this many kills, a clean-up gives up, so that it ends even if a process can't be killed."""
 
 
 @dataclass(slots=True)
 class InstanceState:
-    """`folder` holds HAProxy's files; `processes` are (pid, start time) of what `up` started.
+    """The record that a running `kirana up` keeps about itself.
 
-    `stores` are the URLs that it serves from, by setting and without passwords.
+    `pid` is the process of `kirana up`, and `url` is its HTTP address. `folder` holds HAProxy's
+    files. `processes` are the recorded child processes, as pairs of pid and start time (Unix
+    seconds). `stores` are the URLs of the catalog, the stores and the models, by setting and
+    without passwords.
     """
 
     pid: int
@@ -39,7 +46,11 @@ class InstanceState:
 
 
 class Instance:
-    """Held by a file lock, so that a crash leaves it free; what a crash left is cleaned up."""
+    """The instance of Kirana that serves a catalog directory, if one is running.
+
+    A running instance holds a file lock. The lock is released even if the instance crashes. The
+    next `hold` or `stop` cleans up the processes and files that a crashed instance left behind.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -48,6 +59,7 @@ class Instance:
         self._state_file = self.home / "up.json"
 
     def read(self) -> InstanceState | None:
+        """Return the recorded state, or None without one. The state may be left from a crash."""
         try:
             record = json.loads(self._state_file.read_text())
             record["processes"] = [(pid, started) for pid, started in record["processes"]]
@@ -56,6 +68,7 @@ class Instance:
             return None
 
     def is_held(self) -> bool:
+        """Return whether an instance is running, that is, whether a process holds the lock."""
         if not self._lock_file.exists():
             return False
         with self._lock_file.open("r+") as file:
@@ -66,13 +79,19 @@ class Instance:
         return False
 
     def serving(self) -> dict[str, str]:
-        """Return the stores of the Kirana that serves this directory now, none if it is down."""
+        """Return the store URLs of the running instance by setting; empty if none is running."""
         state = self.read()
         return state.stores if state is not None and self.is_held() else {}
 
     @contextmanager
     def hold(self, url: str, stores: dict[str, str]) -> Iterator[InstanceState]:
-        """Be the instance of this directory. Raises `ConfigurationError` if another one is."""
+        """Hold the lock as the instance of this directory until the end of the block.
+
+        Yield the recorded state. Before the block, clean up what an earlier crash left behind.
+        After the block, clean up what this instance leaves behind.
+
+        Raise `ConfigurationError` if another instance is running.
+        """
         self.home.mkdir(exist_ok=True)
         with self._lock_file.open("a") as file:
             try:
@@ -81,7 +100,7 @@ class Instance:
                 state = self.read()
                 where = f" at {state.url} (process {state.pid})" if state else ""
                 raise ConfigurationError(
-                    f"Kirana is up{where} for {self.directory}; stop it with: "
+                    f"Kirana is already up{where} for {self.directory}; stop it with: "
                     f"{own_command()} down {self.directory}"
                 ) from None
             self.clean_up()
@@ -93,44 +112,49 @@ class Instance:
             finally:
                 self.clean_up()
 
-    def note_processes(self, state: InstanceState) -> None:
-        """Remember what was started, for the case that nobody is there to end it."""
+    def record_processes(self, state: InstanceState) -> None:
+        """Record all child processes, so that they can be killed if this process crashes."""
         for process in psutil.Process().children(recursive=True):
             try:
-                started = (process.pid, process.create_time())
+                identity = (process.pid, process.create_time())
             except psutil.NoSuchProcess:
                 continue
-            if started not in state.processes:
-                state.processes.append(started)
+            if identity not in state.processes:
+                state.processes.append(identity)
         self._write(state)
 
     def _write(self, state: InstanceState) -> None:
-        beside = self._state_file.with_suffix(".new")
-        beside.write_text(json.dumps(asdict(state)))
-        beside.rename(self._state_file)
+        temporary = self._state_file.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(state)))
+        temporary.rename(self._state_file)
 
     def clean_up(self) -> int:
-        """End what an instance that is gone has left; return how many processes that were."""
+        """Kill the processes of the recorded instance, and delete its files.
+
+        Return the number of kills. This process is never killed. No-op if no state is recorded.
+        """
         state = self.read()
         if state is None:
             return 0
-        ended = 0
-        # a process that is being ended may have started another one just before
-        while ended < MAX_LEFT_OVER and (left := _left_over(state)):
-            for process in left:
-                # it may have ended with another one that was just killed
+        kills = 0
+        # Look again after each round: a process may have started a child before it was killed.
+        while kills < MAX_KILLS and (processes := _left_over(state)):
+            for process in processes:
+                # The process may have ended already, for example with its parent.
                 with suppress(psutil.Error):
                     process.kill()
-            psutil.wait_procs(left, timeout=5)
-            ended += len(left)
+            psutil.wait_procs(processes, timeout=5)
+            kills += len(processes)
         shutil.rmtree(state.folder, ignore_errors=True)
         self._state_file.unlink(missing_ok=True)
-        return ended
+        return kills
 
     def stop(self) -> bool:
-        """End the instance and wait for its end; False if none was up.
+        """Stop the running instance, and wait until it has ended. Return False if none was running.
 
-        Raises `ConfigurationError` if it does not end.
+        In both cases, clean up what the instance has left behind.
+
+        Raise `ConfigurationError` if the instance does not end within `STOP_TIMEOUT_S` seconds.
         """
         state = self.read()
         if not self.is_held() or state is None:
@@ -140,31 +164,36 @@ class Instance:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self.is_held():
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"process {state.pid} did not end in {STOP_TIMEOUT_S} s")
+                raise ConfigurationError(
+                    f"process {state.pid} did not end within {STOP_TIMEOUT_S} s"
+                )
             time.sleep(0.1)
         self.clean_up()
         return True
 
 
 def _left_over(state: InstanceState) -> list[psutil.Process]:
-    """What is still there: processes that were noted, and those that know of the folder."""
-    noted = dict(state.processes)
-    found = []
+    """Return the processes of an instance that are still running, except this process."""
+    start_times = dict(state.processes)
+    left_over = []
     for process in psutil.process_iter(["pid", "create_time", "name", "status"]):
         if process.pid == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE:
             continue
-        same = noted.get(process.pid) == process.info["create_time"]
-        if same or _knows_of(process, state.folder):
-            found.append(process)
-    return found
+        recorded = start_times.get(process.pid) == process.info["create_time"]
+        if recorded or _belongs_to(process, state.folder):
+            left_over.append(process)
+    return left_over
 
 
-def _knows_of(process: psutil.Process, folder: str) -> bool:
-    """HAProxy has the folder among its arguments, what Ray starts has it in its environment."""
+def _belongs_to(process: psutil.Process, folder: str) -> bool:
+    """Return whether a process belongs to the instance that keeps HAProxy's files in `folder`.
+
+    All processes of Ray have the folder in their environment. HAProxy has it in its arguments.
+    """
     try:
-        words = list(process.environ().values())
+        texts = list(process.environ().values())
         if process.info["name"] == "haproxy":
-            words += process.cmdline()
+            texts += process.cmdline()
     except (psutil.Error, OSError):
         return False
-    return any(folder in word for word in words)
+    return any(folder in text for text in texts)

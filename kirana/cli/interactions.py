@@ -1,4 +1,4 @@
-"""`kirana interactions`."""
+"""The `kirana interactions` command."""
 
 from __future__ import annotations
 
@@ -22,41 +22,56 @@ from kirana.errors import InvalidInput
 
 
 def interactions(
-    user_id: str,
-    event: Annotated[str, typer.Argument(autocompletion=complete("event_type"))],
+    user_id: Annotated[str, typer.Argument(help="The id of a user.")],
+    event: Annotated[
+        str,
+        typer.Argument(help="The name of an event type.", autocompletion=complete("event_type")),
+    ],
     last: Annotated[
-        int | None, typer.Option(min=1, help="How many events, the newest first. Default: 20.")
+        int | None, typer.Option(min=1, help="How many events to show, newest first. Default: 20.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="From: ms, or like 2026-11-24T08:00.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The start of a range, inclusive: Unix milliseconds, or a time in UTC like "
+            "2026-11-24T08:00.",
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="To, included.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many of a range.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The end of the range, inclusive.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The maximum number of events in a range.")
+    ] = None,
     url: Url = DEFAULT_URL,
     timeout_ms: TimeoutMs = 5_000,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a user did, newest first."""
+    """List the interactions of a user, newest first."""
     bounds = {"since": _milliseconds(since, "since"), "until": _milliseconds(until, "until")}
     with connected(url, timeout_ms) as client:
-        found = client.interactions(user_id, event, last=last, limit=limit, **bounds)
-    times = found.timestamps.tolist()
+        history = client.interactions(user_id, event, last=last, limit=limit, **bounds)
+    times = history.timestamps.tolist()
     if as_json:
         records: list[dict[str, Any]] = []
-        for product, time, metadata in zip(found.product_ids, times, found.metadata, strict=True):
+        for product, time, metadata in zip(
+            history.product_ids, times, history.metadata, strict=True
+        ):
             record: dict[str, Any] = {"product_id": product, "timestamp": time}
             records.append(record if metadata is None else {**record, "metadata": metadata})
         print_json({"interactions": records})
         return
     rows = [
         [product, _time(time), time, None if data is None else orjson.dumps(data).decode()]
-        for product, time, data in zip(found.product_ids, times, found.metadata, strict=True)
+        for product, time, data in zip(history.product_ids, times, history.metadata, strict=True)
     ]
     columns = ["product_id", "time (UTC)", "timestamp", "metadata"]
-    print_table(columns, rows, dim=f"{len(rows)} {event} of user {user_id}")
+    print_table(columns, rows, footer=f"{len(rows)} '{event}' events of user {user_id}")
 
 
 def _milliseconds(text: str | None, name: str) -> int | None:
+    """Return a time as Unix milliseconds. `name` is the option whose value is `text`."""
     if text is None:
         return None
     if text.isascii() and text.isdecimal():
@@ -65,14 +80,14 @@ def _milliseconds(text: str | None, name: str) -> int | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            f"'{text}' is not a time: give milliseconds since 1970, or a date like "
-            "2026-11-24T08:00",
+            f"'{text}' is not a time: give Unix milliseconds, or a date like 2026-11-24T08:00",
             field=name,
         ) from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _time(milliseconds: int) -> str:
+    """Return Unix milliseconds as a date and time in UTC, or an empty text if out of range."""
     try:
         time = datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Ctrl-C: once, what runs is left in order; once more, the process ends where it is."""
+"""Handling of Ctrl-C, and of the signal that stops `kirana up`."""
 
 from __future__ import annotations
 
@@ -13,36 +13,45 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 STOP = signal.SIGUSR1
-"""Ends `kirana up` in order. While Ray starts, its own handler of SIGTERM may deadlock."""
+"""The signal that stops `kirana up`.
 
-ONCE_S = 0.3
-"""Within so long it is the same Ctrl-C: a launcher may pass on what the terminal has sent too."""
+It is not SIGTERM, because Ray's own handler of SIGTERM may deadlock while Ray starts.
+"""
+
+SAME_INTERRUPT_S = 0.3
+"""SIGINTs within this many seconds of the first one count as the same Ctrl-C.
+
+The terminal sends SIGINT to all processes in the foreground, and a launcher may forward it as well.
+"""
 
 
 def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
-    """Do as `asyncio.run`, which may hang when Ctrl-C comes twice: the second strikes it anywhere.
+    """Run a coroutine as `asyncio.run` does, but handle Ctrl-C safely.
 
-    Raises `KeyboardInterrupt` once `main` has been cancelled and is done.
+    The first Ctrl-C cancels `main`. A second one kills the process. With plain `asyncio.run`, a
+    second one raises `KeyboardInterrupt` at an arbitrary place, and the process may hang.
+
+    Raise `KeyboardInterrupt` when `main` has ended because of a Ctrl-C. If SIGINT is ignored or has
+    a custom handler, that stays in effect, and this function is the same as `asyncio.run`.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # somebody else has taken it, or it is to be ignored
         return asyncio.run(main)
     interrupted = False
-    same_until = 0.0
+    same_ctrl_c_until = 0.0
 
     async def run() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def interrupt() -> None:
-            nonlocal interrupted, same_until
+            nonlocal interrupted, same_ctrl_c_until
             if not interrupted:
                 interrupted = True
-                same_until = time.monotonic() + ONCE_S
-                loop.call_later(ONCE_S, end_at_once_from_now_on)
+                same_ctrl_c_until = time.monotonic() + SAME_INTERRUPT_S
+                loop.call_later(SAME_INTERRUPT_S, restore_default_action)
                 task.cancel()
 
-        def end_at_once_from_now_on() -> None:
+        def restore_default_action() -> None:
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -57,37 +66,39 @@ def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
         raise KeyboardInterrupt from None
     finally:
         if interrupted:
-            # the rest of the same Ctrl-C would kill a process that is leaving in order
+            # A late signal of the same Ctrl-C must not kill a process that is ending cleanly.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            time.sleep(max(0.0, same_until - time.monotonic()))
+            time.sleep(max(0.0, same_ctrl_c_until - time.monotonic()))
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Have Ctrl-C and its like wait for the end of the block; the second one does not wait.
+def delayed_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C, SIGHUP and `STOP` until the end of the block.
 
-    Raises `KeyboardInterrupt` after the block.
+    Raise `KeyboardInterrupt` after the block if one of them arrived and the block raised no error.
+    Raise it at once if a second one arrives. Signals without a handler in Python are left as they
+    are.
     """
-    waiting = False
+    interrupted = False
 
-    def hold(_number: int, _frame: FrameType | None) -> None:
-        nonlocal waiting
-        if waiting:
+    def delay(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        waiting = True
+        interrupted = True
 
-    before = {
+    handlers = {
         number: handler
         for number in (signal.SIGINT, signal.SIGHUP, STOP)
         if callable(handler := signal.getsignal(number))
     }
-    for number in before:
-        signal.signal(number, hold)
+    for number in handlers:
+        signal.signal(number, delay)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if waiting:
+    if interrupted:
         raise KeyboardInterrupt

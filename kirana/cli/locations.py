@@ -1,4 +1,4 @@
-"""Where the parts of a catalog directory are, unless somebody says otherwise."""
+"""Where the catalog, the stores and the models of a catalog directory are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from kirana.cli.console import err
 from kirana.cli.remembered import LOCATIONS, recall, require_password
 from kirana.errors import ConfigurationError
-from kirana.serving.parts import PARTS, stores_of
+from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import PREFIX, Settings, read_settings
 from kirana.urls import folder_of, without_password
 
@@ -25,12 +25,17 @@ CatalogUrl = Annotated[
     typer.Option(
         "--catalog",
         metavar="URL",
-        help="Where it is published: zk://host:port/root. Default: in DIR.",
+        help="Where the catalog is published, such as zk://host:port/root. Default: as for the "
+        "last 'kirana up', or in DIR.",
     ),
 ]
 ModelRoot = Annotated[
     Path | None,
-    typer.Option("--models", metavar="DIR", help="Where the models are. Default: DIR/models."),
+    typer.Option(
+        "--models",
+        metavar="DIR",
+        help="The folder of the model files. Default: that of the last 'kirana up', or DIR/models.",
+    ),
 ]
 
 
@@ -42,42 +47,50 @@ def local_settings(
     *,
     uses: Collection[str] = LOCATIONS,
 ) -> Settings:
-    """Return settings for a directory: options, else variables, else a file, else where the last
-    `kirana up` had its stores, which is said, else folders in it.
+    """Return the settings for a catalog directory.
 
-    `uses` are the stores that the command needs.
+    Each setting comes from the first source that has it: `options` of the command, variables in
+    `environment` (`os.environ` by default), `file`, the locations of the last `kirana up`, and
+    finally the default folders in the directory. A location of the last `kirana up` is used only
+    if it is in `uses`, the locations that the command needs. If it differs from the default, it is
+    printed to stderr.
 
-    Raises `ConfigurationError` if there is no such directory, or the variables are of another.
+    Raise `ConfigurationError` if the directory does not exist, if KIRANA_CATALOG names another
+    directory, if a location of the last `kirana up` lacks its password, or if a setting is wrong.
     """
     environment = os.environ if environment is None else environment
     directory = directory.resolve()
     if not directory.is_dir():
-        raise ConfigurationError(f"there is no directory {directory}")
-    here = quote(str(directory))
-    inside = {
-        "catalog": f"dir://{here}",
-        **{name: f"lmdb://{here}/.kirana/data/{name}" for name in stores_of(PARTS)},
-        "models": f"file://{here}/models",
+        raise ConfigurationError(f"the directory does not exist: {directory}")
+    folder = quote(str(directory))
+    defaults = {
+        "catalog": f"dir://{folder}",
+        **{name: f"lmdb://{folder}/.kirana/data/{name}" for name in store_settings(PARTS)},
+        "models": f"file://{folder}/models",
     }
-    named = environment.get(f"{PREFIX}CATALOG", "")
-    if named.startswith("dir://") and folder_of(named, "dir", setting="catalog") != directory:
-        # 'eval "$(kirana env OTHER)"' was run here: nothing of this directory must go there
+    catalog_url = environment.get(f"{PREFIX}CATALOG", "")
+    if (
+        catalog_url.startswith("dir://")
+        and folder_of(catalog_url, "dir", setting="catalog") != directory
+    ):
+        # The shell has run 'eval "$(kirana env OTHER)"'. Nothing of this directory may be written
+        # to the catalog or the stores of the other one.
         raise ConfigurationError(
-            f"KIRANA_CATALOG is {named}, not {directory}: unset it and the other KIRANA_* "
+            f"KIRANA_CATALOG is {catalog_url}, not {directory}: unset it and the other KIRANA_* "
             f'variables, or run: eval "$(kirana env {directory})"'
         )
     remembered = recall(directory)
-    given = {*(file or {}), *options}
-    given |= {name for name in inside if environment.get(f"{PREFIX}{name.upper()}")}
+    given_names = {*(file or {}), *options}
+    given_names |= {name for name in defaults if environment.get(f"{PREFIX}{name.upper()}")}
     recalled = {name: url for name, url in remembered.urls.items() if name in uses}
     for name, url in recalled.items():
-        if name not in given and url != inside[name]:
+        if name not in given_names and url != defaults[name]:
             require_password(remembered, name)
             err.print(
-                f"{name}: {url}, as of the last 'kirana up'; --{name} names another one",
+                f"{name}: using {url}, as the last 'kirana up' did; change it with --{name}",
                 markup=False,
             )
-    urls = {**inside, **recalled, **(file or {})}
+    urls = {**defaults, **recalled, **(file or {})}
     return read_settings(urls, environment, options=options)
 
 
@@ -88,20 +101,25 @@ def require_given_store(
     options: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise `ConfigurationError` if nothing says where a store of a catalog elsewhere is.
+    """Raise `ConfigurationError` if the location of a store is unknown.
 
-    A catalog in ZooKeeper is served from somewhere else, with stores of its own: it must be given,
-    or remembered of a `kirana up` with that catalog.
+    A catalog that is not in the directory, such as one in ZooKeeper, may be served on other
+    machines, so its stores can't default to folders in the directory. The location must be in
+    `options` or `environment`, or be remembered from a `kirana up` with the same catalog.
     """
     environment = os.environ if environment is None else environment
-    here = f"dir://{quote(str(directory.resolve()))}"
-    if settings.catalog == here or name in options or environment.get(f"{PREFIX}{name.upper()}"):
+    catalog_in_directory = f"dir://{quote(str(directory.resolve()))}"
+    if (
+        settings.catalog == catalog_in_directory
+        or name in options
+        or environment.get(f"{PREFIX}{name.upper()}")
+    ):
         return
     remembered = recall(directory).urls
     if remembered.get("catalog") != without_password(settings.catalog):
         raise ConfigurationError(
-            f"{name}: the catalog is {settings.catalog}, and nothing says where its {name} are: "
-            f"give --{name} or {PREFIX}{name.upper()}",
+            f"{name}: no store is given for the catalog {settings.catalog}: use --{name} or "
+            f"{PREFIX}{name.upper()}",
             field=name,
         )
 
@@ -111,7 +129,7 @@ def as_urls(
     catalog: str | None = None,
     stores: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
-    """Turn the options of a command into settings, without those that were not given."""
+    """Return the location options of a command as settings, without those that are None."""
     urls = {name: url for name, url in (stores or {}).items() if url is not None}
     if models is not None:
         urls["models"] = f"file://{quote(str(models.resolve()))}"

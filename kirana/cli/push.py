@@ -1,4 +1,4 @@
-"""`kirana push`."""
+"""The `kirana push` command."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kirana.cli.locations import (
     local_settings,
     require_given_store,
 )
-from kirana.cli.remembered import require_same
+from kirana.cli.remembered import require_same_stores
 from kirana.cli.store_options import store_option
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.ingest.push import Push, Pushed
 from kirana.revision import NO_REVISION
 from kirana.serving.assembly import catalog_backend
-from kirana.serving.parts import PARTS, stores_of
+from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
 from kirana.stores import open_feature_store
 from kirana.urls import scheme_of
 
-FeatureStoreUrl = Annotated[str | None, store_option(stores_of(PARTS)["features"])]
+FeatureStoreUrl = Annotated[str | None, store_option(store_settings(PARTS)["features"])]
 
 
 def push(
@@ -40,42 +40,43 @@ def push(
         list[Path],
         typer.Argument(
             metavar="PATH...",
-            help="Parquet files named <entity>.<group>.parquet, or folders of them.",
+            help="Parquet files named ENTITY.GROUP.parquet, or folders of them.",
         ),
     ],
     group: Annotated[
-        str | None, typer.Option(metavar="ENTITY.GROUP", help="The group of all files.")
+        str | None, typer.Option(metavar="ENTITY.GROUP", help="The feature group of all files.")
     ] = None,
     schema_version: Annotated[
         int | None,
-        typer.Option(min=1, help="The version that the files follow. Default: the newest."),
+        typer.Option(min=1, help="The schema version of the files. Default: the newest."),
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Don't compare event times with what Redis has: faster, for a new group.",
+            help="Don't compare event times with the rows in Redis. This is faster, but safe only "
+            "if nothing else writes to the group.",
         ),
     ] = False,
     features: FeatureStoreUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
-    """Load feature rows from Parquet, also while a cluster serves from the same store.
+    """Load feature rows from Parquet files, also into a store that a cluster is serving from.
 
-    All files are checked first: of a file with a wrong row nothing is written. A row that is
-    older than what is stored leaves it alone and counts as stale, one that is past the TTL of its
-    group counts as expired.
+    All files are checked first. If a row is wrong, nothing is written. A row that is older than
+    the stored one is not written and counts as stale. A row that is past the TTL of its group
+    counts as expired.
     """
     options = as_urls(catalog=catalog, stores={"features": features})
     settings = local_settings(directory, options, uses=("catalog", "features"))
     require_given_store(settings, "features", directory, options)
     if scheme_of(settings.features) == "memory":
         raise ConfigurationError(
-            "features: memory:// is the memory of a replica, which no other process can write to: "
-            "write over HTTP",
+            "features: memory:// is the memory of a replica, and other processes can't write to "
+            "it: write rows over HTTP",
             field="features",
         )
-    require_same(directory, Instance(directory).serving(), settings, "catalog", "features")
+    require_same_stores(directory, Instance(directory).serving(), settings, "catalog", "features")
     with closing(catalog_backend(settings)) as backend:
         revision = backend.current()
         if revision == NO_REVISION:
@@ -85,9 +86,9 @@ def push(
         published = backend.load(revision)
     job = Push(paths, published, group=group, schema_version=schema_version)
     began = time.perf_counter()
-    done = run_until_interrupted(run_push(job, settings, guarded=not overwrite))
+    pushed_groups = run_until_interrupted(run_push(job, settings, guarded=not overwrite))
     seconds = time.perf_counter() - began
-    for name, pushed in done.items():
+    for name, pushed in pushed_groups.items():
         stale = f", {pushed.stale} stale" if pushed.stale else ""
         expired = f", {pushed.expired} expired" if pushed.expired else ""
         out.print(f"{name}: {pushed.written} rows written{stale}{expired}")
@@ -95,7 +96,14 @@ def push(
 
 
 async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> dict[str, Pushed]:
-    """Check and write all rows, with a bar for each."""
+    """Check all rows, then write them, with a progress bar for each step.
+
+    Return the outcome for each group, by its name. If not `guarded`, rows may replace newer ones.
+    If this coroutine is cancelled, print the minimum number of rows that were written.
+
+    Raise `InvalidInput` if a row is wrong. Raise `Unavailable` if the store does not answer; the
+    message of the error has the minimum number of rows that were written.
+    """
     store = open_feature_store(settings.features)
     written: int | None = None
     try:
@@ -112,18 +120,17 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
             written = 0
             return await job.write(store, advance, guarded=guarded)
     except asyncio.CancelledError:
-        show_error(f"interrupted: {_left(written, job.rows)}")
+        show_error(f"interrupted: {_unfinished(written, job.rows)}")
         raise
     except Unavailable as error:
-        error.message += f"; {_left(written, job.rows)}"
+        error.message += f"; {_unfinished(written, job.rows)}"
         raise
     finally:
         await store.close()
 
 
-def _left(written: int | None, rows: int) -> str:
-    """Say what a push that did not end leaves: what was under way may be there too."""
+def _unfinished(written: int | None, rows: int) -> str:
+    """Describe what an unfinished push has written. `written` is None before the first write."""
     if written is None:
         return "nothing was written"
-    some = f"{written} of {rows} rows or some more are in the store"
-    return f"{some}; the same command writes the rest"
+    return f"at least {written} of {rows} rows are in the store; the same command writes the rest"

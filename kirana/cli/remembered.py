@@ -1,7 +1,7 @@
 """The memory of a catalog directory: how it was last served and published.
 
 DIR/.kirana/stores.json      where the stores of the last `kirana up` are, without passwords
-DIR/.kirana/published.json   the last revision that was published to each backend elsewhere
+DIR/.kirana/published.json   the last revision published to each catalog that is not a folder
 """
 
 from __future__ import annotations
@@ -15,74 +15,87 @@ import msgspec
 from kirana.catalog.durable import write_durably
 from kirana.errors import ConfigurationError
 from kirana.revision import Revision
-from kirana.serving.parts import PARTS, stores_of
+from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import PREFIX, Settings
 from kirana.urls import without_password
 
-LOCATIONS = ("catalog", *stores_of(PARTS), "models")
-"""The settings that say where things are."""
+LOCATIONS = ("catalog", *store_settings(PARTS), "models")
+"""The settings whose values are URLs: the catalog, the stores and the models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """URLs by setting; of those in `secret` a password was left out."""
+    """The URLs of the last `kirana up`, by setting, without passwords.
+
+    `secret` lists the settings whose URL had a password.
+    """
 
     urls: dict[str, str] = field(default_factory=dict)
     secret: list[str] = field(default_factory=list)
 
 
 def remember(directory: Path, settings: Settings) -> None:
-    """Write down where the stores are that serve a directory from now on."""
-    given = {name: str(getattr(settings, name)) for name in LOCATIONS}
-    urls = shown_stores(settings)
-    secret = [name for name in LOCATIONS if urls[name] != given[name]]
+    """Record the URLs that a directory is served from, without passwords."""
+    full_urls = {name: str(getattr(settings, name)) for name in LOCATIONS}
+    urls = stores_without_passwords(settings)
+    secret = [name for name in LOCATIONS if urls[name] != full_urls[name]]
     _write(_file(directory), Remembered(urls, secret))
 
 
 def recall(directory: Path) -> Remembered:
-    """Return what was remembered, nothing where the directory was never served."""
+    """Return the recorded URLs, or none if the directory was never served."""
     try:
         return msgspec.json.decode(_file(directory).read_bytes(), type=Remembered)
     except (FileNotFoundError, msgspec.DecodeError):
         return Remembered()
 
 
-def shown_stores(settings: Settings) -> dict[str, str]:
-    """Return the URLs of the stores without passwords."""
+def stores_without_passwords(settings: Settings) -> dict[str, str]:
+    """Return the URLs of the catalog, the stores and the models, by setting, without passwords."""
     return {name: without_password(str(getattr(settings, name))) for name in LOCATIONS}
 
 
 def require_password(remembered: Remembered, name: str) -> None:
-    """Raise `ConfigurationError` if a remembered URL can't be used without its password."""
+    """Raise `ConfigurationError` if the remembered URL of a setting lacks its password."""
     if name in remembered.secret:
         raise ConfigurationError(
-            f"{name}: it was last served from {remembered.urls[name]} with a password, which is "
-            f"not remembered: give the whole URL by --{name} or {PREFIX}{name.upper()}",
+            f"{name}: the password of {remembered.urls[name]}, which the last 'kirana up' used, is "
+            f"not stored: give the whole URL with --{name} or {PREFIX}{name.upper()}",
             field=name,
         )
 
 
-def require_same(
+def require_same_stores(
     directory: Path, serving: Mapping[str, str], settings: Settings, *names: str
 ) -> None:
-    """Raise `ConfigurationError` if the Kirana that serves a directory uses another store."""
-    mine = shown_stores(settings)
+    """Raise `ConfigurationError` if the Kirana that serves a directory does not use these stores.
+
+    `serving` is what `Instance.serving` returns. It is compared with `settings`, but only for the
+    settings in `names`.
+    """
+    urls = stores_without_passwords(settings)
     for name in names:
-        if name in serving and serving[name] != mine[name]:
+        if name in serving and serving[name] != urls[name]:
             raise ConfigurationError(
-                f"{name}: the Kirana that serves {directory} uses {serving[name]}, this command "
-                f"would use {mine[name]}: give --{name} {serving[name]}, or stop that Kirana",
+                f"{name}: the Kirana that serves {directory} uses {serving[name]}, but this "
+                f"command would use {urls[name]}: give the same URL with --{name}, or stop Kirana",
                 field=name,
             )
 
 
 def last_published(directory: Path, catalog: str) -> Revision | None:
-    """Return the last revision that was published from a directory to a backend elsewhere."""
+    """Return the last revision that was published from a directory to the URL `catalog`.
+
+    Return None if nothing was published, or if the catalog is a folder.
+    """
     return _published(directory).get(catalog)
 
 
-def note_published(directory: Path, catalog: str, revision: Revision) -> None:
-    """Write down what was published. A catalog in the directory itself knows it already."""
+def record_published(directory: Path, catalog: str, revision: Revision) -> None:
+    """Record the revision that was published from a directory to the URL `catalog`.
+
+    No-op if the catalog is a folder, which keeps its own record.
+    """
     if catalog.startswith("dir://"):
         return
     published = {**_published(directory), catalog: revision}

@@ -1,4 +1,4 @@
-"""What the commands that ask a running Kirana have in common."""
+"""Options, client and output of the commands that call a running Kirana."""
 
 from __future__ import annotations
 
@@ -24,34 +24,50 @@ VARIABLE = "KIRANA_URL"
 COMPLETION_TIMEOUT_S = 0.5
 
 Url = Annotated[
-    str, typer.Option("--url", envvar=VARIABLE, help="Where Kirana listens.", show_default=True)
+    str, typer.Option("--url", envvar=VARIABLE, help="The URL of Kirana.", show_default=True)
 ]
 TimeoutMs = Annotated[
-    int, typer.Option("--timeout-ms", min=1, max=600_000, help="For the whole call.")
+    int,
+    typer.Option(
+        "--timeout-ms",
+        min=1,
+        max=600_000,
+        help="The time limit of each call to Kirana, in milliseconds.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Context = Annotated[
     list[str] | None,
     typer.Option(
-        "--context", "-c", metavar="NAME=ID[,ID...]", help="An id of the request, or a list of ids."
+        "--context",
+        "-c",
+        metavar="NAME=ID[,ID...]",
+        help="An id of the context, or a list of ids. Repeat the option for more.",
     ),
 ]
 
 
 @contextmanager
 def connected(url: str, timeout_ms: int) -> Iterator[Client]:
+    """Yield a client of the Kirana at `url`, with a timeout for each call.
+
+    Raise `InvalidInput` if `url` is not an HTTP URL.
+    """
     from kirana.client import Client
 
     if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"'{url}' is not like {DEFAULT_URL}", field="url")
+        raise InvalidInput(f"must be an HTTP URL such as {DEFAULT_URL}, not '{url}'", field="url")
     with Client(url, timeout_s=timeout_ms / 1000, direct=False, caller="kirana-cli") as client:
         yield client
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
-    """Return what the shell offers: the names of a kind that are live."""
+    """Return a shell completion for the names of all live objects of a kind.
 
-    def names(incomplete: str) -> list[str]:
+    It offers no names if Kirana does not answer within `COMPLETION_TIMEOUT_S` seconds.
+    """
+
+    def complete_name(incomplete: str) -> list[str]:
         from kirana.client import Client
 
         url = os.environ.get(VARIABLE, DEFAULT_URL)
@@ -59,21 +75,26 @@ def complete(kind: str) -> Callable[[str], list[str]]:
             with Client(
                 url, timeout_s=COMPLETION_TIMEOUT_S, direct=False, caller="kirana-cli"
             ) as client:
-                found = client.catalog(history=0).objects.get(kind, ())
+                live_names = client.catalog(history=0).objects.get(kind, ())
         except KiranaError:
             return []
-        return [name for name in found if name.startswith(incomplete)]
+        return [name for name in live_names if name.startswith(incomplete)]
 
-    return names
+    return complete_name
 
 
 def parse_context(given: Sequence[str] | None, *, lists: bool) -> dict[str, Any]:
-    """Turn `user_id=7` and `product_id=1,2` into a context. Raises `InvalidInput`."""
+    """Return the context of a request from options like `user_id=7` and `product_id=1,2`.
+
+    With `lists`, a value with a comma becomes a list.
+
+    Raise `InvalidInput` if an option does not have this form, or a name is given twice.
+    """
     context: dict[str, Any] = {}
-    for each in given or ():
-        name, equals, value = each.partition("=")
+    for option in given or ():
+        name, equals, value = option.partition("=")
         if not equals or not name:
-            raise InvalidInput(f"'{each}' is not of the form NAME=ID", field="context")
+            raise InvalidInput(f"must be NAME=ID, not '{option}'", field="context")
         if name in context:
             raise InvalidInput(f"'{name}' is given twice", field="context")
         context[name] = value.split(",") if lists and "," in value else value
@@ -81,34 +102,41 @@ def parse_context(given: Sequence[str] | None, *, lists: bool) -> dict[str, Any]
 
 
 def print_json(value: object) -> None:
-    """Indented where people read, one line where programs do."""
+    """Print JSON to stdout: indented on a terminal, on one line otherwise."""
     option = orjson.OPT_SERIALIZE_NUMPY
     if sys.stdout.isatty():
         option |= orjson.OPT_INDENT_2
     sys.stdout.write(orjson.dumps(value, option=option).decode() + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, dim: str = "") -> None:
-    """Print rows; a `Text` keeps its style. What is piped is never folded."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, footer: str = "") -> None:
+    """Print a table to stdout, with the line `footer` below it in a dim style.
+
+    A cell that is a `Text` keeps its style. Long cells are folded only on a terminal.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(each if isinstance(each, Text) else Text(shown(each)) for each in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell_text(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 1_000_000
     console = Console(highlight=False, width=width)
     console.print(table)
-    if dim:
-        console.print(Text(dim, style="dim"))
+    if footer:
+        console.print(Text(footer, style="dim"))
 
 
-def shown(value: object) -> str:
-    """Spell one cell: nothing for None, floats short, all that could move the cursor escaped."""
+def cell_text(value: object) -> str:
+    """Return the text that shows a value in a table.
+
+    None becomes an empty text, and a float is rounded to six significant digits. A text with
+    characters that are not printable is escaped, because they could control the terminal.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return "[" + " ".join(map(shown, value)) + "]"
+        return "[" + " ".join(map(cell_text, value)) + "]"
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""The Serve configuration that `serve deploy` takes, as `kirana up --config` reads it."""
+"""Serve configuration files, for `serve deploy` and the option `--config` of `kirana` commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from kirana.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """`http` are Serve's options, `arguments` Kirana's settings, `deployments` options by name."""
+    """The first application of a Serve configuration file.
+
+    `http` are Serve's HTTP options, and `arguments` are Kirana's settings. `deployments` are
+    Serve's options for each deployment, by its name.
+    """
 
     http: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -22,40 +26,43 @@ class ServeConfig:
 
 
 def read_serve_config(path: Path | None) -> ServeConfig:
-    """Return the first application of a file; without a file all is as it is by default.
+    """Read the first application of a file. Without a file, return an empty configuration.
 
-    Raises `ConfigurationError` for what `serve deploy` would refuse, naming the field.
+    Raise `ConfigurationError` if the file can't be read, has no application, or has a field that
+    Serve refuses. The message names the field.
     """
     if path is None:
         return ServeConfig()
-    # Ray's import takes a second, which most commands have no need of
+    # The import of Ray takes a second, and most commands don't need it.
     from ray.serve.schema import ServeDeploySchema
 
     try:
         content = yaml.safe_load(path.read_text())
         checked = ServeDeploySchema.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is not a Serve configuration: {_first(error)}") from None
+        raise ConfigurationError(
+            f"{path} is not a Serve configuration: {_first_error(error)}"
+        ) from None
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} is not a Serve configuration: {error}") from None
     if not checked.applications:
-        raise ConfigurationError(
-            f"{path} is not a Serve configuration: applications: there is none"
-        )
+        raise ConfigurationError(f"{path} is not a Serve configuration: it has no 'applications'")
     application = content["applications"][0]
     return ServeConfig(
         checked.http_options.model_dump(exclude_unset=True),
         application.get("args") or {},
         {
-            each["name"]: {name: value for name, value in each.items() if name != "name"}
-            for each in application.get("deployments") or []
+            deployment["name"]: {
+                name: value for name, value in deployment.items() if name != "name"
+            }
+            for deployment in application.get("deployments") or []
         },
     )
 
 
-def _first(error: ValidationError) -> str:
-    """Return the first mistake after the field where it is: `http_options.port: ...`."""
-    found = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join(map(str, found["loc"]))
-    message = found["msg"].removeprefix("Value error, ")
+def _first_error(error: ValidationError) -> str:
+    """Return the first error as a text: its field, then its message (`http_options.port: ...`)."""
+    details = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Value error, ")
     return f"{path}: {message}" if path else message

@@ -1,4 +1,4 @@
-"""The options that `kirana up` and `kirana doctor` share: what to serve, and where."""
+"""The options of `kirana up` and `kirana doctor` that say how and where to serve."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ ServeFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Serve as 'serve deploy FILE' would: its settings, replicas and options.",
+        help="Use the settings, replicas and options of this Serve configuration.",
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", help=f"Where to listen. Default: {DEFAULT_HOST}.")
+    str | None, typer.Option("--host", help=f"The address to listen on. Default: {DEFAULT_HOST}.")
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=1, max=65_535, help=f"Where to listen. Default: {DEFAULT_PORT}."),
+    typer.Option(
+        "--port", min=1, max=65_535, help=f"The port to listen on. Default: {DEFAULT_PORT}."
+    ),
 ]
 Placement = Annotated[
     str | None,
@@ -33,14 +35,12 @@ Placement = Annotated[
         "parts by name: models=spread,features=spread. Default: fused.",
     ),
 ]
-Replicas = Annotated[
-    int | None, typer.Option("--replicas", help="How many replicas the ingress has.")
-]
+Replicas = Annotated[int | None, typer.Option("--replicas", help="The number of ingress replicas.")]
 DirectPorts = Annotated[
     str | None,
     typer.Option(
         "--direct-ports",
         metavar="RANGE",
-        help="Where each replica also listens itself, or 'off'. Default: 20000-20999.",
+        help="The range of the replicas' direct ports, or 'off'. Default: 20000-20999.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""An option for each store, `--features URL`, from the table of the parts."""
+"""Options like `--features URL`, one for each store in the table of parts."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from typing import Annotated, Any
 import typer
 
 from kirana.part import StoreSetting
-from kirana.serving.parts import PARTS, stores_of
+from kirana.serving.parts import PARTS, store_settings
 
 
 def with_store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each store; it takes them as `**stores`, by setting."""
+    """Add an option for each store to a command.
+
+    The command receives the values as `**stores`, by setting. An option that is not given is None.
+    """
     signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    stores = [_parameter(store) for store in stores_of(PARTS).values()]
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters += [_parameter(store) for store in store_settings(PARTS).values()]
 
     @wraps(command)
-    def with_stores(**given: Any) -> None:
-        command(**given)
+    def with_stores(**options: Any) -> None:
+        command(**options)
 
-    with_stores.__signature__ = signature.replace(parameters=[*own, *stores])  # type: ignore[attr-defined]
-    with_stores.__annotations__ = {each.name: each.annotation for each in [*own, *stores]}
+    with_stores.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_stores.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_stores
 
 
 def store_option(store: StoreSetting) -> Any:
-    """Return what typer shows of the option of a store."""
+    """Return the Typer option for the URL of a store."""
     return typer.Option(
         f"--{store.name.replace('_', '-')}",
         metavar="URL",
-        help=f"The {store.what}. Default: LMDB in DIR/.kirana/data.",
+        help=f"The URL of the {store.what}. Default: that of the last 'kirana up', or LMDB in "
+        "DIR/.kirana/data.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`kirana up`."""
+"""The `kirana up` command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.cli.remembered import remember, shown_stores
+from kirana.cli.remembered import remember, stores_without_passwords
 from kirana.cli.serve_config import ServeConfig, read_serve_config
 from kirana.cli.serving_options import (
     DEFAULT_HOST,
@@ -61,35 +61,35 @@ def up(
     catalog: CatalogUrl = None,
     **stores: str | None,
 ) -> None:
-    """Publish a catalog and serve it over HTTP, until Ctrl-C or 'kirana down'."""
+    """Publish a catalog and serve it over HTTP until Ctrl-C or 'kirana down'."""
     options: dict[str, Any] = {
         "placement": placement,
         "replicas": replicas,
         "direct_ports": direct_ports,
     }
-    given = {name: each for name, each in options.items() if each is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     given |= as_urls(models, catalog, stores)
     file = read_serve_config(config)
     host = host or str(file.http.get("host", DEFAULT_HOST))
     port = port or int(file.http.get("port", DEFAULT_PORT))
     settings = local_settings(directory, given, {"direct_host": host, **file.arguments})
     for number in (signal.SIGTERM, signal.SIGHUP, STOP):
-        _end_on(number)
+        _interrupt_on(number)
     instance = Instance(directory)
-    with instance.hold(f"http://{host}:{port}", shown_stores(settings)) as state:
-        note = partial(instance.note_processes, state)
-        _look_before(settings, file, host, port)
+    with instance.hold(f"http://{host}:{port}", stores_without_passwords(settings)) as state:
+        record = partial(instance.record_processes, state)
+        _require_startable(settings, file, host, port)
         report(publish(settings, directory))
-        # before the first request: whoever finds it healthy may push
+        # Do this before Kirana is healthy: `kirana push` may read the locations from then on.
         remember(directory, settings)
         log = instance.home / "kirana.log"
         os.environ[LOG_FILE] = str(log)
         (metrics_port,) = free_ports(1)
         with ExitStack() as stack:
             with err.status("starting Ray and Serve"):
-                stack.enter_context(cluster(host, port, metrics_port, Path(state.folder), note))
+                stack.enter_context(cluster(host, port, metrics_port, Path(state.folder), record))
                 deploy(settings, file.deployments)
-                note()
+                record()
             err.print(f"Kirana is up at {state.url} ({settings.placement}); Ctrl-C stops it")
             err.print(f"The log is {log}", markup=False)
             err.print(f"Metrics for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
@@ -100,8 +100,11 @@ def up(
                 err.print("stopping")
 
 
-def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
-    """What can't work shows here, and not as replicas that start again and again."""
+def _require_startable(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
+    """Raise an error if a replica could not start with these settings and options.
+
+    Without these checks, Serve would start the replicas several times before it gives up.
+    """
     from kirana.graphs.serving import graph, max_replicas
 
     graph(settings, file.deployments)
@@ -112,17 +115,17 @@ def _look_before(settings: Settings, file: ServeConfig, host: str, port: int) ->
     asyncio.run(check_stores(settings))
 
 
-def _end_on(number: signal.Signals) -> None:
-    def end(_number: int, _frame: FrameType | None) -> None:
+def _interrupt_on(number: signal.Signals) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # nohup has SIGHUP ignored
+    # A signal that is ignored stays ignored, as SIGHUP is under nohup.
     if signal.getsignal(number) is not signal.SIG_IGN:
-        signal.signal(number, end)
+        signal.signal(number, interrupt)
 
 
 def _ignore_signals() -> None:
-    """Ending must not be ended half-way by an impatient second Ctrl-C."""
+    """Ignore all signals that end the process: a second Ctrl-C must not stop the shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, STOP):
         signal.signal(number, signal.SIG_IGN)
 

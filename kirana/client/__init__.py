@@ -1,11 +1,11 @@
-"""What other programs import to call Kirana: `Client`, `AsyncClient`, typed replies, errors.
+"""The client library of Kirana: `Client`, `AsyncClient` and the replies that they return.
 
     from kirana.client import Client
 
     with Client("http://127.0.0.1:8000") as kirana:
-        found = kirana.infer("ranker", {"user_id": "7", "product_id": ["1", "2"]}, top_k=10)
+        ranking = kirana.infer("ranker", {"user_id": "7", "product_id": ["1", "2"]}, top_k=10)
 
-Needs `pip install kirana[client]`, which brings no Ray.
+Install it with `pip install kirana[client]`, which does not install Ray.
 """
 
 from kirana.client.asynchronous import AsyncClient

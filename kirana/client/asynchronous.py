@@ -1,4 +1,4 @@
-"""The asynchronous client: every route as a method, over any transport."""
+"""The asynchronous client: a method for each route, over any transport."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from kirana.errors import (
     DeadlineExceeded,
     InvalidInput,
     KiranaError,
+    Overloaded,
     StoreFull,
     Unavailable,
 )
@@ -45,22 +46,20 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_S = 5.0
 ATTEMPTS = 4
 BACKOFF_S = 0.02
-OVERLOADED = "overloaded"
-"""The code of a reply that was refused before anything was done."""
 
 
 class AsyncClient:
-    """Calls Kirana over HTTP; for other transports see `kirana.client.handles`.
+    """Client for asyncio, over HTTP or another `transport`.
 
-    Each call has `timeout_s` in all, attempts and pauses together, and what is left of it goes
-    along as the deadline. What is safe to repeat (reads, and writes that say their own event
-    time) is sent again when a connection breaks or a replica is not available; all else only
-    where nobody has seen it. With `direct`, calls go to the direct ports of the replicas, of
-    two the one with fewer under way, and to `url` where there are none.
+    A call with all its attempts takes at most `timeout_s` seconds. If the connection breaks or a
+    replica is unavailable, the call is sent again, at most three times. Changes of the catalog,
+    `forget`, and writes or deletes of features without `event_time` are sent again only if Kirana
+    has not begun to process them. With `direct`, a call goes to the less busy of two random direct
+    ports, and to `url` if no direct port can be used. `connections` is the maximum number per
+    address. Another transport ignores both. `caller` names the calling program.
 
-    Every method raises `kirana.errors`: `InvalidInput` and `Unknown` with the `field`,
-    `Unavailable`, `DeadlineExceeded`, `Conflict`, ... Each call has an id, the same in all its
-    attempts; an error carries it as `request_id`, and so do the lines of Kirana's log.
+    All methods raise errors of `kirana.errors`, for example `Unavailable` or `DeadlineExceeded`.
+    All attempts of a call have the same id. Kirana logs it, and an error has it as `request_id`.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class AsyncClient:
         caller: str = "",
         transport: Transport | None = None,
     ) -> None:
-        """`caller` is the name of what calls, by which Kirana's log and limits know it."""
         self._url = url
         self._headers = {"x-kirana-caller": caller} if caller else {}
         self._timeout_s = timeout_s
@@ -86,6 +84,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._transport.close()
 
     async def get_features(
@@ -99,12 +98,12 @@ class AsyncClient:
     ) -> Features:
         """Read features of one entity, one row per key.
 
-        `keys` maps each key of the entity to an id or to a list of ids. Lists must have one length;
-        a single id goes with every row. `features` are `group.feature` names. With `provenance` the
-        reply also says where each value came from, and how old each row is.
+        `keys` maps each key of the entity to a list with one id per row, or to one id for all rows.
+        `features` are names like `group.feature`. With `provenance`, the reply also has the origin
+        of each value, and the age and tier of each row. A row that is not stored has default values
+        and the status "missing".
 
-        Raises `Unknown` for an entity or a feature, `InvalidInput` for a key; both name the field.
-        A row that is not stored has defaults, and its status says so.
+        Raise `Unknown` if the entity or a feature does not exist, `InvalidInput` if a key is wrong.
         """
         body = wire.features_get(entity, keys, features, provenance)
         request = Request("POST", "/v1/features/get", body=body, binary=True)
@@ -120,14 +119,14 @@ class AsyncClient:
         schema_version: int | None = None,
         timeout_s: float | None = None,
     ) -> Written:
-        """Write whole rows of a feature group, one per key.
+        """Write whole rows of a feature group, one row per key.
 
-        `columns` maps each feature to an array of its dtype, or to a list, in which None is null.
-        `event_time` is one time in ms, or one for each row; it is now by default. A row that is
-        older than the stored one is not written, and is counted as stale. `schema_version` is the
-        newest by default.
-
-        Raises `InvalidInput` that names the column or the key. Nothing is written then.
+        `columns` maps each feature to an array, to a `Column`, or to a list in which None is null.
+        `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
+        current time. A row older than the stored one is not written and counts as stale.
+        `schema_version` is the newest by default. Raise `Unknown` if the group or a feature does
+        not exist, `InvalidInput` with the field if a key, a value or a time is wrong. In both cases
+        nothing is written.
         """
         body, binary = wire.features_put(group, keys, columns, event_time, schema_version)
         safe = event_time is not None
@@ -142,10 +141,11 @@ class AsyncClient:
         event_time: Times = None,
         timeout_s: float | None = None,
     ) -> Deleted:
-        """Delete rows of a feature group, one per key.
+        """Delete the rows of these keys from a feature group.
 
-        An older row that arrives later does not bring it back. `event_time` is one time in ms, or
-        one for each row; it is now by default.
+        `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
+        current time. Newer rows stay, and count as stale. For 8 days, writes of these keys count as
+        stale unless their event time is later.
         """
         body = wire.features_delete(group, keys, event_time)
         safe = event_time is not None
@@ -155,10 +155,10 @@ class AsyncClient:
     async def add_interactions(
         self, events: Sequence[Event], *, timeout_s: float | None = None
     ) -> Accepted:
-        """Store events: all of them, or none. The same event sent again is stored once.
+        """Store events, either all or none. An event that is sent twice is stored once.
 
-        Raises `Unknown` for an event type and `InvalidInput` for an id or a timestamp, with a field
-        like `events[3].timestamp`.
+        Raise `Unknown` if an event type does not exist, `InvalidInput` if an id or a timestamp is
+        wrong. The error has a field like `events[3].timestamp`.
         """
         body = wire.interactions_post(events)
         request = Request("POST", "/v1/interactions", body=body, binary=True)
@@ -177,14 +177,14 @@ class AsyncClient:
     ) -> InteractionList:
         """Return events of one user and type, newest first.
 
-        Give `last`, how many of the newest (20 by default), or a range of time in ms by `since` and
-        `until`, both included, with at most `limit` events.
+        `last` is the number of events, 20 by default. Instead of `last`, give a time range: `since`
+        and `until` in Unix milliseconds, both inclusive, and `limit`, the maximum number of events.
         """
-        found = await self.query_interactions(
+        by_user = await self.query_interactions(
             [user_id], [event], last=last, since=since, until=until, limit=limit,
             timeout_s=timeout_s,
         )  # fmt: skip
-        lists = found.get(str(user_id), {})
+        lists = by_user.get(str(user_id), {})
         if event not in lists:
             raise KiranaError(f"{self._url} sent a reply without '{event}'")
         return lists[event]
@@ -200,14 +200,14 @@ class AsyncClient:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, dict[str, InteractionList]]:
-        """Return a list for each user and type; its bounds are those of `interactions`."""
+        """Return lists of events by user and event type. `interactions` explains the bounds."""
         bounds = {"last": last, "since": since, "until": until, "limit": limit}
         body = wire.interactions_query(user_ids, events, bounds)
         request = Request("POST", "/v1/interactions/query", body=body, binary=True)
         return await self._call(request, timeout_s, wire.interactions_reply)
 
     async def forget(self, user_id: Id, *, timeout_s: float | None = None) -> int:
-        """Remove all events of a user. Return how many there were."""
+        """Delete all events of a user, and return their number."""
         path = wire.path_of("v1", "interactions", str(user_id))
         request = Request("DELETE", path, binary=True, safe=False)
         return await self._call(request, timeout_s, wire.forgotten_reply)
@@ -225,13 +225,13 @@ class AsyncClient:
     ) -> Ranking:
         """Score rows by an inferflow.
 
-        `context` maps its ids to one id, or to a list with one id for each row. `inputs` are
-        numbers: one for all rows, or one for each. With `top_k` only the best rows come back, best
-        first. `outputs` also returns each output of the models, `matrix` the matrix that they were
-        given.
+        `context` maps the name in the inferflow's `rows` to a list with one id per row, and other
+        names to one id each. `inputs` maps each input to a list with one number per row, or to one
+        number for all rows. With `top_k`, only the best rows are returned, best first. `outputs`
+        adds the outputs of the models to the ranking, and `matrix` the matrix that they received.
 
-        Raises `Unknown` for a model id, `InvalidInput` for an id or an input, `ModelFailed` if a
-        model fails on the rows.
+        Raise `Unknown` if the model id does not exist, `InvalidInput` if an id or an input is
+        wrong, `ModelFailed` if a model fails on the rows.
         """
         returned = [name for name, on in (("outputs", outputs), ("matrix", matrix)) if on]
         body = wire.infer(context, inputs or {}, top_k, returned)
@@ -248,11 +248,12 @@ class AsyncClient:
     ) -> FlowRun:
         """Run a flow, and return its candidates with their columns.
 
-        `context` holds the ids and values that the flow declares. With `trace` the reply says what
+        `context` has the ids and values that the flow reads. With `trace`, the reply also says what
         each node did and how long it took.
 
-        Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something, `NodeError`
-        if a node without a fallback failed, `DeadlineExceeded` if it was late.
+        Raise `Unknown` if the flow does not exist, `InvalidInput` if `context` lacks a value. If a
+        node without a fallback fails, raise `ModelFailed` if its model failed, `Unavailable` if a
+        part did not answer, `DeadlineExceeded` if it took too long, `NodeError` for other errors.
         """
         body = wire.json_body({"context": dict(context), "trace": trace})
         request = Request("POST", wire.path_of("v1", "flows", name), body=body)
@@ -261,7 +262,7 @@ class AsyncClient:
     async def catalog(
         self, *, history: int | None = None, timeout_s: float | None = None
     ) -> CatalogListing:
-        """Return the names of all live objects, and the newest `history` revisions, or 20."""
+        """Return the names of all live objects, and the newest `history` revisions (default 20)."""
         query = {} if history is None else {"history": str(history)}
         request = Request("GET", "/v1/catalog", query)
         return await self._call(request, timeout_s, wire.catalog_reply)
@@ -269,7 +270,10 @@ class AsyncClient:
     async def get_object(
         self, kind: str, name: str, *, timeout_s: float | None = None
     ) -> CatalogRecord:
-        """Return a live object, and a group's schema versions. Raises `Unknown` for its name."""
+        """Return a live object, and its schema versions if it is a feature group.
+
+        Raise `Unknown` if the object does not exist.
+        """
         request = Request("GET", wire.path_of("v1", "catalog", kind, name))
         return await self._call(request, timeout_s, wire.object_reply)
 
@@ -282,10 +286,10 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Publish one object, and return the number of the new revision.
+        """Publish one object, and return the number of the newest revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        Raise `CatalogError` with all problems if the catalog would become invalid, `Conflict` if
+        `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         body = wire.json_body({"object": dict(content), "expected_revision": expected_revision})
         path = wire.path_of("v1", "catalog", kind, name)
@@ -300,11 +304,10 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Remove one object, and return the number of the new revision.
+        """Delete one object, and return the number of the new revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` if another object needs this one, `Unknown` if it isn't there; nothing
-        changes then.
+        Raise `Unknown` if the object does not exist, `CatalogError` if another object needs it,
+        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         query = {} if expected_revision is None else {"expected_revision": str(expected_revision)}
         path = wire.path_of("v1", "catalog", kind, name)
@@ -319,14 +322,15 @@ class AsyncClient:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Put objects and delete others, given as (kind, name), as one revision. Return its number.
+        """Publish several changes as one revision, and return the number of the newest revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        Put `objects`, and delete those that `delete` names as (kind, name). Raise `CatalogError`
+        if the catalog would become invalid, `Unknown` if an object to delete does not exist,
+        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         body = wire.json_body(
             {
-                "objects": [dict(each) for each in objects],
+                "objects": [dict(content) for content in objects],
                 "delete": [{"kind": kind, "name": name} for kind, name in delete],
                 "expected_revision": expected_revision,
             }
@@ -335,7 +339,7 @@ class AsyncClient:
         return await self._call(request, timeout_s, wire.revision_reply)
 
     async def health(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return the state of each part. Raises `Unavailable` if one is down."""
+        """Return the reply of `/healthz`. Raise `Unavailable` if a part is unavailable."""
         return await self._call(Request("GET", "/healthz"), timeout_s, wire.plain_reply)
 
     async def endpoints(self, *, timeout_s: float | None = None) -> list[str]:
@@ -346,37 +350,34 @@ class AsyncClient:
         self, request: Request, timeout_s: float | None, read: Callable[[bytes], T]
     ) -> T:
         request_id = new_id()
-        named = replace(request, headers={**self._headers, "x-request-id": request_id})
+        identified = replace(request, headers={**self._headers, "x-request-id": request_id})
         try:
-            return await self._answer(named, timeout_s, read)
+            return await self._reply_to(identified, timeout_s, read)
         except KiranaError as error:
             error.request_id = request_id
             raise
 
-    async def _answer(
+    async def _reply_to(
         self, request: Request, timeout_s: float | None, read: Callable[[bytes], T]
     ) -> T:
-        given_s = self._timeout_s if timeout_s is None else timeout_s
+        total_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(given_s) as timer:
-                body = await self._attempt(request, timer)
+            async with asyncio.timeout(total_s) as timer:
+                body = await self._send(request, timer)
         except TimeoutError:
-            raise DeadlineExceeded(f"no answer from {self._url} in {given_s:g} s") from None
+            raise DeadlineExceeded(f"no answer from {self._url} in {total_s:g} s") from None
         try:
             return read(body)
         except (DecodeError, ValueError, KeyError, TypeError, InvalidInput) as error:
             shown = body[:60].decode(errors="replace")
-            raise KiranaError(
-                f"{self._url} sent a reply that Kirana would not send: {shown}"
-            ) from error
+            raise KiranaError(f"{self._url} sent a reply that can't be decoded: {shown}") from error
 
-    async def _attempt(self, request: Request, timer: asyncio.Timeout) -> bytes:
-        """Send until there is an answer, or it must not, or need not, be sent again."""
+    async def _send(self, request: Request, timer: asyncio.Timeout) -> bytes:
+        """Send a request, at most `ATTEMPTS` times, and return the body of the reply."""
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
             attempt += 1
-            last = attempt == ATTEMPTS
             deadline = timer.when()
             assert deadline is not None
             error: KiranaError
@@ -391,8 +392,8 @@ class AsyncClient:
                 if response.status == 200:
                     return response.body
                 error = error_of(response.status, response.body)
-                away = isinstance(error, Unavailable) and not isinstance(error, StoreFull)
-                again = (away and request.safe) or error.code == OVERLOADED
-            if last or not again:
+                retryable = isinstance(error, Unavailable) and not isinstance(error, StoreFull)
+                again = (retryable and request.safe) or isinstance(error, Overloaded)
+            if attempt == ATTEMPTS or not again:
                 raise error
             await asyncio.sleep(BACKOFF_S * 2**attempt * random.uniform(0.5, 1.0))

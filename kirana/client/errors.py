@@ -1,4 +1,4 @@
-"""Replies that are errors, as the tree of `kirana.errors`."""
+"""Conversion of error replies to the errors of `kirana.errors`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kirana.errors import (
     KiranaError,
     ModelFailed,
     NodeError,
+    Overloaded,
     Problem,
     StoreFull,
     TooLarge,
@@ -22,8 +23,9 @@ from kirana.errors import (
 )
 
 MAX_SHOWN = 200
-HAPROXY_LOST_IT = "Internal Server Error"
-"""What Serve's HAProxy says where a replica went under a request, or where there is none."""
+"""The maximum number of characters that an error shows of a reply that is not from Kirana."""
+HAPROXY_500_BODY = "Internal Server Error"
+"""The body of HAProxy's 500 if a replica stopped during a request, or if no replica is running."""
 
 _BY_CODE: dict[str, type[KiranaError]] = {
     kind.code: kind
@@ -34,6 +36,7 @@ _BY_CODE: dict[str, type[KiranaError]] = {
         InvalidInput,
         ModelFailed,
         NodeError,
+        Overloaded,
         StoreFull,
         TooLarge,
         Unavailable,
@@ -62,40 +65,41 @@ class _ErrorReply(msgspec.Struct):
 
 
 def error_of(status: int, body: bytes) -> KiranaError:
-    """Return the error that a reply with a status of 400 or more stands for.
+    """Return the error for a reply with a status other than 200.
 
-    Its `code` and `field` are those of the reply; what answers before Kirana does (a proxy) is
-    told by its status alone.
+    Its `code` and `field` are those of the reply. The code of a reply that is not from Kirana, but
+    from a proxy, is `http_<status>`. The code decides the class of the error. If no class has this
+    code, the status decides.
     """
     try:
-        said = msgspec.json.decode(body, type=_ErrorReply).error
+        reply = msgspec.json.decode(body, type=_ErrorReply).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode(errors="replace").strip()[:MAX_SHOWN]
-        said = _Error(f"http_{status}", text or f"HTTP {status}")
-        if status == 500 and text == HAPROXY_LOST_IT:
+        reply = _Error(f"http_{status}", text or f"HTTP {status}")
+        if status == 500 and text == HAPROXY_500_BODY:
             status = 503
-    kind = _BY_CODE.get(said.code)
+    kind = _BY_CODE.get(reply.code)
     if kind is None:
-        kind = Unknown if said.code.startswith("unknown_") else None
+        kind = Unknown if reply.code.startswith("unknown_") else None
     if kind is None:
         kind = _BY_STATUS.get(status, KiranaError)
     error = kind.__new__(kind)
-    KiranaError.__init__(error, said.message, field=said.field)
-    error.code = said.code
+    KiranaError.__init__(error, reply.message, field=reply.field)
+    error.code = reply.code
     _complete(error)
     return error
 
 
 def _complete(error: KiranaError) -> None:
-    """Read out of the message what an error of the tree also carries."""
-    named = re.findall("'(.*?)'", error.message)
+    """Set the attributes that the constructor of the error's class would set, from the message."""
+    quoted = re.findall("'(.*?)'", error.message)
     if isinstance(error, CatalogError):
         error.problems = tuple(Problem(line) for line in error.message.split("\n"))
     elif isinstance(error, Unknown):
         error.kind = error.code.removeprefix("unknown_")
-        error.name = named[0] if named else ""
+        error.name = quoted[0] if quoted else ""
     elif isinstance(error, NodeError):
-        error.flow, error.node = named[:2] if len(named) >= 2 else ("", "")
+        error.flow, error.node = quoted[:2] if len(quoted) >= 2 else ("", "")
     elif isinstance(error, ModelFailed):
-        error.model = named[0] if named else ""
+        error.model = quoted[0] if quoted else ""
         error.wrong_rows = False

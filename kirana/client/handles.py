@@ -1,11 +1,12 @@
-"""Kirana called from other Ray Serve applications, through handles and without HTTP.
+"""Calls from other Ray Serve applications, through handles instead of HTTP.
 
     from kirana.client.handles import connect
 
     kirana = connect()                  # in the __init__ of a deployment
     ranking = await kirana.infer("ranker", {"user_id": "7", "product_id": ["1", "2"]})
 
-The same methods, replies, limits, deadlines and errors as over HTTP: it is the same edge.
+Methods, replies, limits, deadlines and errors are the same as over HTTP, because the calls go
+through the same edge.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ def connect(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     caller: str = "",
 ) -> AsyncClient:
-    """Return a client of a Kirana that runs in the same Ray cluster.
+    """Return a client of the Kirana that runs in the same Ray cluster as the calling application.
 
-    It works inside a running event loop, as Serve's handles do in Kirana's mode.
+    `application` is the name of Kirana's Serve application. Use the client only inside a running
+    event loop: with the settings that Kirana requires, Serve's handles work only there.
     """
     transport = HandleTransport(application)
     return AsyncClient(
@@ -40,18 +42,19 @@ def connect(
 
 
 class HandleTransport:
-    """Implements `Transport` over the handle of the ingress."""
+    """Implements `Transport` with the handle of Kirana's ingress."""
 
     def __init__(self, application: str) -> None:
         self._application = application
         self._method: Any = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
+        """Call the ingress once. Raise `NotSent` or `Broken` for an error of Ray."""
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
         try:
-            status, body = await self._ingress().remote(
+            status, body = await self._ingress_method().remote(
                 request.method,
                 request.path,
                 urlencode(request.query).encode(),
@@ -66,7 +69,8 @@ class HandleTransport:
             raise Broken(str(error)) from error
         return Response(status, body)
 
-    def _ingress(self) -> Any:
+    def _ingress_method(self) -> Any:
+        """Return the remote method `call` of the ingress. Its arguments and results are pickled."""
         if self._method is None:
             from ray import serve
 
@@ -80,4 +84,5 @@ class HandleTransport:
         return self._method
 
     async def close(self) -> None:
+        """Forget the handle. It has no connections to close."""
         self._method = None

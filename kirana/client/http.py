@@ -1,4 +1,4 @@
-"""HTTP underneath: the direct ports found, balanced over, and left as replicas come and go."""
+"""The HTTP transport. It balances requests over the direct ports of the live replicas."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kirana.errors import InvalidInput
 
 CONTENT_TYPE = "application/x-protobuf"
 CONNECT_S = 1.0
-"""A host that does not even take the connection is left for another."""
+"""Seconds until an address that does not accept a connection counts as failed."""
 FOLLOW_S = 1.0
-"""How often the live direct ports are asked for; at once when one fails."""
+"""Seconds between two reads of the list of direct ports. A port that fails causes an early read."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +32,29 @@ class _Endpoints(msgspec.Struct):
 
 
 class HttpTransport:
-    """Implements `Transport`. Without `direct` everything goes through the front door."""
+    """Implements `Transport` over HTTP.
+
+    Without `direct`, all requests go to `url`, the front door. `connections` is the maximum number
+    of connections per address.
+    """
 
     def __init__(self, url: str, *, direct: bool, connections: int) -> None:
         if not url.startswith(("http://", "https://")):
-            raise InvalidInput(f"'{url}' is not like http://127.0.0.1:8000", field="url")
+            raise InvalidInput(
+                f"must be an HTTP URL such as http://127.0.0.1:8000, not '{url}'", field="url"
+            )
         self._url = url.rstrip("/")
         self._balancer = Balancer(self._url)
         self._connections = connections
-        self._follows = direct
+        self._direct = direct
         self._session: aiohttp.ClientSession | None = None
         self._following: asyncio.Task[None] | None = None
-        self._look = asyncio.Event()
-        self._looked = asyncio.Event()
+        self._read_now = asyncio.Event()
+        self._read_once = asyncio.Event()
 
     async def send(self, request: Request, timeout_s: float) -> Response:
-        session = await self._opened()
+        """Send a request once, to the target that the balancer chooses."""
+        session = await self._open_session()
         headers = {**request.headers, "x-kirana-timeout-ms": str(timeout_ms(timeout_s))}
         if request.binary:
             headers["accept"] = CONTENT_TYPE
@@ -62,20 +69,25 @@ class HttpTransport:
                 ) as reply:
                     return Response(reply.status, await reply.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            self._left(target.url)
+            self._refresh_after(target.url)
             self._balancer.failed(target)
             reason = getattr(error, "os_error", None)
             raise NotSent(getattr(reason, "strerror", None) or str(error)) from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            self._left(target.url)
+            self._refresh_after(target.url)
             self._balancer.failed(target)
             raise Broken(str(error) or type(error).__name__) from error
 
-    def _left(self, url: str) -> None:
+    def _refresh_after(self, url: str) -> None:
+        """Make `_follow` read the list of direct ports early if the failed `url` is one of them."""
         if url != self._url:
-            self._look.set()
+            self._read_now.set()
 
-    async def _opened(self) -> aiohttp.ClientSession:
+    async def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session, which the first call opens.
+
+        With `direct`, wait until the list of direct ports has been read once, or could not be read.
+        """
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections),
@@ -83,40 +95,42 @@ class HttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
-            # aiohttp would send a PUT or DELETE again where the first may have been carried out
+            # By default, aiohttp repeats a PUT or DELETE that Kirana may have carried out.
             self._session._retry_connection = False
-            if self._follows:
+            if self._direct:
                 self._following = asyncio.create_task(self._follow(self._session))
-        if self._follows:
-            await self._looked.wait()
+        if self._direct:
+            await self._read_once.wait()
         return self._session
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
+        """Keep the list of direct ports up to date, until cancelled."""
         while True:
             try:
-                await self._ask(session)
+                await self._read_endpoints(session)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                # what was last seen stands; the front door is always there to fall back to
-                logger.debug("the direct ports can't be asked for: %s", error)
-                self._looked.set()
+                # Keep the previous list. If all its ports fail, requests go to the front door.
+                logger.debug("the direct ports can't be listed: %s", error)
+                self._read_once.set()
                 await asyncio.sleep(FOLLOW_S)
-            self._looked.set()
+            self._read_once.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), FOLLOW_S)
-            self._look.clear()
+                await asyncio.wait_for(self._read_now.wait(), FOLLOW_S)
+            self._read_now.clear()
 
-    async def _ask(self, session: aiohttp.ClientSession) -> None:
+    async def _read_endpoints(self, session: aiohttp.ClientSession) -> None:
         async with asyncio.timeout(FOLLOW_S * 2), session.get(f"{self._url}/v1/endpoints") as reply:
             body = await reply.read()
         if reply.status != 200:
             return
         try:
-            found = msgspec.json.decode(body, type=_Endpoints)
+            decoded = msgspec.json.decode(body, type=_Endpoints)
         except msgspec.DecodeError:
             return
-        self._balancer.update([each.url for each in found.endpoints])
+        self._balancer.update([endpoint.url for endpoint in decoded.endpoints])
 
     async def close(self) -> None:
+        """Stop reading the list of direct ports, and close all connections."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What calls return: columns and matrices as numpy arrays, no Python object a number."""
+"""Return types of the clients. Columns and matrices are numpy arrays."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from kirana.schema import Array
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of features, one a key. `dtypes` are like `float32` or `float16[32]`.
+    """Features of one entity, one row per key. `dtypes` are like `float32` or `float16[32]`.
 
-    `codes` holds a status a row for each group, an index into `STATUS_NAMES`. `provenance`
-    (an index into `PROVENANCE_NAMES`), `age_ms` (-1 where there is no row) and `tier` (an index
-    into `TIER_NAMES`) are there if they were asked for.
+    `blocks` holds the values: names of features, and their columns side by side. `codes` maps each
+    feature group to the status of each row, as an index into `STATUS_NAMES`.
+
+    The last three mappings are empty unless the call asked for provenance. `provenance_codes` maps
+    each feature to the origin of each value, as an index into `PROVENANCE_NAMES`. `age_ms` maps
+    each group to the age of each row, -1 if no row was found. `tier_codes` maps each group to the
+    tier of each row, as an index into `TIER_NAMES`.
     """
 
     features: Sequence[str]
@@ -36,55 +40,63 @@ class Features:
         return len(next(iter(self.codes.values()), ()))
 
     def column(self, name: str) -> Column:
-        """Return one feature: values [rows, *shape], and where they are null (the default)."""
+        """Return one feature: its values `[rows, *shape]`, and the mask of its nulls.
+
+        A null has the feature's default as its value. Raise `InvalidInput` if the call did not ask
+        for the feature.
+        """
         for names, block in self.blocks:
             if name in names:
-                at = list(names).index(name)
+                position = list(names).index(name)
                 nulls = block.nulls
                 if len(names) == 1 and block.values.ndim != 2:
                     return block
                 if self.dtypes[list(self.features).index(name)].endswith("]"):
                     return block
                 return Column(
-                    block.values[:, at],
-                    nulls if nulls is None or nulls.ndim == 1 else nulls[:, at],
+                    block.values[:, position],
+                    nulls if nulls is None or nulls.ndim == 1 else nulls[:, position],
                 )
-        raise InvalidInput(f"'{name}' was not asked for", field="features")
+        raise InvalidInput(f"'{name}' was not requested", field="features")
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
-        """All features side by side as float32, vectors flattened: [rows, columns].
+        """All features side by side, as `float32[rows, columns]`; vectors are flattened.
 
-        Without a copy where all are float32 scalars. Raises `InvalidInput` for a string.
+        The matrix is a view of the reply if all features are in one float32 block, in the order of
+        the request; otherwise it is a copy. Raise `InvalidInput` if a feature is a string.
         """
         if len(self.blocks) == 1:
             names, block = self.blocks[0]
             if block.values.dtype == np.float32 and list(names) == list(self.features):
                 return block.values.reshape(len(block.values), -1)
-        parts = []
+        columns = []
         for name in self.features:
             values = self.column(name).values
             if values.dtype == object:
                 raise InvalidInput(f"'{name}' is a string: a matrix holds only numbers", field=name)
-            parts.append(values.reshape(len(values), -1).astype(np.float32))
-        return np.concatenate(parts, axis=1)
+            columns.append(values.reshape(len(values), -1).astype(np.float32))
+        return np.concatenate(columns, axis=1)
 
     def status(self, group: str) -> list[str]:
-        """Return what became of each row of a group: ok, missing, expired, ..."""
+        """Return the status of each row of a feature group: "ok", "missing", "expired", ..."""
         return [STATUS_NAMES[code] for code in self.codes[group].tolist()]
 
     def provenance(self, name: str) -> list[str]:
-        """Return where each cell of a feature comes from: stored, null, no_row, ..."""
+        """Return the origin of each value of a feature: "stored", "null", "no_row", ..."""
         return [PROVENANCE_NAMES[code] for code in self.provenance_codes[name].tolist()]
 
     def tier(self, group: str) -> list[str | None]:
-        """Return who had each row of a group: cache, store, or None where there is no row."""
+        """Return the tier of each row of a feature group: "cache", "hot", "durable" or None."""
         return [TIER_NAMES[code] for code in self.tier_codes[group].tolist()]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many rows of a put are stored, were older than what was there, or past their TTL."""
+    """How many rows were written and are readable, and how many are not.
+
+    `stale` rows were older than the stored ones. `expired` rows were already past their TTL.
+    """
 
     written: int
     stale: int
@@ -93,13 +105,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
+    """How many keys were deleted, and how many rows were kept because they are newer (`stale`)."""
+
     deleted: int
     stale: int
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """How many events are stored, and how many were past the TTL of their type as they came."""
+    """How many events are within the TTL of their type, and how many were already past it."""
 
     accepted: int
     expired: int = 0
@@ -107,7 +121,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class InteractionList:
-    """Events of one user and type, newest first; `timestamps` in ms."""
+    """Events of one user and type, newest first. `timestamps` are in Unix milliseconds."""
 
     product_ids: Sequence[str]
     timestamps: npt.NDArray[np.int64]
@@ -119,10 +133,12 @@ class InteractionList:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Scores [rows] of `ids`: in the order that was sent, or the best first with `top_k`.
+    """Scores of an inferflow, in the order of the call, or best first if the call had `top_k`.
 
-    `outputs` [rows] of each model and `matrix` [rows, columns] are there if they were asked
-    for; `defaults` counts for each group the rows that got defaults.
+    `scores` and each of the `outputs` have one entry per id. `outputs` is empty unless the call
+    asked for them. `matrix` is `float32[rows, columns]`, and `columns` names its columns. Unless
+    the call asked for the matrix, it is None and `columns` is empty. `defaults` maps feature groups
+    to how many scored rows had default values of the group. Other groups are left out.
     """
 
     ids: Sequence[str]
@@ -136,7 +152,10 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class FlowRun:
-    """What a flow gave: ids, and columns of one value an id (`scores` among them)."""
+    """The candidates of a flow: ids, and columns with one value per id, for example `scores`.
+
+    `trace` is empty unless the call asked for it.
+    """
 
     ids: Sequence[str]
     columns: Mapping[str, Array]
@@ -146,10 +165,10 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True)
 class CatalogListing:
-    """What is live: names by kind, and the newest revisions.
+    """The names of the live objects, by kind, and the newest revisions.
 
-    `catalog` is the identity of the catalog. While it can't be read, `away_since` (ms) says since
-    when, and `history` is empty.
+    `catalog` is the identity of the catalog. While the catalog can't be read, `history` is empty,
+    and `away_since` is the start of that time in Unix milliseconds.
     """
 
     revision: int
@@ -161,7 +180,7 @@ class CatalogListing:
 
 @dataclass(frozen=True, slots=True)
 class CatalogRecord:
-    """One object as people write it; a feature group with its schema versions."""
+    """One live object, with its schema versions if it is a feature group."""
 
     object: Mapping[str, Any]
     revision: int

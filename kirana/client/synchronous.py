@@ -1,4 +1,4 @@
-"""The synchronous client: the asynchronous one on an event loop in a thread of its own."""
+"""The synchronous client. It runs an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,18 @@ T = TypeVar("T")
 
 
 class Client:
-    """As `AsyncClient`, for plain code; several threads may share one."""
+    """Client for synchronous code, over HTTP. Threads may share one client.
+
+    A call with all its attempts takes at most `timeout_s` seconds. If the connection breaks or a
+    replica is unavailable, the call is sent again, at most three times. Changes of the catalog,
+    `forget`, and writes or deletes of features without `event_time` are sent again only if Kirana
+    has not begun to process them. With `direct`, a call goes to the less busy of two random direct
+    ports, and to `url` if no direct port can be used. `connections` is the maximum number per
+    address. `caller` names the calling program.
+
+    All methods raise errors of `kirana.errors`, for example `Unavailable` or `DeadlineExceeded`.
+    All attempts of a call have the same id. Kirana logs it, and an error has it as `request_id`.
+    """
 
     def __init__(
         self,
@@ -54,22 +65,24 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Calls of other threads that are under way raise `Unavailable`."""
+        """Close all connections. Calls in progress in other threads raise `Unavailable`."""
         if self._loop.is_closed():
             return
-        self._wait(self._end())
+        self._wait(self._cancel_and_close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _end(self) -> None:
+    async def _cancel_and_close(self) -> None:
+        """Cancel all calls in progress, then close the connections."""
         calls = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in calls:
-            each.cancel()
+        for call in calls:
+            call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await self._client.close()
 
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a call on the event loop of the client's thread, and block until it returns."""
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()
@@ -90,12 +103,12 @@ class Client:
     ) -> Features:
         """Read features of one entity, one row per key.
 
-        `keys` maps each key of the entity to an id or to a list of ids. Lists must have one length;
-        a single id goes with every row. `features` are `group.feature` names. With `provenance` the
-        reply also says where each value came from, and how old each row is.
+        `keys` maps each key of the entity to a list with one id per row, or to one id for all rows.
+        `features` are names like `group.feature`. With `provenance`, the reply also has the origin
+        of each value, and the age and tier of each row. A row that is not stored has default values
+        and the status "missing".
 
-        Raises `Unknown` for an entity or a feature, `InvalidInput` for a key; both name the field.
-        A row that is not stored has defaults, and its status says so.
+        Raise `Unknown` if the entity or a feature does not exist, `InvalidInput` if a key is wrong.
         """
         call = self._client.get_features(
             entity, keys, features, provenance=provenance, timeout_s=timeout_s
@@ -112,14 +125,14 @@ class Client:
         schema_version: int | None = None,
         timeout_s: float | None = None,
     ) -> Written:
-        """Write whole rows of a feature group, one per key.
+        """Write whole rows of a feature group, one row per key.
 
-        `columns` maps each feature to an array of its dtype, or to a list, in which None is null.
-        `event_time` is one time in ms, or one for each row; it is now by default. A row that is
-        older than the stored one is not written, and is counted as stale. `schema_version` is the
-        newest by default.
-
-        Raises `InvalidInput` that names the column or the key. Nothing is written then.
+        `columns` maps each feature to an array, to a `Column`, or to a list in which None is null.
+        `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
+        current time. A row older than the stored one is not written and counts as stale.
+        `schema_version` is the newest by default. Raise `Unknown` if the group or a feature does
+        not exist, `InvalidInput` with the field if a key, a value or a time is wrong. In both cases
+        nothing is written.
         """
         call = self._client.put_features(
             group, keys, columns, event_time=event_time, schema_version=schema_version,
@@ -135,10 +148,11 @@ class Client:
         event_time: Times = None,
         timeout_s: float | None = None,
     ) -> Deleted:
-        """Delete rows of a feature group, one per key.
+        """Delete the rows of these keys from a feature group.
 
-        An older row that arrives later does not bring it back. `event_time` is one time in ms, or
-        one for each row; it is now by default.
+        `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
+        current time. Newer rows stay, and count as stale. For 8 days, writes of these keys count as
+        stale unless their event time is later.
         """
         call = self._client.delete_features(group, keys, event_time=event_time, timeout_s=timeout_s)
         return self._wait(call)
@@ -146,10 +160,10 @@ class Client:
     def add_interactions(
         self, events: Sequence[Event], *, timeout_s: float | None = None
     ) -> Accepted:
-        """Store events: all of them, or none. The same event sent again is stored once.
+        """Store events, either all or none. An event that is sent twice is stored once.
 
-        Raises `Unknown` for an event type and `InvalidInput` for an id or a timestamp, with a field
-        like `events[3].timestamp`.
+        Raise `Unknown` if an event type does not exist, `InvalidInput` if an id or a timestamp is
+        wrong. The error has a field like `events[3].timestamp`.
         """
         return self._wait(self._client.add_interactions(events, timeout_s=timeout_s))
 
@@ -166,8 +180,8 @@ class Client:
     ) -> InteractionList:
         """Return events of one user and type, newest first.
 
-        Give `last`, how many of the newest (20 by default), or a range of time in ms by `since` and
-        `until`, both included, with at most `limit` events.
+        `last` is the number of events, 20 by default. Instead of `last`, give a time range: `since`
+        and `until` in Unix milliseconds, both inclusive, and `limit`, the maximum number of events.
         """
         call = self._client.interactions(
             user_id, event, last=last, since=since, until=until, limit=limit, timeout_s=timeout_s
@@ -185,14 +199,14 @@ class Client:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, dict[str, InteractionList]]:
-        """Return a list for each user and type; its bounds are those of `interactions`."""
+        """Return lists of events by user and event type. `interactions` explains the bounds."""
         call = self._client.query_interactions(
             user_ids, events, last=last, since=since, until=until, limit=limit, timeout_s=timeout_s
         )
         return self._wait(call)
 
     def forget(self, user_id: Id, *, timeout_s: float | None = None) -> int:
-        """Remove all events of a user. Return how many there were."""
+        """Delete all events of a user, and return their number."""
         return self._wait(self._client.forget(user_id, timeout_s=timeout_s))
 
     def infer(
@@ -208,13 +222,13 @@ class Client:
     ) -> Ranking:
         """Score rows by an inferflow.
 
-        `context` maps its ids to one id, or to a list with one id for each row. `inputs` are
-        numbers: one for all rows, or one for each. With `top_k` only the best rows come back, best
-        first. `outputs` also returns each output of the models, `matrix` the matrix that they were
-        given.
+        `context` maps the name in the inferflow's `rows` to a list with one id per row, and other
+        names to one id each. `inputs` maps each input to a list with one number per row, or to one
+        number for all rows. With `top_k`, only the best rows are returned, best first. `outputs`
+        adds the outputs of the models to the ranking, and `matrix` the matrix that they received.
 
-        Raises `Unknown` for a model id, `InvalidInput` for an id or an input, `ModelFailed` if a
-        model fails on the rows.
+        Raise `Unknown` if the model id does not exist, `InvalidInput` if an id or an input is
+        wrong, `ModelFailed` if a model fails on the rows.
         """
         call = self._client.infer(
             model_id, context, inputs=inputs, top_k=top_k, outputs=outputs, matrix=matrix,
@@ -232,22 +246,26 @@ class Client:
     ) -> FlowRun:
         """Run a flow, and return its candidates with their columns.
 
-        `context` holds the ids and values that the flow declares. With `trace` the reply says what
+        `context` has the ids and values that the flow reads. With `trace`, the reply also says what
         each node did and how long it took.
 
-        Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something, `NodeError`
-        if a node without a fallback failed, `DeadlineExceeded` if it was late.
+        Raise `Unknown` if the flow does not exist, `InvalidInput` if `context` lacks a value. If a
+        node without a fallback fails, raise `ModelFailed` if its model failed, `Unavailable` if a
+        part did not answer, `DeadlineExceeded` if it took too long, `NodeError` for other errors.
         """
         return self._wait(self._client.run_flow(name, context, trace=trace, timeout_s=timeout_s))
 
     def catalog(
         self, *, history: int | None = None, timeout_s: float | None = None
     ) -> CatalogListing:
-        """Return the names of all live objects, and the newest `history` revisions, or 20."""
+        """Return the names of all live objects, and the newest revisions: `history`, or 20."""
         return self._wait(self._client.catalog(history=history, timeout_s=timeout_s))
 
     def get_object(self, kind: str, name: str, *, timeout_s: float | None = None) -> CatalogRecord:
-        """Return a live object, and a group's schema versions. Raises `Unknown` for its name."""
+        """Return a live object, and its schema versions if it is a feature group.
+
+        Raise `Unknown` if the object does not exist.
+        """
         return self._wait(self._client.get_object(kind, name, timeout_s=timeout_s))
 
     def put_object(
@@ -259,10 +277,10 @@ class Client:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Publish one object, and return the number of the new revision.
+        """Publish one object, and return the number of the newest revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        Raise `CatalogError` with all problems if the catalog would become invalid, `Conflict` if
+        `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         call = self._client.put_object(
             kind, name, content, expected_revision=expected_revision, timeout_s=timeout_s
@@ -277,11 +295,10 @@ class Client:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Remove one object, and return the number of the new revision.
+        """Delete one object, and return the number of the new revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` if another object needs this one, `Unknown` if it isn't there; nothing
-        changes then.
+        Raise `Unknown` if the object does not exist, `CatalogError` if another object needs it,
+        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         call = self._client.delete_object(
             kind, name, expected_revision=expected_revision, timeout_s=timeout_s
@@ -296,10 +313,11 @@ class Client:
         expected_revision: int | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Put objects and delete others, given as (kind, name), as one revision. Return its number.
+        """Publish several changes as one revision, and return the number of the newest revision.
 
-        With `expected_revision`, raises `Conflict` if another revision is live. Raises
-        `CatalogError` with every problem if the catalog would not be valid; nothing changes then.
+        Put `objects`, and delete those that `delete` names as (kind, name). Raise `CatalogError`
+        if the catalog would become invalid, `Unknown` if an object to delete does not exist,
+        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
         """
         call = self._client.publish(
             objects, delete=delete, expected_revision=expected_revision, timeout_s=timeout_s
@@ -307,7 +325,7 @@ class Client:
         return self._wait(call)
 
     def health(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return the state of each part. Raises `Unavailable` if one is down."""
+        """Return the reply of `/healthz`. Raise `Unavailable` if a part is unavailable."""
         return self._wait(self._client.health(timeout_s=timeout_s))
 
     def endpoints(self, *, timeout_s: float | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What carries a call: HTTP, or a handle of Ray Serve. Each gives the same reply."""
+"""The interface of transports. They carry requests over HTTP or through a Ray Serve handle."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call. `path` is encoded already; a `safe` one may be sent again.
+    """One request to Kirana.
 
-    `headers` say whose request it is; what a transport needs it adds by itself.
+    `path` is already percent-encoded. `binary` means that the body, if any, and the reply are
+    Protobuf. A `safe` request may be sent again even if Kirana may have processed it. `headers` has
+    the id of the request, and the name of the caller if there is one. A transport adds the other
+    headers that it needs.
     """
 
     method: str
@@ -25,28 +28,38 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
+    """The status and body of a reply."""
+
     status: int
     body: bytes
 
 
 MAX_TIMEOUT_MS = 600_000
+"""The longest timeout that Kirana accepts."""
 
 
 def timeout_ms(timeout_s: float) -> int:
-    """Return a deadline that Kirana takes."""
+    """Return a timeout in whole milliseconds, from 1 to `MAX_TIMEOUT_MS`."""
     return min(max(int(timeout_s * 1000), 1), MAX_TIMEOUT_MS)
 
 
 class NotSent(Exception):
-    """Nobody has seen the request: it may be sent elsewhere, whatever it is."""
+    """The request did not reach Kirana, so it may be sent again even if it is not safe."""
 
 
 class Broken(Exception):
-    """The connection broke under the request: whether it was carried out is not known."""
+    """The connection broke during the request, which Kirana may or may not have processed."""
 
 
 class Transport(Protocol):
-    async def send(self, request: Request, timeout_s: float) -> Response:
-        """Send once. Raises `NotSent` or `Broken`; what Kirana answers is a `Response`."""
+    """Carries requests to Kirana, and the replies back."""
 
-    async def close(self) -> None: ...
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """Send a request once, and return the reply, whatever its status.
+
+        `timeout_s` is the time that Kirana has to answer. Raise `NotSent` or `Broken` if there is
+        no reply.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""

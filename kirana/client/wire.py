@@ -1,4 +1,4 @@
-"""Arguments into the bytes of a request, and the bytes of a reply into typed replies."""
+"""Encoding of arguments into paths and bodies of requests, and decoding of replies."""
 
 from __future__ import annotations
 
@@ -40,38 +40,40 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _sends(encode: Callable[P, T]) -> Callable[P, T]:
-    """What numpy or protobuf refuse is refused as bad input."""
+def _encoder(encode: Callable[P, T]) -> Callable[P, T]:
+    """Make a function raise `InvalidInput` if numpy or Protobuf can't encode its arguments."""
 
     @functools.wraps(encode)
     def checked(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return encode(*arguments, **named)
         except (TypeError, ValueError) as error:
-            raise InvalidInput(f"this can't be sent: {error}") from None
+            raise InvalidInput(f"the request can't be sent: {error}") from None
 
     return checked
 
 
-@_sends
+@_encoder
 def path_of(*segments: str) -> str:
-    """Join segments to a path; what is in one stays in it, `a/b` as `a%2Fb`."""
-    return "/" + "/".join(quote(each, safe="") for each in segments)
+    """Join segments into a percent-encoded path. A segment `a/b` becomes `a%2Fb`."""
+    return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
 
-@_sends
-def json_body(value: Mapping[str, Any]) -> bytes:
-    """Raises `InvalidInput` for what JSON can't hold."""
-    return orjson.dumps({name: each for name, each in value.items() if each is not None})
+@_encoder
+def json_body(fields: Mapping[str, Any]) -> bytes:
+    """Return fields as a JSON object, without those that are None."""
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
-def _ids(given: Ids, field: str) -> pb.Ids:
-    one = isinstance(given, str | int)
-    if isinstance(given, np.ndarray):
-        given = given.tolist()
-    if isinstance(given, bytes) or not isinstance(given, str | int | Sequence):
-        raise InvalidInput(f"{given!r} is not an id", field=field)
-    values: list[Any] = [given] if isinstance(given, str | int) else list(given)
+def _ids(ids: Ids, field: str) -> pb.Ids:
+    one = isinstance(ids, str | int)
+    if isinstance(ids, np.ndarray):
+        ids = ids.tolist()
+    if isinstance(ids, bytes) or not isinstance(ids, str | int | Sequence):
+        raise InvalidInput(
+            f"an id must be a string or an integer, not {type(ids).__name__}", field=field
+        )
+    values: list[Any] = [ids] if isinstance(ids, str | int) else list(ids)
     kinds = set(map(type, values))
     try:
         if kinds <= {str}:
@@ -83,24 +85,25 @@ def _ids(given: Ids, field: str) -> pb.Ids:
     except ValueError as error:
         raise InvalidInput(f"an id can't be sent: {error}", field=field) from None
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise InvalidInput(f"ids are strings or integers, not {names}", field=field)
+    raise InvalidInput(f"an id must be a string or an integer, not {names}", field=field)
 
 
-def _ids_by_name(given: Mapping[str, Ids], field: str) -> dict[str, pb.Ids]:
-    return {name: _ids(each, f"{field}.{name}") for name, each in given.items()}
+def _ids_by_name(ids_by_name: Mapping[str, Ids], field: str) -> dict[str, pb.Ids]:
+    return {name: _ids(ids, f"{field}.{name}") for name, ids in ids_by_name.items()}
 
 
-def _times(given: Times) -> pb.Times | None:
-    if given is None:
+def _times(times: Times) -> pb.Times | None:
+    if times is None:
         return None
-    one = isinstance(given, int)
-    return pb.Times(ms=[given] if isinstance(given, int) else list(map(int, given)), one=one)
+    one = isinstance(times, int)
+    return pb.Times(ms=[times] if isinstance(times, int) else list(map(int, times)), one=one)
 
 
-@_sends
+@_encoder
 def features_get(
     entity: str, keys: Mapping[str, Ids], features: Sequence[str], provenance: bool
 ) -> bytes:
+    """Return an encoded `FeaturesGet`."""
     return pb.FeaturesGet(
         entity=entity,
         keys=_ids_by_name(keys, "keys"),
@@ -110,11 +113,12 @@ def features_get(
 
 
 def features_reply(body: bytes) -> Features:
+    """Decode a `FeaturesReply`. Arrays of numbers are read-only views of the decoded bytes."""
     reply = pb.FeaturesReply.FromString(body)
     return Features(
         [*reply.features],
         [*reply.dtypes],
-        [([*each.features], from_block(each.block, field="block")) for each in reply.blocks],
+        [([*block.features], from_block(block.block, field="block")) for block in reply.blocks],
         {name: np.frombuffer(codes, dtype=np.uint8) for name, codes in reply.status.items()},
         reply.revision,
         {name: np.frombuffer(codes, dtype=np.uint8) for name, codes in reply.provenance.items()},
@@ -123,7 +127,7 @@ def features_reply(body: bytes) -> Features:
     )
 
 
-@_sends
+@_encoder
 def features_put(
     group: str,
     keys: Mapping[str, Ids],
@@ -131,13 +135,16 @@ def features_put(
     event_time: Times,
     schema_version: int | None,
 ) -> tuple[bytes, bool]:
-    """Return the body, and whether it is binary: where every column is an array."""
-    if all(isinstance(each, np.ndarray | Column) for each in columns.values()):
+    """Return an encoded body, and whether it is Protobuf.
+
+    It is Protobuf if every column is an array or a `Column`, else JSON.
+    """
+    if all(isinstance(column, np.ndarray | Column) for column in columns.values()):
         blocks = {
-            name: to_block(each.values, each.nulls)
-            if isinstance(each, Column)
-            else to_block(np.asarray(each))
-            for name, each in columns.items()
+            name: to_block(column.values, column.nulls)
+            if isinstance(column, Column)
+            else to_block(np.asarray(column))
+            for name, column in columns.items()
         }
         put = pb.FeaturesPut(group=group, keys=_ids_by_name(keys, "keys"), columns=blocks)
         times = _times(event_time)
@@ -149,7 +156,7 @@ def features_put(
     body = {
         "group": group,
         "keys": dict(keys),
-        "columns": {name: _listed(each) for name, each in columns.items()},
+        "columns": {name: _as_list(column) for name, column in columns.items()},
         "event_time": event_time
         if event_time is None or isinstance(event_time, int)
         else list(event_time),
@@ -158,17 +165,19 @@ def features_put(
     return json_body(body), False
 
 
-def _listed(given: Values | Column) -> Any:
-    if isinstance(given, Column):
-        values = given.values.tolist()
-        for at in () if given.nulls is None else np.flatnonzero(given.nulls).tolist():
-            values[at] = None
+def _as_list(column: Values | Column) -> Any:
+    """Return values as a list for JSON, with None for nulls and strings for non-finite floats."""
+    if isinstance(column, Column):
+        values = column.values.tolist()
+        for row in () if column.nulls is None else np.flatnonzero(column.nulls).tolist():
+            values[row] = None
         return spelled(values)
-    return spelled(given.tolist() if isinstance(given, np.ndarray) else list(given))
+    return spelled(column.tolist() if isinstance(column, np.ndarray) else list(column))
 
 
-@_sends
+@_encoder
 def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times) -> bytes:
+    """Return an encoded `FeaturesDelete`."""
     delete = pb.FeaturesDelete(group=group, keys=_ids_by_name(keys, "keys"))
     times = _times(event_time)
     if times is not None:
@@ -177,6 +186,7 @@ def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times) -> b
 
 
 def put_reply(body: bytes, binary: bool) -> Written:
+    """Decode the reply to a write, from Protobuf or from JSON."""
     if binary:
         reply = pb.FeaturesPutReply.FromString(body)
         return Written(reply.written, reply.stale, reply.expired)
@@ -184,14 +194,16 @@ def put_reply(body: bytes, binary: bool) -> Written:
 
 
 def delete_reply(body: bytes) -> Deleted:
+    """Decode a `FeaturesDeleteReply`."""
     reply = pb.FeaturesDeleteReply.FromString(body)
     return Deleted(reply.deleted, reply.stale)
 
 
-@_sends
+@_encoder
 def interactions_post(events: Sequence[Event]) -> bytes:
-    types = {event.event: 0 for event in events}
-    types = {name: at for at, name in enumerate(types)}
+    """Return an encoded `InteractionsPost`."""
+    names = dict.fromkeys(event.event for event in events)
+    indexes = {name: index for index, name in enumerate(names)}
     metadata: list[str] = []
     if any(event.metadata is not None for event in events):
         metadata = [
@@ -199,8 +211,8 @@ def interactions_post(events: Sequence[Event]) -> bytes:
             for event in events
         ]
     return pb.InteractionsPost(
-        types=list(types),
-        events=[types[event.event] for event in events],
+        types=list(names),
+        events=[indexes[event.event] for event in events],
         user_ids=[event.user_id for event in events],
         product_ids=[event.product_id for event in events],
         timestamps=[event.timestamp_ms for event in events],
@@ -209,27 +221,30 @@ def interactions_post(events: Sequence[Event]) -> bytes:
 
 
 def accepted_reply(body: bytes) -> Accepted:
+    """Decode an `InteractionsPostReply`."""
     reply = pb.InteractionsPostReply.FromString(body)
     return Accepted(reply.accepted, reply.expired)
 
 
 def forgotten_reply(body: bytes) -> int:
+    """Decode an `InteractionsDeleteReply`, and return the number of deleted events."""
     return pb.InteractionsDeleteReply.FromString(body).deleted
 
 
-@_sends
+@_encoder
 def interactions_query(
     users: Sequence[Id], events: Sequence[str], bounds: Mapping[str, int | None]
 ) -> bytes:
-    given = {name: each for name, each in bounds.items() if each is not None}
+    """Return an encoded `InteractionsQuery`, with the bounds that are not None."""
     query = pb.InteractionsQuery(user_ids=map(str, users), events=events)
-    for name, value in given.items():
-        setattr(query, name, value)
+    for name, bound in bounds.items():
+        if bound is not None:
+            setattr(query, name, bound)
     return query.SerializeToString()
 
 
 def interactions_reply(body: bytes) -> dict[str, dict[str, InteractionList]]:
-    """Return the lists by user and event type."""
+    """Decode an `InteractionsReply`, and return its lists by user and event type."""
     reply = pb.InteractionsReply.FromString(body)
     lists = iter(reply.lists)
     return {
@@ -238,39 +253,41 @@ def interactions_reply(body: bytes) -> dict[str, dict[str, InteractionList]]:
     }
 
 
-def _interaction_list(given: pb.InteractionList) -> InteractionList:
+def _interaction_list(encoded: pb.InteractionList) -> InteractionList:
     metadata: list[dict[str, Any] | None] = [
-        orjson.loads(text) if text else None for text in given.metadata
+        orjson.loads(text) if text else None for text in encoded.metadata
     ]
     return InteractionList(
-        [*given.product_ids],
-        np.array(given.timestamps, dtype=np.int64),
-        metadata or [None] * len(given.product_ids),
+        [*encoded.product_ids],
+        np.array(encoded.timestamps, dtype=np.int64),
+        metadata or [None] * len(encoded.product_ids),
     )
 
 
-@_sends
+@_encoder
 def infer(
     context: Mapping[str, Ids],
     inputs: Mapping[str, float | Values],
     top_k: int | None,
     returned: Sequence[str],
 ) -> bytes:
-    blocks = {name: to_block(_numbers(each, f"inputs.{name}")) for name, each in inputs.items()}
+    """Return an encoded `Infer`. Raise `InvalidInput` if an input does not hold numbers."""
+    blocks = {name: to_block(_numbers(value, f"inputs.{name}")) for name, value in inputs.items()}
     message = pb.Infer(context=_ids_by_name(context, "context"), inputs=blocks, returned=returned)
     if top_k is not None:
         message.top_k = top_k
     return message.SerializeToString()
 
 
-def _numbers(given: float | Values, field: str) -> Array:
-    values = np.asarray(given)
-    if values.dtype.kind not in "fiu":
+def _numbers(value: float | Values, field: str) -> Array:
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "fiu":
         raise InvalidInput("an input must hold numbers", field=field)
-    return values
+    return numbers
 
 
 def infer_reply(body: bytes) -> Ranking:
+    """Decode an `InferReply`. The arrays are read-only views of the decoded bytes."""
     reply = pb.InferReply.FromString(body)
     matrix: npt.NDArray[np.float32] | None = None
     if reply.HasField("matrix"):
@@ -278,7 +295,7 @@ def infer_reply(body: bytes) -> Ranking:
     return Ranking(
         [*reply.ids],
         np.frombuffer(reply.scores, dtype="<f4"),
-        {name: np.frombuffer(each, dtype="<f4") for name, each in reply.outputs.items()},
+        {name: np.frombuffer(output, dtype="<f4") for name, output in reply.outputs.items()},
         [*reply.columns],
         matrix,
         dict(reply.defaults),
@@ -287,40 +304,50 @@ def infer_reply(body: bytes) -> Ranking:
 
 
 def flow_reply(body: bytes) -> FlowRun:
+    """Decode the reply of a flow from JSON."""
     reply = orjson.loads(body)
     output = reply["output"]
-    columns = {name: _column(each) for name, each in output.items() if name != "ids"}
+    columns = {name: _column(values) for name, values in output.items() if name != "ids"}
     return FlowRun(output["ids"], columns, reply.get("trace", []), reply["revision"])
 
 
 def _column(values: list[Any]) -> Array:
-    named = [NON_FINITE.get(each, each) if isinstance(each, str) else each for each in values]
-    kinds = set(map(type, named))
+    """Return an array of numbers or of booleans if all values are, else an array of objects.
+
+    Strings such as "NaN" count as numbers, because replies have non-finite floats in this form.
+    """
+    plain = [NON_FINITE.get(value, value) if isinstance(value, str) else value for value in values]
+    kinds = set(map(type, plain))
     if kinds <= {int, float} or kinds == {bool}:
-        return np.array(named, dtype=None if named else np.float64)
-    found = np.empty(len(values), dtype=object)
-    found[:] = values
-    return found
+        return np.array(plain, dtype=None if plain else np.float64)
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = values
+    return objects
 
 
 def catalog_reply(body: bytes) -> CatalogListing:
+    """Decode the list of live objects from JSON."""
     return msgspec.json.decode(body, type=CatalogListing)
 
 
 def object_reply(body: bytes) -> CatalogRecord:
+    """Decode an object of the catalog from JSON."""
     reply = orjson.loads(body)
     return CatalogRecord(reply["object"], reply["revision"], reply.get("schema_versions", []))
 
 
 def revision_reply(body: bytes) -> int:
+    """Return the number of the revision in a JSON reply."""
     revision: int = orjson.loads(body)["revision"]
     return revision
 
 
 def plain_reply(body: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(body)
-    return found
+    """Return a JSON reply as a dictionary."""
+    reply: dict[str, Any] = orjson.loads(body)
+    return reply
 
 
 def endpoints_reply(body: bytes) -> list[str]:
-    return [each["url"] for each in orjson.loads(body)["endpoints"]]
+    """Return the URLs in a JSON list of direct ports."""
+    return [endpoint["url"] for endpoint in orjson.loads(body)["endpoints"]]

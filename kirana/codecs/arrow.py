@@ -1,4 +1,4 @@
-"""Strings between Arrow's arrays and ours, over the same bytes."""
+"""Conversions between Arrow arrays of strings and `Texts`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from kirana.ragged import Bytes, positions_of
 
 
 def texts_of(strings: pa.StringArray, nulls: npt.NDArray[np.bool_] | None = None) -> Texts:
-    """Return an Arrow array of strings, none of them null, over its own bytes."""
-    _, positions, data = strings.buffers()
+    """Return an Arrow array as `Texts` that share the bytes of its strings.
+
+    The array must not contain nulls. `nulls` becomes the mask of the result.
+    """
+    _, offsets, data = strings.buffers()
     count = len(strings)
-    ends = np.frombuffer(positions, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
+    ends = np.frombuffer(offsets, dtype=np.int32, count=count + 1, offset=4 * strings.offset)
     starts = ends[:-1].astype(np.int64)
     joined = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
     return Texts(joined, starts, np.diff(ends).astype(np.int64), nulls)
 
 
 def joined_of(strings: pa.StringArray) -> tuple[Bytes, npt.NDArray[np.int64]]:
-    """Return strings, none of them null, side by side, and where each ends."""
+    """Return the UTF-8 bytes of all strings, joined, and the position where each string ends.
+
+    The bytes are not copied. The array must not contain nulls.
+    """
     texts = texts_of(strings)
     first = int(texts.starts[0]) if len(texts.starts) else 0
     ends = texts.starts + texts.sizes - first
@@ -29,7 +35,7 @@ def joined_of(strings: pa.StringArray) -> tuple[Bytes, npt.NDArray[np.int64]]:
 
 
 def strings_of(texts: Texts) -> pa.StringArray:
-    """Return an Arrow array of strings, none of them null: which are is left to the caller."""
+    """Return an Arrow array with copies of the strings. `texts.nulls` is ignored."""
     data = texts.data[positions_of(texts.starts, texts.sizes)]
     ends = np.concatenate([[0], np.cumsum(texts.sizes)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(texts.sizes), pa.py_buffer(ends), pa.py_buffer(data))

@@ -1,4 +1,4 @@
-"""What every codec takes and gives: columns in, rows of bytes out, and back."""
+"""The `Codec` protocol, and the types of its input and output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.schema import Array, FeatureGroup, SchemaVersion
 
 
 class Status(IntEnum):
-    """What became of one row; anything but OK means that its values are defaults."""
+    """The result of reading one row. If it is not OK, the values of the row are defaults."""
 
     OK = 0
     MISSING = 1
@@ -25,10 +25,16 @@ class Status(IntEnum):
 
 
 STATUS_NAMES = tuple(status.name.lower() for status in Status)
+"""The name of each `Status` in responses, at the position of its code."""
 
 
 class Provenance(IntEnum):
-    """Where one cell comes from."""
+    """Where the value of a cell comes from.
+
+    `NULL` is a stored null, for which the value is the default. `NOT_IN_VERSION` means that the row
+    was written in a schema version without the feature. `NO_ROW` means that the status of the row
+    is not OK.
+    """
 
     STORED = 0
     NULL = 1
@@ -37,7 +43,10 @@ class Provenance(IntEnum):
 
 
 class Tier(IntEnum):
-    """Which tier had a row. A store without tiers is the durable one."""
+    """The tier that a row was read from. A store without tiers counts as durable.
+
+    `NONE` means that no row was found, or that the row is corrupt or could not be read.
+    """
 
     NONE = 0
     CACHE = 1
@@ -51,13 +60,19 @@ TIER_NAMES: tuple[Literal["cache", "durable", "hot"] | None, ...] = (
     "durable",
     "hot",
 )
+"""The name of each `Tier` in responses, at the position of its code."""
 
-PROVENANCE_NAMES = tuple(each.name.lower() for each in Provenance)
+PROVENANCE_NAMES = tuple(provenance.name.lower() for provenance in Provenance)
+"""The name of each `Provenance` in responses, at the position of its code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Values of one feature: shape (rows, *feature.shape); `nulls` (rows,) is True where null."""
+    """The values of one feature.
+
+    `values` has the shape `(rows, *feature.shape)`. `nulls` is a mask of the rows whose value is
+    null, `bool[rows]`, or None if there are no nulls.
+    """
 
     values: Array
     nulls: npt.NDArray[np.bool_] | None = None
@@ -65,7 +80,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Strings of one feature in UTF-8, side by side in `data`: no object a string."""
+    """The values of one string feature, without a Python object per string.
+
+    `data` holds the strings in UTF-8. String i begins at `starts[i]` and has `sizes[i]` bytes.
+    `nulls` is a mask of the rows whose value is null, `bool[rows]`, or None if there are no nulls.
+    """
 
     data: Bytes
     starts: npt.NDArray[np.int64]
@@ -75,10 +94,12 @@ class Texts:
 
 @dataclass(slots=True)
 class Piece:
-    """Some rows of a batch: their positions in it, and their values, or a table of packed rows (or
-    what a cache lends out of its own).
+    """Some rows of a batch, and their positions in the batch.
 
-    Without positions it is the whole batch, in its order.
+    `values` is either a sequence of encoded rows, in which None is a missing row, or a table of
+    rows of one size (`uint8[rows, bytes]`). The cache gives such a table as a
+    `kirana.native.borrowed.Borrowed`. If `positions` is None, the piece is the whole batch, in its
+    order.
     """
 
     positions: npt.NDArray[np.intp] | None
@@ -86,10 +107,11 @@ class Piece:
 
 
 class MatrixPlan:
-    """Features of a schema version that are wanted as float32, side by side.
+    """The features that form the columns of a float32 matrix, in order.
 
-    Made once a query and not on every read: what codecs work out of it stays in `runs`, by
-    the layout of the rows that they met.
+    `sizes` holds the number of columns per feature, and `defaults` one default per column. Reuse
+    a plan for all reads of the same features, because codecs keep in `runs` what they compute from
+    it.
     """
 
     __slots__ = ("defaults", "names", "runs", "sizes", "version")
@@ -105,7 +127,13 @@ class MatrixPlan:
 
 
 class Rows(Protocol):
-    """A decoded batch. Rows that are not OK hold the defaults of the schema that is read."""
+    """A decoded batch of rows.
+
+    `status` holds one `Status` per row, and `event_time_ms` one event time per row (Unix
+    milliseconds, 0 = unknown). Rows whose status is not OK have the defaults of the group's current
+    schema version. `unknown_versions` holds the schema version numbers that rows of the batch have
+    but the group lacks. The rows with these numbers are corrupt.
+    """
 
     status: npt.NDArray[np.uint8]
     event_time_ms: npt.NDArray[np.uint64]
@@ -116,21 +144,32 @@ class Rows(Protocol):
         """Whether any cell of any feature is a stored null."""
 
     def column(self, name: str) -> Column:
-        """Return one feature in its own dtype, defaults where a row lacks it."""
+        """Return the values of one feature, in its dtype.
+
+        The value is the default for nulls, and for rows that lack the feature or are not OK. Raise
+        `Unknown` if the current schema version has no such feature.
+        """
 
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return a `Provenance` a row for one feature."""
+        """Return the `Provenance` of each cell of one feature, `uint8[rows]`."""
 
     def fill(self, out: npt.NDArray[np.float32], plan: MatrixPlan) -> None:
-        """Write features side by side into `out` of shape (rows, sum of their sizes)."""
+        """Write the features of `plan`, converted to float32, into `out`.
+
+        `out` has the shape `(rows, sum(plan.sizes))`.
+        """
 
     def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
-        """Return what `fill` would write, where no cell has to be changed: to be read only, it
-        may lie in what was fetched.
+        """Return the matrix that `fill` would write, as one block of the stored bytes.
+
+        Return None if the rows do not contain such a block, for example because a cell needs its
+        default. The matrix is read-only, because it may share the memory of the stored rows.
         """
 
 
 class Codec(Protocol):
+    """Encodes columns as stored rows, and decodes stored rows."""
+
     name: str
 
     def encode(
@@ -140,7 +179,10 @@ class Codec(Protocol):
         columns: Mapping[str, Column],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> list[bytes]:
-        """Return one value a row; every feature of `version` must be in `columns`."""
+        """Return one encoded row per event time (Unix milliseconds).
+
+        `columns` must have all features of `version`. Raise `TooLarge` if a row has too many bytes.
+        """
 
     def encode_block(
         self,
@@ -149,23 +191,36 @@ class Codec(Protocol):
         columns: Mapping[str, Column | Texts],
         event_time_ms: npt.NDArray[np.uint64],
     ) -> tuple[Bytes, npt.NDArray[np.int64]]:
-        """Return values that mean what those of `encode` do, side by side, and where each ends,
-        made without an object a row. Strings come as `Texts`.
+        """Return all encoded rows, joined, and the position where each row ends.
+
+        The rows decode to the same cells as those of `encode`, but are made without a Python
+        object per row. Columns of strings must be `Texts`. Raise `TooLarge` as `encode` does.
         """
 
     def tombstones(self, event_time_ms: npt.NDArray[np.uint64], expiry_s: int) -> list[bytes]:
-        """Return the values that stand for rows deleted at these times, until `expiry_s`."""
+        """Return one tombstone per event time. A tombstone is the encoded form of a deleted row.
+
+        Event times are in Unix milliseconds. The tombstones expire at `expiry_s` (Unix seconds,
+        0 = never).
+        """
 
     def decode(self, values: Sequence[bytes | None], group: FeatureGroup, now_s: float) -> Rows:
-        """Read a batch, None where the store has nothing. Never raises for what the bytes are."""
+        """Decode a batch of encoded rows, None for missing ones.
+
+        `now_s` is the Unix time that decides which rows have expired. A row that can't be decoded
+        gets the status `CORRUPT`; nothing is raised.
+        """
 
     def decode_pieces(
         self, count: int, pieces: Sequence[Piece], group: FeatureGroup, now_s: float
     ) -> Rows:
-        """Read a batch of `count` rows that came in pieces; what is in none is missing."""
+        """Decode a batch of `count` rows that is given in pieces. Rows in no piece are missing."""
 
-    def order(self, value: bytes) -> tuple[int, bool]:
-        """Return event time (ms) and whether it is a tombstone: the order of writes."""
+    def write_order(self, value: bytes) -> tuple[int, bool]:
+        """Return the event time of a row in Unix milliseconds, and whether the row is a tombstone.
+
+        A write replaces the stored row unless the stored row has the greater write order.
+        """
 
     def expiry_s(self, value: bytes) -> int:
-        """Return the Unix seconds from which on a value is expired; 0 = never."""
+        """Return the Unix time in seconds from which a row is expired; 0 = never."""

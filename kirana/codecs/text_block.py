@@ -1,4 +1,4 @@
-"""Text rows of a bulk load, spelled column by column by Arrow: no object a row."""
+"""Encodes text rows for bulk loads with Arrow: column by column, no Python object per row."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from kirana.ragged import Bytes
 from kirana.schema import NUMERIC, Array, Feature, SchemaVersion
 
 
-def spell_rows(
+def encode_rows(
     version: SchemaVersion,
     columns: Mapping[str, Column | Texts],
     expiry_s: npt.NDArray[np.uint32],
     event_time_ms: npt.NDArray[np.uint64],
     empty: str,
 ) -> tuple[Bytes, npt.NDArray[np.int64]]:
-    """Return rows side by side, and where each ends; `empty` is how an empty string is spelled."""
-    fields = [_spell(each, columns[each.name], empty) for each in version.features]
-    # null is an empty field
+    """Return the text of all rows, joined, and the position where each row ends.
+
+    `empty` is the spelling of an empty string.
+    """
+    fields = [_spell(feature, columns[feature.name], empty) for feature in version.features]
+    # A null becomes an empty field.
     body = pc.binary_join_element_wise(*fields, ",", null_handling="replace", null_replacement="")
     return joined_of(
         pc.binary_join_element_wise(
@@ -39,7 +42,7 @@ def spell_rows(
 
 
 def _spell(feature: Feature, column: Column | Texts, empty: str) -> pa.StringArray:
-    """Return one field a row, null where the value is."""
+    """Return one field of text per row, null if the value is null."""
     if isinstance(column, Texts):
         fields = _strings(column, empty)
     elif feature.dtype == "bool":
@@ -54,14 +57,16 @@ def _spell(feature: Feature, column: Column | Texts, empty: str) -> pa.StringArr
 
 
 def _numbers(feature: Feature, values: Array) -> pa.StringArray:
+    """Return the text of each element of numeric values, row after row."""
     flat = values.astype(NUMERIC[feature.dtype], copy=False).ravel()
     if feature.dtype == "float16":
-        # Arrow would write all digits of its exact value
+        # Arrow would write more digits than are needed to read back the same float.
         return pa.array(flat.astype(str), pa.string())
     return pc.cast(pa.array(flat), pa.string())
 
 
 def _strings(texts: Texts, empty: str) -> pa.StringArray:
+    """Return the spelling of strings: with escapes, and `empty` for empty strings."""
     escaped = pc.replace_substring_regex(
         strings_of(texts), pattern=r"([,;\\])", replacement=r"\\\1"
     )

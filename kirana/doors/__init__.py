@@ -1,1 +1,1 @@
-"""What mounts the edge: the direct port with its list of endpoints, and Ray Serve handles."""
+"""The doors besides Serve's front door: handles, direct ports, and the list of direct ports."""

@@ -1,4 +1,4 @@
-"""The door for handles: one call by value, through the same edge as a request over HTTP."""
+"""The door for Ray Serve handles: calls go through the same edge as requests over HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kirana.edge.protobuf import CONTENT_TYPE
 from kirana.errors import TooLarge
 
 DOOR = "handle"
+"""The label of calls by handle in metrics."""
 
 
 async def call(
@@ -21,26 +22,27 @@ async def call(
     body: bytes | None,
     binary: bool,
     timeout_ms: int,
-    named: Mapping[str, str],
+    headers: Mapping[str, str],
 ) -> tuple[int, bytes]:
-    """Return the status and the body that the same request over HTTP gets.
+    """Return the status and body of the response that the same request over HTTP would get.
 
-    `named` are headers that say whose request it is.
+    `binary` means that the body, if any, and the reply are Protobuf. `headers` has the id of the
+    request, and the name of the caller if there is one.
     """
-    headers = [(TIMEOUT_HEADER, str(timeout_ms).encode())]
-    headers += [
-        (name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()
+    pairs = [(TIMEOUT_HEADER, str(timeout_ms).encode())]
+    pairs += [
+        (name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()
     ]
     if binary:
-        headers.append((b"accept", CONTENT_TYPE))
+        pairs.append((b"accept", CONTENT_TYPE))
     if body is not None:
-        headers.append((b"content-type", CONTENT_TYPE if binary else JSON))
+        pairs.append((b"content-type", CONTENT_TYPE if binary else JSON))
     content = body or b""
 
-    async def whole(limit: int) -> bytes:
+    async def read_body(limit: int) -> bytes:
         if len(content) > limit:
-            raise TooLarge(f"the body is over the limit of {limit} bytes")
+            raise TooLarge(f"the body has {len(content)} bytes, the limit is {limit}")
         return content
 
-    response = await edge.answer(Call(method, path, query, read_headers(headers), DOOR, whole))
+    response = await edge.answer(Call(method, path, query, read_headers(pairs), DOOR, read_body))
     return response.status, response.body

@@ -1,4 +1,4 @@
-"""The contract: routes, messages and limits, behind every door."""
+"""The HTTP contract: the routes, messages, limits and replies that all doors share."""
 
 from kirana.edge.app import Edge
 from kirana.edge.limits import Limits

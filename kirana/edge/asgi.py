@@ -1,4 +1,4 @@
-"""The edge as an ASGI application: for Serve's ingress, and for a port of a replica's own."""
+"""The edge as an ASGI application, for Serve's ingress and for the direct port."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kirana.edge.app import Edge
-from kirana.edge.exchange import Call, HungUp, Response
+from kirana.edge.exchange import Call, ClientDisconnected, Response
 from kirana.edge.headers import REQUEST_ID_HEADER, read_headers
 from kirana.errors import TooLarge
 
@@ -16,10 +16,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FRONT_DOOR = "serve"
+"""The label of Serve's front door in metrics."""
 
 
 class AsgiEdge:
-    """Answers HTTP. With `sends_id` replies have their `x-request-id`; Serve adds one by itself."""
+    """ASGI application that answers HTTP requests through an edge.
+
+    `door` labels the metrics. With `sends_id`, responses have the header `x-request-id`. Serve
+    adds this header itself, so its ingress sets `sends_id` to False.
+    """
 
     def __init__(self, edge: Edge, *, door: str = FRONT_DOOR, sends_id: bool = True) -> None:
         self._edge = edge
@@ -27,11 +32,16 @@ class AsgiEdge:
         self._sends_id = sends_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request, acknowledge lifespan events or reject a WebSocket.
+
+        Send nothing if the client disconnects before the response is ready. Ignore other scopes.
+        """
         if scope["type"] == "lifespan":
             await _acknowledge_lifespan(receive, send)
             return
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # before it was accepted: a 403
+            # Closing a WebSocket before accepting it makes the server respond with 403.
+            await send({"type": "websocket.close"})
             return
         if scope["type"] != "http":
             return
@@ -40,8 +50,8 @@ class AsgiEdge:
         async def body(limit: int) -> bytes:
             return await _read_body(receive, headers.content_length, limit)
 
-        async def hung_up() -> bool:
-            # the body was read: what is received after it can only be the end
+        async def disconnected() -> bool:
+            # After the body, the server sends no other message than the disconnect.
             return bool((await receive())["type"] == "http.disconnect")
 
         call = Call(
@@ -51,18 +61,18 @@ class AsgiEdge:
             headers,
             self._door,
             body,
-            hung_up,
+            disconnected,
         )
         try:
             response = await self._edge.answer(call)
-        except HungUp:
+        except ClientDisconnected:
             return
         await self._reply(response, send)
 
     async def _reply(self, response: Response, send: Send) -> None:
-        more = response.headers
+        headers = response.headers
         if not self._sends_id:
-            more = tuple(each for each in more if each[0] != REQUEST_ID_HEADER)
+            headers = tuple(header for header in headers if header[0] != REQUEST_ID_HEADER)
         await send(
             {
                 "type": "http.response.start",
@@ -70,7 +80,7 @@ class AsgiEdge:
                 "headers": [
                     (b"content-type", response.content_type),
                     (b"content-length", str(len(response.body)).encode()),
-                    *more,
+                    *headers,
                 ],
             }
         )
@@ -78,7 +88,11 @@ class AsgiEdge:
 
 
 def _path_of(scope: Scope) -> str:
-    """Return the path as it was sent, so that `a%2Fb` is one segment."""
+    """Return the path below the root path, percent-encoded.
+
+    In `raw_path`, the segment `a%2Fb` is still encoded. A server that sends no `raw_path` has
+    decoded the segment already, so it becomes two segments.
+    """
     root: str = scope.get("root_path", "")
     raw: bytes | None = scope.get("raw_path")
     if raw is None:
@@ -87,20 +101,24 @@ def _path_of(scope: Scope) -> str:
 
 
 async def _read_body(receive: Receive, content_length: int, limit: int) -> bytes:
-    """Return the whole body. Raises `TooLarge` as soon as it is, `HungUp` if it ends."""
+    """Return the whole body.
+
+    Raise `TooLarge` as soon as the body is known to exceed `limit` bytes. Raise
+    `ClientDisconnected` if the client disconnects.
+    """
     if content_length > limit:
-        raise TooLarge(f"the body is over the limit of {limit} bytes")
+        raise TooLarge(f"the body has {content_length} bytes, the limit is {limit}")
     chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
+    size, more_body = 0, True
+    while more_body:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise HungUp
+            raise ClientDisconnected
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
-            raise TooLarge(f"the body is over the limit of {limit} bytes")
-        more = message.get("more_body", False)
+            raise TooLarge(f"the body exceeds the limit of {limit} bytes")
+        more_body = message.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

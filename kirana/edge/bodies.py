@@ -1,4 +1,4 @@
-"""From bytes to messages: JSON bodies and query strings."""
+"""Decoding of JSON bodies and query strings into messages."""
 
 from __future__ import annotations
 
@@ -8,33 +8,39 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from kirana.edge.errors import HttpError
-from kirana.edge.validation import check_bounds, refusal
+from kirana.edge.validation import check_bounds, first_error
 from kirana.errors import InvalidInput, did_you_mean
 
 M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_DIGITS = 19
-"""Of a number in a query string: one in nanoseconds is told what it is."""
+"""The maximum number of digits of an integer in a query string.
+
+It is enough for a time in nanoseconds, so that a later check can say that the unit is wrong.
+"""
 
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
 
 
 def decode_json(message: type[M], body: bytes) -> M:
-    """Raises `InvalidInput` with the field, `HttpError` if the body is no JSON."""
+    """Decode a JSON body into a `message`.
+
+    Raise `HttpError` if the body is not JSON, `InvalidInput` with the field if a value is wrong.
+    """
     decoder = _DECODERS.get(message)
     if decoder is None:
         decoder = _DECODERS[message] = msgspec.json.Decoder(message)
     try:
         decoded: M = decoder.decode(body)
     except msgspec.ValidationError:
-        # a body that is not JSON further on is told first
-        raise refusal(message, _plain(body), body) from None
+        # msgspec stopped at the wrong value. If the rest is not JSON, report that instead.
+        raise first_error(message, _decode_untyped(body), body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
     return decoded
 
 
-def _plain(body: bytes) -> Any:
+def _decode_untyped(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -46,19 +52,25 @@ def _not_json(error: Exception) -> HttpError:
 
 
 def decode_query(message: type[M], text: bytes) -> M:
-    """Parse a query string of whole numbers. Raises `InvalidInput` that names the parameter."""
+    """Decode a query string into a `message`, all of whose fields are integers.
+
+    Raise `InvalidInput` if a parameter is unknown, repeated, not an integer or out of bounds. The
+    error's field is the name of the parameter.
+    """
     known = message.__struct_fields__
-    found: dict[str, int] = {}
+    arguments: dict[str, int] = {}
     for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True):
         if name not in known:
             reason = f"unknown parameter '{name}': {did_you_mean(name, known)}"
             raise InvalidInput(reason, field=name)
-        if name in found:
+        if name in arguments:
             raise InvalidInput(f"'{name}' is given twice", field=name)
         digits = value.removeprefix("-")
         if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS):
-            raise InvalidInput(f"'{value[:40]}' is not a whole number", field=name)
-        found[name] = int(value)
-    decoded = message(**found)
+            raise InvalidInput(
+                f"must be an integer of at most {MAX_DIGITS} digits, not '{value[:40]}'", field=name
+            )
+        arguments[name] = int(value)
+    decoded = message(**arguments)
     check_bounds(decoded)
     return decoded

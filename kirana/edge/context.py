@@ -1,4 +1,4 @@
-"""From the headers of a request to the context that travels with it."""
+"""The context of a request, made from its headers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kirana.request import Priority, RequestContext, new_id
 from kirana.revision import Revision
 
 MAX_NAME = 128
-"""Characters of a request id, or of a caller's name."""
+"""The maximum number of characters in a request id, and in the name of a caller."""
 
 _NAME = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_NAME)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def id_of(headers: Headers) -> str:
-    """Return the id that the client gave, or a new one where it gave none that can be used."""
+    """Return the id that the client sent, or a new one if it sent none or an invalid one."""
     if _NAME.fullmatch(headers.request_id):
         return headers.request_id.decode()
     return new_id()
@@ -27,9 +27,11 @@ def id_of(headers: Headers) -> str:
 def context_of(
     headers: Headers, id: str, revision: Revision, deadline: float, priority: Priority
 ) -> RequestContext:
-    """Begin a request now. Raises `InvalidInput` that names a header which can't be used.
+    """Return the context of a request that starts now.
 
-    A `traceparent` that is not valid is left out, as its standard says.
+    `deadline` is in seconds of `time.monotonic`. An invalid `traceparent` is ignored, as the W3C
+    Trace Context standard requires. Raise `InvalidInput` if the request id or the caller is
+    invalid. The error's field is the name of the header.
     """
     for header, value in (
         (REQUEST_ID_HEADER, headers.request_id),
@@ -37,7 +39,7 @@ def context_of(
     ):
         if value and not _NAME.fullmatch(value):
             raise InvalidInput(
-                f"it must have 1 to {MAX_NAME} visible ASCII characters", field=header.decode()
+                f"must have 1 to {MAX_NAME} visible ASCII characters", field=header.decode()
             )
     trace = headers.traceparent
     return RequestContext(

@@ -1,4 +1,7 @@
-"""A call comes in, a response goes out: what every door shares, and no transport is in it."""
+"""Calls, requests and responses: the types between doors, edge and handlers.
+
+None of them depends on a transport.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,12 @@ JSON = b"application/json"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a door hands in. `path` is still encoded, without the query.
+    """A request as a door passes it to the edge.
 
-    `read_body` takes the most bytes that the body may have. `hung_up` ends when nothing more can
-    come from the client, and tells whether it is gone; None where that can't be.
+    `path` is still percent-encoded and has no query string. `read_body` takes the maximum size of
+    the body in bytes, and raises `TooLarge` for a larger one. `disconnected` may be called only
+    after the body has been read. It waits for the client's next message, and returns whether that
+    is a disconnect. A door that can't detect disconnects passes None.
     """
 
     method: str
@@ -35,18 +40,19 @@ class Call:
     headers: Headers
     door: str
     read_body: Callable[[int], Awaitable[bytes]]
-    hung_up: Callable[[], Awaitable[bool]] | None = None
+    disconnected: Callable[[], Awaitable[bool]] | None = None
 
 
-class HungUp(Exception):
-    """The client is gone: nobody waits for a response."""
+class ClientDisconnected(Exception):
+    """The client has disconnected, so it needs no response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a handler takes. `parameters` are the decoded segments that the route leaves open.
+    """A request as a handler receives it.
 
-    `binary` says that the body is Proto3, `binary_reply` that the client takes it.
+    `parameters` are the decoded values of the route's open segments. `binary` says that the body
+    is Protobuf, `binary_reply` that the reply must be.
     """
 
     parameters: tuple[str, ...]
@@ -58,8 +64,10 @@ class Request:
     binary_reply: bool = False
 
     async def decode(self, message: type[M]) -> M:
-        """Parse the body. Raises `InvalidInput` with the field, or `HttpError` if it's neither
-        JSON nor, if it is said to be, Proto3.
+        """Decode the body, in a thread if it is larger than `INLINE_BYTES`.
+
+        Raise `HttpError` if the body can't be parsed, `InvalidInput` with the field if a value is
+        wrong.
         """
         parse = decode_binary if self.binary else decode_json
         if len(self.body) <= INLINE_BYTES:
@@ -67,13 +75,16 @@ class Request:
         return await asyncio.to_thread(parse, message, self.body)
 
     def query(self, message: type[M]) -> M:
-        """Parse the query string. Raises `InvalidInput` that names the parameter."""
+        """Decode the query string. Raise `InvalidInput` with the name of a wrong parameter."""
         return decode_query(message, self.query_string)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a handler returns."""
+    """A response as a handler returns it.
+
+    `headers` are sent in addition to `content-type` and `content-length`.
+    """
 
     body: bytes
     status: int = 200
@@ -82,10 +93,10 @@ class Response:
 
 
 def json_response(reply: msgspec.Struct, status: int = 200) -> Response:
-    """Encode one of `kirana.edge.replies`; what `fragment` made is taken as it is."""
+    """Return a response with `reply` as JSON. Fragments in `reply` are copied unchanged."""
     return Response(msgspec.json.encode(reply), status)
 
 
 def binary_response(body: bytes) -> Response:
-    """Answer with a message of `kirana.wire.messages_pb2`, encoded."""
+    """Return a response with an encoded message of `kirana.wire.messages_pb2`."""
     return Response(body, content_type=CONTENT_TYPE)

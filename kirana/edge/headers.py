@@ -1,4 +1,4 @@
-"""The headers that Kirana reads."""
+"""The request headers that Kirana reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ MAX_TIMEOUT_MS = 600_000
 
 @dataclass(slots=True)
 class Headers:
-    """What the headers say; each is checked where it is used, so that every response has an id."""
+    """Values of the headers that Kirana reads.
+
+    The values are checked where they are used, not where they are read. So a request with an
+    invalid header still gets a response with a request id.
+    """
 
     content_length: int = 0
     content_type: bytes | None = None
@@ -28,24 +32,32 @@ class Headers:
     caller: bytes = b""
 
     def timeout_ms(self, default: int) -> int:
-        """Return the time limit in ms. Raises `InvalidInput` if the header is not one."""
+        """Return the timeout in milliseconds, or `default` if the request has none.
+
+        Raise `InvalidInput` if it is not an integer from 1 to `MAX_TIMEOUT_MS`.
+        """
         value = self.timeout
         if value is None:
             return default
-        short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
-        if not short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+        is_short = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
+        if not is_short or not 1 <= int(value) <= MAX_TIMEOUT_MS:
             raise InvalidInput(
-                f"a timeout is 1 to {MAX_TIMEOUT_MS} ms", field=TIMEOUT_HEADER.decode()
+                f"must be an integer from 1 to {MAX_TIMEOUT_MS}, in milliseconds",
+                field=TIMEOUT_HEADER.decode(),
             )
         return int(value)
 
     def binary(self, method: str, *, binary_route: bool) -> bool:
-        """Return whether the body is Proto3. Raises `HttpError` if the route doesn't take it."""
+        """Return whether the body is Protobuf. Without a content type, it is JSON.
+
+        Raise `HttpError` if the route does not accept the content type.
+        """
         if self.content_type is None or method not in ("POST", "PUT"):
             return False
         return _is_binary(self.content_type, binary_route)
 
     def binary_reply(self, *, binary_route: bool) -> bool:
+        """Return whether the reply must be Protobuf: the client and the route both support it."""
         return binary_route and CONTENT_TYPE in self.accept.lower()
 
 
@@ -60,15 +72,16 @@ _NAMES = {
 
 
 def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Read what has a meaning here; names are in lower case."""
-    found = Headers()
+    """Read `Headers` from pairs of a lower-case name and a value."""
+    headers = Headers()
     for name, value in pairs:
         if name == b"content-length" and value.isdigit():
             digits = value.lstrip(b"0") or b"0"
-            found.content_length = int(digits) if len(digits) <= 15 else 1 << 60
+            # `int` refuses thousands of digits. More than 15 digits exceed any limit anyway.
+            headers.content_length = int(digits) if len(digits) <= 15 else 1 << 60
         elif name in _NAMES:
-            setattr(found, _NAMES[name], value)
-    return found
+            setattr(headers, _NAMES[name], value)
+    return headers
 
 
 def _is_binary(value: bytes, binary_route: bool) -> bool:
@@ -79,4 +92,6 @@ def _is_binary(value: bytes, binary_route: bool) -> bool:
         return True
     known = "application/json" + (f" or {CONTENT_TYPE.decode()}" if binary_route else "")
     shown = value.decode("latin-1")[:60]
-    raise HttpError(415, "unsupported_media_type", f"send {known}, not '{shown}'")
+    raise HttpError(
+        415, "unsupported_media_type", f"the content type must be {known}, not '{shown}'"
+    )

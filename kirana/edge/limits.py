@@ -1,25 +1,31 @@
-"""How much one request may ask for; what is more gets a 413 that names the field."""
+"""Limits on the size of requests: fixed ones, and those that each cluster sets for itself.
+
+A body, a list or a number of cells that is too large gets a 413. A field that asks for more than
+`MAX_INTERACTIONS` events or `MAX_HISTORY` revisions gets a 400.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_KEYS = 10_000
-"""Keys of one entity, or pairs of user and event type."""
+"""Keys per request, and pairs of a user and an event type per query."""
 MAX_EVENTS = 10_000
+"""Events per write."""
 MAX_INTERACTIONS = 10_000
-"""Events of one user and type."""
+"""Events per user and event type in a reply."""
 MAX_CELLS = 2_000_000
-"""Keys times values, or users times types times the events of each."""
+"""Cells per request: keys times values per key, or lists of events times events per list."""
 MAX_HISTORY = 1_000
+"""Revisions in a list of the catalog's history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a cluster sets for itself."""
+    """The limits that a cluster sets for itself."""
 
     max_body_bytes: int = 8 << 20
     max_ongoing: int = 512
-    """Requests under way in one replica, through all its doors; what is more gets a 503."""
+    """Requests in progress in one replica, over all its doors. Further requests get a 503."""
     timeout_ms: int = 5_000
-    """Of a request that names none in `x-kirana-timeout-ms`; body and answer together."""
+    """Time to read the body and to answer, for requests without `x-kirana-timeout-ms`."""

@@ -1,4 +1,4 @@
-"""`/openapi.json`, from the same routes and messages that the application runs on."""
+"""`/openapi.json`, generated from the routes and messages that the edge runs on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kirana.edge.route import Route
 
 _BINARY = CONTENT_TYPE.decode()
 _BINARY_CONTENT = {"schema": {"type": "string", "format": "binary"}}
-"""The messages are in `proto/kirana/v1/messages.proto`."""
+"""Content of a Protobuf body. The messages are defined in `proto/kirana/v1/messages.proto`."""
 
 _REFERENCE = "#/components/schemas/{name}"
 
 
 @cache
 def openapi_document(routes: tuple[Route, ...]) -> bytes:
-    """Return the OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document of the routes, as JSON."""
     requests = [route.request for route in routes if route.request is not None]
     replies = [route.reply for route in routes]
     _, schemas = msgspec.json.schema_components(
@@ -45,7 +45,7 @@ def _reference(message: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    in_path = [
+    path_parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in route.open_segments
     ]
@@ -56,11 +56,11 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "parameters": [*in_path, *_in_query(route.query)],
+        "parameters": [*path_parameters, *_query_parameters(route.query)],
         "responses": {
             "200": {"description": "Done", "content": replies},
-            "4XX": {"description": "What was sent is wrong", "content": error},
-            "5XX": {"description": "It could not be done", "content": error},
+            "4XX": {"description": "The request is invalid", "content": error},
+            "5XX": {"description": "The request could not be answered", "content": error},
         },
     }
     if route.request is not None:
@@ -71,7 +71,7 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _in_query(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
+def _query_parameters(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
     if query is None:
         return []
     (schema,) = msgspec.json.schema(query)["$defs"].values()
@@ -79,8 +79,8 @@ def _in_query(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
         {
             "name": name,
             "in": "query",
-            "description": each["description"],
-            "schema": {key: value for key, value in each.items() if key != "description"},
+            "description": field["description"],
+            "schema": {key: value for key, value in field.items() if key != "description"},
         }
-        for name, each in schema["properties"].items()
+        for name, field in schema["properties"].items()
     ]

@@ -1,4 +1,4 @@
-"""The same messages as Proto3: requests into those of `messages`, answers into bytes."""
+"""Protobuf bodies: requests are decoded into `kirana.edge.messages`, replies are encoded."""
 
 from __future__ import annotations
 
@@ -32,14 +32,18 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 
 def decode(message: type[M], body: bytes) -> M:
-    """Parse a body. Raises `InvalidInput` with the field, `HttpError` if it is no such message."""
+    """Decode a Protobuf body into a `message`.
+
+    Raise `HttpError` if the body can't be parsed, `InvalidInput` with the field if a value is
+    wrong.
+    """
     kind, convert = _REQUESTS[message]
     parsed = kind()
     try:
         parsed.ParseFromString(body)
     except DecodeError as error:
         raise HttpError(
-            400, "invalid_protobuf", f"the body is not such a message: {error}"
+            400, "invalid_protobuf", f"the body is not a {kind.DESCRIPTOR.name} message: {error}"
         ) from None
     converted = cast(M, convert(parsed))
     check_bounds(converted)
@@ -48,17 +52,17 @@ def decode(message: type[M], body: bytes) -> M:
 
 def _ids(ids: pb.Ids, field: str) -> Any:
     if ids.texts and ids.numbers:
-        raise InvalidInput("give texts or numbers, not both", field=field)
-    found: list[Any] = [*ids.texts] or [*ids.numbers]
+        raise InvalidInput("give either 'texts' or 'numbers', not both", field=field)
+    values: list[Any] = [*ids.texts] or [*ids.numbers]
     if not ids.one:
-        return found
-    if len(found) != 1:
-        raise InvalidInput(f"'one' needs exactly one id, not {len(found)}", field=field)
-    return found[0]
+        return values
+    if len(values) != 1:
+        raise InvalidInput(f"with 'one' set, expected one id, not {len(values)}", field=field)
+    return values[0]
 
 
-def _ids_by_name(given: Mapping[str, pb.Ids], field: str) -> dict[str, Any]:
-    return {name: _ids(each, f"{field}.{name}") for name, each in given.items()}
+def _ids_by_name(ids_by_name: Mapping[str, pb.Ids], field: str) -> dict[str, Any]:
+    return {name: _ids(ids, f"{field}.{name}") for name, ids in ids_by_name.items()}
 
 
 def _times(times: pb.Times | None) -> int | list[int] | None:
@@ -67,7 +71,9 @@ def _times(times: pb.Times | None) -> int | list[int] | None:
     if not times.one:
         return [*times.ms]
     if len(times.ms) != 1:
-        raise InvalidInput(f"'one' needs exactly one time, not {len(times.ms)}", field="event_time")
+        raise InvalidInput(
+            f"with 'one' set, expected one time, not {len(times.ms)}", field="event_time"
+        )
     return times.ms[0]
 
 
@@ -84,10 +90,11 @@ def _features_put(parsed: pb.FeaturesPut) -> messages.FeaturesPut:
     for name, block in parsed.columns.items():
         if not block.shape:
             raise InvalidInput(
-                "a column must have one row for each key", field=f"columns.{name}.shape"
+                "the first dimension must be the number of rows, one per key",
+                field=f"columns.{name}.shape",
             )
     columns: dict[str, Any] = {
-        name: from_block(each, field=f"columns.{name}") for name, each in parsed.columns.items()
+        name: from_block(block, field=f"columns.{name}") for name, block in parsed.columns.items()
     }
     return messages.FeaturesPut(
         parsed.group,
@@ -106,37 +113,41 @@ def _features_delete(parsed: pb.FeaturesDelete) -> messages.FeaturesDelete:
 def _interactions_post(parsed: pb.InteractionsPost) -> messages.InteractionsPost:
     count = len(parsed.events)
     for name in ("user_ids", "product_ids", "timestamps"):
-        if len(getattr(parsed, name)) != count:
-            raise InvalidInput(f"it must have one entry for each of the {count} events", field=name)
-    if len(parsed.metadata) not in (0, count):
-        raise InvalidInput(
-            f"it must have one entry for each of the {count} events", field="metadata"
-        )
+        _require_count(name, len(getattr(parsed, name)), count)
+    if parsed.metadata:
+        _require_count("metadata", len(parsed.metadata), count)
     types = [*parsed.types]
     texts = parsed.metadata or [""] * count
     events = []
-    for at, (kind, text) in enumerate(zip(parsed.events, texts, strict=True)):
-        if kind >= len(types):
-            raise InvalidInput(f"{kind} is not an index into types", field=f"events[{at}].event")
+    for i, (type_index, text) in enumerate(zip(parsed.events, texts, strict=True)):
+        if type_index >= len(types):
+            raise InvalidInput(
+                f"{type_index} is not the index of an entry in 'types'", field=f"events[{i}].event"
+            )
         events.append(
             messages.EventMessage(
-                parsed.user_ids[at],
-                types[kind],
-                parsed.product_ids[at],
-                parsed.timestamps[at],
-                _metadata(text, at) if text else None,
+                parsed.user_ids[i],
+                types[type_index],
+                parsed.product_ids[i],
+                parsed.timestamps[i],
+                _metadata(text, i) if text else None,
             )
         )
     return messages.InteractionsPost(events)
 
 
-def _metadata(text: str, at: int) -> dict[str, Any]:
+def _require_count(name: str, entries: int, events: int) -> None:
+    if entries != events:
+        raise InvalidInput(f"expected {events} entries, one per event, not {entries}", field=name)
+
+
+def _metadata(text: str, index: int) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+        metadata: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        reason = f"this is no JSON object: {error}"
-        raise InvalidInput(reason, field=f"events[{at}].metadata") from None
-    return found
+        reason = f"must be a JSON object: {error}"
+        raise InvalidInput(reason, field=f"events[{index}].metadata") from None
+    return metadata
 
 
 def _interactions_query(parsed: pb.InteractionsQuery) -> messages.InteractionsQuery:
@@ -165,14 +176,17 @@ _REQUESTS: dict[type[msgspec.Struct], tuple[type[Message], Callable[[Any], msgsp
     messages.InteractionsQuery: (pb.InteractionsQuery, _interactions_query),
     messages.Infer: (pb.Infer, _infer),
 }
-"""The routes that take them: what has no body here has none in JSON either."""
+"""The Protobuf type of each message, and the function that converts from it.
+
+Binary routes without a request body have no entry.
+"""
 
 
 def features_reply(selected: Selection, rows: EntityRows, revision: int) -> bytes:
-    """Encode a read; what `rows` has as a matrix, and not as columns, is one block of it."""
+    """Return an encoded `FeaturesReply`. If `rows` has no columns, its matrix is the only block."""
     reply = pb.FeaturesReply()
-    # names, again and again the same, are parsed faster than they are set one by one
-    reply.MergeFromString(_head(selected.asked, selected.dtypes))
+    # Requests repeat the same names. Parsing their cached bytes is faster than setting each name.
+    reply.MergeFromString(_head(selected.requested, selected.dtypes))
     reply.revision = revision
     for group, codes in rows.status.items():
         reply.status[group] = codes.tobytes()
@@ -180,7 +194,7 @@ def features_reply(selected: Selection, rows: EntityRows, revision: int) -> byte
         block = reply.blocks.add()
         block.MergeFromString(_block_head(selected.names))
         fill_block(block.block, rows.matrix, rows.matrix_nulls)
-    features = dict(zip(selected.asked, selected.features, strict=True)) if rows.columns else {}
+    features = dict(zip(selected.requested, selected.features, strict=True)) if rows.columns else {}
     reply.blocks.extend(_feature_blocks(features, rows.columns))
     for name, codes in rows.provenance.items():
         reply.provenance[name] = codes.astype(np.uint8).tobytes()
@@ -193,17 +207,20 @@ def features_reply(selected: Selection, rows: EntityRows, revision: int) -> byte
 
 @lru_cache(maxsize=MAX_SELECTIONS)
 def _head(names: tuple[str, ...], dtypes: tuple[str, ...]) -> bytes:
+    """Return the encoded names and dtypes of a `FeaturesReply`."""
     return pb.FeaturesReply(features=names, dtypes=dtypes).SerializeToString()
 
 
 @lru_cache(maxsize=MAX_SELECTIONS)
 def _block_head(names: tuple[str, ...]) -> bytes:
+    """Return the encoded names of a `FeatureBlock`."""
     return pb.FeatureBlock(features=names).SerializeToString()
 
 
 def _feature_blocks(
     features: Mapping[str, Feature], columns: Mapping[str, Column]
 ) -> Iterable[pb.FeatureBlock]:
+    """Yield a block for each vector, then a block for each dtype with its scalars side by side."""
     scalars: dict[str, list[str]] = {}
     for name in columns:
         feature = features[name]
@@ -214,47 +231,59 @@ def _feature_blocks(
         else:
             scalars.setdefault(feature.dtype, []).append(name)
     for names in scalars.values():
-        together = [columns[name] for name in names]
-        values: Array = np.stack([each.values for each in together], axis=1)
-        block = to_block(values, stacked_nulls(together))
+        same_dtype = [columns[name] for name in names]
+        values: Array = np.stack([column.values for column in same_dtype], axis=1)
+        block = to_block(values, stacked_nulls(same_dtype))
         yield pb.FeatureBlock(features=names, block=block)
 
 
-def put_reply(done: WriteResult) -> bytes:
-    reply = pb.FeaturesPutReply(written=done.written, stale=done.stale, expired=done.expired)
+def put_reply(result: WriteResult) -> bytes:
+    """Return an encoded `FeaturesPutReply`."""
+    reply = pb.FeaturesPutReply(written=result.written, stale=result.stale, expired=result.expired)
     return reply.SerializeToString()
 
 
 def delete_reply(deleted: int, stale: int) -> bytes:
+    """Return an encoded `FeaturesDeleteReply`."""
     return pb.FeaturesDeleteReply(deleted=deleted, stale=stale).SerializeToString()
 
 
-def accepted_reply(done: Appended) -> bytes:
-    reply = pb.InteractionsPostReply(accepted=done.accepted, expired=done.expired)
+def accepted_reply(result: Appended) -> bytes:
+    """Return an encoded `InteractionsPostReply`."""
+    reply = pb.InteractionsPostReply(accepted=result.accepted, expired=result.expired)
     return reply.SerializeToString()
 
 
 def forgotten_reply(deleted: int) -> bytes:
+    """Return an encoded `InteractionsDeleteReply`."""
     return pb.InteractionsDeleteReply(deleted=deleted).SerializeToString()
 
 
 def interactions_reply(
-    users: Sequence[str], types: Sequence[str], found: Sequence[Interactions]
+    users: Sequence[str], types: Sequence[str], interactions_by_query: Sequence[Interactions]
 ) -> bytes:
+    """Return an encoded `InteractionsReply`.
+
+    `interactions_by_query` is ordered by user, then by type.
+    """
     lists = []
-    for each in found:
-        one = pb.InteractionList(product_ids=each.product_ids)
-        one.timestamps.extend(each.timestamps_ms.tolist())
-        if any(metadata is not None for metadata in each.metadata):
-            one.metadata.extend(
+    for interactions in interactions_by_query:
+        encoded = pb.InteractionList(product_ids=interactions.product_ids)
+        encoded.timestamps.extend(interactions.timestamps_ms.tolist())
+        if any(metadata is not None for metadata in interactions.metadata):
+            encoded.metadata.extend(
                 "" if metadata is None else orjson.dumps(metadata).decode()
-                for metadata in each.metadata
+                for metadata in interactions.metadata
             )
-        lists.append(one)
+        lists.append(encoded)
     return pb.InteractionsReply(user_ids=users, events=types, lists=lists).SerializeToString()
 
 
 def infer_reply(message: messages.Infer, result: InferResult, revision: int) -> bytes:
+    """Return an encoded `InferReply`.
+
+    It has outputs if `message` asks for them, and the matrix if `result` has one.
+    """
     reply = pb.InferReply(
         ids=result.ids,
         scores=result.scores.astype("<f4", copy=False).tobytes(),

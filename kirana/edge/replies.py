@@ -1,6 +1,6 @@
-"""What replies look like: what handlers return, and the schemas in `/openapi.json`.
+"""Bodies of replies: handlers return them, and `/openapi.json` shows their schemas.
 
-Where a list may be large, a handler puts a `fragment` in its place, which is encoded already.
+For a large list, a handler may put a `fragment` into the field instead.
 """
 
 from __future__ import annotations
@@ -18,181 +18,269 @@ PartState = Literal["ok", "unavailable"]
 
 
 def fragment(encoded: bytes) -> Any:
-    """Return JSON that goes into a reply as it is."""
+    """Return JSON as a value that is copied into a reply unchanged."""
     return msgspec.Raw(encoded)
 
 
 class Reply(msgspec.Struct, forbid_unknown_fields=True):
-    pass
+    """Base of all replies. Their schemas allow no other fields."""
 
 
 class ErrorBody(Reply):
+    """An error."""
+
     code: str
+    """Stable, and meant for programs."""
     message: str
+    """Meant for people."""
     field: str | None
+    """The field of the request that is wrong, like `events[3].timestamp`; null if none is known."""
 
 
 class ErrorReply(Reply):
+    """The body of a response with a status of 400 or more, except the 503 of `/healthz`."""
+
     error: ErrorBody
 
 
 class FeaturesGetReply(Reply):
+    """Features of one entity, one row per key."""
+
     features: list[str]
     dtypes: list[str]
+    """One per feature, like `float32` or `float16[32]`."""
     values: list[list[Any]]
+    """Rows in the order of the keys, with one value per feature."""
     status: dict[str, list[RowStatus]]
+    """By feature group, one per row."""
     revision: int
     provenance: dict[str, list[CellProvenance]] | UnsetType = UNSET
+    """By feature, one per row."""
     age_ms: dict[str, list[int | None]] | UnsetType = UNSET
+    """By feature group, one per row; null if no row was found."""
     tier: dict[str, list[RowTier | None]] | UnsetType = UNSET
+    """By feature group, one per row; null if no row was found."""
 
 
 class FeaturesPutReply(Reply):
+    """How many rows were written and are readable, and how many are not.
+
+    `stale` rows were older than the stored ones. `expired` rows were already past their TTL.
+    """
+
     written: int
     stale: int
     expired: int
 
 
 class FeaturesDeleteReply(Reply):
+    """How many keys were deleted, and how many rows were kept because they are newer (`stale`)."""
+
     deleted: int
     stale: int
 
 
 class InteractionsPostReply(Reply):
+    """How many events are within the TTL of their type, and how many were already past it."""
+
     accepted: int
     expired: int
 
 
 class Interaction(Reply):
+    """One event of a user. The request or the surrounding object has its type."""
+
     product_id: str
     timestamp: int
+    """In Unix milliseconds."""
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
 class InteractionsGetReply(Reply):
+    """Events of one user and type, newest first."""
+
     interactions: list[Interaction]
 
 
 class InteractionsQueryReply(Reply):
+    """Events by user and then by event type, newest first."""
+
     interactions: dict[str, dict[str, list[Interaction]]]
 
 
 class InteractionsDeleteReply(Reply):
+    """How many events were deleted."""
+
     deleted: int
 
 
 class Span(Reply):
+    """The run of one node of a flow."""
+
     node: str
     op: str
     state: Literal["ok", "skipped", "fallback"]
     start_ms: float
+    """Milliseconds since the start of the flow."""
     took_ms: float
     attempts: int
     size: int
+    """How many entries the node's value has."""
     error: str | None
 
 
 class FlowRunReply(Reply):
+    """The candidates of a flow, and a trace if the request asks for one."""
+
     output: dict[str, list[Any]]
+    """`ids`, and columns with one value per id, for example `scores`."""
     revision: int
     trace: list[Span] | UnsetType = UNSET
 
 
 class InferMatrix(Reply):
+    """The feature matrix that the models of an inferflow received."""
+
     columns: list[str]
     rows: list[list[Number]]
 
 
 class InferReply(Reply):
+    """Scores of an inferflow, in the order of the request, or best first with `top_k`."""
+
     ids: list[str]
     scores: list[Number]
     defaults: dict[str, int]
+    """By feature group, how many scored rows had its default values. Other groups are left out."""
     revision: int
     outputs: dict[str, list[Number]] | UnsetType = UNSET
     matrix: InferMatrix | UnsetType = UNSET
 
 
 class Revision(Reply):
+    """One revision in the history of the catalog."""
+
     revision: int
     published_ms: int
     put: list[str]
+    """Objects that the revision added or changed, as `kind name`."""
     deleted: list[str]
+    """Objects that the revision removed, as `kind name`."""
 
 
 class CatalogListReply(Reply):
-    """`away_since` (ms) is there while the catalog can't be read: `history` is empty then."""
+    """The live objects, and the newest revisions."""
 
     revision: int
     catalog: str
+    """The identity of the catalog."""
     objects: dict[str, list[str]]
+    """Names by kind."""
     history: list[Revision]
+    """Newest first; empty while the catalog can't be read."""
     away_since: int | UnsetType = UNSET
+    """In Unix milliseconds; present only while the catalog can't be read."""
 
 
 class SchemaVersionRecord(Reply):
+    """One schema version of a feature group."""
+
     version: int
     fingerprint: str
+    """8 hexadecimal digits."""
     features: list[dict[str, Any]]
 
 
 class CatalogGetReply(Reply):
+    """One object, and the schema versions if it is a feature group."""
+
     object: dict[str, Any]
     revision: int
     schema_versions: list[SchemaVersionRecord] | UnsetType = UNSET
 
 
 class CatalogChangeReply(Reply):
+    """The number of the newest revision after the change, and warnings about its objects."""
+
     revision: int
     warnings: list[str] | UnsetType = UNSET
 
 
 class DirectPort(Reply):
+    """The direct port of one replica."""
+
     replica: str
     url: str
 
 
 class EndpointsReply(Reply):
+    """The live direct ports."""
+
     endpoints: list[DirectPort]
 
 
 class BreakerReport(Reply):
-    """Of a database that did not answer three times in a row, calls are refused for a second."""
+    """A circuit breaker: it opens after three failed calls in a row.
+
+    While it is open, it lets one call per second through and refuses the others. It closes when a
+    call succeeds.
+    """
 
     state: Literal["closed", "open"]
     failed: int
+    """How many calls failed."""
     opened: int
+    """How many times the breaker opened."""
     refused: int
+    """How many calls it refused while it was open."""
 
 
 class CacheReport(Reply):
-    """Keys that were looked up, and what became of rows that were fetched."""
+    """Counters of the feature cache in one replica."""
 
     hits: int
+    """Keys that were found."""
     misses: int
+    """Keys that were not found."""
     refused: int
+    """Fetched rows that were not admitted."""
     evicted: int
+    """Rows that were removed to make space for others."""
     bytes: int
+    """The current size of the cache in bytes."""
 
 
 class PartReport(Reply):
+    """The state of one part, or of the catalog. Fields that don't apply are left out."""
+
     state: PartState
     reason: str | UnsetType = UNSET
+    """Why the part is unavailable."""
     revision: int | UnsetType = UNSET
     catalog: str | UnsetType = UNSET
+    """The identity of the catalog."""
     refused_revisions: int | UnsetType = UNSET
+    """How many published revisions could not become live."""
     away_since: int | UnsetType = UNSET
+    """In Unix milliseconds; present only while the catalog can't be read."""
     store: str | UnsetType = UNSET
+    """The store of the part, for example `lmdb`."""
     away: list[str] | UnsetType = UNSET
+    """Nodes of a cluster that do not answer."""
     breaker: BreakerReport | UnsetType = UNSET
     cache: CacheReport | UnsetType = UNSET
 
 
 class HealthReply(Reply):
+    """The state of each part and of the catalog; `status` is "ok" only if all of them are."""
+
     status: PartState
     parts: dict[str, PartReport]
 
 
 class OpenApiReply(msgspec.Struct):
+    """The OpenAPI document."""
+
     openapi: str
     info: dict[str, Any]
     paths: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What handlers work with."""
+"""Objects that handlers use: the parts, the catalog and the list of direct ports."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ from kirana.part import Parts
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica's direct port."""
+    """The direct port of one replica."""
 
     replica: str
     url: str
 
 
 class LiveEndpoints(Protocol):
-    """The direct ports that take requests now."""
+    """A list of the direct ports that accept requests."""
 
     def live(self) -> Sequence[Endpoint]:
-        """Return them, this replica's own first."""
+        """Return the live direct ports, this replica's own first."""
 
 
 class NoEndpoints:
-    """Implements `LiveEndpoints` where there are no direct ports."""
+    """Implements `LiveEndpoints` with an empty list."""
 
     def live(self) -> Sequence[Endpoint]:
+        """Return an empty sequence."""
         return ()
 
 
 @dataclass(slots=True)
 class Resources:
-    """The parts, the catalog, and who publishes it; `publisher` is None where nobody may."""
+    """Everything that handlers use.
+
+    `catalogs` and `selections` are built from the revisions of `source` when needed. Without a
+    `publisher`, the catalog is read-only.
+    """
 
     parts: Parts
     live: LiveRevision

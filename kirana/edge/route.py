@@ -1,4 +1,4 @@
-"""One route: where it is, what it takes and gives, and who answers."""
+"""The declaration of a route: method, path, types of its messages, and handler."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ Handler = Callable[[Request, Resources], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`template` has its open segments in braces; `request` and `reply` are the bodies, `query` the
-    parameters of the query string.
+    """One route.
+
+    `template` is the path. Its open segments, which match any text, are in braces. `request` and
+    `reply` are the types of the bodies, and `query` is the type of the query string. `priority` is
+    the priority of the route's requests.
     """
 
     name: str
@@ -29,15 +32,16 @@ class Route:
     request: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
     binary: bool = False
-    """Whether it also takes and gives `application/x-protobuf`."""
+    """Whether the route also accepts and returns `application/x-protobuf`."""
     priority: Priority = "shopper"
 
     @property
     def segments(self) -> tuple[str | None, ...]:
-        """The path in parts, None where it is open."""
+        """The segments of the path, None for an open segment."""
         parts = self.template.split("/")[1:]
         return tuple(None if part.startswith("{") else part for part in parts)
 
     @property
     def open_segments(self) -> tuple[str, ...]:
+        """The names of the open segments, without braces."""
         return tuple(p[1:-1] for p in self.template.split("/") if p.startswith("{"))

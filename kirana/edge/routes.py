@@ -1,4 +1,4 @@
-"""The routes: what the edge answers, and what `/openapi.json` describes."""
+"""The table of the routes that the edge answers and `/openapi.json` describes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kirana.edge.route import Route
 
 
 async def openapi(request: Request, resources: Resources) -> Response:
+    """Return the OpenAPI document of `ROUTES`."""
     return Response(openapi_document(ROUTES))
 
 
@@ -21,7 +22,7 @@ ROUTES: tuple[Route, ...] = (
         "features_get",
         "POST",
         "/v1/features/get",
-        "Read features of an entity, one row a key",
+        "Read features of an entity, one row per key",
         features.get,
         replies.FeaturesGetReply,
         messages.FeaturesGet,
@@ -84,7 +85,7 @@ ROUTES: tuple[Route, ...] = (
         "interactions_delete",
         "DELETE",
         "/v1/interactions/{user_id}",
-        "Forget everything that a user did",
+        "Delete every event of a user",
         interactions.delete,
         replies.InteractionsDeleteReply,
         binary=True,
@@ -103,7 +104,7 @@ ROUTES: tuple[Route, ...] = (
         "infer",
         "POST",
         "/v1/infer/{model_id}",
-        "Score rows by an inferflow",
+        "Score rows with an inferflow",
         ranking.infer,
         replies.InferReply,
         messages.Infer,
@@ -113,7 +114,7 @@ ROUTES: tuple[Route, ...] = (
         "catalog_list",
         "GET",
         "/v1/catalog",
-        "What is live, and how it came to be",
+        "List the live objects and the newest revisions",
         catalog.list_objects,
         replies.CatalogListReply,
         query=messages.CatalogHistory,
@@ -123,7 +124,7 @@ ROUTES: tuple[Route, ...] = (
         "catalog_post",
         "POST",
         "/v1/catalog",
-        "Publish several objects as one revision",
+        "Publish several changes as one revision",
         catalog.post,
         replies.CatalogChangeReply,
         messages.CatalogPost,
@@ -152,7 +153,7 @@ ROUTES: tuple[Route, ...] = (
         "catalog_delete",
         "DELETE",
         "/v1/catalog/{kind}/{name}",
-        "Remove an object",
+        "Delete an object",
         catalog.delete,
         replies.CatalogChangeReply,
         query=messages.ExpectedRevision,
@@ -162,7 +163,7 @@ ROUTES: tuple[Route, ...] = (
         "endpoints",
         "GET",
         "/v1/endpoints",
-        "The live direct ports",
+        "List the live direct ports",
         endpoints,
         replies.EndpointsReply,
         priority="operator",
@@ -171,7 +172,7 @@ ROUTES: tuple[Route, ...] = (
         "healthz",
         "GET",
         "/healthz",
-        "The state of each part",
+        "Report the state of each part",
         health,
         replies.HealthReply,
         priority="operator",
@@ -180,7 +181,7 @@ ROUTES: tuple[Route, ...] = (
         "openapi",
         "GET",
         "/openapi.json",
-        "This contract",
+        "Return this document",
         openapi,
         replies.OpenApiReply,
         priority="operator",

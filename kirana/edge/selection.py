@@ -1,4 +1,4 @@
-"""What a read selects of an entity, worked out once a revision and not on every request."""
+"""The features that a request selects, with a cache of selections for each revision."""
 
 from __future__ import annotations
 
@@ -9,59 +9,67 @@ from kirana.catalog.snapshot import Catalog
 from kirana.schema import Entity, Feature
 
 MAX_SELECTIONS = 256
-"""Clients choose what they read; all are made anew if there are more."""
+"""The maximum number of selections in a cache. There is one because clients choose them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Features of one entity, in the order in which they were asked for; `names` are distinct."""
+    """Features of one entity, in the order of the request.
+
+    `requested`, `features` and `dtypes` have one entry per name in the request. `names` has each
+    name once.
+    """
 
     entity: Entity
-    asked: tuple[str, ...]
+    requested: tuple[str, ...]
     features: tuple[Feature, ...]
     dtypes: tuple[str, ...]
     names: tuple[str, ...]
     width: int
-    """Values of one row."""
+    """The number of elements in a row: one per scalar, several per vector."""
     plain: bool
-    """Whether all are single float32: one block of a matrix, and no column by itself."""
+    """Whether all features are float32 scalars, so that one matrix can hold them."""
 
 
 class Selections:
-    """Those of one revision of the catalog."""
+    """The selections of one catalog revision. Each is resolved at its first use, and cached."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self._made: dict[tuple[str, tuple[str, ...]], Selection] = {}
+        self._cached: dict[tuple[str, tuple[str, ...]], Selection] = {}
 
     def of(self, entity: str, features: Sequence[str]) -> Selection:
-        """Raises `Unknown` that names the field."""
-        asked = tuple(features)
-        found = self._made.get((entity, asked))
-        if found is None:
-            made = self._make(entity, asked)
-            if len(self._made) >= MAX_SELECTIONS:
-                self._made.clear()
-            found = self._made[entity, asked] = made
-        return found
+        """Return the selection of these features, whose names are like `group.feature`.
 
-    def _make(self, name: str, asked: tuple[str, ...]) -> Selection:
+        Raise `Unknown` with the field if the entity or a feature does not exist.
+        """
+        requested = tuple(features)
+        selection = self._cached.get((entity, requested))
+        if selection is None:
+            selection = self._resolve(entity, requested)
+            if len(self._cached) >= MAX_SELECTIONS:
+                self._cached.clear()
+            self._cached[entity, requested] = selection
+        return selection
+
+    def _resolve(self, name: str, requested: tuple[str, ...]) -> Selection:
         entity = self.catalog.entity(name, field="entity")
         features = tuple(
-            self.catalog.feature(f"{name}.{each}", field=f"features[{at}]")[1]
-            for at, each in enumerate(asked)
+            self.catalog.feature(f"{name}.{feature}", field=f"features[{i}]")[1]
+            for i, feature in enumerate(requested)
         )
         return Selection(
             entity,
-            asked,
+            requested,
             features,
             tuple(map(_dtype_text, features)),
-            tuple(dict.fromkeys(asked)),
-            sum(each.size for each in features),
-            all(each.dtype == "float32" and not each.shape for each in features),
+            tuple(dict.fromkeys(requested)),
+            sum(feature.size for feature in features),
+            all(feature.dtype == "float32" and not feature.shape for feature in features),
         )
 
 
 def _dtype_text(feature: Feature) -> str:
+    """Return a dtype with its shape, like `float32` or `float16[32]`."""
     shape = ",".join(map(str, feature.shape))
     return f"{feature.dtype}[{shape}]" if shape else feature.dtype

@@ -1,8 +1,8 @@
-"""What is wrong with a message, and where: names and indexes, from the types of its struct.
+"""Errors that name the field that is wrong, found from the types of a message's fields.
 
-msgspec refuses JSON quickly, and says why as a text. Only then a message is looked through here.
-Bounds and choices are declared on the fields (`msgspec.Meta`, `Literal`): `/openapi.json` has them
-too.
+msgspec checks JSON quickly, but reports an error only as text. So this module checks a body again
+after msgspec has refused it. Bounds and choices are declared on the fields (`msgspec.Meta`,
+`Literal`), and `/openapi.json` shows them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,30 @@ from msgspec import inspect
 from kirana.errors import FieldPath, InvalidInput, TooLarge, did_you_mean
 
 Check = Callable[[Any, FieldPath], None]
-"""Raises `InvalidInput` for a value, at a path, that is out of bounds."""
+"""A function that raises `InvalidInput` if the value at a path is out of bounds."""
 
 
-def refusal(message: type[msgspec.Struct], plain: Any, body: bytes) -> InvalidInput:
-    """Return the first error of a body that `message` refused; `plain` is what it decodes to.
+def first_error(message: type[msgspec.Struct], plain: Any, body: bytes) -> InvalidInput:
+    """Return the first error in a body that msgspec refused as a `message`.
 
-    A wrong type comes before what is out of bounds.
+    `plain` is the body decoded without types. A field that is unknown, missing or of a wrong type
+    is reported before a value out of bounds, and a name that is given twice is reported last.
     """
     kind = _type_of(message)
-    for wrong in _wrong_types(kind, plain, ()):
-        return wrong
+    for error in _wrong_types(kind, plain, ()):
+        return error
     try:
         _checks_of(message)(plain, ())
-    except InvalidInput as error:
-        return error
-    return _given_twice(body)
+    except InvalidInput as out_of_bounds:
+        return out_of_bounds
+    return _duplicate_name(body)
 
 
 def check_bounds(message: msgspec.Struct) -> None:
-    """Raise `InvalidInput` for the first field out of bounds, where no decoder has looked."""
+    """Raise `InvalidInput` with the path of the first field that is out of bounds.
+
+    This is for messages that msgspec did not decode, for example those from Protobuf.
+    """
     _checks_of(type(message))(message, ())
 
 
@@ -57,7 +61,7 @@ def _no_bounds(value: Any, path: FieldPath) -> None:
 
 
 def _check_of(kind: inspect.Type) -> Check | None:
-    """Return what checks the bounds at and below a type; None where there are none."""
+    """Return a check of all bounds in a type, or None if the type has no bounds."""
     match kind:
         case inspect.Metadata(type=inner):
             return _check_of(inner)
@@ -77,35 +81,35 @@ def _check_of(kind: inspect.Type) -> Check | None:
             return None
         case inspect.AnyType() | inspect.BoolType() | inspect.NoneType():
             return None
-    raise TypeError(f"messages can't have a field of {kind} yet: teach it to {__name__}")
+    raise TypeError(f"a message can't have a field of {kind}: {__name__} does not know this type")
 
 
 def _check_of_union(types: tuple[inspect.Type, ...]) -> Check | None:
-    checks = [(each, check) for each in types if (check := _check_of(each)) is not None]
+    checks = [(member, check) for member in types if (check := _check_of(member)) is not None]
     if not checks:
         return None
 
     def check_union(value: Any, path: FieldPath) -> None:
-        for each, check in checks:
-            if _is_of(each, value):
+        for member, check in checks:
+            if _has_type(value, member):
                 check(value, path)
 
     return check_union
 
 
 def _check_of_list(kind: inspect.ListType) -> Check | None:
-    least, most, item = kind.min_length, kind.max_length, _check_of(kind.item_type)
-    if least is None and most is None and item is None:
+    least, most, check_item = kind.min_length, kind.max_length, _check_of(kind.item_type)
+    if least is None and most is None and check_item is None:
         return None
 
     def check_list(value: Any, path: FieldPath) -> None:
         if least is not None and len(value) < least:
-            raise InvalidInput("the list is empty: name at least one", field=path)
+            raise InvalidInput("must have at least one entry", field=path)
         if most is not None and len(value) > most:
-            raise TooLarge(f"{len(value)} entries, the limit is {most}", field=path)
-        if item is not None:
-            for at, each in enumerate(value):
-                item(each, (*path, at))
+            raise TooLarge(f"has {len(value)} entries, the limit is {most}", field=path)
+        if check_item is not None:
+            for index, item in enumerate(value):
+                check_item(item, (*path, index))
 
     return check_list
 
@@ -115,27 +119,27 @@ def _check_of_dict(inner: Check | None) -> Check | None:
         return None
 
     def check_dict(value: Any, path: FieldPath) -> None:
-        for name, each in value.items():
-            inner(each, (*path, name))
+        for name, item in value.items():
+            inner(item, (*path, name))
 
     return check_dict
 
 
 def _check_of_struct(fields: tuple[inspect.Field, ...]) -> Check | None:
     checks = [
-        (each.name, each.encode_name, check)
-        for each in fields
-        if (check := _check_of(each.type)) is not None
+        (field.name, field.encode_name, check)
+        for field in fields
+        if (check := _check_of(field.type)) is not None
     ]
     if not checks:
         return None
 
     def check_struct(value: Any, path: FieldPath) -> None:
-        plain = isinstance(value, dict)
+        is_dict = isinstance(value, dict)
         for attribute, name, check in checks:
-            field = value.get(name, msgspec.UNSET) if plain else getattr(value, attribute)
-            if field is not msgspec.UNSET:
-                check(field, (*path, name))
+            item = value.get(name, msgspec.UNSET) if is_dict else getattr(value, attribute)
+            if item is not msgspec.UNSET:
+                check(item, (*path, name))
 
     return check_struct
 
@@ -149,10 +153,10 @@ def _check_of_number(kind: inspect.IntType | inspect.FloatType) -> Check | None:
         if (low is None or value >= low) and (high is None or value <= high):
             return
         if low is not None and high is not None:
-            reason = f"is not between {low} and {high}"
+            reason = f"from {low} to {high}"
         else:
-            reason = f"is less than {low}" if low is not None else f"is more than {high}"
-        raise InvalidInput(f"{value} {reason}", field=path)
+            reason = f"at least {low}" if low is not None else f"at most {high}"
+        raise InvalidInput(f"must be {reason}, not {value}", field=path)
 
     return check_number
 
@@ -161,36 +165,36 @@ def _check_of_choice(choices: tuple[Any, ...]) -> Check:
     def check_choice(value: Any, path: FieldPath) -> None:
         if value not in choices:
             hint = did_you_mean(str(value), map(str, choices))
-            raise InvalidInput(f"'{str(value)[:60]}' is not a choice: {hint}", field=path)
+            raise InvalidInput(f"'{str(value)[:60]}' is not allowed: {hint}", field=path)
 
     return check_choice
 
 
 def _wrong_types(kind: inspect.Type, value: Any, path: FieldPath) -> Iterator[InvalidInput]:
-    """Give what is of a wrong type, unknown or missing, in the order in which it stands."""
+    """Yield an error for each value of a wrong type, and for each unknown or missing field."""
     match kind:
         case inspect.Metadata(type=inner):
             yield from _wrong_types(inner, value, path)
             return
         case inspect.UnionType():
-            fitting = [each for each in kind.types if _is_of(each, value)]
-            for each in fitting[:1]:
-                yield from _wrong_types(each, value, path)
-            if not fitting:
+            members = [member for member in kind.types if _has_type(value, member)]
+            for member in members[:1]:
+                yield from _wrong_types(member, value, path)
+            if not members:
                 yield _wrong_type(kind, value, path)
             return
-    if not _is_of(kind, value):
+    if not _has_type(value, kind):
         yield _wrong_type(kind, value, path)
         return
     match kind:
         case inspect.StructType():
             yield from _wrong_fields(kind, value, path)
-        case inspect.ListType(item_type=item):
-            for at, each in enumerate(value):
-                yield from _wrong_types(item, each, (*path, at))
+        case inspect.ListType(item_type=inner):
+            for index, item in enumerate(value):
+                yield from _wrong_types(inner, item, (*path, index))
         case inspect.DictType(value_type=inner):
-            for name, each in value.items():
-                yield from _wrong_types(inner, each, (*path, name))
+            for name, item in value.items():
+                yield from _wrong_types(inner, item, (*path, name))
         case inspect.FloatType() if abs(value) > sys.float_info.max:
             yield InvalidInput("the number is too large", field=path)
 
@@ -198,28 +202,29 @@ def _wrong_types(kind: inspect.Type, value: Any, path: FieldPath) -> Iterator[In
 def _wrong_fields(
     kind: inspect.StructType, value: dict[str, Any], path: FieldPath
 ) -> Iterator[InvalidInput]:
-    fields = {each.encode_name: each for each in kind.fields}
-    for name, each in value.items():
+    fields = {field.encode_name: field for field in kind.fields}
+    for name, item in value.items():
         if name not in fields:
             reason = f"unknown field '{name}': {did_you_mean(name, fields)}"
             yield InvalidInput(reason, field=(*path, name))
         else:
-            yield from _wrong_types(fields[name].type, each, (*path, name))
+            yield from _wrong_types(fields[name].type, item, (*path, name))
     for name, field in fields.items():
         if field.required and name not in value:
-            yield InvalidInput(f"the field '{name}' is missing", field=(*path, name))
+            yield InvalidInput(f"'{name}' is missing", field=(*path, name))
 
 
 def _wrong_type(kind: inspect.Type, value: Any, path: FieldPath) -> InvalidInput:
-    wanted = " or ".join(dict.fromkeys(_names(kind)))
-    return InvalidInput(f"it must be {wanted}, not {_name_of(value)}", field=path)
+    *others, last = dict.fromkeys(_names(kind))
+    expected = f"{', '.join(others)} or {last}" if others else last
+    return InvalidInput(f"must be {expected}, not {_type_name(value)}", field=path)
 
 
 _NAMED: dict[type[inspect.Type], tuple[str, Callable[[Any], bool]]] = {
     inspect.AnyType: ("anything", lambda value: True),
     inspect.NoneType: ("null", lambda value: value is None),
     inspect.BoolType: ("true or false", lambda value: isinstance(value, bool)),
-    inspect.IntType: ("a whole number", lambda value: type(value) is int),
+    inspect.IntType: ("an integer", lambda value: type(value) is int),
     inspect.FloatType: ("a number", lambda value: type(value) in (int, float)),
     inspect.StrType: ("a string", lambda value: isinstance(value, str)),
     inspect.LiteralType: ("a string", lambda value: isinstance(value, str)),
@@ -227,12 +232,12 @@ _NAMED: dict[type[inspect.Type], tuple[str, Callable[[Any], bool]]] = {
     inspect.DictType: ("an object", lambda value: isinstance(value, dict)),
     inspect.StructType: ("an object", lambda value: isinstance(value, dict | msgspec.Struct)),
 }
-"""What a type is called, and whether a plain value is of it."""
+"""For each type, its name in messages, and a function that says if a plain value is of the type."""
 
 
-def _is_of(kind: inspect.Type, value: Any) -> bool:
+def _has_type(value: Any, kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.Metadata):
-        return _is_of(kind.type, value)
+        return _has_type(value, kind.type)
     return _NAMED[type(kind)][1](value)
 
 
@@ -241,14 +246,14 @@ def _names(kind: inspect.Type) -> Iterator[str]:
         case inspect.Metadata(type=inner):
             yield from _names(inner)
         case inspect.UnionType(types=types):
-            for each in types:
-                yield from _names(each)
+            for member in types:
+                yield from _names(member)
         case _:
             yield _NAMED[type(kind)][0]
 
 
-def _name_of(value: Any) -> str:
-    """Say what a plain value is."""
+def _type_name(value: Any) -> str:
+    """Return the name of a plain value's type."""
     for kind in (
         inspect.NoneType,
         inspect.BoolType,
@@ -257,44 +262,51 @@ def _name_of(value: Any) -> str:
         inspect.StrType,
         inspect.ListType,
     ):
-        name, is_of = _NAMED[kind]
-        if is_of(value):
-            return name
+        name, has_type = _NAMED[kind]
+        if has_type(value):
+            return "a decimal number" if type(value) is float else name
     return "an object"
 
 
-class _Pairs(dict[str, Any]):
-    """An object of JSON that knows which of its names was given first a second time."""
+class _Object(dict[str, Any]):
+    """A JSON object. `duplicate` is the first name that it repeats, or None."""
 
-    twice: str | None = None
+    duplicate: str | None = None
 
 
-def _given_twice(body: bytes) -> InvalidInput:
-    """Say which name is given twice: its first value was refused, its last one is right."""
+def _duplicate_name(body: bytes) -> InvalidInput:
+    """Return the error for a name that occurs twice in an object.
 
-    def collect(pairs: list[tuple[str, Any]]) -> _Pairs:
-        made = _Pairs()
+    msgspec refused the first value of this name. The body decoded without types has only the last
+    value, so the other checks find no error.
+    """
+
+    def collect(pairs: list[tuple[str, Any]]) -> _Object:
+        decoded = _Object()
         for name, value in pairs:
-            if name in made and made.twice is None:
-                made.twice = name
-            made[name] = value
-        return made
+            if name in decoded and decoded.duplicate is None:
+                decoded.duplicate = name
+            decoded[name] = value
+        return decoded
 
-    path = _path_to_twice(json.loads(body, object_pairs_hook=collect), ())
-    return InvalidInput(f"'{path[-1]}' is given twice" if path else "it is refused", field=path)
+    path = _path_to_duplicate(json.loads(body, object_pairs_hook=collect), ())
+    return InvalidInput(
+        f"'{path[-1]}' is given twice" if path else "the body is not valid", field=path
+    )
 
 
-def _path_to_twice(value: Any, path: FieldPath) -> FieldPath:
-    if isinstance(value, _Pairs):
-        if value.twice is not None:
-            return (*path, value.twice)
-        inside: Iterator[tuple[str | int, Any]] = iter(value.items())
+def _path_to_duplicate(value: Any, path: FieldPath) -> FieldPath:
+    """Return the path to the first repeated name, or ()."""
+    if isinstance(value, _Object):
+        if value.duplicate is not None:
+            return (*path, value.duplicate)
+        children: Iterator[tuple[str | int, Any]] = iter(value.items())
     elif isinstance(value, list):
-        inside = enumerate(value)
+        children = enumerate(value)
     else:
         return ()
-    for step, each in inside:
-        found = _path_to_twice(each, (*path, step))
-        if found:
-            return found
+    for step, child in children:
+        duplicate = _path_to_duplicate(child, (*path, step))
+        if duplicate:
+            return duplicate
     return ()

@@ -1,4 +1,4 @@
-"""Arithmetic that people write in a catalog: scores over columns, conditions over a request."""
+"""The expressions of a catalog: scores over columns, and conditions over a request."""
 
 from kirana.expressions.expression import MAX_LENGTH, Expression
 from kirana.expressions.functions import FUNCTIONS

@@ -1,4 +1,4 @@
-"""The functions of expressions, and the operators that are more than numpy's."""
+"""The functions of expressions, and those operators that differ from numpy's."""
 
 from __future__ import annotations
 
@@ -10,77 +10,96 @@ from typing import Any
 import numpy as np
 
 MAX_ID_BYTES = 1_024
-_WHOLE = re.compile(r"-?[0-9]{1,16}", re.ASCII)
+"""The most bytes of an id in UTF-8."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 _LARGEST = 2**53
-"""Up to here every whole number is a float64."""
+"""Every integer up to this one is exact as a float64."""
 
 
 def _size(value: object) -> float:
+    """Return the length of a value, or 0 if it has none."""
     return float(len(value)) if isinstance(value, Sized) else 0.0
 
 
 def number(value: object) -> float:
-    """Return the whole number that an id spells.
+    """Return the integer that an id spells, as a float.
 
-    Decimal digits, with a `-` before them for a negative one, from -2^53 to 2^53. Raises
-    `ValueError` for any other text.
+    The id must consist of 1 to 16 decimal digits, after an optional `-`, and must be from -2^53 to
+    2^53. Raise `ValueError` for any other text, and `TypeError` for a value that is not an id.
     """
     text = id_text(value)
-    if not _WHOLE.fullmatch(text) or abs(int(text)) > _LARGEST:
-        raise ValueError(f"{text[:40]!r} is not a whole number from -2^53 to 2^53")
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > _LARGEST:
+        raise ValueError(f"{text[:40]!r} is not an integer from -2^53 to 2^53")
     return float(text)
 
 
 def hash_of(value: object, salt: str, buckets: float) -> float:
-    """Return the bucket of an id: a whole number from 0 to `buckets` - 1.
+    """Return the bucket of an id: an integer from 0 to `buckets` - 1, as a float.
 
-    The first eight bytes of the SHA-256 of salt, one zero byte and id, both in UTF-8, as an
-    unsigned little-endian number, modulo `buckets`.
+    The hash is the SHA-256 of the salt in UTF-8, one zero byte, and the id in UTF-8. The bucket is
+    the first eight bytes of the hash, read as an unsigned little-endian number, modulo `buckets`.
     """
     digest = hashlib.sha256(salt.encode() + b"\0" + id_text(value).encode()).digest()
     return float(int.from_bytes(digest[:8], "little") % int(buckets))
 
 
 def id_text(value: object) -> str:
-    """Return an id as text: `7` and `"7"` are the same. Raises `TypeError` if it is none."""
+    """Return an id as text: `7` and `"7"` are the same id.
+
+    Raise `TypeError` if the value is neither text nor an integer, and `ValueError` if it has more
+    than `MAX_ID_BYTES`.
+    """
     if isinstance(value, str):
         text = value
     elif isinstance(value, int) and not isinstance(value, bool):
         text = str(value)
     else:
-        raise TypeError(f"an id is text or a whole number, not {type(value).__name__}")
-    if len(text.encode(errors="replace")) > MAX_ID_BYTES:
-        raise ValueError(f"an id has at most {MAX_ID_BYTES} bytes")
+        raise TypeError(f"an id must be a string or an integer, not {type(value).__name__}")
+    size = len(text.encode(errors="replace"))
+    if size > MAX_ID_BYTES:
+        raise ValueError(f"the id has {size} bytes, the limit is {MAX_ID_BYTES}")
     return text
 
 
 def equal(left: Any, right: Any) -> Any:
-    """Compare two values; a whole number is the text that spells it, so `1` equals `"1"`."""
+    """Return whether two values are equal, per row for a column.
+
+    A whole number equals its text: 1 and 1.0 equal "1". Raise `TypeError` if a column is compared
+    with text.
+    """
     if isinstance(left, str) or isinstance(right, str):
         return _spelled(left) == _spelled(right)
     return left == right
 
 
 def _spelled(value: object) -> object:
+    """Return a whole number as text, and any other value as it is.
+
+    Raise `TypeError` for a column.
+    """
     if isinstance(value, np.ndarray):
-        raise TypeError("a column holds numbers, and can't be compared with text")
+        raise TypeError("a column holds numbers: it can't be compared with text")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def not_equal(left: Any, right: Any) -> Any:
-    """Return the opposite of `equal`."""
+    """Return whether two values are not `equal`, per row for a column."""
     return np.logical_not(equal(left, right))
 
 
 def power(base: Any, exponent: Any) -> Any:
-    """Return NaN where there is no real power; `**` would make a complex number of it."""
+    """Return a power as a float, per row for a column.
+
+    Return NaN if the power is not a real number. Python's `**` would return a complex number.
+    """
     if isinstance(base, np.ndarray) or isinstance(exponent, np.ndarray):
         return np.float_power(base, exponent)
-    # whole numbers of any size would make powers that never end
-    found = float(base) ** float(exponent)
-    return float("nan") if isinstance(found, complex) else found
+    # Powers of integers can become too large to compute. Floats overflow instead.
+    result = float(base) ** float(exponent)
+    return float("nan") if isinstance(result, complex) else result
 
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
@@ -98,4 +117,4 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "sqrt": (1, np.sqrt),
     "where": (3, np.where),
 }
-"""By name: how many arguments, and what is called."""
+"""The functions by name. Each entry is the number of arguments, and the function."""

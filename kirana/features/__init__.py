@@ -1,4 +1,4 @@
-"""The online feature store: reads as matrices, writes as whole groups."""
+"""Feature reads and writes: the protocols and data types that other parts use."""
 
 from kirana.features.source import EntityRows, FeatureQuery, Features, FeatureSink, FeatureSource
 

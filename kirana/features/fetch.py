@@ -1,4 +1,7 @@
-"""From keys to stored values: the cache first, then the store, each key once."""
+"""Reads of stored rows from the cache and the store.
+
+If there is a cache, concurrent calls share the reads of rows that are not cached.
+"""
 
 from __future__ import annotations
 
@@ -15,263 +18,318 @@ from kirana import native
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece, Tier
 from kirana.features.cache import FeatureCache
-from kirana.features.cache.group import CacheRead
+from kirana.features.cache.reads import CacheRead
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore, RowKeys, StoredRows
 
 Positions = npt.NDArray[np.intp]
-_EVERYWHERE = slice(None)
-_NOWHERE: Positions = np.empty(0, dtype=np.intp)
+_ALL_POSITIONS = slice(None)
+_NO_POSITIONS: Positions = np.empty(0, dtype=np.intp)
 
 
 @dataclass(slots=True)
 class Fetched:
-    """The values of one group, in pieces.
+    """The stored values of one group for a batch of keys. All positions refer to this batch.
 
-    `unavailable` are the positions of rows that could not be read, and `reason` says why; `cached`
-    are those that the cache had, and `tier` is who had the others, which are at `asked`.
+    `pieces` has the values, in the form that codecs decode. `unavailable` are the positions of rows
+    that could not be read, and `reason` says why. The rows at `cached` come from the cache, and
+    those at `from_store` from the store. `tier` says which tier the rows at `from_store` were read
+    from: one `Tier` for all of these rows, or one per row.
     """
 
     count: int
     pieces: list[Piece] = field(default_factory=list)
     unavailable: Positions | None = None
     reason: str = ""
-    cached: Positions | slice = field(default_factory=lambda: _NOWHERE)
-    asked: Positions | slice = field(default_factory=lambda: _EVERYWHERE)
+    cached: Positions | slice = field(default_factory=lambda: _NO_POSITIONS)
+    from_store: Positions | slice = field(default_factory=lambda: _ALL_POSITIONS)
     tier: Tier | npt.NDArray[np.uint8] = Tier.DURABLE
 
-    def keep(self) -> None:
-        """Copy what the cache has lent: only who does not wait may leave it there."""
+    def detach(self) -> None:
+        """Copy the rows that are still in the table of the cache.
+
+        Call this before another thread reads the rows, because the event loop may change the table
+        meanwhile.
+        """
         for piece in self.pieces:
             if native.COMPILED and isinstance(piece.values, native.borrowed.Borrowed):
-                piece.values.keep()
+                piece.values.detach()
 
     def decode(self, group: FeatureGroup, now_s: float) -> Rows:
+        """Return the decoded rows. `now_s` (Unix seconds) decides which rows have expired.
+
+        Rows that could not be read have defaults and the status `UNAVAILABLE`.
+        """
         rows = CODECS[group.codec].decode_pieces(self.count, self.pieces, group, now_s)
         if self.unavailable is not None:
             rows.status[self.unavailable] = Status.UNAVAILABLE
         return rows
 
     def tiers(self) -> npt.NDArray[np.uint8]:
-        """Return a `Tier` per row: where it was found, or looked for last."""
-        found = np.zeros(self.count, dtype=np.uint8)
-        found[self.asked] = self.tier
-        found[self.cached] = Tier.CACHE
-        return found
+        """Return the `Tier` of each row. It means nothing for a row that is not stored."""
+        tiers = np.zeros(self.count, dtype=np.uint8)
+        tiers[self.from_store] = self.tier
+        tiers[self.cached] = Tier.CACHE
+        return tiers
 
 
-class _Flight:
-    """One read of the store, for all who miss one of its rows meanwhile."""
+class _PendingRead:
+    """A read of the store that is under way.
+
+    Other calls that need some of its rows wait for it instead of reading these rows again.
+    `groups`, `wanted` and `answers` have one entry per group.
+    """
 
     def __init__(self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys]) -> None:
         self.groups = groups
         self.wanted = wanted
         self.written: dict[str, set[str]] = defaultdict(set)
-        """Keys by group that were written since it began: its rows of them are not kept."""
+        """The keys that were written since the read began, by group. Their rows are not cached."""
         self.indexed = False
+        """Whether the read is in `Fetcher._pending_by_key`."""
         self.answers: Sequence[StoredRows] = ()
-        self.over = False
-        self.waiting: asyncio.Future[None] | None = None
-        """Tells those who wait that it is over; None while nobody waits."""
+        """The result of the read; empty until it ends, and if it fails."""
+        self.ended = False
+        self.end: asyncio.Future[None] | None = None
+        """Done when the read ends. None unless a call has waited for it."""
 
-    async def has_answers(self) -> bool:
-        """Wait until it lands; False if it was given up."""
-        if not self.over:
-            if self.waiting is None:
-                self.waiting = asyncio.get_running_loop().create_future()
-            # of several who wait, one may be cancelled
-            await asyncio.shield(self.waiting)
+    async def wait(self) -> bool:
+        """Wait until the read ends; return False if it failed or was cancelled."""
+        if not self.ended:
+            if self.end is None:
+                self.end = asyncio.get_running_loop().create_future()
+            # If a waiting call is cancelled, the others must still be woken.
+            await asyncio.shield(self.end)
         return bool(self.answers)
 
     def values(self, group: str) -> dict[str, bytes | None]:
-        """Return the values of a group by key, without unavailable ones."""
-        at = next(at for at, rows in enumerate(self.wanted) if rows.group == group)
-        return _values_of(self.wanted[at].keys, self.answers[at])
+        """Return the values of a group by key, without the unavailable rows."""
+        position = next(i for i, rows in enumerate(self.wanted) if rows.group == group)
+        return _values_of(self.wanted[position].keys, self.answers[position])
 
 
 class Fetcher:
-    """Reads rows of several groups at once; keys that two callers miss are fetched once."""
+    """Reads rows of several groups at once.
+
+    If there is a cache, concurrent calls share the reads of rows that are not cached.
+    """
 
     def __init__(self, store: FeatureStore, cache: FeatureCache | None) -> None:
         self._store = store
         self._cache = cache
-        self._flights: set[_Flight] = set()
-        """Those that are under way."""
-        self._flying: dict[str, dict[str, _Flight]] = defaultdict(dict)
-        """Flights by group and key, of those that were `indexed`: most land before anybody asks."""
+        self._pending: set[_PendingRead] = set()
+        """The reads that are under way."""
+        self._pending_by_key: dict[str, dict[str, _PendingRead]] = defaultdict(dict)
+        """The reads that are under way, by group and key.
+
+        Reads are added only when a call has to read rows while other reads are under way.
+        """
 
     async def fetch(self, groups: Sequence[FeatureGroup], keys: Sequence[str]) -> list[Fetched]:
-        """Return what is stored. Rows that a server does not give are `unavailable`."""
+        """Return the stored values of `keys`, one `Fetched` per group.
+
+        If a server does not answer, its rows are `unavailable`, and nothing is raised.
+        """
         if not keys:
             return [Fetched(0) for _ in groups]
         if self._cache is None:
             answers = await self._store.read([RowKeys(group.name, keys) for group in groups])
-            return [_as_it_came(len(keys), answer) for answer in answers]
+            return [_from_store(len(keys), answer) for answer in answers]
         reads = [self._cache.look_up(group, keys) for group in groups]
-        missing = [_chosen(keys, read.missing) for read in reads]
+        missing = [_keys_at(keys, read.missing) for read in reads]
         if not any(missing):
-            return [_put_together(len(keys), read) for read in reads]
-        found = await self._complete(self._cache, groups, missing)
-        return [_put_together(len(keys), r, answer) for r, answer in zip(reads, found, strict=True)]
+            return [_join(len(keys), read) for read in reads]
+        completed = await self._complete(self._cache, groups, missing)
+        return [
+            _join(len(keys), read, answer) for read, answer in zip(reads, completed, strict=True)
+        ]
 
     async def _complete(
         self, cache: FeatureCache, groups: Sequence[FeatureGroup], missing: Sequence[Sequence[str]]
     ) -> Sequence[StoredRows]:
-        """Read what the cache lacks: what nobody reads yet, in one call, and what others read."""
-        others = [
-            self._others(group.name, keys) for group, keys in zip(groups, missing, strict=True)
+        """Read the rows that are not cached, and wait for those that are being read already.
+
+        `missing` has the keys of these rows, one sequence per group. Return one answer per group,
+        with one value per key.
+        """
+        under_way = [
+            self._pending_reads_of(group.name, keys)
+            for group, keys in zip(groups, missing, strict=True)
         ]
-        if not any(others):
-            return await self._fly(cache, groups, missing)
-        mine = [
-            [key for key in keys if key not in other]
-            for keys, other in zip(missing, others, strict=True)
+        if not any(under_way):
+            return await self._read_store(cache, groups, missing)
+        own_keys = [
+            [key for key in keys if key not in reads]
+            for keys, reads in zip(missing, under_way, strict=True)
         ]
-        own = await self._fly(cache, groups, mine) if any(mine) else None
-        landed = {
-            flight: await flight.has_answers()
-            for flight in {flight for other in others for flight in other.values()}
+        own_answers = await self._read_store(cache, groups, own_keys) if any(own_keys) else None
+        succeeded = {
+            read: await read.wait() for read in {r for reads in under_way for r in reads.values()}
         }
-        if not all(landed.values()):
-            # who began them is gone: what is still missing is read anew
+        if not all(succeeded.values()):
+            # One of the reads that this call waited for has failed or was cancelled.
             return await self._complete(cache, groups, missing)
         answers = []
-        for at, (group, keys, other) in enumerate(zip(groups, missing, others, strict=True)):
-            # two flights may bring a key that was written between them: each key is that of its own
-            brought = {flight: flight.values(group.name) for flight in set(other.values())}
-            found = {key: brought[f][key] for key, f in other.items() if key in brought[f]}
-            reasons = [answer.reason for flight in brought for answer in flight.answers]
-            if own is not None:
-                found |= _values_of(mine[at], own[at])
-                reasons.append(own[at].reason)
-            answers.append(_by_key(keys, found, max(reasons, key=len, default="")))
+        for position, (group, keys, reads) in enumerate(
+            zip(groups, missing, under_way, strict=True)
+        ):
+            # If a key was written meanwhile, two reads may include it. The value comes
+            # from the read that `reads` has for the key.
+            values_of = {read: read.values(group.name) for read in set(reads.values())}
+            values = {
+                key: values_of[read][key] for key, read in reads.items() if key in values_of[read]
+            }
+            reasons = [answer.reason for read in values_of for answer in read.answers]
+            if own_answers is not None:
+                values |= _values_of(own_keys[position], own_answers[position])
+                reasons.append(own_answers[position].reason)
+            answers.append(_by_key(keys, values, max(reasons, key=len, default="")))
         return answers
 
-    async def _fly(
+    async def _read_store(
         self, cache: FeatureCache, groups: Sequence[FeatureGroup], missing: Sequence[Sequence[str]]
     ) -> Sequence[StoredRows]:
-        """Read rows from the store and keep them."""
+        """Read rows from the store, and cache them."""
         wanted = [RowKeys(group.name, keys) for group, keys in zip(groups, missing, strict=True)]
-        flight = _Flight(groups, wanted)
-        self._flights.add(flight)
+        read = _PendingRead(groups, wanted)
+        self._pending.add(read)
         began = cache.now()
         try:
-            flight.answers = answers = await self._store.read(wanted)
-            for at in range(len(wanted)):
-                self._keep(cache, flight, at, began)
+            read.answers = answers = await self._store.read(wanted)
+            for position in range(len(wanted)):
+                self._fill_cache(cache, read, position, began)
             return answers
         finally:
-            self._land(flight)
+            self._finish(read)
 
     @staticmethod
-    def _keep(cache: FeatureCache, flight: _Flight, at: int, began: float) -> None:
-        """Keep the rows of a group, but those that are not known, or were written meanwhile."""
-        group, keys, answer = flight.groups[at], flight.wanted[at].keys, flight.answers[at]
+    def _fill_cache(cache: FeatureCache, read: _PendingRead, number: int, began: float) -> None:
+        """Cache the rows of the group `read.groups[number]`.
+
+        Rows that are unavailable, or were written since the read began, are left out.
+        """
+        group, keys, answer = read.groups[number], read.wanted[number].keys, read.answers[number]
         if not keys:
             return
-        written = flight.written.get(group.name)
+        written = read.written.get(group.name)
         if answer.unavailable is None and not written:
             cache.fill(group, keys, answer.values, since=began)
             return
-        away = set() if answer.unavailable is None else {*answer.unavailable.tolist()}
+        unavailable = set() if answer.unavailable is None else {*answer.unavailable.tolist()}
         kept = [
             position
             for position, key in enumerate(keys)
-            if position not in away and not (written and key in written)
+            if position not in unavailable and not (written and key in written)
         ]
         if kept:
             values = [answer.values[position] for position in kept]
             cache.fill(group, [keys[position] for position in kept], values, since=began)
 
-    def _others(self, group: str, keys: Sequence[str]) -> dict[str, _Flight]:
-        """Return the flights that bring some of the keys already."""
-        if not self._flights:
+    def _pending_reads_of(self, group: str, keys: Sequence[str]) -> dict[str, _PendingRead]:
+        """Return the reads under way by key. Leave out those of `keys` that are not being read."""
+        if not self._pending:
             return {}
-        for flight in self._flights:
-            if not flight.indexed:
-                flight.indexed = True
-                for rows in flight.wanted:
-                    written = flight.written.get(rows.group, ())
-                    brought = [key for key in rows.keys if key not in written]
-                    self._flying[rows.group].update(dict.fromkeys(brought, flight))
-        flying = self._flying[group]
-        if flying.keys().isdisjoint(keys):
+        for read in self._pending:
+            if not read.indexed:
+                read.indexed = True
+                for rows in read.wanted:
+                    written = read.written.get(rows.group, ())
+                    unwritten_keys = [key for key in rows.keys if key not in written]
+                    self._pending_by_key[rows.group].update(dict.fromkeys(unwritten_keys, read))
+        read_of = self._pending_by_key[group]
+        if read_of.keys().isdisjoint(keys):
             return {}
-        return {key: flying[key] for key in keys if key in flying}
+        return {key: read_of[key] for key in keys if key in read_of}
 
-    def _land(self, flight: _Flight) -> None:
-        self._flights.discard(flight)
-        flight.over = True
-        if flight.waiting is not None:
-            flight.waiting.set_result(None)
-        if not flight.indexed:
+    def _finish(self, read: _PendingRead) -> None:
+        """End a read: wake the calls that wait for it, and remove it from the reads under way."""
+        self._pending.discard(read)
+        read.ended = True
+        if read.end is not None:
+            read.end.set_result(None)
+        if not read.indexed:
             return
-        if not self._flights:
-            self._flying.clear()
+        if not self._pending:
+            self._pending_by_key.clear()
             return
-        for rows in flight.wanted:
-            flying = self._flying[rows.group]
+        for rows in read.wanted:
+            read_of = self._pending_by_key[rows.group]
             for key in rows.keys:
-                # another flight may bring what was written
-                if flying.get(key) is flight:
-                    del flying[key]
+                # If the key was written meanwhile, a newer read may have replaced this one.
+                if read_of.get(key) is read:
+                    del read_of[key]
 
-    def written(self, group: str, keys: Sequence[str]) -> None:
-        """Forget what was known of keys that were written, and what is being fetched of them."""
+    def invalidate(self, group: str, keys: Sequence[str]) -> None:
+        """Remove rows from the cache, after they were written. No-op without a cache.
+
+        If a read of these rows is under way, later calls do not wait for it, and the rows that it
+        returns are not cached.
+        """
         if self._cache is None:
             return
         self._cache.forget(group, keys)
-        for flight in self._flights:
-            flight.written[group].update(keys)
-        flying = self._flying[group]
-        for key in keys if flying else ():
-            flying.pop(key, None)
+        for read in self._pending:
+            read.written[group].update(keys)
+        read_of = self._pending_by_key[group]
+        for key in keys if read_of else ():
+            read_of.pop(key, None)
 
 
 def _values_of(keys: Sequence[str], answer: StoredRows) -> dict[str, bytes | None]:
-    """Return the values of an answer by key, without unavailable ones."""
-    found = dict(zip(keys, answer.values, strict=True))
+    """Return the values of an answer by key, without the unavailable rows."""
+    values = dict(zip(keys, answer.values, strict=True))
     for position in () if answer.unavailable is None else answer.unavailable.tolist():
-        found.pop(keys[position], None)
-    return found
+        values.pop(keys[position], None)
+    return values
 
 
-def _by_key(keys: Sequence[str], found: Mapping[str, bytes | None], reason: str) -> StoredRows:
-    """Return rows in the order of their keys; those that are not found are unavailable."""
-    away = [at for at, key in enumerate(keys) if key not in found]
-    values = [found.get(key) for key in keys]
-    if not away:
+def _by_key(
+    keys: Sequence[str], values_by_key: Mapping[str, bytes | None], reason: str
+) -> StoredRows:
+    """Return the values in the order of `keys`. Rows that `values_by_key` lacks are unavailable."""
+    unavailable = [position for position, key in enumerate(keys) if key not in values_by_key]
+    values = [values_by_key.get(key) for key in keys]
+    if not unavailable:
         return StoredRows(values)
-    return StoredRows(values, np.array(away, dtype=np.intp), reason)
+    return StoredRows(values, np.array(unavailable, dtype=np.intp), reason)
 
 
-def _chosen(keys: Sequence[str], positions: Positions) -> Sequence[str]:
+def _keys_at(keys: Sequence[str], positions: Positions) -> Sequence[str]:
+    """Return the keys at `positions`, or `keys` itself if these are all positions, in order."""
     if len(positions) == len(keys):
         return keys
     if len(positions) < 2:
-        return [keys[at] for at in positions.tolist()]
+        return [keys[i] for i in positions.tolist()]
     return list(itemgetter(*positions.tolist())(keys))
 
 
-def _as_it_came(count: int, answer: StoredRows) -> Fetched:
+def _from_store(count: int, answer: StoredRows) -> Fetched:
+    """Return a batch whose rows all come from the store; `count` is the number of keys."""
     pieces = [Piece(None, answer.values)]
     return Fetched(count, pieces, answer.unavailable, answer.reason, tier=answer.tier)
 
 
-def _put_together(count: int, read: CacheRead, answer: StoredRows | None = None) -> Fetched:
-    """Join what was cached with what was fetched: the answer for the keys of `read.missing`."""
-    if count == len(read.in_table):
+def _join(count: int, read: CacheRead, answer: StoredRows | None = None) -> Fetched:
+    """Return a batch with the cached rows of `read`, and those of `answer` at `read.missing`.
+
+    `count` is the number of keys. If `answer` is None, no rows are missing from the cache.
+    """
+    if count == len(read.table_positions):
         return Fetched(
-            count, [Piece(None, read.table)], cached=_EVERYWHERE, asked=_NOWHERE, tier=Tier.NONE
+            count,
+            [Piece(None, read.table)],
+            cached=_ALL_POSITIONS,
+            from_store=_NO_POSITIONS,
+            tier=Tier.NONE,
         )
     if answer is not None and count == len(read.missing):
-        return _as_it_came(count, answer)
-    known = np.fromiter(read.values, dtype=np.intp, count=len(read.values))
-    pieces = [Piece(known, list(read.values.values()))] if len(known) else []
-    if len(read.in_table):
-        pieces.append(Piece(read.in_table, read.table))
-    fetched = Fetched(count, pieces, cached=np.concatenate([read.in_table, known]))
-    fetched.asked = read.missing
+        return _from_store(count, answer)
+    beside_table = np.fromiter(read.values, dtype=np.intp, count=len(read.values))
+    pieces = [Piece(beside_table, list(read.values.values()))] if len(beside_table) else []
+    if len(read.table_positions):
+        pieces.append(Piece(read.table_positions, read.table))
+    fetched = Fetched(count, pieces, cached=np.concatenate([read.table_positions, beside_table]))
+    fetched.from_store = read.missing
     if answer is not None and len(read.missing):
         pieces.append(Piece(read.missing, answer.values))
         fetched.tier, fetched.reason = answer.tier, answer.reason

@@ -1,4 +1,4 @@
-"""The feature store as a part."""
+"""The declaration of the features part."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from kirana.urls import scheme_of
 
 
 class FeatureSettings(BaseModel):
-    """`features` is the URL of the store.
+    """Settings of the features part.
 
-    Where it doesn't answer, `features_unavailable` says whether reads return defaults with that
-    status, or fail. Each replica keeps `cache_bytes` of rows that came over the network (0: none),
-    and uses a row for `cache_fresh_ms`.
+    `features` is the URL of the store. If the store does not answer, `features_unavailable` decides
+    whether reads fail, or return defaults with the status "unavailable". Each replica caches up to
+    `cache_bytes` of rows (0 for no cache), and uses a row for `cache_fresh_ms` after it was
+    fetched. Rows of an LMDB or memory store are not cached.
     """
 
     features: str
@@ -32,14 +33,14 @@ def _build(wiring: Wiring) -> Features:
     from kirana.stores import open_feature_store
 
     settings = wiring.settings(FeatureSettings)
-    # what lies in this machine's memory already is not kept twice
+    # Reads of an LMDB or memory store need no network, so a cache would not make them faster.
     local = scheme_of(settings.features) in ("lmdb", "memory")
-    cached = settings.cache_bytes and not local
+    with_cache = settings.cache_bytes and not local
     service = FeatureService(
         open_feature_store(settings.features),
         wiring.source,
         cache=FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
-        if cached
+        if with_cache
         else None,
         fail_when_unavailable=settings.features_unavailable == "error",
     )
@@ -48,6 +49,7 @@ def _build(wiring: Wiring) -> Features:
 
 
 async def _check(url: str) -> None:
+    """Raise `ConfigurationError` if the store at `url` can't be opened or does not answer."""
     from kirana.stores import open_feature_store
     from kirana.stores.base import PROBE
 

@@ -1,24 +1,22 @@
-"""The read and the write path over one store. `kirana.features.source` has the contract."""
+"""Reads and writes of features in one store. `kirana.features.source` has the interface."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from itertools import repeat
 
 import numpy as np
-import numpy.typing as npt
 
 from kirana.catalog.revisions import CatalogSource, Revisions
-from kirana.catalog.snapshot import Catalog
-from kirana.clock import MAX_FUTURE_MS
-from kirana.codecs import CODECS, Column, Rows, Status
-from kirana.codecs.rows import MatrixPlan, Provenance, Tier
+from kirana.clock import FUTURE, MAX_FUTURE_MS
+from kirana.codecs import CODECS, Rows
 from kirana.errors import InvalidInput, KiranaError, Unavailable
+from kirana.features.assembly import assemble, decode
 from kirana.features.cache import FeatureCache
 from kirana.features.fetch import Fetched, Fetcher
+from kirana.features.plans import Plan, Schemas
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_CELLS, inline_or_thread
 from kirana.request import RequestContext
@@ -27,79 +25,19 @@ from kirana.schema import Array, FeatureGroup
 from kirana.service import Health
 from kirana.stores import FeatureStore, RowBlock, Written
 
-MAX_PLANS = 512
-"""Clients choose what they read; an inferflow's plans are made anew if theirs crowd them out."""
-
 TOMBSTONE_S = 8 * 86_400
-"""How long a delete is remembered: longer than a topic's usual retention of seven days."""
+"""Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages by default.
 
-
-@dataclass
-class _GroupRead:
-    """What a query wants of one group, by the newest names of its features.
-
-    `spans` are where the features of its matrix go in the query's, `positions` which ones of
-    the query they are; `asked` are the names of the columns in the query.
-    """
-
-    group: FeatureGroup
-    names: list[str] = field(default_factory=list)
-    spans: list[slice] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    columns: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    @cached_property
-    def matrix(self) -> MatrixPlan | None:
-        return MatrixPlan(self.group.current, tuple(self.names)) if self.names else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    groups: tuple[_GroupRead, ...]
-    width: int
-
-
-class Schemas:
-    """A revision of the catalog as the read path wants it: plans by query, made once."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-        self._plans: dict[tuple[str, tuple[str, ...], tuple[str, ...]], _Plan] = {}
-
-    def group(self, name: str) -> FeatureGroup | None:
-        return self.catalog.groups.get(name)
-
-    def plan(self, query: FeatureQuery) -> _Plan:
-        shape = (query.entity, query.matrix, query.columns)
-        found = self._plans.get(shape)
-        if found is None:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            found = self._plans[shape] = self._make_plan(*shape)
-        return found
-
-    def _make_plan(self, entity: str, matrix: Sequence[str], columns: Sequence[str]) -> _Plan:
-        self.catalog.entity(entity)
-        found: dict[str, _GroupRead] = {}
-        width = 0
-        for position, name in enumerate(matrix):
-            group, feature = self.catalog.feature(f"{entity}.{name}")
-            wanted = found.setdefault(group.name, _GroupRead(group))
-            wanted.names.append(feature.name)
-            wanted.spans.append(slice(width, width + feature.size))
-            wanted.positions.append(position)
-            width += feature.size
-        for name in columns:
-            group, feature = self.catalog.feature(f"{entity}.{name}")
-            wanted = found.setdefault(group.name, _GroupRead(group))
-            wanted.columns.append(feature.name)
-            wanted.asked.append(name)
-        return _Plan(tuple(found.values()), width)
+If an older write of the row is replayed from a topic before then, the row stays deleted.
+"""
 
 
 class FeatureService:
-    """Implements `FeatureSource` and `FeatureSink` over a store."""
+    """`FeatureSource` and `FeatureSink` over one feature store.
+
+    If the store does not answer for some rows, reads return defaults for them, with the status
+    `UNAVAILABLE`. With `fail_when_unavailable`, reads raise `Unavailable` instead.
+    """
 
     def __init__(
         self,
@@ -109,24 +47,30 @@ class FeatureService:
         cache: FeatureCache | None = None,
         fail_when_unavailable: bool = False,
     ) -> None:
-        """With `fail_when_unavailable`, a read of a store that does not answer raises
-        `Unavailable`; without it, rows have defaults and the status.
-        """
         self._store = store
         self._cache = cache
         self._fetcher = Fetcher(store, cache)
         self._fail_when_unavailable = fail_when_unavailable
         self._source = source
         self._schemas = Revisions(source, Schemas)
-        self._nowhere: set[tuple[str, str, int]] = set()
+        self._missing_versions: set[tuple[str, str, int]] = set()
+        """Schema versions (catalog, group, number) that the newest revision did not have."""
         self._newest = NO_REVISION
+        """The newest revision when a schema version was last looked up."""
 
     async def prepare(self, revision: Revision) -> None:
+        """Load a revision. Raise `Unavailable` if it can't be read."""
         await self._schemas.at(revision)
 
     async def read(
         self, queries: Sequence[FeatureQuery], context: RequestContext
     ) -> list[EntityRows]:
+        """Answer all queries: concurrently, or one after another if the store is embedded.
+
+        Large answers are decoded and assembled in a thread. Raise `Unknown` if an entity or a
+        feature does not exist. Raise `Unavailable` if the revision can't be read, or if some rows
+        can't be read and `fail_when_unavailable` is set.
+        """
         schemas = await self._schemas.at(context.revision)
         plans = [schemas.plan(query) for query in queries]
         if len(plans) == 1 or self._store.embedded:
@@ -134,75 +78,90 @@ class FeatureService:
                 await self._read(query, plan, context)
                 for query, plan in zip(queries, plans, strict=True)
             ]
-        # all at once: one round trip
+        # Concurrent reads take as long as one round trip to the store, not as several.
         reads = map(self._read, queries, plans, repeat(context))
         return [*await asyncio.gather(*reads)]
 
-    async def _read(self, query: FeatureQuery, plan: _Plan, context: RequestContext) -> EntityRows:
+    async def _read(self, query: FeatureQuery, plan: Plan, context: RequestContext) -> EntityRows:
         keys = query.keys
         fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
         if self._fail_when_unavailable:
-            for each in fetched:
-                if each.unavailable is not None:
-                    raise Unavailable(each.reason or "the feature store does not answer")
+            for group_values in fetched:
+                if group_values.unavailable is not None:
+                    raise Unavailable(group_values.reason or "the feature store does not answer")
         inline = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
         if not inline:
-            # the cache's table may change under another thread
-            for each in fetched:
-                each.keep()
-        decoded = await inline_or_thread(inline, _decode, plan, fetched, context.now_ms)
-        for at, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
+            # The event loop may change the table of the cache while the thread reads the rows.
+            for group_values in fetched:
+                group_values.detach()
+        decoded = await inline_or_thread(inline, decode, plan, fetched, context.now_ms)
+        for position, (read, rows) in enumerate(zip(plan.groups, decoded, strict=True)):
             if rows.unknown_versions:
-                decoded[at] = await self._look_once(read.group, rows, fetched[at], context)
+                decoded[position] = await self._decode_newer(
+                    read.group, rows, fetched[position], context
+                )
         return await inline_or_thread(
-            inline, _assemble, query, plan, decoded, fetched, context.now_ms
+            inline, assemble, query, plan, decoded, fetched, context.now_ms
         )
 
-    async def _look_once(
+    async def _decode_newer(
         self, group: FeatureGroup, rows: Rows, fetched: Fetched, context: RequestContext
     ) -> Rows:
-        """Rows may follow a schema version that is newer than the request's revision."""
+        """Decode rows again, with the schema versions of the newest revision.
+
+        Writers may already use schema versions that are newer than the request's revision. Return
+        `rows` itself if the newest revision can't be read, or has no schema versions that the
+        request's revision lacks.
+        """
         catalog = context.revision.catalog
         unknown = {(catalog, group.name, number) for number in rows.unknown_versions}
-        unknown -= self._nowhere
+        unknown -= self._missing_versions
         if not unknown:
             return rows
         try:
-            newest = max(number for *_, number in unknown)
-            fresh = await self._newest_group(group.name, newest, catalog)
+            newest_version = max(number for *_, number in unknown)
+            newest_group = await self._newest_group(group.name, newest_version, catalog)
         except (KiranaError, OSError):
-            # no newer revision can be had now: the rows are what they are to this one
+            # The newest revision can't be read now, so rows of unknown versions have defaults.
             return rows
-        known = 0 if fresh is None else len(fresh.versions)
-        self._nowhere |= {each for each in unknown if each[2] > known}
-        if fresh is None or known <= len(group.versions):
+        version_count = 0 if newest_group is None else len(newest_group.versions)
+        self._missing_versions |= {version for version in unknown if version[2] > version_count}
+        if newest_group is None or version_count <= len(group.versions):
             return rows
-        return fetched.decode(_as_of(fresh, group), context.now_ms / 1000)
+        return fetched.decode(_with_current_of(newest_group, group), context.now_ms / 1000)
 
     async def _newest_group(self, name: str, version: int, catalog: str) -> FeatureGroup | None:
-        """Return the group as of the newest revision; asked for again if it lacks the version.
+        """Return a group as the newest revision has it, or None if it does not have the group.
 
-        The versions of another catalog, after one was lost, say nothing about a row.
+        The newest revision is looked up only if the last one that was looked up lacks the schema
+        version `version`. Also return None if the newest revision is not one of `catalog`. Schema
+        versions of a different catalog do not describe the rows, even if their numbers match.
         """
-        fresh = None
+        group = None
         if self._newest.catalog == catalog:
-            fresh = (await self._schemas.at(self._newest)).group(name)
-        if fresh is None or len(fresh.versions) < version:
+            group = (await self._schemas.at(self._newest)).group(name)
+        if group is None or len(group.versions) < version:
             self._newest = await asyncio.to_thread(self._source.current)
             if self._newest.catalog != catalog:
                 return None
-            fresh = (await self._schemas.at(self._newest)).group(name)
-        return fresh
+            group = (await self._schemas.at(self._newest)).group(name)
+        return group
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
+        """Store rows durably. Large writes are encoded in a thread.
+
+        Raise `InvalidInput` if the schema version does not exist, one of its features is missing or
+        an event time is too far in the future, `Unknown` for an unknown group or feature, and
+        `Unavailable` if the store does not answer.
+        """
         schemas = await self._schemas.at(context.revision)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
         for feature in version.features:
             if feature.name not in write.columns:
                 raise InvalidInput(
-                    f"a group is written whole: '{group.name}' version {version.number} "
-                    f"needs '{feature.name}'",
+                    f"'{feature.name}' is missing: a write must have every feature of "
+                    f"'{group.name}' version {version.number}",
                     field=f"columns.{feature.name}",
                 )
         for name in write.columns:
@@ -219,136 +178,80 @@ class FeatureService:
         expired = block.expired(context.now_ms / 1000)
         if not expired.any():
             return _result_of(await self._put(block, write.keys))
-        # they are under the law of order too, so they go into the store as well
-        gone, lives = np.flatnonzero(expired), np.flatnonzero(~expired)
-        await self._put(block.take(gone), [write.keys[at] for at in gone.tolist()])
-        done = await self._put(block.take(lives), [write.keys[at] for at in lives.tolist()])
-        return replace(_result_of(done), expired=len(gone))
+        # Expired rows are stored too, because they must replace older rows.
+        expired_rows, live_rows = np.flatnonzero(expired), np.flatnonzero(~expired)
+        await self._put(block.select(expired_rows), [write.keys[i] for i in expired_rows.tolist()])
+        written = await self._put(
+            block.select(live_rows), [write.keys[i] for i in live_rows.tolist()]
+        )
+        return replace(_result_of(written), expired=len(expired_rows))
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> WriteResult:
+        """Store tombstones, which expire after `TOMBSTONE_S`.
+
+        Raise `Unknown` for an unknown group, `InvalidInput` if an event time is too far in the
+        future, and `Unavailable` if the store does not answer.
+        """
         schemas = await self._schemas.at(context.revision)
-        found = schemas.catalog.group(group, field="group")
+        feature_group = schemas.catalog.group(group, field="group")
         _check_times(event_time_ms, context.now_ms)
-        codec, times = CODECS[found.codec], event_time_ms.astype(np.uint64)
-        forgotten_at = context.now_ms // 1000 + TOMBSTONE_S
-        values = codec.tombstones(times, forgotten_at)
-        expiry_s = np.full(len(times), forgotten_at, dtype=np.uint32)
+        codec, times = CODECS[feature_group.codec], event_time_ms.astype(np.uint64)
+        expires_at_s = context.now_ms // 1000 + TOMBSTONE_S
+        values = codec.tombstones(times, expires_at_s)
+        expiry_s = np.full(len(times), expires_at_s, dtype=np.uint32)
         block = RowBlock.joined(group, codec, keys, values, expiry_s, times, deleted=True)
         return _result_of(await self._put(block, keys))
 
     async def _put(self, block: RowBlock, keys: Sequence[str]) -> Written:
+        """Write a block to the store, and remove the rows of its `keys` from the cache."""
         try:
             return await self._store.write(block)
         finally:
-            # also of a write that failed: some of it may have arrived
-            self._fetcher.written(block.group, keys)
+            # Even if the write failed, some rows may have been stored.
+            self._fetcher.invalidate(block.group, keys)
 
     async def health(self, revision: Revision) -> Health:
-        # past the cache, which may know that there is no such row
-        answers = await self._store.ping()
-        told = dict(self._store.health())
+        """Check that the store answers and that the revision can be read.
+
+        The details are those of the store and, if there is a cache, its counters and its size.
+        """
+        # `read` might find its rows in the cache and not reach the store.
+        reachable = await self._store.ping()
+        details = dict(self._store.health())
         if self._cache is not None:
-            told["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
-        if not answers:
-            return Health("the feature store does not answer", told)
+            details["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
+        if not reachable:
+            return Health("the feature store does not answer", details)
         try:
             await self.prepare(revision)
         except Unavailable as error:
-            return Health(error.message, told)
-        return Health(None, told)
+            return Health(error.message, details)
+        return Health(None, details)
 
     async def close(self) -> None:
+        """Close the store."""
         await self._store.close()
 
 
-def _result_of(done: Written) -> WriteResult:
-    return WriteResult(done.stored + done.unknown, done.stale)
-
-
-def _decode(plan: _Plan, fetched: Sequence[Fetched], now_ms: int) -> list[Rows]:
-    return [
-        each.decode(read.group, now_ms / 1000)
-        for read, each in zip(plan.groups, fetched, strict=True)
-    ]
-
-
-def _assemble(
-    query: FeatureQuery,
-    plan: _Plan,
-    decoded: Sequence[Rows],
-    fetched: Sequence[Fetched],
-    now_ms: int,
-) -> EntityRows:
-    count = len(query.keys)
-    matrix = None
-    if len(plan.groups) == 1 and plan.groups[0].matrix is not None:
-        # as it is stored, if all of its rows are there
-        matrix = decoded[0].view(plan.groups[0].matrix)
-    filled_here = matrix is None
-    if matrix is None:
-        matrix = np.empty((count, plan.width), dtype=np.float32)
-    columns: dict[str, Column] = {}
-    status: dict[str, Array] = {}
-    age: dict[str, Array] = {}
-    provenance: dict[str, Array] = {}
-    tier: dict[str, Array] = {}
-    for read, rows, found in zip(plan.groups, decoded, fetched, strict=True):
-        short = read.group.short_name
-        status[short] = rows.status
-        if read.matrix is not None and filled_here:
-            _fill(matrix, read.matrix, read.spans, rows)
-        for name, asked in zip(read.columns, read.asked, strict=True):
-            columns[asked] = rows.column(name)
-            if query.provenance:
-                provenance[asked] = rows.provenance(name)
-        if query.provenance:
-            times = rows.event_time_ms.astype(np.int64)
-            there = (rows.status == Status.OK) | (rows.status == Status.EXPIRED)
-            age[short] = np.where(there, now_ms - times, -1)
-            tier[short] = np.where(there, found.tiers(), np.uint8(Tier.NONE))
-    nulls = _matrix_nulls(query, plan, decoded) if query.nulls else None
-    return EntityRows(matrix, columns, status, age, provenance, nulls, tier)
+def _result_of(written: Written) -> WriteResult:
+    """Return the counts of a write. Rows of unknown outcome (stored or stale) count as written."""
+    return WriteResult(written.stored + written.unknown, written.stale)
 
 
 def _check_times(event_time_ms: Array, now_ms: int) -> None:
-    """Refuse event times that are further ahead than clocks differ."""
-    late = np.flatnonzero(event_time_ms > now_ms + MAX_FUTURE_MS)
-    if len(late):
-        raise InvalidInput(
-            f"{event_time_ms[late[0]]} is more than five minutes ahead",
-            field=("event_time", int(late[0])),
-        )
+    """Raise `InvalidInput` if an event time is more than `MAX_FUTURE_MS` after `now_ms`."""
+    future_positions = np.flatnonzero(event_time_ms > now_ms + MAX_FUTURE_MS)
+    if len(future_positions):
+        position = int(future_positions[0])
+        raise InvalidInput(f"{event_time_ms[position]} is {FUTURE}", field=("event_time", position))
 
 
-def _fill(matrix: Array, plan: MatrixPlan, spans: Sequence[slice], rows: Rows) -> None:
-    """Write a group's features to their spans, in one go where they stand side by side."""
-    first, last = spans[0], spans[-1]
-    width = sum(plan.sizes)
-    if last.stop - first.start == width:
-        rows.fill(matrix[:, first.start : last.stop], plan)
-        return
-    block = np.empty((len(matrix), width), dtype=np.float32)
-    rows.fill(block, plan)
-    at = 0
-    for span, size in zip(spans, plan.sizes, strict=True):
-        matrix[:, span] = block[:, at : at + size]
-        at += size
+def _with_current_of(newest: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:
+    """Return `newest` with the current version of `pinned` added as its current version.
 
-
-def _matrix_nulls(
-    query: FeatureQuery, plan: _Plan, decoded: Sequence[Rows]
-) -> npt.NDArray[np.bool_] | None:
-    if not any(rows.any_nulls for rows in decoded):
-        return None
-    nulls = np.zeros((len(query.keys), len(query.matrix)), dtype=np.bool_)
-    for read, rows in zip(plan.groups, decoded, strict=True):
-        for name, position in zip(read.names, read.positions, strict=True):
-            nulls[:, position] = rows.provenance(name) == Provenance.NULL
-    return nulls
-
-
-def _as_of(fresh: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:
-    """Know the newer versions' bytes, but answer as the pinned revision's newest version does."""
-    return replace(fresh, versions=(*fresh.versions, pinned.current))
+    This group decodes rows of all schema versions of `newest`, and returns the features that the
+    request's revision has.
+    """
+    return replace(newest, versions=(*newest.versions, pinned.current))

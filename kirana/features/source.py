@@ -1,4 +1,4 @@
-"""What others ask of the features, wherever they run: one protocol to read, one to write."""
+"""The interface of the features part: its protocols and data types."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from kirana.service import Service
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """Features of one entity for distinct `keys` (key texts, see `kirana.key_texts`).
+    """A read of features of one entity. `keys` are distinct key texts (see `kirana.key_texts`).
 
-    `matrix` are wanted as float32 side by side, `columns` each in its own dtype; both are
-    `group.feature` names without the entity. With `nulls` it is told where the matrix has
-    defaults for nulls that are stored.
+    `matrix` and `columns` are names of features, as `group.feature` without the entity. Those of
+    `matrix` are returned as float32, side by side, and those of `columns` each in its own dtype.
+    With `provenance`, the answer has the provenance of each value of `columns`, and the age and the
+    tier of each row. With `nulls`, it says which features of `matrix` are null in the store.
     """
 
     entity: str
@@ -34,13 +35,21 @@ class FeatureQuery:
 
 @dataclass(frozen=True, slots=True)
 class EntityRows:
-    """The answer to a query, one row a key; what is not stored is the feature's default.
+    """The answer to a `FeatureQuery`: one row per key, in the order of its keys.
 
-    `matrix` has the shape (keys, sum of the sizes of the features), `matrix_nulls` the shape
-    (keys, features), or is None where no null is or they were not asked for. `status` holds for
-    each group a `kirana.codecs.Status` a key, `age_ms` how old each row is (-1 where there is
-    none), `tier` a `kirana.codecs.rows.Tier` a key, and `provenance` for each column a
-    `kirana.codecs.rows.Provenance` a key, if asked for.
+    A cell that is null or has no stored value has the default of its feature. `matrix` is
+    `float32[keys, sum of the feature sizes]`. Do not write to it, because it may be a view of
+    stored rows. `columns` has each column by the name that the query uses.
+
+    `status` has, for each group, a `kirana.codecs.Status` per key. If the query asks for
+    `provenance`, `age_ms` has, for each group, the milliseconds since the event time of each row
+    (-1 unless its status is OK or EXPIRED), `tier` has a `kirana.codecs.rows.Tier` per key, and
+    `provenance` has, for each column, a `kirana.codecs.rows.Provenance` per key. Otherwise these
+    are empty. Groups are named without the entity.
+
+    `matrix_nulls` says which features of the query's `matrix` are null in the store, as
+    `bool[keys, features]`. It is None if the query did not ask for it, or if no cell of the rows is
+    null.
     """
 
     matrix: npt.NDArray[np.float32]
@@ -54,9 +63,10 @@ class EntityRows:
 
 @dataclass(frozen=True, slots=True)
 class FeatureWrite:
-    """Rows of one group: every feature of `schema_version`, in columns of one length.
+    """Rows of one group to be stored, with one value per key in each column.
 
-    `event_time_ms` has one entry a key; `schema_version` 0 is the newest.
+    `columns` must have all features of `schema_version` (0 = the newest version) and no others.
+    `event_time_ms` has one entry per key, in Unix milliseconds.
     """
 
     group: str
@@ -68,11 +78,11 @@ class FeatureWrite:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of the rows of a write, as far as the store can know.
+    """The numbers of rows of a write.
 
-    `stale` ones were older than what was there; a store that does not tell them counts them as
-    `written`. `expired` ones were past the TTL of their group as they came: they replace older
-    rows, and are never read.
+    `written` rows were stored. `stale` rows were not, because the stored rows are newer. Stores
+    that can't tell the two apart count both as `written`. `expired` rows were past the TTL of their
+    group when they arrived: they replace older rows, but reads return defaults for them.
     """
 
     written: int
@@ -81,31 +91,37 @@ class WriteResult:
 
 
 class FeatureSource(Service, Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Reads of features. Each call uses the revision and the time of its `RequestContext`."""
 
     async def read(
         self, queries: Sequence[FeatureQuery], context: RequestContext
     ) -> list[EntityRows]:
-        """Answer all queries.
+        """Return one answer per query, in order.
 
-        Raises `Unknown` for an entity, group or feature, never for a key.
+        Raise `Unknown` if an entity or a feature does not exist. A key without a row is not an
+        error.
         """
 
 
 class FeatureSink(Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Writes of features. Each call uses the revision and the time of its `RequestContext`."""
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
         """Store rows durably.
 
-        Raises `InvalidInput` that names the feature which is missing or too many.
+        Raise `InvalidInput` if the schema version does not exist, a feature is missing or an event
+        time is too far in the future, and `Unknown` for an unknown group or feature.
         """
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> WriteResult:
-        """Replace rows by tombstones of these event times."""
+        """Replace rows by tombstones, unless the rows are newer than the tombstones.
+
+        `event_time_ms` has one event time per key, in Unix milliseconds. Raise `Unknown` for an
+        unknown group, and `InvalidInput` if an event time is too far in the future.
+        """
 
 
 class Features(FeatureSource, FeatureSink, Protocol):
-    """What the part that owns the feature store offers."""
+    """The features part: reads and writes."""

@@ -1,4 +1,4 @@
-"""Values that people send, as columns of a feature's dtype; what does not fit is named."""
+"""Conversion of the values in a write to columns of the features' dtypes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from kirana.errors import InvalidInput, TooLarge
 from kirana.schema import NON_FINITE, NUMERIC, Array, Feature, SchemaVersion, fits_float
 
 MAX_STRING = 200_000
+"""The longest string value, in characters."""
 
 
 def columns_of(
     version: SchemaVersion, values: Mapping[str, Sequence[Any] | Column], rows: int
 ) -> dict[str, Column]:
-    """Turn lists, or arrays of the right dtype, into columns of `version`.
+    """Return `values` as columns of a schema version; `rows` is the number of keys.
 
-    Raises `InvalidInput` or `Unknown` with a field.
+    The values of a feature are a list or a `Column`. A column may have a different numeric dtype
+    from its feature if its numbers fit (floats do not fit integers). Raise `InvalidInput` if values
+    do not fit or their number is wrong, `TooLarge` if a string is too long, and `Unknown` for an
+    unknown feature. The field of the error is `columns.<name>` or `columns.<name>[position]`.
     """
     columns = {}
-    for name, given in values.items():
-        feature = version.feature(name, field=f"columns.{name}")
-        count = len(given.values) if isinstance(given, Column) else len(given)
+    for name, column_values in values.items():
+        field = f"columns.{name}"
+        feature = version.feature(name, field=field)
+        count = (
+            len(column_values.values) if isinstance(column_values, Column) else len(column_values)
+        )
         if count != rows:
-            raise InvalidInput(
-                f"'{name}' has {count} values for {rows} keys", field=f"columns.{name}"
-            )
-        if isinstance(given, Column):
-            columns[name] = _checked(feature, given, field=f"columns.{name}")
+            raise InvalidInput(f"expected {rows} values, one per key, not {count}", field=field)
+        if isinstance(column_values, Column):
+            columns[name] = _checked(feature, column_values, field=field)
             continue
-        columns[name] = column_of(feature, given, field=f"columns.{name}")
+        columns[name] = column_of(feature, column_values, field=field)
     return columns
 
 
 def column_of(feature: Feature, values: Sequence[Any], *, field: str) -> Column:
-    """Turn a list, in which None is null, into a column.
+    """Return a list of values as a column of the feature's dtype. None is a null.
 
-    Raises `InvalidInput` that names the first value which the dtype or shape can't hold.
+    Raise `InvalidInput` for the first value that does not fit the dtype or the shape, or `TooLarge`
+    if it is a string that is too long. The field of the error is `<field>[<position>]`.
     """
     nulls: npt.NDArray[np.bool_] | None = None
     if None in values:
@@ -55,6 +61,7 @@ def column_of(feature: Feature, values: Sequence[Any], *, field: str) -> Column:
 
 
 def _checked(feature: Feature, column: Column, *, field: str) -> Column:
+    """Return a column in the feature's dtype. Raise `InvalidInput` if it does not fit."""
     values, nulls = column.values, column.nulls
     dtype = "string" if values.dtype == object else values.dtype.name
     if values.shape[1:] == feature.shape and feature.dtype != dtype:
@@ -63,49 +70,65 @@ def _checked(feature: Feature, column: Column, *, field: str) -> Column:
             return _checked(feature, Column(cast, nulls), field=field)
     if dtype != feature.dtype or values.shape[1:] != feature.shape:
         raise InvalidInput(
-            f"{dtype}{list(values.shape[1:]) or ''} is not "
-            f"{feature.dtype}{list(feature.shape) or ''}, or does not fit",
+            f"an array of {dtype}{list(values.shape[1:]) or ''} does not fit "
+            f"{feature.dtype}{list(feature.shape) or ''}",
             field=field,
         )
     if nulls is not None and nulls.shape != values.shape[:1]:
-        raise InvalidInput("nulls must have one entry for each row", field=field)
+        raise InvalidInput(
+            f"the mask of nulls must have {len(values)} entries, one per key, not {len(nulls)}",
+            field=field,
+        )
     if dtype == "string":
         _strings(values.tolist(), field)
     return column
 
 
 def _cast(values: Array, dtype: np.dtype[Any] | None) -> Array | None:
-    """Return numbers in another dtype; None if they are none, or one does not fit."""
+    """Return `values` as `dtype`, or None if they have this dtype already or can't be converted.
+
+    Values can't be converted if they are not numbers, if one does not fit `dtype`, or if they are
+    floats and `dtype` is an integer type. `dtype` is None for a feature that is not numeric.
+    """
     if dtype is None or values.dtype.kind not in "fiu" or values.dtype == dtype:
         return None
     if dtype.kind != "f":
         if values.dtype.kind == "f":
             return None
-        whole = values.astype(dtype)
-        return whole if bool((whole == values).all()) else None
+        integers = values.astype(dtype)
+        return integers if bool((integers == values).all()) else None
     with np.errstate(over="ignore"):
         floats = values.astype(dtype)
     return floats if bool((np.isfinite(floats) | ~np.isfinite(values)).all()) else None
 
 
-def _refuse(value: Any, wanted: str, field: str, at: int) -> InvalidInput:
-    return InvalidInput(f"{str(value)[:60]!r} is not {wanted}", field=f"{field}[{at}]")
+def _error(value: Any, wanted: str, field: str, position: int) -> InvalidInput:
+    """Return an `InvalidInput` for the value at a position of `field`."""
+    shown = repr(value[:60]) if isinstance(value, str) else str(value)[:60]
+    return InvalidInput(f"must be {wanted}, not {shown}", field=f"{field}[{position}]")
 
 
 def _strings(values: Sequence[Any], field: str) -> Array:
-    for at, value in enumerate(values):
+    """Return strings as an array of objects.
+
+    Raise `InvalidInput` for a value that is not a string in valid Unicode, and `TooLarge` for one
+    that is too long.
+    """
+    for position, value in enumerate(values):
         if not isinstance(value, str):
-            raise _refuse(value, "a string", field, at)
+            raise _error(value, "a string", field, position)
         if not value.isascii() and not _is_unicode(value):
-            raise _refuse(value, "valid Unicode", field, at)
+            raise _error(value, "valid Unicode", field, position)
         if len(value) > MAX_STRING:
             raise TooLarge(
-                f"{len(value)} characters, the limit is {MAX_STRING}", field=f"{field}[{at}]"
+                f"the string has {len(value)} characters, the limit is {MAX_STRING}",
+                field=f"{field}[{position}]",
             )
     return np.array(values, dtype=object)
 
 
 def _is_unicode(text: str) -> bool:
+    """Return whether a string is valid Unicode, without surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -114,13 +137,18 @@ def _is_unicode(text: str) -> bool:
 
 
 def _booleans(values: Sequence[Any], nulls: Array | None, field: str) -> Array:
-    for at, value in enumerate(values):
-        if not isinstance(value, bool) and not (nulls is not None and nulls[at]):
-            raise _refuse(value, "true or false", field, at)
+    """Return an array of booleans. Raise `InvalidInput` for a value that is not a bool or null."""
+    for position, value in enumerate(values):
+        if not isinstance(value, bool) and not (nulls is not None and nulls[position]):
+            raise _error(value, "true or false", field, position)
     return np.array(values, dtype=np.bool_)
 
 
 def _numbers(feature: Feature, values: Sequence[Any], nulls: Array | None, field: str) -> Array:
+    """Return an array of shape `(rows, *feature.shape)`, with 0 for nulls.
+
+    Raise `InvalidInput` for a value that does not fit the dtype or the shape.
+    """
     dtype = NUMERIC[feature.dtype]
     wanted = f"{feature.dtype}{list(feature.shape) or ''}"
     if not feature.shape and dtype.kind == "f" and set(map(type, values)) <= {float}:
@@ -128,26 +156,26 @@ def _numbers(feature: Feature, values: Sequence[Any], nulls: Array | None, field
         if not (np.isfinite(wide) & (np.abs(wide) > float(np.finfo(dtype).max))).any():
             return wide.astype(dtype)
     out = np.zeros((len(values), *feature.shape), dtype=dtype)
-    for at, value in enumerate(values):
-        if nulls is not None and nulls[at]:
+    for position, value in enumerate(values):
+        if nulls is not None and nulls[position]:
             continue
         flat = _flatten(value, feature.shape)
-        if flat is None or not all(_fits(each, dtype) for each in flat):
-            raise _refuse(value, wanted, field, at)
-        numbers = [NON_FINITE[each] if isinstance(each, str) else each for each in flat]
-        out[at] = np.array(numbers, dtype=dtype).reshape(feature.shape)
+        if flat is None or not all(_fits(element, dtype) for element in flat):
+            raise _error(value, wanted, field, position)
+        numbers = [NON_FINITE[element] if isinstance(element, str) else element for element in flat]
+        out[position] = np.array(numbers, dtype=dtype).reshape(feature.shape)
     return out
 
 
 def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
-    """Return the elements of nested lists of `shape`; None where the lists are of another."""
+    """Return the elements of nested lists as one list; None if the lists do not have `shape`."""
     if not shape:
         return None if isinstance(value, list | tuple) else [value]
     if not isinstance(value, list) or len(value) != shape[0]:
         return None
     flat: list[Any] = []
-    for part in value:
-        elements = _flatten(part, shape[1:])
+    for inner in value:
+        elements = _flatten(inner, shape[1:])
         if elements is None:
             return None
         flat += elements
@@ -155,6 +183,7 @@ def _flatten(value: Any, shape: tuple[int, ...]) -> list[Any] | None:
 
 
 def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a value fits `dtype`. The texts in `NON_FINITE` fit a float dtype."""
     if isinstance(value, bool):
         return False
     if dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""IOP, the DAG executor: flows as config, compiled, checked, and run in parallel branches."""
+"""The DAG executor, which runs the flows that the catalog declares."""
 
 from kirana.flow.source import FlowRequest, FlowResult, FlowRunner, Span
 

@@ -1,7 +1,8 @@
-"""Runs a compiled graph: branches in parallel, each node under its limits.
+"""The execution of compiled flows.
 
-A node starts as soon as all that it waits for is there. A chain stays in one task; only where
-the graph forks is another one made. An error stays in its node where the node falls back.
+A node starts as soon as all nodes that it waits for have ended. A chain of nodes runs in one task.
+Other tasks start only for further roots, and where the graph forks. If a node with a fallback
+fails, the flow continues with an empty value, unless the request is invalid.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.service import Health
 
-FALLBACKS = Counter("kirana_fallbacks", "Nodes that fell back.", ("flow", "node"))
+FALLBACKS = Counter("kirana_fallbacks", "Nodes whose fallback was used.", ("flow", "node"))
 
 
 class FlowService:
-    """Implements `FlowRunner` over the parts that nodes call."""
+    """`FlowRunner` over the parts that nodes call."""
 
     def __init__(
         self, services: Services, source: CatalogSource, metrics: Metrics | None = None
@@ -44,13 +45,16 @@ class FlowService:
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
 
     async def prepare(self, revision: Revision) -> None:
+        """Load a revision. Raise `Unavailable` if it can't be read."""
         await self._catalogs.at(revision)
 
     async def health(self, revision: Revision) -> Health:
+        """Check that the revision can be read; raise `Unavailable` if it can't."""
         await self.prepare(revision)
         return Health()
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
+        """Run the flow `request.name`, as the request's revision has it, in this process."""
         catalog = await self._catalogs.at(context.revision)
         catalog.flow(request.name, field="name")
         graph: Graph = catalog.compiled("flow", request.name)
@@ -67,24 +71,25 @@ class Execution:
         self._metrics = metrics
         self._trace = trace
         self._values: dict[str, Value] = {}
-        self._waiting = [node.waits_for for node in graph.nodes]
+        self._unmet_waits = [node.wait_count for node in graph.nodes]
+        """How many nodes each node still waits for, by its position in the graph."""
         self._spans: list[Span] = []
         self._began = time.perf_counter()
 
     async def run(self) -> FlowResult:
-        """Run every node once; return what the graph's output node gave.
+        """Run every node once; return the value of the output node.
 
-        Raises what the first failing node raised; the other nodes are cancelled.
+        If a node fails, cancel the others and raise its error.
         """
-        first, *others = self._graph.roots
+        first_root, *other_roots = self._graph.roots
         failure: Exception | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                for root in others:
+                for root in other_roots:
                     tasks.create_task(self._walk(root, tasks))
-                await self._walk(first, tasks)
+                await self._walk(first_root, tasks)
         except ExceptionGroup as group:
-            failure = _first(group)
+            failure = _first_error(group)
         if failure is not None:
             raise failure
         output = self._values[self._graph.output]
@@ -92,23 +97,31 @@ class Execution:
         self._spans.sort(key=lambda span: span.start_ms)
         return FlowResult(output, self._spans)
 
-    async def _walk(self, at: int, tasks: asyncio.TaskGroup) -> None:
-        """Run a node, then one of the consumers that it made ready, and so on to the end."""
-        following: int | None = at
-        while following is not None:
-            node = self._graph.nodes[following]
-            await self._finish(node)
-            following = None
-            for consumer in node.consumers:
-                self._waiting[consumer] -= 1
-                if self._waiting[consumer] == 0:
-                    if following is None:
-                        following = consumer
-                    else:
-                        tasks.create_task(self._walk(consumer, tasks))
+    async def _walk(self, start: int, tasks: asyncio.TaskGroup) -> None:
+        """Run the node at position `start`, then a follower that no longer waits, and so on.
 
-    async def _finish(self, node: GraphNode) -> None:
-        """Run one node to its value: attempts, then the fallback; skipped if not wanted."""
+        If several followers no longer wait, all but the first run in separate tasks.
+        """
+        current: int | None = start
+        while current is not None:
+            node = self._graph.nodes[current]
+            await self._run_node(node)
+            current = None
+            for follower in node.followers:
+                self._unmet_waits[follower] -= 1
+                if self._unmet_waits[follower] == 0:
+                    if current is None:
+                        current = follower
+                    else:
+                        tasks.create_task(self._walk(follower, tasks))
+
+    async def _run_node(self, node: GraphNode) -> None:
+        """Run one node and store its value, which is empty if its condition does not hold.
+
+        If it fails, run it again, up to `node.attempts` times in total. After that, use its
+        fallback, or raise. A node is not run again if its model failed. `InvalidInput` and
+        `Unknown` are raised at once.
+        """
         start = time.perf_counter() if self._trace else 0.0
         state: State = "ok"
         failure: Exception | None = None
@@ -126,10 +139,11 @@ class Execution:
                     async with asyncio.timeout(node.timeout_s):
                         value = await node.node.run(inputs, self._call.within(node.timeout_s))
             except (InvalidInput, Unknown):
-                raise  # the request is wrong: neither another attempt nor a fallback mends it
+                # The request is invalid. A retry would fail too, and a fallback would hide this.
+                raise
             except Exception as error:
                 failure = error
-                # a model fails again on the same rows
+                # A model that has failed would fail again on the same rows.
                 if attempts == node.attempts or isinstance(error, ModelFailed):
                     if not node.falls_back:
                         raise self._failure(node, error) from error
@@ -140,9 +154,9 @@ class Execution:
         self._values[node.name] = value
         if self._trace:
             reason = _reason(failure, node) if failure else None
-            self._note(node, state, start, attempts, len(value), reason)
+            self._add_span(node, state, start, attempts, len(value), reason)
 
-    def _note(
+    def _add_span(
         self,
         node: GraphNode,
         state: State,
@@ -151,18 +165,25 @@ class Execution:
         size: int,
         reason: str | None,
     ) -> None:
+        """Record that a node ran from `start` (seconds of `time.perf_counter`) until now."""
         start_ms = (start - self._began) * 1000
         took_ms = (time.perf_counter() - start) * 1000
         span = Span(node.name, node.op, state, start_ms, took_ms, attempts, size, reason)
         self._spans.append(span)
 
     def _holds(self, node: GraphNode) -> bool:
+        """Return whether the condition of a node holds.
+
+        Raise `InvalidInput` with the field `context.<name>` if a name that the condition uses is
+        missing in the context, or has a value of the wrong kind.
+        """
         assert node.when is not None
         variables: Mapping[str, Any] = {**self._call.context, **self._values}
         for name in node.when.names:
             if name not in variables:
                 raise InvalidInput(
-                    f"the condition of '{node.name}' needs '{name}'", field=f"context.{name}"
+                    f"'{name}' is missing in the context: the condition of '{node.name}' needs it",
+                    field=f"context.{name}",
                 )
         try:
             return node.when.holds(variables)
@@ -171,6 +192,7 @@ class Execution:
             raise
 
     def _failure(self, node: GraphNode, error: Exception) -> Exception:
+        """Return the error that the flow raises for `error` in a node without a fallback."""
         if isinstance(error, Unavailable | DeadlineExceeded | ModelFailed):
             return error
         if isinstance(error, TimeoutError):
@@ -181,12 +203,14 @@ class Execution:
 
 
 def _reason(error: Exception, node: GraphNode) -> str:
+    """Return why a node failed, as text for an error message or a span."""
     if isinstance(error, TimeoutError) and node.timeout_s is not None:
         return f"no answer in {node.timeout_s * 1000:.0f} ms"
     return str(error) or type(error).__name__
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def _first_error(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first error in nested exception groups."""
     error: Exception = group
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

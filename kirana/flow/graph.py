@@ -1,7 +1,4 @@
-"""A flow, checked and compiled: nodes in order, who consumes whom, one output.
-
-Nothing here runs a node; `kirana.flow.executor` does.
-"""
+"""The graph of a flow, checked and compiled. `kirana.flow.executor` runs it."""
 
 from __future__ import annotations
 
@@ -20,14 +17,19 @@ from kirana.flow.values import Candidates, Shape
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """`inputs` are the nodes whose values it consumes; `waits_for` how many it must wait for."""
+    """One node of a graph.
+
+    `inputs` are the names of the nodes that it consumes, `followers` the positions of the nodes
+    that wait for it, and `wait_count` is the number of nodes that it waits for. It is run up to
+    `attempts` times, for at most `timeout_s` seconds each, and only if the condition `when` holds.
+    """
 
     name: str
     op: str
     node: Node
     inputs: tuple[str, ...]
-    consumers: tuple[int, ...]
-    waits_for: int
+    followers: tuple[int, ...]
+    wait_count: int
     timeout_s: float | None
     attempts: int
     falls_back: bool
@@ -36,7 +38,11 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in an order in which each comes after all that it waits for."""
+    """A compiled flow. Each of `nodes` comes after all nodes that it waits for.
+
+    `roots` are the positions of the nodes that wait for no other node. `output` is the name of the
+    node whose value is the result.
+    """
 
     name: str
     nodes: tuple[GraphNode, ...]
@@ -45,7 +51,11 @@ class Graph:
 
 
 def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
-    """Raises `CatalogError` with a `Problem` for each thing that does not fit."""
+    """Return the graph of a flow.
+
+    Raise `CatalogError` with a `Problem` for each error. Later checks are made only if earlier ones
+    find nothing.
+    """
     inputs = _inputs_of(flow)
     conditions = _conditions_of(flow, _kinds_of(flow, catalog))
     waits = _waits_of(flow, inputs, conditions)
@@ -55,8 +65,8 @@ def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
         raise CatalogError(
             [
                 Problem(
-                    "a flow must have exactly one output, a node that no other node consumes: "
-                    f"{sinks}",
+                    "a flow must have exactly one output (a node that no other node consumes), "
+                    f"not {len(sinks)}: {', '.join(map(repr, sinks))}",
                     path="graph",
                 )
             ]
@@ -66,14 +76,20 @@ def compile_flow(flow: FlowObject, catalog: Catalog) -> Graph:
         raise CatalogError(
             [Problem("the output of a flow must be candidates", path=f"nodes.{sinks[0]}")]
         )
-    position = {name: at for at, name in enumerate(order)}
+    positions = {name: i for i, name in enumerate(order)}
     compiled = tuple(
         _graph_node(
-            name, flow.nodes[name], nodes[name], inputs[name], waits, position, conditions.get(name)
+            name,
+            flow.nodes[name],
+            nodes[name],
+            inputs[name],
+            waits,
+            positions,
+            conditions.get(name),
         )
         for name in order
     )
-    roots = tuple(position[name] for name in order if not waits[name])
+    roots = tuple(positions[name] for name in order if not waits[name])
     return Graph(flow.name, compiled, roots, sinks[0])
 
 
@@ -86,13 +102,14 @@ def _graph_node(
     position: Mapping[str, int],
     when: Expression | None,
 ) -> GraphNode:
+    """Return one node of the graph; `position` has the position of each node."""
     return GraphNode(
         name=name,
         op=config.op,
         node=node,
         inputs=tuple(inputs),
-        consumers=tuple(position[each] for each in position if name in waits[each]),
-        waits_for=len(waits[name]),
+        followers=tuple(position[other] for other in position if name in waits[other]),
+        wait_count=len(waits[name]),
         timeout_s=config.timeout_ms / 1000 if config.timeout_ms else None,
         attempts=1 + config.retries,
         falls_back=config.fallback == "empty",
@@ -101,23 +118,25 @@ def _graph_node(
 
 
 def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
-    """Turn the adjacency list (node -> consumers) round: node -> what it consumes."""
+    """Return the names of the nodes that each node consumes.
+
+    `flow.graph` has the reverse: the nodes that consume each node. Raise `CatalogError` if it names
+    an unknown node, names a consumer twice, or lacks a node.
+    """
     problems = []
     inputs: dict[str, list[str]] = {name: [] for name in flow.graph}
     for name, consumers in flow.graph.items():
         if name not in flow.nodes:
             hint = did_you_mean(name, flow.nodes)
-            problems.append(
-                Problem(f"'{name}' is not among the nodes: {hint}", path=f"graph.{name}")
-            )
-        for at, consumer in enumerate(consumers):
+            problems.append(Problem(f"unknown node '{name}': {hint}", path=f"graph.{name}"))
+        for position, consumer in enumerate(consumers):
             if consumer not in flow.graph:
                 hint = did_you_mean(consumer, flow.graph)
-                message = f"'{consumer}' is no node of the graph: {hint}"
-                problems.append(Problem(message, path=f"graph.{name}[{at}]"))
+                message = f"unknown node '{consumer}': {hint}"
+                problems.append(Problem(message, path=f"graph.{name}[{position}]"))
             elif name in inputs[consumer]:
                 message = f"'{consumer}' is given twice"
-                problems.append(Problem(message, path=f"graph.{name}[{at}]"))
+                problems.append(Problem(message, path=f"graph.{name}[{position}]"))
             else:
                 inputs[consumer].append(name)
     for name in flow.nodes:
@@ -130,18 +149,21 @@ def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
 
 
 def _kinds_of(flow: FlowObject, catalog: Catalog) -> dict[str, Kind]:
-    """Return what each name of a condition stands for: an id, what is declared, or a node."""
+    """Return the kind of each name that a condition may use: ids, declared values and nodes.
+
+    Raise `CatalogError` if the declared values conflict with ids or nodes.
+    """
     if not flow.context and not any(node.when for node in flow.nodes.values()):
-        # nothing looks at them, so they don't matter to this flow
+        # Without declared values and conditions, nothing uses these names.
         return {}
     kinds = dict.fromkeys(catalog.id_names, Kind.TEXT)
     problems = []
     for name, kind in flow.context.items():
         if name in flow.nodes:
-            message = f"'{name}' is the name of a node too"
+            message = f"'{name}' is also the name of a node"
             problems.append(Problem(message, path=f"context.{name}"))
         if name in kinds and kind != "text":
-            message = f"'{name}' is an id, and ids are text: number({name}) makes a number of it"
+            message = f"'{name}' is an id, and ids are text: use number({name}) in conditions"
             problems.append(Problem(message, path=f"context.{name}"))
         kinds[name] = Kind.NUMBER if kind == "number" else Kind.TEXT
     if problems:
@@ -150,6 +172,11 @@ def _kinds_of(flow: FlowObject, catalog: Catalog) -> dict[str, Kind]:
 
 
 def _conditions_of(flow: FlowObject, kinds: Mapping[str, Kind]) -> dict[str, Expression]:
+    """Return the compiled condition of each node that has one.
+
+    Raise `CatalogError` if a condition is invalid, or uses a name in a way that its kind does not
+    allow.
+    """
     problems, conditions = [], {}
     for name, node in flow.nodes.items():
         if node.when is not None:
@@ -166,25 +193,39 @@ def _conditions_of(flow: FlowObject, kinds: Mapping[str, Kind]) -> dict[str, Exp
 def _waits_of(
     flow: FlowObject, inputs: Mapping[str, list[str]], conditions: Mapping[str, Expression]
 ) -> dict[str, list[str]]:
-    """A node waits for what it consumes, and for the nodes that its condition looks at."""
+    """Return the names of the nodes that each node waits for.
+
+    A node waits for the nodes that it consumes, and for those that its condition uses.
+    """
     waits = {}
     for name in flow.graph:
-        looked_at = sorted(conditions[name].names & flow.nodes.keys()) if name in conditions else []
-        waits[name] = list(dict.fromkeys([*inputs[name], *looked_at]))
+        condition_nodes = (
+            sorted(conditions[name].names & flow.nodes.keys()) if name in conditions else []
+        )
+        waits[name] = list(dict.fromkeys([*inputs[name], *condition_nodes]))
     return waits
 
 
 def _order(waits: Mapping[str, list[str]]) -> list[str]:
+    """Return the names of all nodes, each after the nodes that it waits for.
+
+    Raise `CatalogError` if nodes wait for each other.
+    """
     try:
         return list(TopologicalSorter(waits).static_order())
     except CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise CatalogError([Problem(f"the graph has a cycle: {circle}", path="graph")]) from None
+        cycle = " -> ".join(error.args[1])
+        raise CatalogError([Problem(f"the graph has a cycle: {cycle}", path="graph")]) from None
 
 
 def _build_nodes(
     flow: FlowObject, catalog: Catalog, order: list[str], inputs: Mapping[str, list[str]]
 ) -> dict[str, Node]:
+    """Return the nodes by name.
+
+    Raise `CatalogError` with the problems of all nodes. A node that consumes an invalid node is not
+    checked.
+    """
     problems: list[Problem] = []
     nodes: dict[str, Node] = {}
     for name in order:
@@ -193,15 +234,18 @@ def _build_nodes(
             hint = did_you_mean(config.op, OPS)
             problems.append(Problem(f"unknown op '{config.op}': {hint}", path=f"nodes.{name}.op"))
             continue
-        if any(each not in nodes for each in inputs[name]):
+        if any(source not in nodes for source in inputs[name]):
             continue
-        shapes: dict[str, Shape] = {each: nodes[each].gives for each in inputs[name]}
+        shapes: dict[str, Shape] = {source: nodes[source].gives for source in inputs[name]}
         try:
             nodes[name] = OPS[config.op](config.parameters, Site(name, catalog, shapes))
         except CatalogError as error:
             problems += [
-                Problem(each.message, path=f"nodes.{name}" + (f".{each.path}" if each.path else ""))
-                for each in error.problems
+                Problem(
+                    problem.message,
+                    path=f"nodes.{name}" + (f".{problem.path}" if problem.path else ""),
+                )
+                for problem in error.problems
             ]
     if problems:
         raise CatalogError(problems)

@@ -1,4 +1,4 @@
-"""`with:` of nodes and generators, checked against what each of them takes."""
+"""Validation of the parameters of nodes and generators, which the catalog has under `with:`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from kirana.errors import CatalogError, Problem
 P = TypeVar("P", bound=Strict)
 
 
-def check_parameters(model: type[P], given: Mapping[str, Any]) -> P:
-    """Validate `with:` against its model. Raises `CatalogError` with paths below `with`."""
+def check_parameters(model: type[P], parameters: Mapping[str, Any]) -> P:
+    """Return parameters as an instance of `model`.
+
+    Raise `CatalogError` with paths below `with` if they are invalid.
+    """
     try:
-        return model.model_validate(dict(given))
+        return model.model_validate(dict(parameters))
     except ValidationError as error:
         problems = []
-        for each in error.errors(include_url=False):
-            steps = [*each["loc"], *([each["ctx"]["key"]] if each["type"] == "unknown_key" else [])]
-            message = each["msg"].removeprefix("Value error, ")
-            if each["type"] == "missing":
+        for detail in error.errors(include_url=False):
+            steps = [
+                *detail["loc"],
+                *([detail["ctx"]["key"]] if detail["type"] == "unknown_key" else []),
+            ]
+            message = detail["msg"].removeprefix("Value error, ")
+            if detail["type"] == "missing":
                 message = f"'{steps.pop()}' is missing"
             problems.append(Problem(message, path=".".join(["with", *map(str, steps)])))
         raise CatalogError(problems) from None

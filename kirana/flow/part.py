@@ -1,4 +1,4 @@
-"""The DAG executor as a part."""
+"""The declaration of the flows part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others ask of the flows, wherever they run."""
+"""The interface of the flows part: its protocol, requests and results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from kirana.request import RequestContext
 from kirana.service import Service
 
 State = Literal["ok", "skipped", "fallback"]
+"""How a node ended: it ran, its condition did not hold, or its fallback was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRequest:
-    """`context` holds ids and whatever else the nodes and conditions of the flow read."""
+    """A call of the flow `name`.
+
+    `context` has the ids and all other values that its nodes and conditions use. With `trace`, the
+    result has a span per node.
+    """
 
     name: str
     context: Mapping[str, Any]
@@ -24,7 +29,12 @@ class FlowRequest:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one node did: when it began after the flow (ms), how long it took, how it ended."""
+    """A record of how one node ran.
+
+    `start_ms` counts from the start of the flow. `attempts` is 0 if the node was skipped. `size` is
+    the number of items in its value. `error` says why the last failed attempt failed, even if a
+    later attempt succeeded.
+    """
 
     node: str
     op: str
@@ -38,16 +48,20 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class FlowResult:
+    """The candidates that a flow returns and, with `trace`, one span per node, by start time."""
+
     output: Candidates
     spans: list[Span] = field(default_factory=list)
 
 
 class FlowRunner(Service, Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Runs flows. Each call uses the revision and the time of its `RequestContext`."""
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
-        """Raises `Unknown` for a flow, `InvalidInput` for a context that lacks something,
+        """Run a flow; return its candidates.
 
-        `NodeError` where a node without a fallback failed, `ModelFailed` where that was a model,
-        `DeadlineExceeded` where it was late.
+        Raise `Unknown` for an unknown flow, and `InvalidInput` if a value of the context is missing
+        or wrong. If a node without a fallback fails, raise `ModelFailed` if its model failed,
+        `Unavailable` if a part did not answer, `DeadlineExceeded` if the node took too long, and
+        `NodeError` in all other cases.
         """

@@ -1,4 +1,4 @@
-"""What travels along the edges of a flow: candidates as columns, and interactions."""
+"""The values of nodes: candidates and interactions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from kirana.interactions import Interactions
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Ids, and columns of shape (len(ids),): a generator's weights, a model's outputs, `score`."""
+    """Candidate ids, and columns with one float32 per id.
+
+    The columns are weights of generators, outputs of models, and `score`.
+    """
 
     ids: list[str] = field(default_factory=list)
     columns: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
@@ -22,10 +25,10 @@ class Candidates:
         return len(self.ids)
 
     def take(self, index: npt.NDArray[np.intp]) -> Candidates:
-        """Return the candidates at `index`, in its order."""
+        """Return the candidates at the positions in `index`, in that order."""
         ids = self.ids
         return Candidates(
-            [ids[at] for at in index.tolist()],
+            [ids[i] for i in index.tolist()],
             {name: column[index] for name, column in self.columns.items()},
         )
 
@@ -35,13 +38,16 @@ Value = Candidates | Interactions
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is known of a value before it exists: its type, and the columns it will have."""
+    """The type of a value and the names of its columns, known before the value is computed."""
 
     type: type[Candidates] | type[Interactions]
     columns: frozenset[str] = frozenset()
 
     def empty(self) -> Value:
-        """Return the value that a node gives when it is skipped, or falls back to empty."""
+        """Return an empty value of this shape.
+
+        It is the value of a node that is skipped, or that fails with the fallback `empty`.
+        """
         if self.type is Interactions:
             return Interactions.empty()
         return Candidates([], {name: np.empty(0, dtype=np.float32) for name in self.columns})

@@ -1,4 +1,4 @@
-"""Inferflow: ids in, scores out; features found, a matrix built, models called, by config."""
+"""Inferflow: from ids to scores, by way of features, a matrix and models."""
 
 from kirana.inferflow.source import InferflowRunner, InferRequest, InferResult
 

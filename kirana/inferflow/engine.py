@@ -1,7 +1,7 @@
-"""Runs a plan: reads entities stage by stage, builds the matrix, calls the models, scores.
+"""The execution of a plan: read the entities, build the matrix, run the models, compute the scores.
 
-See `InferflowRunner` for the contract. Work is by group and column; over rows only where ids are
-text.
+`kirana.inferflow.source` has the interface. The work is done per group and per column with numpy;
+only ids are handled row by row.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kirana import native
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.rows import Provenance
-from kirana.errors import InvalidInput, ModelFailed, TooLarge
+from kirana.errors import InvalidInput, ModelFailed, TooLarge, did_you_mean
 from kirana.features import EntityRows, FeatureQuery, FeatureSource
 from kirana.inferflow.plan import EntityRead, Plan
 from kirana.inferflow.source import MAX_ROWS, InferRequest, InferResult
-from kirana.key_texts import MAX_KEY_BYTES, id_text, join_ids, measured_ids
+from kirana.key_texts import MAX_KEY_BYTES, checked_ids, id_text, join_ids
 from kirana.loop import INLINE_ROWS, inline_or_thread
 from kirana.models import ModelRunner
 from kirana.models.runner import MATRIX
@@ -35,10 +35,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Texts of one id: a value for each row, or one for all. "" is unknown.
+    """The texts of one id: one per row, or one for all rows. The text of an unknown id is "".
 
-    `as_stored` texts come out of a string feature: anything, that may be no id of an entity. Of
-    `plain` ones it is known that they are short, and none has to be escaped.
+    If they are `as_stored`, they come from a string feature and may be invalid as ids. If they are
+    `plain`, they are known to be short enough for keys, and to need no escapes.
     """
 
     texts: list[str]
@@ -49,19 +49,29 @@ class _Ids:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Distinct key texts of one entity; `index` leads from rows to them (None: row i is key i)."""
+    """The distinct key texts of one entity.
+
+    If they are `per_row`, `index` has, for each row, the position of its key text in `texts`; None
+    means that row i has key text i. Otherwise there is one key text for all rows.
+    """
 
     texts: Sequence[str]
     index: npt.NDArray[np.intp] | None
     per_row: bool
 
     def spread(self, values: Array) -> Array:
-        """From a value a key to a value a row; one for all stays one, to be broadcast."""
+        """Return one value per row, from one value per key.
+
+        If all rows have one key text, return a single value, which numpy broadcasts.
+        """
         return values if self.index is None else values[self.index]
 
 
 class InferflowService:
-    """Implements `InferflowRunner` over a feature source and a model runner."""
+    """`InferflowRunner` over a feature source and a model runner.
+
+    `max_rows` is the limit of rows per request.
+    """
 
     def __init__(
         self,
@@ -77,14 +87,21 @@ class InferflowService:
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
 
     async def prepare(self, revision: Revision) -> None:
+        """Load a revision here and in the models part. Raise `Unavailable` if that fails."""
         await self._catalogs.at(revision)
         await self._models.prepare(revision)
 
     async def health(self, revision: Revision) -> Health:
+        """Load a revision as `prepare` does; raise `Unavailable` if that fails."""
         await self.prepare(revision)
         return Health()
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
+        """Run the plan of an inferflow. The key texts of many rows are made in a thread.
+
+        Raise `TooLarge` if the request has more than `max_rows` rows. Also raise the errors of the
+        protocol.
+        """
         catalog = await self._catalogs.at(context.revision)
         catalog.inferflow(request.model_id, field="model_id")
         plan: Plan = catalog.compiled("inferflow", request.model_id)
@@ -102,17 +119,18 @@ class InferflowService:
         scores = plan.score({**inputs, **outputs})
         scores = np.asarray(scores, dtype=np.float32)
         if scores.shape == ():
-            # an expression without a column: one number for all
+            # An expression without names gives one number for all rows.
             scores = np.broadcast_to(scores, (rows,))
         elif scores.shape != (rows,):
-            raise ModelFailed(plan.name, f"its score has the shape {scores.shape} for {rows} rows")
+            reason = f"its score has the shape {scores.shape} for {rows} rows"
+            raise ModelFailed(plan.name, reason, kind="inferflow")
         texts = ids[plan.rows].texts
         if request.top_k is None:
             kept = matrix if request.keep_matrix else None
             return InferResult(texts, scores, outputs, plan.columns, kept, defaults)
         best = np.argsort(-scores, kind="stable")[: request.top_k]
         return InferResult(
-            [texts[at] for at in best.tolist()],
+            [texts[i] for i in best.tolist()],
             scores[best],
             {name: values[best] for name, values in outputs.items()},
             plan.columns,
@@ -121,10 +139,15 @@ class InferflowService:
         )
 
     def _context_ids(self, plan: Plan, request: InferRequest) -> dict[str, _Ids]:
+        """Return the ids of a request by name.
+
+        Raise `InvalidInput` with the field `context.<name>` if an id is missing, unknown or
+        invalid, and `TooLarge` if there are more than `max_rows` rows.
+        """
         for name in request.context:
             if name not in plan.context:
                 raise InvalidInput(
-                    f"'{plan.name}' takes no id '{name}': its context is {list(plan.context)}",
+                    f"'{plan.name}' has no id '{name}': {did_you_mean(name, plan.context)}",
                     field=f"context.{name}",
                 )
         ids = {}
@@ -132,21 +155,24 @@ class InferflowService:
             field = f"context.{name}"
             value = request.context.get(name)
             if value is None:
-                raise InvalidInput(f"'{plan.name}' needs '{name}'", field=field)
-            many = not isinstance(value, str | int)
-            if many != (name == plan.rows):
-                wanted = (
-                    "a list with one id for each row" if name == plan.rows else "one id, not a list"
+                raise InvalidInput(
+                    f"'{name}' is missing in the context: '{plan.name}' needs it", field=field
                 )
+            is_list = not isinstance(value, str | int)
+            if is_list != (name == plan.rows):
+                wanted = "a list with one id per row" if name == plan.rows else "one id, not a list"
                 raise InvalidInput(f"'{name}' must be {wanted}", field=field)
             key = _key_of(plan.context[name], name)
             if isinstance(value, str | int):
                 ids[name] = _Ids([id_text(key, value, field=field)], per_row=False)
                 continue
-            given = value if isinstance(value, list) else list(value)
-            if len(given) > self._max_rows:
-                raise TooLarge(f"{len(given)} rows, the limit is {self._max_rows}", field=field)
-            texts, plain = measured_ids(key, given, field=field)
+            values = value if isinstance(value, list) else list(value)
+            if len(values) > self._max_rows:
+                raise TooLarge(
+                    f"the request has {len(values)} rows, the limit is {self._max_rows}",
+                    field=field,
+                )
+            texts, plain = checked_ids(key, values, field=field)
             ids[name] = _Ids(texts, per_row=True, plain=plain)
         return ids
 
@@ -159,7 +185,11 @@ class InferflowService:
         rows: int,
         context: RequestContext,
     ) -> Floats:
-        """Read what a stage needs; return the matrix with its columns."""
+        """Read the entities of a stage; return the matrix with their columns filled in.
+
+        The ids that the stage resolves are added to `ids`, and the numbers of rows with defaults to
+        `defaults`. Do not write to the result: it may be a view of stored rows.
+        """
         inline = rows <= 2 * INLINE_ROWS
         keys = [
             await inline_or_thread(
@@ -170,93 +200,107 @@ class InferflowService:
         queries = [
             FeatureQuery(
                 read.entity.name,
-                found.texts,
+                entity_keys.texts,
                 read.matrix,
                 tuple(dict.fromkeys(feature for _, feature in read.resolves)),
                 provenance=bool(read.resolves),
             )
-            for read, found in zip(stage, keys, strict=True)
+            for read, entity_keys in zip(stage, keys, strict=True)
         ]
         answers = await self._features.read(queries, context)
-        for read, found, answer in zip(stage, keys, answers, strict=True):
+        for read, entity_keys, answer in zip(stage, keys, answers, strict=True):
             if read.matrix:
-                columns = found.spread(answer.matrix)
+                columns = entity_keys.spread(answer.matrix)
                 if columns.shape == matrix.shape:
-                    # it is all of the matrix
+                    # These columns are the whole matrix, so no copy is needed.
                     matrix = columns
                 else:
-                    positions = read.side_by_side
+                    positions = read.column_slice
                     matrix[:, read.positions if positions is None else positions] = columns
             for name, feature in read.resolves:
-                ids[name] = _resolved_ids(answer, feature, found)
+                ids[name] = _resolved_ids(answer, feature, entity_keys)
             for group, status in answer.status.items():
-                bad = int(np.count_nonzero(found.spread(status)))
-                if bad:
+                default_count = int(np.count_nonzero(entity_keys.spread(status)))
+                if default_count:
                     full_name = f"{read.entity.name}.{group}"
-                    defaults[full_name] = bad if found.per_row else rows
+                    defaults[full_name] = default_count if entity_keys.per_row else rows
         return matrix
 
     async def _score_models(
         self, plan: Plan, matrix: Floats, context: RequestContext
     ) -> dict[str, Floats]:
+        """Return the outputs of all models by the name of the output.
+
+        The models run concurrently. If the matrix has no rows, they do not run.
+        """
         if len(matrix) == 0:
             return {call.output: np.empty(0, dtype=np.float32) for call in plan.calls}
         inputs = {MATRIX: matrix}
         runs = [
             self._models.run(model, inputs, outputs, context)
-            for model, outputs in plan.outputs_of.items()
+            for model, outputs in plan.outputs_by_model.items()
         ]
-        found = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
-        scores = {output: values for each in found for output, values in each.items()}
+        results = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
+        scores = {output: values for result in results for output, values in result.items()}
         return {call.output: scores[call.output] for call in plan.calls}
 
 
 def _key_of(entity: Entity, name: str) -> Key:
-    """The context names an entity by one id: its only key, or the key of that name."""
+    """Return the key of an entity that decides which values the id `name` may have.
+
+    This is the key with the same name or, if there is none, the first key.
+    """
     return next((key for key in entity.keys if key.name == name), entity.keys[0])
 
 
 def _distinct_keys(entity: Entity, ids: Sequence[_Ids]) -> _Keys:
-    """Join an entity's ids to key texts and keep each distinct one once.
+    """Return the distinct key texts of an entity, joined from `ids`, which has one entry per key.
 
-    An unknown id ("") makes a key that no row is ever stored under, and so does what is too long.
+    For an unknown id, or a key text that is too long, the result has a key text that no row is
+    stored under.
     """
-    per_row = any(each.per_row for each in ids)
+    per_row = any(column.per_row for column in ids)
     if len(ids) == 1 and ids[0].plain:
         texts = ids[0].texts
     else:
-        rows = max(len(each.texts) for each in ids)
+        rows = max(len(column.texts) for column in ids)
         columns = [
-            [_as_id(key, text) for text in each.texts] if each.as_stored else each.texts
-            for key, each in zip(entity.keys, ids, strict=True)
+            [_as_id(key, text) for text in column.texts] if column.as_stored else column.texts
+            for key, column in zip(entity.keys, ids, strict=True)
         ]
         texts = join_ids(
-            [c if each.per_row else c * rows for c, each in zip(columns, ids, strict=True)]
+            [
+                values if column.per_row else values * rows
+                for values, column in zip(columns, ids, strict=True)
+            ]
         )
-        # the texts of a request were measured before they were joined
+        # If a single id of the request is the key text, its length was checked before.
         checked = len(ids) == 1 and not ids[0].as_stored and texts is ids[0].texts
         if not checked and max(map(len, texts), default=0) * 4 > MAX_KEY_BYTES:
             texts = [text if len(text.encode()) <= MAX_KEY_BYTES else "" for text in texts]
-    if (native.COMPILED and native.keys.distinct(texts)) or len(set(texts)) == len(texts):
+    if (native.COMPILED and native.keys.surely_distinct(texts)) or len(set(texts)) == len(texts):
         return _Keys(texts, None, per_row)
-    positions = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    positions = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     index = np.fromiter(map(positions.__getitem__, texts), dtype=np.intp, count=len(texts))
     return _Keys(list(positions), index, per_row)
 
 
 def _resolved_ids(answer: EntityRows, feature: str, keys: _Keys) -> _Ids:
-    """Ids out of a feature; "" where none is stored, so that no default becomes an id."""
+    """Return the ids that a feature holds: one per row, or one for all rows.
+
+    Where no value is stored, the id is "", so that the default of a feature is never used as an id.
+    """
     values = answer.columns[feature].values
-    texts = [str(each) for each in values.tolist()]
-    for at in np.flatnonzero(answer.provenance[feature] != Provenance.STORED).tolist():
-        texts[at] = ""
+    texts = [str(value) for value in values.tolist()]
+    for i in np.flatnonzero(answer.provenance[feature] != Provenance.STORED).tolist():
+        texts[i] = ""
     if keys.index is not None:
-        texts = [texts[at] for at in keys.index.tolist()]
+        texts = [texts[i] for i in keys.index.tolist()]
     return _Ids(texts, keys.per_row, as_stored=values.dtype == object)
 
 
 def _as_id(key: Key, text: str) -> str:
-    """Return a stored text as the id that it spells, "" where it can be none."""
+    """Return a stored text as a canonical id, or "" if it is not an id of this key."""
     try:
         return id_text(key, text, field="")
     except InvalidInput:
@@ -264,36 +308,44 @@ def _as_id(key: Key, text: str) -> str:
 
 
 def _read_inputs(plan: Plan, request: InferRequest, rows: int) -> dict[str, Floats]:
+    """Return the inputs of a plan by name, `float32[rows]` each, with defaults for missing ones.
+
+    Raise `InvalidInput` with the field `inputs.<name>` if one is unknown or does not fit.
+    """
     for name in request.inputs:
         if name not in plan.inputs:
             raise InvalidInput(
-                f"'{plan.name}' takes no input '{name}': it takes {sorted(plan.inputs)}",
+                f"'{plan.name}' has no input '{name}': {did_you_mean(name, plan.inputs)}",
                 field=f"inputs.{name}",
             )
     inputs: dict[str, Floats] = {}
     for name, default in plan.inputs.items():
-        given = request.inputs.get(name, default)
+        numbers = request.inputs.get(name, default)
         try:
-            values = _floats(given)
+            values = _floats(numbers)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(
-                f"an input must hold numbers: {error}", field=f"inputs.{name}"
+                f"the input can't be used: {error}", field=f"inputs.{name}"
             ) from None
         if values.ndim and values.shape != (rows,):
             raise InvalidInput(
-                f"an input must be one number, or one for each of the {rows} rows, not "
-                f"{values.size}",
+                f"an input must be one number, or one number per row ({rows}), not an array "
+                f"of shape {list(values.shape)}",
                 field=f"inputs.{name}",
             )
         inputs[name] = np.broadcast_to(values, (rows,))
     return inputs
 
 
-def _floats(given: object) -> Floats:
-    """Raise `ValueError` for a number that is infinite as a float32, and was not before."""
-    if isinstance(given, np.ndarray) and given.dtype == np.float32:
-        return given
-    wide = np.asarray(given, dtype=np.float64)
+def _floats(numbers: object) -> Floats:
+    """Return a number or numbers as a float32 array.
+
+    Raise `ValueError` if a finite number is out of the range of float32, and `ValueError`,
+    `TypeError` or `OverflowError` for anything that numpy can't convert.
+    """
+    if isinstance(numbers, np.ndarray) and numbers.dtype == np.float32:
+        return numbers
+    wide = np.asarray(numbers, dtype=np.float64)
     if (np.isfinite(wide) & (np.abs(wide) > float(np.finfo(np.float32).max))).any():
         raise ValueError("a number is out of the range of float32")
     return wide.astype(np.float32)

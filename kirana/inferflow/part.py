@@ -1,4 +1,4 @@
-"""Inferflow as a part."""
+"""The declaration of the Inferflow part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others ask of Inferflow, wherever it runs."""
+"""The interface of the Inferflow part: its protocol, request and result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kirana.request import RequestContext
 from kirana.service import Service
 
 MAX_ROWS = 10_000
-"""Of one request."""
+"""The maximum number of rows in one request."""
 
 Id = str | int
 Number = float | int
@@ -21,11 +21,12 @@ Number = float | int
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """The ids by the names of the inferflow's `context`; `rows` is a list, the others one id.
+    """A request to score rows with the inferflow `model_id`.
 
-    `inputs` are the columns that come with the request: a list with one number a row (or an
-    array), or one number for all. With `top_k` only the best rows come back, best first;
-    without `keep_matrix` the matrix does not.
+    `context` has the ids that the inferflow declares in its `context`: a list for the id that its
+    `rows` names, and a single id for each of the others. `inputs` are columns that come with the
+    request: one number per row, or one number for all rows. With `top_k`, only the best rows are
+    returned, best first. Without `keep_matrix`, the matrix is not returned.
     """
 
     model_id: str
@@ -39,11 +40,14 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResult:
-    """One entry a row, in the order of the request unless `top_k` asked for the best.
+    """Scores of rows, in the order of the request or, with `top_k`, best first.
 
-    `matrix` has the shape (rows, len(columns)). `defaults` counts for each feature group the
-    rows (of all, not of the best) that got defaults because theirs was missing, expired,
-    unavailable or corrupt.
+    `ids` and `scores` have one entry per row, and so has each of `outputs`, the outputs of the
+    models by name. `columns` are the names of the columns of `matrix`, `float32[rows, columns]`.
+
+    `defaults` says, by the full name of a feature group, how many rows of the request have its
+    defaults because the stored row was missing, expired, unavailable or corrupt. Groups with a
+    count of 0 are left out.
     """
 
     ids: list[str]
@@ -55,10 +59,11 @@ class InferResult:
 
 
 class InferflowRunner(Service, Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Runs inferflows. Each call uses the revision and the time of its `RequestContext`."""
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
-        """Raises `Unknown` for a model id, `InvalidInput` for ids or inputs that don't fit,
+        """Return the scores of the rows in the request.
 
-        `ModelFailed` where a model fails on the matrix.
+        Raise `Unknown` for an unknown model id, `InvalidInput` if ids or inputs do not fit,
+        `TooLarge` if there are too many rows, and `ModelFailed` if a model fails on the matrix.
         """

@@ -1,1 +1,1 @@
-"""Bulk loading: from files of rows into a feature store."""
+"""Bulk loads of Parquet files into a feature store."""

@@ -1,4 +1,4 @@
-"""Bulk loads: Parquet files straight into the store, also while a cluster serves from it."""
+"""Bulk loads of Parquet files into a store, which a cluster may serve from meanwhile."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ import numpy as np
 from kirana.catalog.snapshot import Catalog
 from kirana.clock import MAX_FUTURE_MS
 from kirana.errors import Unknown
-from kirana.ingest.parquet import ParquetFeatures, files_of
-from kirana.loop import made_ahead
+from kirana.ingest.files import files_of
+from kirana.ingest.parquet import ParquetFeatures
+from kirana.loop import prefetched
 from kirana.stores import FeatureStore
 
 Report = Callable[[int], None]
+"""A function that is called with the number of rows that were processed since its last call."""
 
 
 @dataclass(slots=True)
 class Pushed:
-    """`stale` rows were older than what was there, and left it alone.
+    """The numbers of rows that were pushed to one group.
 
-    `expired` ones were past the TTL of their group as they came: they are never read.
+    `rows` is the number of all rows. `written` rows were stored. `expired` rows were past the TTL
+    of their group when they were pushed: they replace older rows, but reads return defaults for
+    them.
     """
 
     rows: int = 0
@@ -34,13 +38,19 @@ class Pushed:
 
     @property
     def stale(self) -> int:
+        """The number of rows that were not stored, because the stored rows are newer."""
         return self.rows - self.written - self.expired
 
 
 class Push:
-    """Files are opened and their columns checked at once; rows when `check` and `write` read them.
+    """A bulk load of Parquet files.
 
-    Raises `InvalidInput` or `Unknown` naming the file and column.
+    The constructor opens the files and checks their columns. `check` and `write` read the rows.
+    They all raise `InvalidInput` if a file is wrong, with the file and, if known, the column in the
+    message. The constructor raises `Unknown` for a file whose group is not in the catalog.
+
+    All files are read as `schema_version`. If that is None, each file is read as the current
+    version of its group.
     """
 
     def __init__(
@@ -55,51 +65,59 @@ class Push:
         self._catalog = catalog
         for name, path in files_of(paths, group, catalog.groups):
             try:
-                found = catalog.group(name)
+                feature_group = catalog.group(name)
             except Unknown as error:
-                error.message = f"{path}: {error.message} (--group names one)"
+                error.message = f"{path}: {error.message} (or name the group with --group)"
                 error.path = (str(path),)
                 raise
-            version = found.version(schema_version) if schema_version else found.current
-            self._files.append((name, ParquetFeatures(path, found, version)))
+            version = (
+                feature_group.version(schema_version) if schema_version else feature_group.current
+            )
+            self._files.append((name, ParquetFeatures(path, feature_group, version)))
         self._now_ms = int(time.time() * 1000)
 
     @property
     def rows(self) -> int:
+        """The number of rows in all files."""
         return sum(file.rows for _, file in self._files)
 
     async def check(self, report: Report) -> None:
-        """Read all rows of all files; `report` is told how many were read since the last time."""
+        """Check all rows of all files. `report` is called after each batch."""
         latest_ms = self._now_ms + MAX_FUTURE_MS
-        rows = chain.from_iterable(f.check(self._now_ms, latest_ms) for _, f in self._files)
-        async with aclosing(made_ahead(rows)) as ahead:
-            async for count in ahead:
+        row_counts = chain.from_iterable(
+            file.check(self._now_ms, latest_ms) for _, file in self._files
+        )
+        async with aclosing(prefetched(row_counts)) as prefetched_counts:
+            async for count in prefetched_counts:
                 report(count)
 
     async def write(
         self, store: FeatureStore, report: Report, *, guarded: bool = True
     ) -> dict[str, Pushed]:
-        """Write all rows; return what became of each group's.
+        """Write all rows; return the numbers of rows by the name of the group.
 
-        Where not `guarded`, rows may replace newer ones: for a group that nobody writes to yet.
+        If `guarded` is False, the store may replace newer rows by older ones. Use this only for
+        groups that have no other writer yet. `report` is called after each batch. Raise
+        `Unavailable` if the store does not answer.
         """
-        done: dict[str, Pushed] = {}
+        pushed_by_group: dict[str, Pushed] = {}
         for name, file in self._files:
-            pushed = done.setdefault(name, Pushed())
+            pushed = pushed_by_group.setdefault(name, Pushed())
             blocks = map(file.block, file.batches(self._now_ms))
-            async with aclosing(made_ahead(blocks)) as ahead:
-                async for block in ahead:
+            async with aclosing(prefetched(blocks)) as prefetched_blocks:
+                async for block in prefetched_blocks:
                     expired = block.expired(self._now_ms / 1000)
                     if expired.any():
-                        # first, for they are older than all that live
-                        gone = block.take(np.flatnonzero(expired))
-                        await store.load(gone, guarded=guarded)
-                        pushed.expired += len(gone)
-                        lives = block.take(np.flatnonzero(~expired))
+                        # If a key has several rows, the expired ones are the oldest. They must
+                        # not replace the others, so they are written first.
+                        expired_rows = block.select(np.flatnonzero(expired))
+                        await store.load(expired_rows, guarded=guarded)
+                        pushed.expired += len(expired_rows)
+                        live_rows = block.select(np.flatnonzero(~expired))
                     else:
-                        lives = block
-                    loaded = await store.load(lives, guarded=guarded)
+                        live_rows = block
+                    loaded = await store.load(live_rows, guarded=guarded)
                     pushed.written += loaded.stored + loaded.unknown
                     pushed.rows += len(block)
                     report(len(block))
-        return done
+        return pushed_by_group

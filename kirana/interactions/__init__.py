@@ -1,4 +1,4 @@
-"""The interaction store: what a person did, newest first."""
+"""Events of users: the protocol and data types that other parts use."""
 
 from kirana.interactions.source import (
     Event,

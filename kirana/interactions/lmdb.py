@@ -1,7 +1,9 @@
-"""Interactions in LMDB: one sorted key an event, so that a query is a walk backwards.
+"""An interaction store in LMDB, with one key per event.
 
-`<user> 00 <event type> 00 <timestamp, 8 bytes big-endian> <product>` -> metadata as JSON, or
-nothing. Of types with `repeats: latest` a second database knows where a product stands.
+A key is `<user> 00 <event type> 00 <timestamp, 8 bytes big-endian> <product>`. Its value is the
+metadata as JSON, or empty. The events of a user and type are sorted by time, and a query reads them
+backwards. For event types with `repeats: latest`, a second database has the time of the newest
+event of each product, under the key `<user> 00 <event type> 00 <product>`.
 """
 
 from __future__ import annotations
@@ -25,18 +27,21 @@ from kirana.lmdb import Environment, open_by_url
 _TIME_BYTES = 8
 _LAST_TIME = b"\xff" * _TIME_BYTES
 _INLINE_EVENTS = 2_000
+"""The maximum number of events that the queries of one call read on the event loop."""
 
 
 def _prefix(user_id: str, event: str) -> bytes:
+    """Return the bytes that the keys of a user's events of one type start with."""
     return f"{user_id}\0{event}\0".encode()
 
 
 def _time(timestamp_ms: int) -> bytes:
+    """Return a timestamp as bytes that sort by time."""
     return timestamp_ms.to_bytes(_TIME_BYTES, "big")
 
 
 class LmdbInteractionStore:
-    """See `kirana.interactions.store.InteractionStore`."""
+    """`InteractionStore` in an LMDB folder."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment: Environment | None = environment
@@ -45,78 +50,89 @@ class LmdbInteractionStore:
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> LmdbInteractionStore:
+        """Open `lmdb:///folder`.
+
+        Raise `ConfigurationError` with the field `setting` if the folder can't be opened.
+        """
         return cls(open_by_url(url, setting=setting))
 
     @property
     def environment(self) -> Environment:
+        """The open environment. Raise `RuntimeError` if the store is closed."""
         if self._environment is None:
             raise RuntimeError("the store is closed")
         return self._environment
 
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
+        """Store events, and remove the oldest ones beyond `keep`, in one transaction."""
         await self.environment.write(lambda txn: self._append(txn, events, retention))
 
     def _append(
         self, txn: Any, events: Sequence[Event], retention: Mapping[str, Retention]
     ) -> None:
-        touched: dict[bytes, Retention] = {}
-        walked: dict[bytes, dict[bytes, list[bytes]]] = {}
+        """Store events in the transaction `txn`, and remove the oldest ones beyond `keep`."""
+        rules: dict[bytes, Retention] = {}
+        times_by_prefix: dict[bytes, dict[bytes, list[bytes]]] = {}
         for event in events:
             rule = retention[event.event]
             prefix = _prefix(event.user_id, event.event)
             product = event.product_id.encode()
             time = _time(event.timestamp_ms)
             if not rule.latest_only:
+                # A time that was recorded under `repeats: latest` may no longer be the newest.
                 txn.delete(prefix + product, db=self._latest)
-            elif not self._move_up(txn, prefix, product, time, walked):
+            elif not self._replace_older(txn, prefix, product, time, times_by_prefix):
                 continue
             metadata = b"" if event.metadata is None else orjson.dumps(event.metadata)
             txn.put(prefix + time + product, metadata, db=self._events)
-            touched[prefix] = rule
-        for prefix, rule in touched.items():
+            rules[prefix] = rule
+        for prefix, rule in rules.items():
             self._trim(txn, prefix, rule)
 
-    def _move_up(
+    def _replace_older(
         self,
         txn: Any,
         prefix: bytes,
         product: bytes,
         time: bytes,
-        walked: dict[bytes, dict[bytes, list[bytes]]],
+        times_by_prefix: dict[bytes, dict[bytes, list[bytes]]],
     ) -> bool:
-        """Make room for the newest of a product; False if what is there is newer.
+        """Remove older events of a product, and record the time of the new event.
 
-        `walked` holds, by prefix, the times of each product when one was first looked for.
+        Return False if a newer event is stored, so the new one must be dropped. `times_by_prefix`
+        has the times of each product by prefix. The times of a prefix are read and added when one
+        of its products is not in the second database.
         """
-        known = txn.get(prefix + product, None, self._latest)
-        if known is None:
-            # from the time when all events were kept there may be several of this product
-            if prefix not in walked:
-                walked[prefix] = self._times_of_products(txn, prefix)
-            times = walked[prefix].get(product, [])
+        stored_time = txn.get(prefix + product, None, self._latest)
+        if stored_time is None:
+            # Under `repeats: all`, several events of this product may have been stored.
+            if prefix not in times_by_prefix:
+                times_by_prefix[prefix] = self._times_of_products(txn, prefix)
+            times = times_by_prefix[prefix].get(product, [])
             for older in times[:-1]:
                 txn.delete(prefix + older + product, db=self._events)
-            known = times[-1] if times else None
-        if known is not None:
-            if known > time:
+            stored_time = times[-1] if times else None
+        if stored_time is not None:
+            if stored_time > time:
                 return False
-            txn.delete(prefix + known + product, db=self._events)
+            txn.delete(prefix + stored_time + product, db=self._events)
         txn.put(prefix + product, time, db=self._latest)
         return True
 
     def _times_of_products(self, txn: Any, prefix: bytes) -> dict[bytes, list[bytes]]:
-        """Return the times of the events of each product, the oldest first."""
+        """Return the times of all events of a prefix by product, oldest first."""
         start = len(prefix) + _TIME_BYTES
         times: dict[bytes, list[bytes]] = {}
         with txn.cursor(db=self._events) as cursor:
-            found = cursor.set_range(prefix)
-            while found and cursor.key().startswith(prefix):
+            has_key = cursor.set_range(prefix)
+            while has_key and cursor.key().startswith(prefix):
                 key = cursor.key()
                 times.setdefault(key[start:], []).append(key[len(prefix) : start])
-                found = cursor.next()
+                has_key = cursor.next()
         return times
 
     def _trim(self, txn: Any, prefix: bytes, rule: Retention) -> None:
+        """Remove all but the newest `rule.keep` events of a prefix."""
         with txn.cursor(db=self._events) as cursor:
             if not _seek_last(cursor, prefix, _LAST_TIME):
                 return
@@ -136,15 +152,21 @@ class LmdbInteractionStore:
     async def query(
         self, queries: Sequence[InteractionQuery], retention: Mapping[str, Retention]
     ) -> list[Interactions]:
+        """Return one answer per query, all from one state of the store.
+
+        Small queries run on the event loop, and all others in a thread.
+        """
+
         def read(txn: Any) -> list[Interactions]:
             with txn.cursor(db=self._events) as cursor:
                 return [_walk(cursor, query, retention[query.event]) for query in queries]
 
-        walked = sum(_most_walked(query, retention[query.event]) for query in queries)
-        inline = walked <= _INLINE_EVENTS
+        most_read = sum(_most_read(query, retention[query.event]) for query in queries)
+        inline = most_read <= _INLINE_EVENTS
         return await self.environment.read_async(inline, read)
 
     async def forget(self, user_id: str) -> int:
+        """Remove all events of a user in one transaction; return how many there were."""
         prefix = f"{user_id}\0".encode()
 
         def remove(txn: Any) -> int:
@@ -152,9 +174,9 @@ class LmdbInteractionStore:
             for database in (self._events, self._latest):
                 count = 0
                 with txn.cursor(db=database) as cursor:
-                    found = cursor.set_range(prefix)
-                    while found and cursor.key().startswith(prefix):
-                        found = cursor.delete()
+                    has_key = cursor.set_range(prefix)
+                    while has_key and cursor.key().startswith(prefix):
+                        has_key = cursor.delete()
                         count += 1
                 counts.append(count)
             return counts[0]
@@ -162,23 +184,28 @@ class LmdbInteractionStore:
         return await self.environment.write(remove)
 
     async def close(self) -> None:
+        """Close the environment. No-op if the store is closed already."""
         environment, self._environment = self._environment, None
         if environment is not None:
             await asyncio.to_thread(environment.close)
 
 
 def _seek_last(cursor: Any, prefix: bytes, time: bytes) -> bool:
-    """Put the cursor on the last key of `prefix` that is not after `time`; False if none is."""
-    found = cursor.set_range(prefix + time + b"\xff")
-    found = cursor.prev() if found else cursor.last()
-    return bool(found) and cursor.key().startswith(prefix)
+    """Move the cursor to the newest event of `prefix` that is not after `time`.
+
+    Return False if there is none.
+    """
+    has_key = cursor.set_range(prefix + time + b"\xff")
+    has_key = cursor.prev() if has_key else cursor.last()
+    return bool(has_key) and cursor.key().startswith(prefix)
 
 
-def _most_walked(query: InteractionQuery, rule: Retention) -> int:
-    """Return how many events a query looks at, as far as that is known beforehand.
+def _most_read(query: InteractionQuery, rule: Retention) -> int:
+    """Return how many events a query reads at most.
 
-    Those after a range count for `keep`. Repeats that were stored under another rule, of which
-    there may be any number, are passed over.
+    Events after `until_ms` are read too, because they count towards `keep`. With `latest_only` the
+    number is not known, because any number of repeats that were stored under `repeats: all` may
+    have to be skipped. The result is then above `_INLINE_EVENTS`.
     """
     if rule.latest_only:
         return _INLINE_EVENTS + 1
@@ -186,27 +213,28 @@ def _most_walked(query: InteractionQuery, rule: Retention) -> int:
 
 
 def _walk(cursor: Any, query: InteractionQuery, rule: Retention) -> Interactions:
+    """Return the events of one query, newest first."""
     prefix = _prefix(query.user_id, query.event)
-    start, stop = len(prefix), len(prefix) + _TIME_BYTES
-    products: list[str] = []
+    time_start, time_stop = len(prefix), len(prefix) + _TIME_BYTES
+    product_ids: list[str] = []
     times: list[bytes] = []
     metadata: list[dict[str, Any] | None] = []
     since, until = _time(query.since_ms), _time(query.until_ms)
     seen: set[bytes] = set()
     kept = 0
-    going = query.limit > 0 and _seek_last(cursor, prefix, _LAST_TIME)
-    while going:
+    has_key = query.limit > 0 and _seek_last(cursor, prefix, _LAST_TIME)
+    while has_key:
         key, value = cursor.item()
-        time, product = key[start:stop], key[stop:]
+        time, product = key[time_start:time_stop], key[time_stop:]
         if not key.startswith(prefix) or time < since or kept == rule.keep:
             break
         if not rule.latest_only or product not in seen:
             seen.add(product)
             kept += 1
             if time <= until:
-                products.append(product.decode())
+                product_ids.append(product.decode())
                 times.append(time)
                 metadata.append(orjson.loads(value) if value else None)
-        going = len(products) < query.limit and cursor.prev()
-    stamps = np.frombuffer(b"".join(times), dtype=">u8").astype(np.int64)
-    return Interactions(products, stamps, metadata)
+        has_key = len(product_ids) < query.limit and cursor.prev()
+    timestamps_ms = np.frombuffer(b"".join(times), dtype=">u8").astype(np.int64)
+    return Interactions(product_ids, timestamps_ms, metadata)

@@ -1,15 +1,18 @@
-"""From a URL to an interaction store."""
+"""Opens an interaction store by its URL."""
 
 from __future__ import annotations
 
 from kirana.drivers import driver_of
 from kirana.errors import ConfigurationError
 from kirana.interactions.store import InteractionStore
-from kirana.urls import scheme_of
+from kirana.urls import scheme_of, without_password
 
 
 def open_interaction_store(url: str, *, setting: str = "interactions") -> InteractionStore:
-    """Open what `url` names. Raises `ConfigurationError` if it can't be."""
+    """Open the interaction store at `url`.
+
+    Raise `ConfigurationError` with the field `setting` if it can't be opened.
+    """
     match scheme_of(url):
         case "lmdb":
             with driver_of("lmdb", "lmdb", setting=setting):
@@ -18,6 +21,7 @@ def open_interaction_store(url: str, *, setting: str = "interactions") -> Intera
             return LmdbInteractionStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
-                f"{setting}: '{url}' is not the URL of a store: use lmdb:///absolute/folder",
+                f"{setting}: '{without_password(url)}' is not the URL of an interaction store: use "
+                "lmdb:///absolute/folder",
                 field=setting,
             )

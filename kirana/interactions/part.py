@@ -1,4 +1,4 @@
-"""The interaction store as a part."""
+"""The declaration of the interactions part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kirana.part import Part, StoreSetting, Wiring
 
 
 class InteractionSettings(BaseModel):
-    """`interactions` is the URL of the store."""
+    """Settings of the interactions part. `interactions` is the URL of the store."""
 
     interactions: str
 
@@ -25,6 +25,7 @@ def _build(wiring: Wiring) -> InteractionSource:
 
 
 async def _check(url: str) -> None:
+    """Raise `ConfigurationError` if the store at `url` can't be opened."""
     from kirana.interactions.open import open_interaction_store
 
     await open_interaction_store(url).close()

@@ -1,4 +1,4 @@
-"""What others ask of the interaction store, wherever it runs."""
+"""The interface of the interactions part: its protocol and data types."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from kirana.request import RequestContext
 from kirana.service import Service
 
 MAX_TIMESTAMP_MS = (1 << 53) - 1
-"""The largest that every JSON reader, and a Redis score, holds exactly."""
+"""The latest timestamp: the largest integer that JSON parsers, and Redis scores, hold exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a person did. The same user, type, product and time is the same event."""
+    """One action of a user. `event` is its type, and `timestamp_ms` is in Unix milliseconds.
+
+    Events with the same user, type, product and time are the same event.
+    """
 
     user_id: str
     event: str
@@ -29,7 +32,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class InteractionQuery:
-    """The newest `limit` events of a user and type with `since_ms <= timestamp <= until_ms`."""
+    """A query for the newest events of one user and event type.
+
+    Its result has at most `limit` events with `since_ms <= timestamp_ms <= until_ms`.
+    """
 
     user_id: str
     event: str
@@ -40,7 +46,10 @@ class InteractionQuery:
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Newest first; events of one millisecond in descending order of product."""
+    """Events of one user and type as columns, newest first.
+
+    Events of the same millisecond are in descending order of product id.
+    """
 
     product_ids: list[str]
     timestamps_ms: npt.NDArray[np.int64]
@@ -48,6 +57,7 @@ class Interactions:
 
     @classmethod
     def empty(cls) -> Interactions:
+        """Return interactions without an event."""
         return cls([], np.empty(0, dtype=np.int64), [])
 
     def __len__(self) -> int:
@@ -56,28 +66,40 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of events: `expired` ones were past the TTL of their type as they came."""
+    """The numbers of events of an append, all of which were stored.
+
+    `accepted` events are within the TTL of their type. `expired` events were past it when they
+    arrived, so queries do not return them.
+    """
 
     accepted: int
     expired: int = 0
 
 
 class InteractionSource(Service, Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Stores and queries events of users.
+
+    Each call uses the revision and the time of its `RequestContext`.
+    """
 
     async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
-        """Store all events durably, or none.
+        """Store all events durably, or none of them.
 
-        Raises `Unknown` or `InvalidInput` with a field like `events[3].timestamp`.
+        Raise `Unknown` for an unknown event type, and `InvalidInput` for an invalid event. The
+        field of the error is like `events[3].timestamp`.
         """
 
     async def query(
         self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
-        """Answer all queries. Raises `Unknown` for an event type, never for a user.
+        """Return one answer per query, in order.
 
-        Fields are like `queries[3].event`.
+        Raise `Unknown` for an unknown event type, and `InvalidInput` for an invalid user id. The
+        field of the error is like `queries[3].event`. A user without events is not an error.
         """
 
     async def forget(self, user_id: str, context: RequestContext) -> int:
-        """Remove everything of one person; return how many events that were."""
+        """Remove all events of a user; return how many there were.
+
+        Raise `InvalidInput` for an invalid user id.
+        """

@@ -1,4 +1,7 @@
-"""What a tier of the interaction store does; see `tests/contract/test_interaction_store.py`."""
+"""The interface of interaction stores.
+
+Each store must pass `tests/contract/test_interaction_store.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from kirana.interactions.source import Event, InteractionQuery, Interactions
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept of one event type: the newest `keep` a user, for `ttl_ms` (0 = for ever).
+    """The rule for which events of one type are kept for a user.
 
-    With `latest_only` a product stands once, at the newest of its times.
+    Only the newest `keep` events count. With `latest_only`, only the newest event of each product
+    counts. Events older than `ttl_ms` milliseconds have expired (0: they never expire). Stores may
+    ignore `ttl_ms`, because `InteractionService` never asks them for expired events.
     """
 
     keep: int
@@ -22,20 +27,26 @@ class Retention:
 
 
 class InteractionStore(Protocol):
+    """A store of events. In all methods, `retention` has the rule of each event type by name."""
+
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
-        """Store events durably and all together. Idempotent, in any order of time."""
+        """Store all events durably, or none of them.
+
+        Storing the same events again changes nothing. Events can arrive in any order of time.
+        """
 
     async def query(
         self, queries: Sequence[InteractionQuery], retention: Mapping[str, Retention]
     ) -> list[Interactions]:
-        """Return the newest events that fit, for each query.
+        """Return one answer per query, in order.
 
-        What was stored by another rule is answered by that of `retention`: of the newest `keep`
-        of a user, and with `latest_only` each product at its newest time.
+        The rules in `retention` also apply to events that were stored under other rules: only the
+        newest `keep` events are considered, and with `latest_only` only the newest event of each
+        product.
         """
 
     async def forget(self, user_id: str) -> int:
-        """Remove everything of one person; return how many events that were."""
+        """Remove all events of a user; return how many there were."""
 
     async def close(self) -> None:
-        """Let go of the database. No-op if closed."""
+        """Close the database. No-op if the store is closed already."""

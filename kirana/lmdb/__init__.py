@@ -1,4 +1,7 @@
-"""LMDB environments, shared in a process. They know nothing of features or events."""
+"""LMDB environments, shared within a process.
+
+This package does not depend on features or interactions.
+"""
 
 from kirana.lmdb.environment import Environment, open_by_url, open_environment
 

@@ -1,9 +1,12 @@
-"""One LMDB environment a process and folder, shared by all who open it.
+"""LMDB environments: one per process and folder, shared by all stores that open the folder.
 
-Reads run where they are called. Writes of all callers go to one thread, which commits those
-that wait together, with one fsync. When the map is full the writer doubles it; readers in other
-processes meet `MapResizedError` and follow. A map may only change while no transaction of its
-process is open: a lock keeps writers apart, and a count of the readers tells when there is none.
+A read runs in the thread that calls it. One thread per environment runs the writes of all callers.
+It commits all waiting writes in one transaction, with one fsync.
+
+When the memory map is full, the process that needs more space doubles the size of the map. Other
+processes then get `MapResizedError` and adopt the new size. A process may change the size of its
+map only while it has no open transaction. Therefore a lock admits one writer at a time, and the
+open read transactions are counted.
 """
 
 from __future__ import annotations
@@ -26,23 +29,36 @@ from kirana.urls import folder_of, option_of
 T = TypeVar("T")
 
 FORMAT = b"1"
+"""The format of the folders that this version of Kirana reads and writes."""
+
 DEFAULT_MAP_BYTES = 64 << 20
+"""Default initial size of the memory map, in bytes."""
+
 _MAX_DATABASES = 8
 _MAX_READERS = 1024
 _GROUP_LIMIT = 1024
+"""Maximum number of writes in one transaction."""
 
 _shared: dict[Path, Environment] = {}
+"""The open environments of this process, by their resolved folder."""
+
 _shared_lock = threading.Lock()
 
 
 @dataclass(slots=True)
 class _Job:
+    """A write that waits for the writer thread, and the future of its result."""
+
     work: Callable[[Any], Any]
     done: Future[Any]
 
 
 class Environment:
-    """Use `open_environment`, and `close` once for each time it was opened."""
+    """An LMDB environment that several stores of this process can use, from any thread.
+
+    Get it from `open_environment`, and call `close` once per call of `open_environment`. `users` is
+    the number of calls of `open_environment` minus the number of calls of `close`.
+    """
 
     def __init__(self, folder: Path, map_bytes: int) -> None:
         self.folder = folder
@@ -72,20 +88,28 @@ class Environment:
         self._writer.start()
 
     def _check_format(self) -> None:
+        """Write `FORMAT` to a new folder.
+
+        Raise `ConfigurationError` if the folder was written in a different format.
+        """
         meta = self._env.open_db(b"meta")
         with self._env.begin(write=True, db=meta) as txn:
-            found = txn.get(b"format")
-            if found is None:
+            stored_format = txn.get(b"format")
+            if stored_format is None:
                 txn.put(b"format", FORMAT)
-            elif found != FORMAT:
+            elif stored_format != FORMAT:
                 self._env.close()
                 raise ConfigurationError(
-                    f"the LMDB folder {self.folder} is of format {found!r}, this Kirana "
-                    f"reads {FORMAT!r}: give another folder, or the Kirana that wrote it"
+                    f"the LMDB folder {self.folder} has the format {stored_format!r}, but this "
+                    f"Kirana reads {FORMAT!r}: use another folder, or the Kirana that wrote it"
                 )
 
     def database(self, name: bytes) -> Any:
-        """Open (or make) a named database once; the handle serves every transaction."""
+        """Return the handle of a named database, which all transactions can use.
+
+        The database is created if it does not exist. The first call for a name in this process
+        opens the database. Each call waits until this process has no open transaction.
+        """
         while True:
             try:
                 with self._writing, self._alone():
@@ -98,7 +122,11 @@ class Environment:
                 self._grow_map()
 
     def read(self, work: Callable[[Any], T], database: Any = None) -> T:
-        """Run `work` in a read transaction (of `database`, if given), on the caller's thread."""
+        """Run `work` in a read transaction, in the caller's thread, and return its result.
+
+        `work` takes the transaction, whose default database is `database`. Raise `Unavailable` if
+        LMDB fails.
+        """
         while True:
             try:
                 return self._read(work, database)
@@ -106,9 +134,10 @@ class Environment:
                 self._follow_map()
 
     async def read_async(self, inline: bool, work: Callable[[Any], T], database: Any = None) -> T:
-        """Run `work` on the event loop if `inline`, else in a thread.
+        """Run `work` as `read` does: on the event loop if `inline`, in a thread otherwise.
 
-        A map that has to be followed is always left to a thread: that waits for writers.
+        If another process has resized the map, `work` runs in a thread in any case, because
+        adopting the new size waits for open transactions.
         """
         if inline:
             with suppress(lmdb.MapResizedError):
@@ -133,7 +162,7 @@ class Environment:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep readers out, once those that are in have left."""
+        """Wait until no read transaction is open, and block new ones until the context ends."""
         with self._no_reader:
             self._waiting += 1
             self._no_reader.wait_for(lambda: not self._readers)
@@ -141,15 +170,23 @@ class Environment:
             yield
 
     async def write(self, work: Callable[[Any], T]) -> T:
-        """Run `work` in a write transaction and return once it is on disk.
+        """Run `work` in a write transaction. Return its result once the transaction is on disk.
 
-        `work` may run more than once (when the map had to grow) and together with the work of
-        others: it must do nothing but read and write in its transaction.
+        `work` runs in the writer thread. It may run more than once (for example, after the map
+        has grown), and it may share its transaction with other writes. It must therefore have no
+        effects outside of the transaction.
+
+        Raise `StoreFull` if the disk is full or can't be written, and `Unavailable` for any other
+        error of LMDB or if the environment is closed. Errors of `work` are raised unchanged, and
+        undo only its own changes.
         """
         return await asyncio.wrap_future(self.submit(work))
 
     def submit(self, work: Callable[[Any], T]) -> Future[T]:
-        """`write` for callers without an event loop."""
+        """Queue `work` for the writer thread, and return the future of its result. See `write`.
+
+        For callers without an event loop. Raise `Unavailable` if the environment is closed.
+        """
         done: Future[T] = Future()
         with self._submitting:
             if self._closed:
@@ -158,7 +195,11 @@ class Environment:
         return done
 
     def close(self) -> None:
-        # the lock is held to the end: who opens the folder meanwhile has to wait for it
+        """Give up one use of the environment. The last use closes it.
+
+        Closing blocks until all queued writes are done and no transaction is open.
+        """
+        # Hold the lock to the end, so that no call opens the folder before it is closed.
         with _shared_lock:
             self.users -= 1
             if self.users:
@@ -172,20 +213,25 @@ class Environment:
             _shared.pop(self.folder, None)
 
     def _write_loop(self) -> None:
+        """Commit queued writes in groups, until the queue holds None."""
         while (job := self._queue.get()) is not None:
             group = [job]
             stopping = False
             while len(group) < _GROUP_LIMIT and not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
+                next_job = self._queue.get()
+                if next_job is None:
                     stopping = True
                     break
-                group.append(more)
+                group.append(next_job)
             self._commit(group)
             if stopping:
                 return
 
     def _commit(self, group: list[_Job]) -> None:
+        """Run writes in one transaction. If this fails, run each in a separate transaction.
+
+        Set the results or errors of the writes.
+        """
         try:
             results = self._transact(group)
         except Exception as error:
@@ -206,6 +252,10 @@ class Environment:
                 job.done.set_result(result)
 
     def _transact(self, group: list[_Job]) -> list[Any]:
+        """Run writes in one transaction, and return their results.
+
+        If the map is full or was resized, change its size and run them again.
+        """
         while True:
             try:
                 with self._writing, self._env.begin(write=True) as txn:
@@ -216,37 +266,45 @@ class Environment:
                 self._follow_map()
 
     def _grow_map(self) -> None:
+        """Double the size of the map."""
         with self._writing, self._alone():
             self._env.reader_check()
             self._env.set_mapsize(self._env.info()["map_size"] * 2)
 
     def _follow_map(self) -> None:
+        """Adopt the size that another process has given the map."""
         with self._writing, self._alone():
             self._env.set_mapsize(0)
 
 
 def open_environment(folder: Path, map_bytes: int = DEFAULT_MAP_BYTES) -> Environment:
-    """Return this process's environment of `folder`, opened if it is the first.
+    """Return this process's environment of `folder`, and open it if it is not open yet.
 
-    Raises `ConfigurationError` if the folder can't be opened or is of another format.
+    `map_bytes` is the initial size of the map, used only if the environment is not open yet. The
+    folder is created if it does not exist. Raise `ConfigurationError` if the folder can't be
+    opened, or if another version of Kirana has written it in a different format.
     """
     folder = folder.resolve()
     with _shared_lock:
-        found = _shared.get(folder)
-        if found is None:
-            found = _shared[folder] = Environment(folder, map_bytes)
+        environment = _shared.get(folder)
+        if environment is None:
+            environment = _shared[folder] = Environment(folder, map_bytes)
         else:
-            found.users += 1
-        return found
+            environment.users += 1
+        return environment
 
 
 def open_by_url(url: str, *, setting: str) -> Environment:
-    """Open `lmdb:///folder[?map_bytes=N]`; N is where the map starts, it grows by itself."""
+    """Return the environment of the URL `lmdb:///folder[?map_bytes=N]`, as `open_environment` does.
+
+    N is the initial size of the map in bytes. Raise `ConfigurationError` for `setting` if the URL
+    is not valid or the folder can't be opened.
+    """
     folder = folder_of(url, "lmdb", setting=setting)
     size = option_of(url, "map_bytes")
     if size is not None and not size.isdecimal():
         raise ConfigurationError(
-            f"{setting}: map_bytes must be a number of bytes, not '{size}'", field=setting
+            f"{setting}: 'map_bytes' must be a number of bytes, not '{size}'", field=setting
         )
     try:
         return open_environment(folder, int(size) if size else DEFAULT_MAP_BYTES)

@@ -1,4 +1,4 @@
-"""ONNX models: sessions, and who runs them."""
+"""ONNX models: their files, and the part that runs them."""
 
 from kirana.models.runner import ModelRunner
 

@@ -1,11 +1,12 @@
-"""The bytes that revisions pin: copies of model files, each under the digest of what is in it.
+"""Copies of the models that revisions use, each named by the digest of its content.
 
     ROOT/.kirana/<sha256>             a model of one file
     ROOT/.kirana/<sha256>/            a model with external data: its files under their own names
-    ROOT/.kirana/catalogs/<id>.json   which revision of a catalog names which copies
+    ROOT/.kirana/catalogs/<id>.json   the digests of the copies that each revision of a catalog uses
 
-The digest of one file is its SHA-256. That of several is the SHA-256 of the lines
-`<sha256 of the file>  <name>`, in the order of the names, each with a newline at its end.
+The digest of a model of one file is the SHA-256 of the file. The digest of a model of several files
+is the SHA-256 of the lines `<sha256 of the file>  <name>`, sorted by name, each with a newline at
+its end.
 """
 
 from __future__ import annotations
@@ -27,20 +28,25 @@ from kirana.catalog.objects import ModelObject
 from kirana.errors import ConfigurationError, Conflict
 
 _CHUNK_BYTES = 1 << 20
+
 _NEW = ".new-"
+"""The prefix of the temporary folders in which copies are made."""
+
 _ABANDONED_S = 86_400
+"""Seconds after which a temporary folder is taken to be abandoned."""
 
 
 def digest_of(folder: Path, files: Iterable[str]) -> str:
-    """Return the digest of a model that consists of `files` in `folder`."""
+    """Read `files` in `folder`; return the digest of the model that consists of them."""
     digests = {}
     for name in files:
         with (folder / name).open("rb") as file:
             digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _together(digests)
+    return _joint_digest(digests)
 
 
-def _together(digests: Mapping[str, str]) -> str:
+def _joint_digest(digests: Mapping[str, str]) -> str:
+    """Return the digest of a model from the digests of its files by name."""
     if len(digests) == 1:
         return next(iter(digests.values()))
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
@@ -48,14 +54,17 @@ def _together(digests: Mapping[str, str]) -> str:
 
 
 class ModelCopies:
-    """The copies below one model root. Several catalogs may share it."""
+    """The copies below one model root, which several catalogs may share."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ".kirana"
-        self._notes = self._folder / "catalogs"
+        self._uses_folder = self._folder / "catalogs"
 
     def path(self, model: ModelObject) -> Path | None:
-        """Return the ONNX file of a model's copy; None if the copy is gone."""
+        """Return the path of the ONNX file in a model's copy, or None if the copy is missing.
+
+        The model must have a digest.
+        """
         assert model.sha256 is not None
         copy = self._folder / model.sha256
         if copy.is_dir():
@@ -63,9 +72,10 @@ class ModelCopies:
         return copy if copy.is_file() else None
 
     def checked_path(self, model: ModelObject) -> Path:
-        """Return the path of a copy whose bytes are those of the digest.
+        """Return the path of the ONNX file in a model's copy, after reading and checking the copy.
 
-        Raises `ConfigurationError` if it is gone or was changed.
+        Raise `ConfigurationError` if the model has no digest, or if the copy is missing or was
+        changed.
         """
         if model.sha256 is None:
             raise ConfigurationError(
@@ -81,7 +91,7 @@ class ModelCopies:
                 "the file has not changed",
                 field="sha256",
             )
-        if not self._is_whole(copy):
+        if not self._is_intact(copy):
             raise ConfigurationError(
                 f"model '{model.name}': its copy {copy} was changed: remove it, and run "
                 "'kirana apply'",
@@ -90,94 +100,111 @@ class ModelCopies:
         return path
 
     @staticmethod
-    def _is_whole(copy: Path) -> bool:
+    def _is_intact(copy: Path) -> bool:
+        """Return whether the bytes of a copy match the digest that names it."""
         if copy.is_dir():
             return digest_of(copy, _files_below(copy)) == copy.name
         return digest_of(copy.parent, (copy.name,)) == copy.name
 
     def add(self, name: str, folder: Path, files: tuple[str, ...], digest: str) -> None:
-        """Copy the files of the model `name`, unless that was done before.
+        """Copy the files of the model `name` from `folder`, unless there is a copy for `digest`.
 
-        Raises `Conflict` if they are not those of `digest` any more.
+        `files` are relative to `folder`, the ONNX file first. Raise `Conflict` if they do not match
+        `digest`, because they were changed.
         """
         target = self._folder / digest
         if target.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=_NEW) as beside:
-            digests = {each: _copy(folder / each, Path(beside, "copy", each)) for each in files}
-            if _together(digests) != digest:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=_NEW) as temporary:
+            digests = {file: _copy(folder / file, Path(temporary, "copy", file)) for file in files}
+            if _joint_digest(digests) != digest:
                 raise Conflict(
                     f"model '{name}': its file was changed while it was published: try again"
                 )
-            made = Path(beside, "copy")
-            made = made / files[0] if len(files) == 1 else made
+            copy = Path(temporary, "copy")
+            copy = copy / files[0] if len(files) == 1 else copy
             try:
-                made.rename(target)
+                copy.rename(target)
             except OSError:
-                if not target.exists():  # another publisher was as fast
+                if not target.exists():  # Another publisher may have made the same copy.
                     raise
         sync_folder(self._folder)
 
-    def note(self, catalog: str, revision: int, digests: Iterable[str]) -> None:
-        """Write down that a revision names these copies: they are not pruned before it."""
+    def record_use(self, catalog: str, revision: int, digests: Iterable[str]) -> None:
+        """Record that a revision uses the copies for `digests`, so that `prune` keeps them."""
         with self._lock():
-            revisions = self._read(catalog)
-            named = {*revisions.get(str(revision), ()), *digests}
-            self._write(catalog, {**revisions, str(revision): sorted(named)})
+            revisions = self._read_uses(catalog)
+            used = {*revisions.get(str(revision), ()), *digests}
+            self._write_uses(catalog, {**revisions, str(revision): sorted(used)})
 
     def prune(self, catalog: str, oldest: int) -> None:
-        """Forget the revisions of `catalog` before `oldest`, then remove what no catalog names."""
+        """Forget the revisions of `catalog` before `oldest`; remove copies that no revision uses.
+
+        Copies that revisions of other catalogs use are kept. Abandoned temporary folders are
+        removed too.
+        """
         if not self._folder.is_dir():
             return
         with self._lock():
-            kept = {n: each for n, each in self._read(catalog).items() if int(n) >= oldest}
-            self._write(catalog, kept)
-            named = {
+            kept = {
+                number: digests
+                for number, digests in self._read_uses(catalog).items()
+                if int(number) >= oldest
+            }
+            self._write_uses(catalog, kept)
+            used = {
                 digest
-                for note in self._notes.glob("*.json")
-                for digests in self._read(note.stem).values()
+                for path in self._uses_folder.glob("*.json")
+                for digests in self._read_uses(path.stem).values()
                 for digest in digests
             }
             for copy in self._folder.iterdir():
-                if len(copy.name) == 64 and copy.name not in named:
+                if len(copy.name) == 64 and copy.name not in used:
                     shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
-                elif copy.name.startswith(_NEW) and _is_old(copy):
-                    # of a publisher that was killed
+                elif copy.name.startswith(_NEW) and _is_abandoned(copy):
+                    # The process that made it was killed.
                     shutil.rmtree(copy)
 
-    def _read(self, catalog: str) -> dict[str, list[str]]:
+    def _read_uses(self, catalog: str) -> dict[str, list[str]]:
+        """Return the digests that each revision of a catalog uses, by revision number."""
         try:
-            found: dict[str, list[str]] = orjson.loads(self._note(catalog).read_bytes())
+            revisions: dict[str, list[str]] = orjson.loads(self._uses_path(catalog).read_bytes())
         except FileNotFoundError:
             return {}
-        return found
+        return revisions
 
-    def _write(self, catalog: str, revisions: Mapping[str, list[str]]) -> None:
-        write_durably(self._note(catalog), orjson.dumps(revisions))
+    def _write_uses(self, catalog: str, revisions: Mapping[str, list[str]]) -> None:
+        """Store the digests that each revision of a catalog uses."""
+        write_durably(self._uses_path(catalog), orjson.dumps(revisions))
 
-    def _note(self, catalog: str) -> Path:
-        return self._notes / f"{catalog}.json"
+    def _uses_path(self, catalog: str) -> Path:
+        """Return the path of the file with the digests that each revision of a catalog uses."""
+        return self._uses_folder / f"{catalog}.json"
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        self._notes.mkdir(parents=True, exist_ok=True)
-        # not "lock": where models lie in the folder of a catalog, that one is held by who publishes
+        """Hold the lock of this model root. Block while another process holds it."""
+        self._uses_folder.mkdir(parents=True, exist_ok=True)
+        # The folder may be shared with a catalog directory. In that case, the process that
+        # publishes already holds the lock of the file `lock`, so a different file is needed.
         with (self._folder / "models.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
-def _is_old(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether a temporary folder is abandoned."""
     return time.time() - folder.stat().st_mtime > _ABANDONED_S
 
 
 def _files_below(folder: Path) -> list[str]:
-    return [str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()]
+    """Return the files in a folder and its subfolders, as paths relative to the folder."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file durably; return the SHA-256 of what was copied."""
+    """Copy a file durably, and make the copy read-only; return the SHA-256 of its bytes."""
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as read, target.open("xb") as written:

@@ -1,4 +1,4 @@
-"""Which files an ONNX model consists of: large weights may lie in files beside it."""
+"""The files of an ONNX model. Large weights may be in files beside the ONNX file."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from typing import Any
 from kirana.errors import ConfigurationError
 
 _MARK = b"location"
-"""The key under which a tensor names its file. Most models have no such tensor."""
+"""The key under which a tensor names its file. ONNX files without this text are not parsed."""
 
 
 def files_of(name: str, path: Path) -> tuple[str, ...]:
-    """Return the files of the model `name` relative to its folder, the ONNX file first.
+    """Return the files of the model `name`, whose ONNX file is `path`, the ONNX file first.
 
-    Raises `ConfigurationError` if the file can't be read, or names data outside its folder.
+    They are relative to the folder of the ONNX file. Raise `ConfigurationError` if the ONNX file
+    can't be read, or if its external data is missing or not in this folder or its subfolders.
     """
     try:
         if not _mentions(path, _MARK):
             return (path.name,)
-        locations = sorted({str(PurePosixPath(each)) for each in _locations(path)})
-    except Exception as error:  # protobuf's errors for a file that is no ONNX have no common base
+        locations = sorted({str(PurePosixPath(location)) for location in _locations(path)})
+    except Exception as error:  # Protobuf's errors have no common base class.
         raise ConfigurationError(
             f"model '{name}': {path} can't be read: {error}", field="path"
         ) from None
-    for each in locations:
-        parts = PurePosixPath(each).parts
-        if each == "." or parts[0] == "/" or ".." in parts or each == path.name:
+    for location in locations:
+        parts = PurePosixPath(location).parts
+        if location == "." or parts[0] == "/" or ".." in parts or location == path.name:
             raise ConfigurationError(
-                f"model '{name}': its external data '{each}' must lie beside {path.name}",
+                f"model '{name}': its external data '{location}' must be another file than "
+                f"{path.name}, in the same folder or below it",
                 field="path",
             )
-        if not (path.parent / each).is_file():
+        if not (path.parent / location).is_file():
             raise ConfigurationError(
-                f"model '{name}': its external data '{each}' is missing from {path.parent}",
+                f"model '{name}': its external data '{location}' is missing from {path.parent}",
                 field="path",
             )
     return (path.name, *locations)
 
 
 def _mentions(path: Path, text: bytes) -> bool:
+    """Return whether a file contains `text`."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             return False
@@ -50,6 +53,7 @@ def _mentions(path: Path, text: bytes) -> bool:
 
 
 def _locations(path: Path) -> Iterator[str]:
+    """Yield the file that each tensor with external data names. Files may be repeated."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
@@ -61,7 +65,7 @@ def _locations(path: Path) -> Iterator[str]:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield every tensor of a graph and of the graphs within it (the branches of an If)."""
+    """Yield all tensors of a graph and of the graphs inside it, such as the branches of an If."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -69,6 +73,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _tensors_of_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield all tensors in the attributes of nodes, and in graphs inside them."""
     for node in nodes:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
@@ -77,6 +82,7 @@ def _tensors_of_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _location(tensor: Any) -> Iterator[str]:
+    """Yield the file of a tensor's data if the data is external, otherwise nothing."""
     from onnx.external_data_helper import uses_external_data
 
     if uses_external_data(tensor):

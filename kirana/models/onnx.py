@@ -1,7 +1,8 @@
-"""One ONNX model as a function from named inputs to named outputs, with a value a row."""
+"""A loaded ONNX model, which takes a matrix and returns outputs with one value per row."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,22 @@ from kirana.models.runner import MATRIX, Scores
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives. `width` is None where the model leaves it open."""
+    """The input and the outputs of a model.
+
+    `width` is the number of columns of the input, or None if the model does not fix it. `outputs`
+    are the names of the float32 outputs with one value per row. Other outputs are left out.
+    """
 
     width: int | None
     outputs: tuple[str, ...]
 
 
 class OnnxModel:
-    """One thread, no spinning: replicas and their event loop share the cores.
+    """A loaded model. A run uses one thread, because all replicas share the cores of the machine.
 
-    Raises `ConfigurationError` for a file that is missing, no ONNX, or of another shape.
+    Raise `ConfigurationError` if the file is missing or is not ONNX, or if the model does not take
+    a float32 matrix with any number of rows. `has_control_flow` is whether the model has loops or
+    branches, so that the duration of a run depends on the values of its inputs.
     """
 
     def __init__(self, name: str, path: Path) -> None:
@@ -40,34 +47,39 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's errors have no common base
+        except Exception as error:  # onnxruntime's errors have no common base class.
             raise ConfigurationError(
                 f"model '{name}': {path} can't be loaded as an ONNX model: {error}",
                 field="path",
             ) from None
         self.signature = self._read_signature()
+        self.has_control_flow = _has_control_flow(path)
         self._input = self._session.get_inputs()[0].name
 
     def _read_signature(self) -> Signature:
+        """Return the signature.
+
+        Raise `ConfigurationError` unless the input is one float32 matrix with any number of rows.
+        """
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
-            found = ", ".join(f"{each.name} {each.type}{each.shape}" for each in inputs)
+            shapes = ", ".join(f"{value.name} {value.type}{value.shape}" for value in inputs)
             raise ConfigurationError(
-                f"model '{self.name}' must take one float32 matrix [rows, columns], not {found}",
+                f"model '{self.name}' must take one float32 matrix [rows, columns], not {shapes}",
                 field="path",
             )
         rows, width = inputs[0].shape
         if isinstance(rows, int):
             raise ConfigurationError(
-                f"model '{self.name}' takes {rows} rows and no other number: export it with an "
-                "dynamic first dimension",
+                f"model '{self.name}' takes exactly {rows} rows: export it with a dynamic first "
+                "dimension",
                 field="path",
             )
         outputs = tuple(
-            each.name
-            for each in self._session.get_outputs()
-            if each.type == "tensor(float)"
-            and (len(each.shape) == 1 or (len(each.shape) == 2 and each.shape[1] == 1))
+            output.name
+            for output in self._session.get_outputs()
+            if output.type == "tensor(float)"
+            and (len(output.shape) == 1 or (len(output.shape) == 2 and output.shape[1] == 1))
         )
         return Signature(width if isinstance(width, int) else None, outputs)
 
@@ -77,25 +89,27 @@ class OnnxModel:
         outputs: Sequence[str],
         options: onnxruntime.RunOptions | None = None,
     ) -> dict[str, Scores]:
-        """Run the model once; return the wanted outputs by name, each of the shape (rows,).
+        """Run the model once on the calling thread; return `outputs` by name, as `float32[rows]`.
 
-        Raises `ModelFailed` if the model fails on these inputs, or gives another number of rows.
+        Raise `Unknown` for an unknown output, `InvalidInput` if the input has a wrong name or
+        width, and `ModelFailed` if the model fails on the matrix or returns a wrong number of rows.
         """
         matrix = self._matrix_of(inputs)
         for output in outputs:
             if output not in self.signature.outputs:
                 raise Unknown("output", output, self.signature.outputs)
         try:
-            found = self._session.run(list(outputs), {self._input: matrix}, options)
-        except Exception as error:  # onnxruntime's errors have no common base
+            results = self._session.run(list(outputs), {self._input: matrix}, options)
+        except Exception as error:  # onnxruntime's errors have no common base class.
             reason = f"it can't score this matrix of {len(matrix)} rows: {error}"
             raise ModelFailed(self.name, reason) from None
         return {
-            output: self._one_a_row(output, values, len(matrix))
-            for output, values in zip(outputs, found, strict=True)
+            output: self._one_per_row(output, values, len(matrix))
+            for output, values in zip(outputs, results, strict=True)
         }
 
     def _matrix_of(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Return the only input. Raise `InvalidInput` if its name or its width is wrong."""
         if set(inputs) not in ({MATRIX}, {self._input}):
             raise InvalidInput(
                 f"model '{self.name}' takes one input, '{self._input}', not {sorted(inputs)}"
@@ -107,7 +121,11 @@ class OnnxModel:
             )
         return matrix
 
-    def _one_a_row(self, output: str, values: Scores, rows: int) -> Scores:
+    def _one_per_row(self, output: str, values: Scores, rows: int) -> Scores:
+        """Return an output as `float32[rows]`.
+
+        Raise `ModelFailed` unless it has one value for each of `rows` rows.
+        """
         if values.size != rows or (values.ndim and len(values) != rows):
             raise ModelFailed(
                 self.name,
@@ -118,12 +136,26 @@ class OnnxModel:
         return values.reshape(-1)
 
 
+_CONTROL_FLOW = ("Loop", "Scan", "If")
+
+
+def _has_control_flow(path: Path) -> bool:
+    """Return whether a model has an operator that runs a subgraph, or may have one.
+
+    An operator is recognized by its encoded field: `op_type` has the number 4 in ONNX's
+    `NodeProto`. Bytes of a weight may look the same; the model is then taken to have the operator.
+    """
+    fields = [bytes((4 << 3 | 2, len(name))) + name.encode() for name in _CONTROL_FLOW]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(field) >= 0 for field in fields)
+
+
 def require_file(name: str, path: Path) -> None:
     """Raise `ConfigurationError` if the model `name` has no file at `path`."""
     try:
-        there = path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        there = False
-    if not there:
-        shown = repr(str(path))[1:200]
+        exists = path.is_file()
+    except (OSError, ValueError):  # The path is too long, or contains a NUL.
+        exists = False
+    if not exists:
+        shown = repr(str(path)[:200])
         raise ConfigurationError(f"model '{name}': there is no file {shown}", field="path")

@@ -1,4 +1,4 @@
-"""The models as a part."""
+"""The declaration of the models part."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from kirana.part import Part, Wiring
 
 
 class ModelSettings(BaseModel):
-    """`models` is the URL of the root below which model files lie."""
+    """Settings of the models part. `models` is the URL of the folder that holds the model files."""
 
     models: str
 
 
 def _build(wiring: Wiring) -> ModelRunner:
-    from kirana.models.registry import LoadedModels, ModelRegistry
+    from kirana.models.loaded import LoadedModels
+    from kirana.models.registry import ModelRegistry
 
     loaded = LoadedModels.below(wiring.settings(ModelSettings).models)
     return ModelRegistry(loaded, wiring.source)

@@ -1,64 +1,39 @@
-"""The models of each revision, loaded once a digest. See `ModelRunner` for the contract."""
+"""The part that runs the models of each revision. `kirana.models.runner` has the interface."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
-from kirana.loop import INLINE_CELLS, inline_or_thread
-from kirana.models.copies import ModelCopies
-from kirana.models.onnx import OnnxModel
+from kirana.models.loaded import LoadedModel, LoadedModels
 from kirana.models.runner import Scores
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.service import Health
-from kirana.urls import folder_of
-
-
-class LoadedModels:
-    """Sessions of the copies below a model root, each loaded once and checked by its digest."""
-
-    @classmethod
-    def below(cls, url: str) -> LoadedModels:
-        """Load from the copies below a model root. Raises `ConfigurationError` for its URL."""
-        return cls(ModelCopies(folder_of(url, "file", setting="models")))
-
-    def __init__(self, copies: ModelCopies) -> None:
-        self._copies = copies
-        self._loaded: dict[str, OnnxModel] = {}
-        self._lock = threading.Lock()
-
-    def load(self, model: ModelObject) -> OnnxModel:
-        """Raises `ConfigurationError` for a copy that is missing, changed, or can't be used."""
-        with self._lock:
-            found = self._loaded.get(model.sha256 or "")
-            if found is None:
-                found = OnnxModel(model.name, self._copies.checked_path(model))
-                self._loaded[str(model.sha256)] = found
-            return found
 
 
 class ModelRegistry:
-    """Implements `ModelRunner` over the copies that revisions pin."""
+    """`ModelRunner` over the copies of model files that revisions use."""
 
     def __init__(self, loaded: LoadedModels, source: CatalogSource) -> None:
         self._loaded = loaded
         self._models = Revisions(source, self._load_all)
 
-    def _load_all(self, catalog: Catalog) -> dict[str, OnnxModel]:
+    def _load_all(self, catalog: Catalog) -> dict[str, LoadedModel]:
+        """Load all models of a catalog; return them by name."""
         return {name: self._loaded.load(model) for name, model in catalog.models.items()}
 
     async def prepare(self, revision: Revision) -> None:
+        """Load all models of a revision. Raise `Unavailable` if one can't be loaded."""
         await self._models.at(revision)
 
     async def health(self, revision: Revision) -> Health:
+        """Load all models of a revision as `prepare` does; raise `Unavailable` if that fails."""
         await self.prepare(revision)
         return Health()
 
@@ -69,8 +44,11 @@ class ModelRegistry:
         outputs: Sequence[str],
         context: RequestContext,
     ) -> dict[str, Scores]:
+        """Run a model: on the event loop if that was measured to be short, otherwise in a thread.
+
+        Raise `Overloaded` if too many runs of the model wait for a thread.
+        """
         models = await self._models.at(context.revision)
         if model not in models:
             raise Unknown("model", model, models)
-        cells = sum(each.size for each in inputs.values())
-        return await inline_or_thread(cells <= INLINE_CELLS, models[model].run, inputs, outputs)
+        return await models[model].run(inputs, outputs)

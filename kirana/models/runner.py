@@ -1,4 +1,4 @@
-"""What others ask of the models, wherever they run."""
+"""The interface of the models part."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kirana.service import Service
 Scores = npt.NDArray[np.float32]
 
 MATRIX = "matrix"
-"""The name of an inferflow's matrix. A model with one input takes it, whatever it calls that."""
+"""A name for the input of any model, whatever the model itself calls its input."""
 
 
 class ModelRunner(Service, Protocol):
-    """Every call is judged on the revision and at the time of its request."""
+    """Runs models. Each call uses the revision and the time of its `RequestContext`."""
 
     async def run(
         self,
@@ -27,9 +27,10 @@ class ModelRunner(Service, Protocol):
         outputs: Sequence[str],
         context: RequestContext,
     ) -> dict[str, Scores]:
-        """Run a model once; return the wanted outputs by name, each of the shape (rows,).
+        """Run a model once; return the wanted outputs by name, each as `float32[rows]`.
 
-        An input has the shape (rows, columns). Raises `Unknown` for a model or an output,
-        `InvalidInput` where an input has another name or width, `ModelFailed` where the model
-        fails on the inputs or gives another number of rows.
+        `inputs` has one matrix, `float32[rows, columns]`, by the name of the model's input or by
+        `MATRIX`. Raise `Unknown` for an unknown model or output, `InvalidInput` if the input has a
+        wrong name or width, and `ModelFailed` if the model fails on it or returns a wrong number of
+        rows.
         """

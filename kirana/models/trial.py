@@ -1,4 +1,4 @@
-"""Try a model out before it goes live: does it give one value for each row?"""
+"""Trials of models before a publish. They check that outputs have one value per row."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from kirana.models.onnx import OnnxModel
 from kirana.models.runner import MATRIX
 
 ROWS = (1, 2, 3)
+"""The numbers of rows that a model is tried on."""
+
 LIMIT_S = 5.0
+"""Seconds after which a trial is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One result of a trial: a `wrong` model must not go live, a `late` one was not tried."""
+    """A problem that a trial found.
+
+    If it is `wrong`, the model must not be published. If it is `late`, the trial took too long and
+    was given up, so the model was not checked.
+    """
 
     message: str
     wrong: bool = False
@@ -28,7 +35,11 @@ class TrialResult:
 
 
 class _Trial(threading.Thread):
-    """Runs in a daemon thread: an operator can't be stopped, and must not keep a process alive."""
+    """A trial in a daemon thread.
+
+    An operator of a model can't be interrupted. A daemon thread does not keep the process alive
+    until the operator ends.
+    """
 
     def __init__(
         self, model: OnnxModel, row: npt.NDArray[np.float32], outputs: Sequence[str]
@@ -38,17 +49,21 @@ class _Trial(threading.Thread):
         self._row = row
         self._outputs = outputs
         self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = 4  # what it finds is told by its findings
+        self._options.log_severity_level = 4  # Errors are in `findings`; do not log them too.
         self.findings: list[TrialResult] = []
 
     def run(self) -> None:
+        """Try each output on each number of rows; keep one problem per output."""
         for output in self._outputs:
             errors = [self._error_of(output, rows) for rows in ROWS]
-            # an error on one row must not hide that three rows give one value
-            found = [each for each in errors if each and each.wrong] or list(filter(None, errors))
-            self.findings += found[:1]
+            # If one matrix fails and another gives a wrong number of rows, report the latter.
+            problems = [error for error in errors if error and error.wrong] or list(
+                filter(None, errors)
+            )
+            self.findings += problems[:1]
 
     def _error_of(self, output: str, rows: int) -> TrialResult | None:
+        """Return what went wrong with `output` on a matrix of `rows` rows, or None."""
         try:
             self._model.run({MATRIX: np.tile(self._row, (rows, 1))}, [output], self._options)
         except KiranaError as error:
@@ -57,7 +72,7 @@ class _Trial(threading.Thread):
         return None
 
     def stop(self) -> None:
-        """Have the run end at its next operator."""
+        """Make the trial end before the next operator of the model."""
         self._options.terminate = True
 
 
@@ -67,7 +82,11 @@ def try_out(
     outputs: Sequence[str],
     limit_s: float = LIMIT_S,
 ) -> list[TrialResult]:
-    """Run a model on 1, 2 and 3 times `row`, of shape (columns,), for `limit_s` at most."""
+    """Run a model on 1, 2 and 3 copies of `row`, `float32[columns]`; return what went wrong.
+
+    Block until the trial is done, but at most `limit_s` seconds. After that, return one result that
+    is `late`.
+    """
     trial = _Trial(model, row, outputs)
     trial.start()
     trial.join(limit_s)
@@ -75,7 +94,7 @@ def try_out(
         return trial.findings
     trial.stop()
     message = (
-        f"model '{model.name}' took more than {limit_s:g} s for at most {max(ROWS)} rows: whether "
-        "it gives a value for each row was not checked"
+        f"model '{model.name}' did not finish a trial on 1 to {max(ROWS)} rows in {limit_s:g} s, "
+        "so Kirana did not check that it returns one value per row"
     )
     return [TrialResult(message, late=True)]

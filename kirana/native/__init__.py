@@ -1,7 +1,8 @@
-"""The inmost loops over rows and keys, compiled where the machine that installed Kirana could.
+"""The innermost loops over rows and keys, compiled by Cython when Kirana is built or installed.
 
-Each of them stands in Python too, where it is used, and gives the same: a build without a C
-compiler (see `hatch_build.py`) is whole, and slower. `KIRANA_NATIVE=0` turns them off.
+This needs a C compiler (see `hatch_build.py`) and, at run time, a little-endian machine. Kirana
+also works without the compiled loops, but slower. For each loop, the module that calls it has
+Python code with the same results. `KIRANA_NATIVE=0` turns the compiled loops off.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 
 COMPILED = False
-"""Whether the modules of this package are here, and may be called."""
+"""Whether the modules of this package are compiled, can be used here, and are not turned off."""
 
 if os.environ.get("KIRANA_NATIVE") != "0" and sys.byteorder == "little":
     try:

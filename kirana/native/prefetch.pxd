@@ -2,7 +2,7 @@
 
 cdef extern from *:
     """
-    #define kirana_prefetch(at) __builtin_prefetch(at)
+    #define kirana_prefetch(address) __builtin_prefetch(address)
     """
-    # bring what is there into the CPU's caches, without waiting for it
-    void prefetch "kirana_prefetch" (const void* at) noexcept
+    # Start to load the cache line at `address` into the CPU's caches, without waiting for it.
+    void prefetch "kirana_prefetch" (const void* address) noexcept

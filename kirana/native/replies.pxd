@@ -2,11 +2,11 @@
 
 cdef class Values:
     cdef bytes data
-    # of which this is a part, and whose memory the next two are; None of what is whole
+    # For a slice, the object that owns the memory of `starts` and `sizes`. Otherwise None.
     cdef Values whole
     cdef Py_ssize_t* starts
-    # -1 where there is no string
+    # The size of a string, or -1 for None.
     cdef Py_ssize_t* sizes
     cdef readonly Py_ssize_t count
 
-    cdef const char* at(self, Py_ssize_t position) noexcept
+    cdef const char* address_of(self, Py_ssize_t position) noexcept

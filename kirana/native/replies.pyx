@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Answers of Redis that are strings, left as the bytes that came: no object a string."""
+"""Replies of Redis that are strings, kept as received bytes without a Python object per string."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -7,23 +7,27 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memchr
 
 cdef enum:
-    # strings in an array; a longer one is left to hiredis
-    LARGEST = 1 << 24
+    # Maximum number of strings in an array. hiredis reads larger arrays.
+    MAX_STRINGS = 1 << 24
 
 
-# the collector would clear `whole` of a part before that is gone, which then frees what is not its
-# own; and there are no cycles to find: a part is of what is whole
+# This class does not take part in garbage collection, because the collector might clear the
+# attribute `whole` of a slice. The slice would then free memory that it does not own. No reference
+# cycles can arise, because `whole` is never a slice itself.
 @cython.no_gc
 cdef class Values:
-    """A sequence of `bytes`, or None where there is none, over the bytes of an answer."""
+    """A sequence of values (`bytes` or None). An element is created when it is accessed.
+
+    A slice shares the bytes of the replies, and must have the step 1.
+    """
 
     def __dealloc__(self):
         if self.whole is None:
             free(self.starts)
             free(self.sizes)
 
-    cdef const char* at(self, Py_ssize_t position) noexcept:
-        """Return where a string is, NULL where there is none."""
+    cdef const char* address_of(self, Py_ssize_t position) noexcept:
+        """Return a pointer to the string at `position`, or NULL for None."""
         if self.sizes[position] < 0:
             return NULL
         return PyBytes_AS_STRING(self.data) + self.starts[position]
@@ -33,18 +37,18 @@ cdef class Values:
 
     def __getitem__(self, position):
         cdef Py_ssize_t index
-        cdef Values part
+        cdef Values slice_
         if isinstance(position, slice):
             start, stop, step = position.indices(self.count)
             if step != 1:
-                raise ValueError("a part of it is in one piece")
-            part = Values.__new__(Values)
-            part.data = self.data
-            part.whole = self if self.whole is None else self.whole
-            part.starts = self.starts + <Py_ssize_t>start
-            part.sizes = self.sizes + <Py_ssize_t>start
-            part.count = max(stop - start, 0)
-            return part
+                raise ValueError(f"a slice must have the step 1, not {step}")
+            slice_ = Values.__new__(Values)
+            slice_.data = self.data
+            slice_.whole = self if self.whole is None else self.whole
+            slice_.starts = self.starts + <Py_ssize_t>start
+            slice_.sizes = self.sizes + <Py_ssize_t>start
+            slice_.count = max(stop - start, 0)
+            return slice_
         index = position
         if index < 0:
             index += self.count
@@ -52,26 +56,28 @@ cdef class Values:
             raise IndexError(position)
         if self.sizes[index] < 0:
             return None
-        return PyBytes_FromStringAndSize(self.at(index), self.sizes[index])
+        return PyBytes_FromStringAndSize(self.address_of(index), self.sizes[index])
 
     def __eq__(self, other):
         return list(self) == other
 
 
-class Unusual(Exception):
-    """An answer that is no string and no array of strings."""
+class NotStrings(Exception):
+    """Raised for a reply that does not consist of strings or is too large. Use hiredis for it."""
 
 
 cdef class ValueReader:
-    """Reads answers out of the bytes as they come; each byte is looked at once.
+    """Reads replies that consist of strings from a receive buffer.
 
-    An answer that is not whole yet is gone on with when there is more of it.
+    If a call of `read` finds the reply incomplete, the next call continues where it stopped.
     """
 
     cdef Py_ssize_t* starts
     cdef Py_ssize_t* sizes
+    # The number of strings of the current reply, or -1 between two replies.
     cdef Py_ssize_t wanted
-    cdef Py_ssize_t found
+    # How many of them were read, and the offset of the next one from the start of the reply.
+    cdef Py_ssize_t count
     cdef Py_ssize_t offset
     cdef readonly Py_ssize_t used
 
@@ -83,48 +89,52 @@ cdef class ValueReader:
         free(self.sizes)
 
     def read(self, bytearray buffer not None, Py_ssize_t start, Py_ssize_t end, Py_ssize_t strings):
-        """Return what stands at `start`, None if it is not whole; `used` is how long it was.
+        """Return the strings that begin at `start`, or None if not all have arrived before `end`.
 
-        It is so many strings, or with -1 an array of strings. Raises `Unusual` for anything
-        else; nothing of it is used then.
+        `strings` is the expected number of strings, or -1 for one array of strings. `start` must
+        stay at the same byte until the result is not None. The attribute `used` then holds how many
+        bytes the strings took.
+
+        Raise `NotStrings` if anything else has arrived. The reader then starts over: all bytes from
+        `start` on are still to be read.
         """
         cdef const char* data = <const char*>buffer
-        cdef Py_ssize_t at, line, size
+        cdef Py_ssize_t i, line, size
         cdef Values values
         if self.wanted < 0:
-            self.offset = self.found = 0
+            self.offset = self.count = 0
             if strings >= 0:
                 self.expect(strings)
             else:
                 line = end_of_line(data, start, end)
                 if line < 0:
                     return None
-                if data[start] != b"*" or not number(data, start + 1, line, &size):
-                    raise Unusual
-                # memory for all is taken now, on the word of a server
-                if size < 0 or size > LARGEST:
-                    raise Unusual
+                if data[start] != b"*" or not parse_number(data, start + 1, line, &size):
+                    raise NotStrings
+                # Memory for all strings is allocated at once, so limit their number.
+                if size < 0 or size > MAX_STRINGS:
+                    raise NotStrings
                 self.expect(size)
                 self.offset = line + 2 - start
-        while self.found < self.wanted:
-            at = start + self.offset
-            line = end_of_line(data, at, end)
+        while self.count < self.wanted:
+            i = start + self.offset
+            line = end_of_line(data, i, end)
             if line < 0:
                 return None
-            if data[at] == b"_" and line == at + 1 and data[line] == b"\r":
+            if data[i] == b"_" and line == i + 1 and data[line] == b"\r":
                 size = -1
-            elif data[at] != b"$" or not number(data, at + 1, line, &size):
+            elif data[i] != b"$" or not parse_number(data, i + 1, line, &size):
                 self.wanted = -1
-                raise Unusual
+                raise NotStrings
             if size >= 0:
                 if line + 2 + size + 2 > end:
                     return None
-                self.starts[self.found] = line + 2 - start
+                self.starts[self.count] = line + 2 - start
                 self.offset = line + 2 + size + 2 - start
             else:
                 self.offset = line + 2 - start
-            self.sizes[self.found] = size
-            self.found += 1
+            self.sizes[self.count] = size
+            self.count += 1
         values = Values.__new__(Values)
         values.data = PyBytes_FromStringAndSize(data + start, self.offset)
         values.starts, values.sizes, values.count = self.starts, self.sizes, self.wanted
@@ -133,6 +143,7 @@ cdef class ValueReader:
         return values
 
     cdef int expect(self, Py_ssize_t strings) except -1:
+        """Prepare for this number of strings: allocate memory for their positions and sizes."""
         free(self.starts)
         free(self.sizes)
         self.starts = <Py_ssize_t*>malloc(max(strings, 1) * sizeof(Py_ssize_t))
@@ -144,34 +155,38 @@ cdef class ValueReader:
 
 
 cdef inline Py_ssize_t end_of_line(const char* data, Py_ssize_t start, Py_ssize_t end) noexcept:
-    """Return where the line ends that starts at `start`, -1 if that is not here yet.
+    """Return the position where the line at `start` ends, or -1 if its end has not arrived yet.
 
-    What comes before the line feed need not be a carriage return: `number` looks at it.
+    This is the position of the byte before the line feed. The caller must check that this byte is a
+    carriage return.
     """
-    cdef const char* found
+    cdef const char* line_feed
     if start >= end:
         return -1
-    found = <const char*>memchr(data + start, b"\n", end - start)
-    # of an empty line, what is before it is never a number's
-    return -1 if found == NULL else max(found - data - 1, start)
+    line_feed = <const char*>memchr(data + start, b"\n", end - start)
+    # If nothing is before the line feed, return its own position. It is not a carriage return.
+    return -1 if line_feed == NULL else max(line_feed - data - 1, start)
 
 
-cdef inline bint number(
-    const char* data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t* found
+cdef inline bint parse_number(
+    const char* data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t* result
 ) noexcept:
-    """Whether a number, and then a line's end, is between the two; -1 is the only negative one."""
+    """Parse the number from `start` to `end` into `result`. Return whether it is valid.
+
+    A carriage return must follow the number. The only valid negative number is -1.
+    """
     cdef Py_ssize_t size = 0
-    cdef Py_ssize_t at
+    cdef Py_ssize_t i
     if data[end] != b"\r":
         return False
     if end - start == 2 and data[start] == b"-" and data[start + 1] == b"1":
-        found[0] = -1
+        result[0] = -1
         return True
     if end <= start or end - start > 12 or (data[start] == b"0" and end - start > 1):
         return False
-    for at in range(start, end):
-        if data[at] < b"0" or data[at] > b"9":
+    for i in range(start, end):
+        if data[i] < b"0" or data[i] > b"9":
             return False
-        size = size * 10 + data[at] - 48
-    found[0] = size
+        size = size * 10 + data[i] - 48
+    result[0] = size
     return True

@@ -7,11 +7,11 @@ from kirana.native.replies import Values
 class Versions:
     def __init__(self, versions: list[tuple[int, int, int, int]]) -> None: ...
 
-class Plain:
+class SortedRows:
     status: npt.NDArray[np.uint8]
     event_time_ms: npt.NDArray[np.uint64]
     sections: list[tuple[int, npt.NDArray[np.intp] | None, Bodies, bool]]
-    odd: list[int]
+    other_rows: list[int]
 
 class Bodies:
     def __len__(self) -> int: ...
@@ -21,4 +21,4 @@ def sort_rows(
     values: list[bytes | None] | Values | Borrowed | npt.NDArray[np.uint8],
     versions: Versions,
     now_s: int,
-) -> Plain: ...
+) -> SortedRows: ...

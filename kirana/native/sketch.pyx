@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""A count-min sketch's step for a batch of keys."""
+"""Counts the keys of a batch in a count-min sketch."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -11,13 +11,13 @@ cdef extern from "Python.h":
 
 
 def hashes_of(list keys not None):
-    """Return the hash of each key."""
-    cdef Py_ssize_t at
-    found = np.empty(len(keys), np.uint64)
-    cdef uint64_t[::1] to = found
-    for at in range(to.shape[0]):
-        to[at] = <uint64_t>PyObject_Hash(keys[at])
-    return found
+    """Return one hash per key, `uint64[keys]`."""
+    cdef Py_ssize_t i
+    hashes = np.empty(len(keys), np.uint64)
+    cdef uint64_t[::1] to = hashes
+    for i in range(to.shape[0]):
+        to[i] = <uint64_t>PyObject_Hash(keys[i])
+    return hashes
 
 
 def add(
@@ -27,20 +27,25 @@ def add(
     uint8_t most,
     const uint64_t[::1] hashes not None,
 ):
-    """Count each key once more, up to `most`; return the counts, the smallest of each key."""
+    """Count the key of each hash once more, and return the new counts, `uint8[hashes]`.
+
+    A key has one counter in each row of `counts`. Its position there is the hash times the
+    multiplier of the row, shifted right by `shift`. The count of a key is the smallest of its
+    counters. Counters stop at `most`. Raise `ValueError` if the shapes and `shift` do not match.
+    """
     cdef Py_ssize_t rows = counts.shape[0]
-    cdef Py_ssize_t at, row, position
+    cdef Py_ssize_t i, row, position
     cdef uint8_t least
     if multipliers.shape[0] != rows or not 0 < shift < 64 or counts.shape[1] < (1 << (64 - shift)):
-        raise ValueError("this is no sketch")
-    found = np.empty(hashes.shape[0], np.uint8)
-    cdef uint8_t[::1] to = found
-    for at in range(to.shape[0]):
+        raise ValueError("the shapes of the counters and multipliers do not match `shift`")
+    new_counts = np.empty(hashes.shape[0], np.uint8)
+    cdef uint8_t[::1] to = new_counts
+    for i in range(to.shape[0]):
         least = 255
         for row in range(rows):
-            position = (hashes[at] * multipliers[row]) >> shift
+            position = (hashes[i] * multipliers[row]) >> shift
             if counts[row, position] < most:
                 counts[row, position] += 1
             least = min(least, counts[row, position])
-        to[at] = least
-    return found
+        to[i] = least
+    return new_counts

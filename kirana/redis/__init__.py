@@ -1,1 +1,4 @@
-"""Clients of Redis: connections, cluster routing, URLs, errors. They know nothing of features."""
+"""Clients of Redis: connections, cluster routing, URLs and errors.
+
+This package does not depend on features.
+"""

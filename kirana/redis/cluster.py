@@ -1,7 +1,8 @@
-"""A Redis Cluster: each node is asked for its keys, and what has moved is followed.
+"""A client of Redis Clusters. It sends each command to the node that owns the key.
 
-redis-py finds the nodes; all else goes over our own connections. Its own pipeline sends `ASKING`
-over one connection and the command over another, and closes those of others when a node is away.
+redis-py is used only to discover the nodes and to open connections. Its pipeline has two faults. It
+may send `ASKING` over one connection and the command over another. If a node does not answer, the
+pipeline closes the connections of other callers.
 """
 
 from __future__ import annotations
@@ -19,89 +20,114 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 
 from kirana.breaker import Breaker
 from kirana.errors import Unavailable
-from kirana.loop import look_at_error
-from kirana.redis.errors import FAILURES, NOT_YET, says, unavailable
+from kirana.loop import retrieve_error
+from kirana.redis.errors import FAILURES, TEMPORARY_ERRORS, is_error, unavailable
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.slots import SLOTS, key_slots
-from kirana.redis.url import limit_of
+from kirana.redis.url import call_limit_s
 
 MAX_ROUNDS = 6
-"""So often what has moved is followed in one call."""
+"""Maximum number of rounds per call.
 
-LOOK_PAUSE_S = 1.0
-"""So long a look at who has which slots is good enough, if nobody knows better."""
+In each round, the commands that still have no final reply are sent to the nodes that should have
+their slots.
+"""
+
+REFRESH_PAUSE_S = 1.0
+"""Minimum time in seconds between two queries for the owners of the slots, once they are known."""
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
-AWAY = object()
-"""Stands for the answer of a node that gives none."""
+MISSING = object()
+"""Stands for a final reply that has not arrived."""
 
 
 @dataclass(slots=True)
 class _Node:
+    """The connection to a node, and the breaker of the node."""
+
     connection: SharedConnection
     breaker: Breaker
 
 
 @dataclass(slots=True)
-class _Lost:
-    """Why a node gave no answer; `tried` is whether it was asked."""
+class _NoReply:
+    """The result of a request that got no reply, with the reason.
+
+    `retry` is False if the request was not sent because the breaker of the node was open. Otherwise
+    another node may own the slots by now, and the owners must be queried.
+    """
 
     reason: str
-    tried: bool
+    retry: bool
 
 
 @dataclass(slots=True)
 class ClusterCall:
-    """Commands of one key each on their way: an answer each, `AWAY` until there is one.
+    """Commands with one key each, and their replies.
 
-    `todo` are the positions of those that are to be sent, by node, and whether with `ASKING`;
-    `lost` are those whose node has just not answered, with its name. `load` gives a node the
-    script that it may not know.
+    `slots` holds one slot per key. `strings` is True if all replies are strings. `load` is the
+    command that loads the script of the commands, empty if they run none. `replies` holds one reply
+    per command, `MISSING` until it has arrived.
+
+    `todo` holds the positions of the commands to send in the next round. Its keys are pairs: the
+    name of the node, and whether to send `ASKING` before each command. `unanswered` holds commands
+    of this round to which a node gave no reply, or a temporary error: the position of the command
+    and the name of the node. `reason` is the latest reason for a missing reply.
     """
 
     commands: Sequence[bytes]
     slots: Sequence[int]
     strings: bool
     load: bytes
-    answers: list[Any]
+    replies: list[Any]
     todo: dict[tuple[str, bool], list[int]]
-    lost: list[tuple[int, str]] = field(default_factory=list)
-    reason: str = "slots move on and on"
+    unanswered: list[tuple[int, str]] = field(default_factory=list)
+    reason: str = "the slots moved during each attempt"
     moved: bool = False
-    """Whether a slot was elsewhere than it was known to be."""
+    """Whether a node replied that a slot now belongs to another node."""
 
     @property
-    def away(self) -> list[int]:
-        return [at for at, answer in enumerate(self.answers) if answer is AWAY]
+    def missing(self) -> list[int]:
+        """The positions of the commands without a final reply."""
+        return [position for position, reply in enumerate(self.replies) if reply is MISSING]
 
 
 class ClusterClient:
-    """Of nodes that do not answer, only their own keys are unavailable: each has its breaker."""
+    """Sends commands to the nodes of a cluster.
 
-    def __init__(self, client: RedisCluster, what: str, timeout_s: float) -> None:
-        """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
-        self.limit_s = limit_of(timeout_s)
-        self.what = what
+    Each node has its own connection and breaker. If a node does not answer, only its keys are
+    unavailable. The breaker of the cluster counts failed queries for the owners of the slots.
+    """
+
+    def __init__(self, client: RedisCluster, name: str, timeout_s: float) -> None:
+        """Use the nodes that `client` discovers. `name` stands for the cluster in error messages.
+
+        `timeout_s` limits the wait for one reply. A call may take longer, because it may have to
+        find the nodes first (see `call_limit_s`).
+        """
+        self.limit_s = call_limit_s(timeout_s)
+        self.name = name
         self._client: Any = client
         self._nodes: dict[str, _Node] = {}
         self._owners: list[str] = []
-        self._finding: asyncio.Task[None] | None = None
-        self._breaker = Breaker(what)
-        self._looked_at = -LOOK_PAUSE_S
+        self._refreshing: asyncio.Task[None] | None = None
+        self._breaker = Breaker(name)
+        self._refreshed_at = -REFRESH_PAUSE_S
         self._closed = False
 
     async def owners(self) -> Sequence[str]:
-        """Return the name of the node that has each slot, "" where none has.
+        """Return the name of the node that owns each slot, or "" if the slot has no owner.
 
-        Raises `Unavailable` if no node says which ones there are.
+        Query the cluster if the owners are not known yet. Raise `Unavailable` if this fails, or if
+        the client is closed.
         """
         if self._closed:
-            raise Unavailable(f"{self.what} is closed")
+            raise Unavailable(f"{self.name} is closed")
         if not self._owners:
             self._breaker.check()
-            await self._find()
+            await self._refresh_owners()
         return self._owners
 
     async def call(
@@ -113,179 +139,218 @@ class ClusterClient:
         load: bytes = b"",
         within_s: float | None = None,
     ) -> ClusterCall:
-        """Send a command per key to the node that has it, wherever that is by now.
+        """Send one command per key to the node that owns the key, even if the slot has moved.
 
-        `strings` tells that these are what they answer, `load` is the command that gives a node
-        their script. What is not answered `within_s` is away.
+        `strings` is True if all replies are strings. `load` is the command that loads the script
+        of the commands.
+
+        In the result, a reply is `MISSING` if the node does not answer, can't serve the command at
+        the moment (see `TEMPORARY_ERRORS`), or gives no final reply within `within_s` seconds.
+        Other error replies are in the result like any reply.
+
+        Raise `Unavailable` if the owners of the slots can't be found, or if the client is closed.
         """
         owners = await self.owners()
         slots = key_slots(keys)
         todo: dict[tuple[str, bool], list[int]] = defaultdict(list)
-        for at, slot in enumerate(slots):
-            todo[owners[slot], False].append(at)
-        call = ClusterCall(commands, slots, strings, load, [AWAY] * len(keys), todo)
+        for position, slot in enumerate(slots):
+            todo[owners[slot], False].append(position)
+        call = ClusterCall(commands, slots, strings, load, [MISSING] * len(keys), todo)
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._run(call)
         return call
 
-    async def ask_node(self, name: str, command: bytes) -> Any:
-        """Return the answer of one node. Raises `Unavailable` if it gives none."""
-        found = await self._ask(name, [command], False, False, b"")
-        if isinstance(found, _Lost):
-            raise Unavailable(f"{self.what} does not answer: {found.reason}")
-        return found[0]
+    async def request_node(self, name: str, command: bytes) -> Any:
+        """Send a command to the node `name` and return the reply, which may be an error reply.
+
+        Raise `Unavailable` if the node does not answer or its breaker is open.
+        """
+        replies = await self._request(name, [command], False, False, b"")
+        if isinstance(replies, _NoReply):
+            raise Unavailable(f"{self.name} does not answer: {replies.reason}")
+        return replies[0]
 
     async def _run(self, call: ClusterCall) -> None:
-        """Send each command to the node that has its key, and follow what has moved."""
+        """Send all commands. If slots have moved, send their commands again, to other nodes."""
         for _ in range(MAX_ROUNDS):
-            asked, call.todo = [*call.todo.items()], defaultdict(list)
+            batches, call.todo = [*call.todo.items()], defaultdict(list)
             await asyncio.gather(
-                *(self._send(call, name, asking, positions) for (name, asking), positions in asked)
+                *(self._send(call, name, asking, sent) for (name, asking), sent in batches)
             )
-            if call.lost:
-                await self._follow_lost(call)
+            if call.unanswered:
+                await self._resend(call)
             if not call.todo:
                 break
-        for positions in call.todo.values():
-            for at in positions:
-                call.answers[at] = AWAY
         if call.moved:
-            await self._let_go(set(self._owners))
+            await self._close_unused(set(self._owners))
 
     async def _send(self, call: ClusterCall, name: str, asking: bool, positions: list[int]) -> None:
-        commands = [call.commands[at] for at in positions]
-        found = await self._ask(name, commands, asking, call.strings, call.load)
-        if isinstance(found, _Lost):
-            call.reason = found.reason
-            call.lost += [(at, name) for at in positions if found.tried]
+        """Send the commands at `positions` to the node `name`, and record the replies in `call`."""
+        commands = [call.commands[position] for position in positions]
+        replies = await self._request(name, commands, asking, call.strings, call.load)
+        if isinstance(replies, _NoReply):
+            call.reason = replies.reason
+            call.unanswered += [(position, name) for position in positions if replies.retry]
             return
-        for at, answer in zip(positions, found, strict=True):
-            call.answers[at] = answer
-            if isinstance(answer, hiredis.ReplyError):
-                self._follow(call, str(answer), name, asking, at)
+        for position, reply in zip(positions, replies, strict=True):
+            call.replies[position] = reply
+            if isinstance(reply, hiredis.ReplyError):
+                self._redirect(call, str(reply), name, asking, position)
 
-    def _follow(self, call: ClusterCall, answer: str, name: str, asking: bool, at: int) -> None:
-        """Note where a command goes next that a node has not done; what is refused stays so."""
-        word, _, rest = answer.partition(" ")
-        if word in ("MOVED", "ASK", "NOSCRIPT") or word in NOT_YET:
-            # until another answer comes
-            call.answers[at] = AWAY
-        if word in ("MOVED", "ASK"):
+    def _redirect(
+        self, call: ClusterCall, error: str, name: str, asking: bool, position: int
+    ) -> None:
+        """Arrange to send the command at `position` again if its error reply asks for it.
+
+        Otherwise the error stays the reply of the command.
+        """
+        code, _, rest = error.partition(" ")
+        if code in ("MOVED", "ASK", "NOSCRIPT") or code in TEMPORARY_ERRORS:
+            # This is not the final reply.
+            call.replies[position] = MISSING
+        if code in ("MOVED", "ASK"):
             slot, _, address = rest.partition(" ")
             host, _, port = address.rpartition(":")
-            # without a host, it is the one that was asked
+            # If the host is empty, the target has the host of the node that replied.
             target = address if host else f"{name.rpartition(':')[0]}:{port}"
-            if word == "MOVED":
+            if code == "MOVED":
                 self._owners[int(slot)] = target
                 call.moved = True
-            call.todo[target, word == "ASK"].append(at)
-        elif word == "NOSCRIPT":
-            call.todo[name, asking].append(at)
-        elif word in NOT_YET:
-            call.reason = f"{name}: {answer}"
-            call.lost.append((at, name))
+            call.todo[target, code == "ASK"].append(position)
+        elif code == "NOSCRIPT":
+            call.todo[name, asking].append(position)
+        elif code in TEMPORARY_ERRORS:
+            call.reason = f"{name}: {error}"
+            call.unanswered.append((position, name))
 
-    async def _follow_lost(self, call: ClusterCall) -> None:
-        """Send what a node did not answer to the one that has taken over, if one has."""
-        lost, call.lost = call.lost, []
-        if any(self._owners[call.slots[at]] == name for at, name in lost):
-            await self._find()
-        for at, name in lost:
-            now = self._owners[call.slots[at]]
-            if now != name:
-                call.todo[now, False].append(at)
+    async def _resend(self, call: ClusterCall) -> None:
+        """Arrange to send unanswered commands again if other nodes own their slots now."""
+        unanswered, call.unanswered = call.unanswered, []
+        if any(self._owners[call.slots[position]] == name for position, name in unanswered):
+            await self._refresh_owners()
+        for position, name in unanswered:
+            owner = self._owners[call.slots[position]]
+            if owner != name:
+                call.todo[owner, False].append(position)
 
-    async def _ask(
+    async def _request(
         self, name: str, commands: Sequence[bytes], asking: bool, strings: bool, load: bytes
-    ) -> Sequence[Any] | _Lost:
-        """Send commands to one node; `asking` for a slot that is on its way to it."""
+    ) -> Sequence[Any] | _NoReply:
+        """Send commands to the node `name`. Return its replies, or why there are none.
+
+        If `asking`, send `ASKING` before each command. The node then accepts the command even if
+        the slot is still being moved to it.
+        """
         if self._closed:
-            raise Unavailable(f"{self.what} is closed")
+            raise Unavailable(f"{self.name} is closed")
         if not name:
-            return _Lost("no node has their slots", tried=True)
+            return _NoReply("no node owns the slots of these keys", retry=True)
         node = self._nodes.get(name)
         if node is None:
             breaker = Breaker(name)
-            connection = SharedConnection(self.maker_of(name), self.limit_s, breaker.failed)
+            connection = SharedConnection(
+                self.connection_factory(name), self.limit_s, breaker.failed
+            )
             node = self._nodes[name] = _Node(connection, breaker)
         try:
             node.breaker.check()
         except Unavailable as error:
-            return _Lost(error.message, tried=False)
+            return _NoReply(error.message, retry=False)
         try:
-            answers = await self._answers(node.connection, commands, asking, strings, load)
+            replies = await self._exchange(node.connection, commands, asking, strings, load)
         except FAILURES as error:
             node.breaker.failed()
-            return _Lost(f"{name}: {error or type(error).__name__}", tried=True)
-        if all(isinstance(a, hiredis.ReplyError) and str(a).startswith(NOT_YET) for a in answers):
+            return _NoReply(f"{name}: {error or type(error).__name__}", retry=True)
+        if all(
+            isinstance(r, hiredis.ReplyError) and str(r).startswith(TEMPORARY_ERRORS)
+            for r in replies
+        ):
             node.breaker.failed()
         else:
             node.breaker.succeeded()
             self._breaker.succeeded()
-        return answers
+        return replies
 
     @staticmethod
-    async def _answers(
+    async def _exchange(
         connection: SharedConnection,
         commands: Sequence[bytes],
         asking: bool,
         strings: bool,
         load: bytes,
     ) -> Sequence[Any]:
+        """Send commands over a connection and return their replies.
+
+        If the node lacks the script, load it. The commands that need the script keep `NOSCRIPT` as
+        their reply, and the caller must send them again. If the script can't be loaded, the error
+        of the load is their reply instead.
+        """
         count = len(commands)
         if asking:
-            request = b"".join(_ASKING + each for each in commands)
-            answers: Sequence[Any] = (await connection.ask(request, 2 * count))[1::2]
+            with_asking = b"".join(_ASKING + command for command in commands)
+            replies: Sequence[Any] = (await connection.request(with_asking, 2 * count))[1::2]
         else:
-            answers = await connection.ask(b"".join(commands), count, count if strings else None)
+            string_count = count if strings else None
+            replies = await connection.request(b"".join(commands), count, string_count)
         if not load:
-            return answers
-        lacking = [says(answer, "NOSCRIPT") for answer in answers]
-        if any(lacking):
-            (loaded,) = await connection.ask(load, 1)
+            return replies
+        lacks_script = [is_error(reply, "NOSCRIPT") for reply in replies]
+        if any(lacks_script):
+            (loaded,) = await connection.request(load, 1)
             if isinstance(loaded, hiredis.ReplyError):
-                return [loaded if each else a for a, each in zip(answers, lacking, strict=True)]
-        return answers
+                return [
+                    loaded if lacks else reply
+                    for reply, lacks in zip(replies, lacks_script, strict=True)
+                ]
+        return replies
 
-    def maker_of(self, name: str) -> Callable[[], Any]:
-        """Return what makes connections to a node, also to one that has no slot yet."""
+    def connection_factory(self, name: str) -> Callable[[], Any]:
+        """Return a function that makes connections of redis-py to the node `name`.
+
+        The connections are not connected yet. redis-py need not have discovered the node.
+        """
         node = self._client.get_node(node_name=name)
         if node is None:
             host, _, port = name.rpartition(":")
             node = ClusterNode(host, int(port), **self._client.get_connection_kwargs())
         return partial(node.connection_class, **node.connection_kwargs)
 
-    async def _find(self) -> None:
-        """Ask who has which slots, once for all who want to know now, and not again and again."""
-        if self._finding is None:
-            loop = asyncio.get_running_loop()
-            if self._owners and loop.time() < self._looked_at + LOOK_PAUSE_S:
-                return
-            self._looked_at = loop.time()
-            self._finding = asyncio.create_task(self._look())
-            self._finding.add_done_callback(look_at_error)
-        await asyncio.shield(self._finding)
+    async def _refresh_owners(self) -> None:
+        """Query the owners of the slots. Concurrent callers share one query.
 
-    async def _look(self) -> None:
+        No-op if owners are known and the last query began less than `REFRESH_PAUSE_S` ago. Raise
+        `Unavailable` if the query fails and no owners are known.
+        """
+        if self._refreshing is None:
+            loop = asyncio.get_running_loop()
+            if self._owners and loop.time() < self._refreshed_at + REFRESH_PAUSE_S:
+                return
+            self._refreshed_at = loop.time()
+            self._refreshing = asyncio.create_task(self._query_owners())
+            self._refreshing.add_done_callback(retrieve_error)
+        await asyncio.shield(self._refreshing)
+
+    async def _query_owners(self) -> None:
+        """Query the owners of the slots, and close unused connections to nodes without slots."""
         try:
             async with asyncio.timeout(self.limit_s):
                 await self._client.nodes_manager.initialize()
         except FAILURES as error:
             if not self._owners:
-                raise unavailable(self.what, error, self._breaker) from error
-            # what is known may still be right
+                raise unavailable(self.name, error, self._breaker) from error
+            # The known owners may still be right.
             return
         finally:
-            self._finding = None
+            self._refreshing = None
         owners = [""] * SLOTS
         for slot, nodes in self._client.nodes_manager.slots_cache.items():
             owners[slot] = nodes[0].name
         self._owners = owners
-        await self._let_go(set(owners))
+        await self._close_unused(set(owners))
 
-    async def _let_go(self, owners: set[str]) -> None:
-        """Close what leads to nodes that have no slots any more."""
+    async def _close_unused(self, owners: set[str]) -> None:
+        """Close the connections to nodes that are not in `owners`, unless callers use them."""
         idle = [
             name for name in self._nodes.keys() - owners if not self._nodes[name].connection.busy
         ]
@@ -293,37 +358,43 @@ class ClusterClient:
             await node.connection.close()
 
     async def ping(self) -> bool:
-        """Whether any node does."""
+        """Return whether at least one node answers."""
         try:
             names = {*await self.owners()} - {""}
-            found = await asyncio.gather(
-                *(self._ask(name, [_PING], False, False, b"") for name in names)
+            results = await asyncio.gather(
+                *(self._request(name, [_PING], False, False, b"") for name in names)
             )
         except Unavailable:
             return False
-        return not all(isinstance(each, _Lost) for each in found)
+        return not all(isinstance(result, _NoReply) for result in results)
 
     def health(self) -> dict[str, Any]:
-        """Return the state of the breakers, and the nodes that are `away`."""
-        every = {"": self._breaker, **{name: node.breaker for name, node in self._nodes.items()}}
-        reports = [each.health() for each in every.values()]
-        counted = {
-            name: sum(each[name] for each in reports) for name in ("failed", "opened", "refused")
+        """Return the state of the breakers of the cluster and its nodes, added up to one breaker.
+
+        The state is "open" if any breaker is open, and the counts are sums. `away` lists the nodes
+        whose breaker is open, if there are any.
+        """
+        breakers = {"": self._breaker}
+        breakers |= {name: node.breaker for name, node in self._nodes.items()}
+        reports = [breaker.health() for breaker in breakers.values()]
+        counts = {
+            count: sum(report[count] for report in reports)
+            for count in ("failed", "opened", "refused")
         }
-        away = sorted(name for name, breaker in every.items() if name and breaker.open)
+        away = sorted(name for name, breaker in breakers.items() if name and breaker.open)
         state = "open" if away or self._breaker.open else "closed"
-        found: dict[str, Any] = {"breaker": {"state": state, **counted}}
-        return {**found, "away": away} if away else found
+        health: dict[str, Any] = {"breaker": {"state": state, **counts}}
+        return {**health, "away": away} if away else health
 
     async def close(self) -> None:
-        """Let go of all nodes. No-op if closed."""
+        """Close the connections to all nodes. No-op if already closed."""
         self._closed = True
-        if self._finding is not None:
-            self._finding.cancel()
-            await asyncio.wait([self._finding])
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
         nodes, self._nodes = [*self._nodes.values()], {}
         for node in nodes:
             await node.connection.close()
-        # those that redis-py has asked where the others are
-        for each in ("nodes_cache", "startup_nodes"):
-            await self._client.nodes_manager.aclose(each)
+        # Close the connections that redis-py used to discover the nodes.
+        for attribute in ("nodes_cache", "startup_nodes"):
+            await self._client.nodes_manager.aclose(attribute)

@@ -1,4 +1,4 @@
-"""Commands of Redis as the bytes that go over the wire."""
+"""Redis commands as bytes to send."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from kirana import native
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 Prefixed = Sequence[tuple[str, Sequence[str]]]
-"""Prefixes, each with the texts that stand after it in a key."""
+"""Keys as pairs of a prefix and texts: the prefix followed by each of its texts is a key."""
 
+# The bytes before a key, by the size of the key: a line end, and a line with the size.
 _HEADS = [b"\r\n$%d\r\n" % length for length in range(1024)]
 
 
 def mget_command(keys: Prefixed) -> bytes:
-    """Return `MGET` of keys."""
+    """Return an `MGET` command for all keys: each prefix followed by each of its texts."""
     if native.COMPILED:
         return native.keys.mget_command(
-            [(prefix, each if isinstance(each, list) else list(each)) for prefix, each in keys]
+            [(prefix, texts if isinstance(texts, list) else list(texts)) for prefix, texts in keys]
         )
     flat = [f"{prefix}{text}".encode() for prefix, texts in keys for text in texts]
     heads = [_HEADS[n] if (n := len(key)) < len(_HEADS) else b"\r\n$%d\r\n" % n for key in flat]
@@ -31,15 +32,18 @@ def mget_command(keys: Prefixed) -> bytes:
 
 
 def get_command(key: bytes) -> bytes:
-    """Return `GET` of a key, for a cluster: its keys are of many slots."""
+    """Return a `GET` command. A cluster needs one per key: an `MGET` may use only one slot."""
     return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 def delete_command(keys: Sequence[bytes]) -> bytes:
-    """Return `UNLINK` of keys, which answers with how many were there."""
+    """Return an `UNLINK` command. The reply to it is the number of keys that existed."""
     return _pack(("UNLINK", *keys))
 
 
 def scan_command(cursor: str, pattern: str, count: int) -> bytes:
-    """Return `SCAN` over strings whose keys match a pattern."""
+    """Return a `SCAN` command for keys that match `pattern` and whose values are strings.
+
+    `count` is the approximate number of keys that the server examines.
+    """
     return _pack(("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string"))

@@ -1,4 +1,4 @@
-"""A connection to one Redis, on which requests wait in line for their answers."""
+"""A connection to one Redis server, on which many requests can wait for their replies."""
 
 from __future__ import annotations
 
@@ -13,56 +13,68 @@ from redis.exceptions import ResponseError
 from kirana import native
 
 MAX_WAITING = 10_000
+"""Maximum number of requests that may wait for their replies."""
+
 BUFFER_BYTES = 512 << 10
-LARGEST_KEPT = 16 << 20
-"""A buffer that has grown beyond this is not kept once it is empty."""
+"""Initial size of the receive buffer, in bytes."""
+
+MAX_KEPT_BYTES = 16 << 20
+"""A receive buffer larger than this is replaced by one of `BUFFER_BYTES` once it is empty."""
 
 ARRAY = -1
-"""One array of strings is wanted, as `MGET` gives it."""
+"""The value of `strings` for a request whose reply is one array of strings, like that of `MGET`."""
 
 
 class _Request:
-    __slots__ = ("answers", "asked_at", "done", "received", "strings", "wanted")
+    """A request that was sent, and the replies that have arrived for it."""
 
-    def __init__(self, wanted: int, strings: int | None, asked_at: float, received: int) -> None:
-        """`wanted` answers; or so many `strings`, or `ARRAY`, where these can be read as they are.
+    __slots__ = ("done", "received", "replies", "reply_count", "sent_at", "strings")
 
-        `received` is what the connection had received when this was asked, in bytes.
+    def __init__(
+        self, reply_count: int, strings: int | None, sent_at: float, received: int
+    ) -> None:
+        """Describe a request that was sent at `sent_at`, a time of the event loop.
+
+        If all replies are strings, `strings` is their number, or `ARRAY` if the only reply is an
+        array of strings. Otherwise it is None. `received` is the number of bytes that had arrived
+        on the connection when the request was sent.
         """
-        self.wanted = wanted
+        self.reply_count = reply_count
         self.strings = strings
-        self.asked_at = asked_at
+        self.sent_at = sent_at
         self.received = received
-        self.answers: list[Any] = []
+        self.replies: list[Any] = []
         self.done: asyncio.Future[Sequence[Any]] = asyncio.get_running_loop().create_future()
 
-    def answer(self, answers: Sequence[Any]) -> None:
-        # nobody may be waiting any more
+    def finish(self, replies: Sequence[Any]) -> None:
+        """Return `replies` to the caller, unless it was cancelled or has timed out."""
         if not self.done.done():
-            self.done.set_result(answers)
+            self.done.set_result(replies)
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Answers come in the order of the requests: each is the oldest one's that waits.
+    """Sends requests without waiting for the replies to earlier ones.
 
-    Strings are left as the bytes that came, by the compiled reader; what else there is, hiredis
-    parses. One timer looks for requests that are overdue: one a request would cost more than to
-    ask.
+    Redis replies in the order of the requests, so each reply belongs to the oldest request that
+    waits. If the loops are compiled, replies that are strings are not parsed into objects, but only
+    located in the receive buffer. hiredis parses all other replies. One timer serves all requests,
+    because a timer per request would cost more than the request itself.
     """
 
-    def __init__(self, made: Any, silent: Callable[[], None]) -> None:
-        """Take over the socket of a connection of redis-py, after its handshake.
+    def __init__(self, connected: Any, on_silence: Callable[[], None]) -> None:
+        """Take over the socket of `connected`, a connection of redis-py, after its handshake.
 
-        `silent` is called where nothing came since somebody has asked who is gone.
+        `on_silence` is called if a request times out, nothing has arrived since it was sent, and
+        its caller no longer waits, so that the caller does not receive the error.
         """
-        self._silent = silent
-        # redis-py has no name for this
-        self._writer, made._writer, made._reader = made._writer, None, None
+        self._on_silence = on_silence
+        # redis-py has no public way to hand over its socket.
+        self._writer, connected._writer, connected._reader = connected._writer, None, None
         self._transport: Any = self._writer.transport
-        self._timeout_s: float = made.socket_timeout
+        self._timeout_s: float = connected.socket_timeout
         self._loop = asyncio.get_running_loop()
-        self._watch: asyncio.TimerHandle | None = None
-        self._strings = native.replies.ValueReader() if native.COMPILED else None
+        self._timer: asyncio.TimerHandle | None = None
+        self._string_reader = native.replies.ValueReader() if native.COMPILED else None
         self._parser = hiredis.Reader()
         self._parsing = not native.COMPILED
         self._buffer = bytearray(BUFFER_BYTES)
@@ -71,52 +83,67 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: deque[_Request] = deque()
         self._received = 0
         self.closed = False
-        self.lost = asyncio.Event()
+        self.socket_closed = asyncio.Event()
         self._transport.set_protocol(self)
         self._transport.resume_reading()
 
-    async def ask(self, request: bytes, wanted: int, strings: int | None = None) -> Sequence[Any]:
-        """Return `wanted` answers, or `strings` (`ARRAY`: those of one array) as they are."""
+    async def request(
+        self, commands: bytes, reply_count: int, strings: int | None = None
+    ) -> Sequence[Any]:
+        """Send `commands` and return their replies. Error replies are returned, not raised.
+
+        `reply_count` is the number of replies. If all of them are strings, `strings` may be given:
+        their number, or `ARRAY` if the only reply is an array of strings. The strings of the array
+        are then returned, not a list that holds the array.
+
+        Raise `TimeoutError` if the replies do not arrive within the `socket_timeout` of the
+        redis-py connection. Raise `ConnectionError` if the connection is lost, or if `MAX_WAITING`
+        requests wait.
+        """
         if self.closed:
             raise ConnectionError("the connection was lost")
         if len(self._waiting) >= MAX_WAITING:
-            # those who asked have gone, and nothing was heard since
+            # The server has not replied to any of these requests.
             self.abort(ConnectionError("the server does not answer"))
             raise ConnectionError("the server does not answer")
-        waiting = _Request(wanted, strings, self._loop.time(), self._received)
-        self._waiting.append(waiting)
-        self._transport.write(request)
-        if self._watch is None:
-            self._look_after(waiting)
-        return await waiting.done
+        request = _Request(reply_count, strings, self._loop.time(), self._received)
+        self._waiting.append(request)
+        self._transport.write(commands)
+        if self._timer is None:
+            self._start_timer(request)
+        return await request.done
 
-    def _look_after(self, request: _Request) -> None:
-        self._watch = self._loop.call_at(request.asked_at + self._timeout_s, self._look)
+    def _start_timer(self, request: _Request) -> None:
+        """Check for timeouts once `request` is overdue."""
+        self._timer = self._loop.call_at(request.sent_at + self._timeout_s, self._check_timeouts)
 
-    def _look(self) -> None:
-        """Give up what is overdue, and the connection if nothing came since that was asked."""
-        self._watch = None
+    def _check_timeouts(self) -> None:
+        """Fail overdue requests.
+
+        Close the connection if nothing has arrived since one of these requests was sent.
+        """
+        self._timer = None
         now = self._loop.time()
         for request in self._waiting:
-            if request.asked_at + self._timeout_s > now:
-                self._look_after(request)
+            if request.sent_at + self._timeout_s > now:
+                self._start_timer(request)
                 return
             reason = f"no answer in {self._timeout_s} s"
-            nobody = request.done.done()
-            if not nobody:
+            abandoned = request.done.done()
+            if not abandoned:
                 request.done.set_exception(TimeoutError(reason))
             if request.received == self._received:
-                if nobody:
-                    self._silent()
-                # it says nothing to anybody: the others try once more, over a new connection
+                if abandoned:
+                    self._on_silence()
+                # `SharedConnection` sends the other requests again, over a new connection.
                 self.abort(ConnectionError(reason))
                 return
 
     def abort(self, error: Exception) -> None:
-        """Give all who wait the error, and close."""
+        """Close the connection, and raise `error` in all callers that wait."""
         self.closed = True
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         waiting, self._waiting = self._waiting, deque()
         for request in waiting:
             if not request.done.done():
@@ -124,16 +151,17 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the free part of the receive buffer, into which the event loop reads."""
         if self._start == self._end:
             self._start = self._end = 0
-            if len(self._buffer) > LARGEST_KEPT:
+            if len(self._buffer) > MAX_KEPT_BYTES:
                 self._change_buffer(BUFFER_BYTES)
         elif self._end == len(self._buffer):
             self._change_buffer(max(2 * (self._end - self._start), BUFFER_BYTES))
         return self._view[self._end :]
 
     def _change_buffer(self, size: int) -> None:
-        """Go on with what is unread in a buffer of another size."""
+        """Move the unread bytes to a new buffer of `size` bytes."""
         unread = self._view[self._start : self._end]
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
@@ -141,73 +169,88 @@ class Connection(asyncio.BufferedProtocol):
         self._start, self._end = 0, len(unread)
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Read the replies that are complete now that `nbytes` more bytes have arrived."""
         self._received += nbytes
         self._end += nbytes
         try:
             if self._parsing or not self._read_strings():
                 self._parse()
         except (hiredis.ProtocolError, IndexError) as error:
-            self.abort(ConnectionError(f"this is no answer of Redis: {error}"))
+            self.abort(ConnectionError(f"the bytes received are not a reply of Redis: {error}"))
 
     def _read_strings(self) -> bool:
-        """Read what is whole; return False where something else begins."""
-        assert self._strings is not None
+        """Read the complete replies that are strings, up to the first other reply.
+
+        Return False if `_parse` must read the next bytes: they are not a string, or no request
+        waits.
+        """
+        reader = self._string_reader
+        assert reader is not None
         while self._start < self._end:
             if not self._waiting or (request := self._waiting[0]).strings is None:
                 return False
             try:
-                found = self._strings.read(self._buffer, self._start, self._end, request.strings)
-            except native.replies.Unusual:
+                values = reader.read(self._buffer, self._start, self._end, request.strings)
+            except native.replies.NotStrings:
                 return False
-            if found is None:
+            if values is None:
                 return True
-            self._start += self._strings.used
-            self._waiting.popleft().answer(found)
+            self._start += reader.used
+            self._waiting.popleft().finish(values)
         return True
 
     def _parse(self) -> None:
-        """Parse all that is there, and what comes as long as an answer is begun."""
+        """Parse all unread bytes with hiredis.
+
+        hiredis keeps the bytes of an incomplete reply, so it must also parse the bytes that arrive
+        next.
+        """
         self._parsing = True
         self._parser.feed(self._buffer, self._start, self._end - self._start)  # type: ignore[arg-type]
         self._start = self._end
-        begun = True
-        while (answer := self._parser.gets()) is not False:
-            # what is left can be the beginning of a push, which nobody waits for
-            begun = self._parser.has_data()
-            self._take(answer)
-        # of whom it has answered in part, it answers all
-        begun = begun or bool(self._waiting and self._waiting[0].answers)
-        self._parsing = self._strings is None or begun
+        incomplete = True
+        while (reply := self._parser.gets()) is not False:
+            # If hiredis keeps more bytes, it must also parse the bytes that arrive next, even if no
+            # request waits: the kept bytes may be the start of a push message.
+            incomplete = self._parser.has_data()
+            self._deliver(reply)
+        # If hiredis has parsed some of the replies to a request, it must parse the others too.
+        incomplete = incomplete or bool(self._waiting and self._waiting[0].replies)
+        self._parsing = self._string_reader is None or incomplete
 
-    def _take(self, answer: Any) -> None:
-        if isinstance(answer, hiredis.PushNotification):
+    def _deliver(self, reply: Any) -> None:
+        """Add a reply to the oldest request that waits. Ignore push messages."""
+        if isinstance(reply, hiredis.PushNotification):
             return
         request = self._waiting[0]
-        request.answers.append(answer)
-        if len(request.answers) == request.wanted:
+        request.replies.append(reply)
+        if len(request.replies) == request.reply_count:
             self._waiting.popleft()
-            array = request.strings == ARRAY and isinstance(request.answers[0], list)
-            request.answer(request.answers[0] if array else request.answers)
+            is_array = request.strings == ARRAY and isinstance(request.replies[0], list)
+            request.finish(request.replies[0] if is_array else request.replies)
 
     def eof_received(self) -> None:
+        """Fail all requests that wait: the server has closed the connection."""
         self.abort(ConnectionError("the server closed the connection"))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Fail all requests that wait, and set `socket_closed`."""
         self.abort(ConnectionError(str(exc) if exc else "the connection was lost"))
-        self.lost.set()
+        self.socket_closed.set()
 
 
-def values_of(answers: Sequence[Any]) -> Sequence[bytes | None]:
-    """Return the values that were asked for, None for what is no string, as `MGET` does.
+def values_of(replies: Sequence[Any]) -> Sequence[bytes | None]:
+    """Return the values in the replies to `GET` commands, or in the array that `MGET` returns.
 
-    Raises `ResponseError` if an answer is an error.
+    If a key holds something that is not a string, `GET` returns an error, but `MGET` returns None.
+    In both cases the value is None here. Raise `ResponseError` if a reply is any other error.
     """
-    if native.COMPILED and isinstance(answers, native.replies.Values):
-        return answers
-    found = list(answers)
-    for at, answer in enumerate(found):
-        if isinstance(answer, hiredis.ReplyError):
-            if not str(answer).startswith("WRONGTYPE"):
-                raise ResponseError(str(answer))
-            found[at] = None
-    return found
+    if native.COMPILED and isinstance(replies, native.replies.Values):
+        return replies
+    values = list(replies)
+    for i, reply in enumerate(values):
+        if isinstance(reply, hiredis.ReplyError):
+            if not str(reply).startswith("WRONGTYPE"):
+                raise ResponseError(str(reply))
+            values[i] = None
+    return values

@@ -1,4 +1,4 @@
-"""What a Redis that does not do as it is asked has said, and what that means."""
+"""Classifies the errors of Redis and its clients."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ from kirana.breaker import Breaker
 from kirana.errors import Unavailable
 
 FAILURES = (RedisError, RedisClusterException, OSError, LookupError, EOFError)
-"""What redis-py, the socket and a connection raise."""
+"""The exceptions that redis-py, sockets and `Connection` raise."""
 
-NOT_YET = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
-"""What a server says that can't answer anybody now."""
+TEMPORARY_ERRORS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+"""The first words of the error replies of a server that can't serve a command at the moment."""
 
-_NOT_YET_ERRORS = (ClusterDownError, MasterDownError, TryAgainError)
-"""The same as redis-py raises it, without the word."""
+_TEMPORARY_ERROR_TYPES = (ClusterDownError, MasterDownError, TryAgainError)
+"""The exceptions that redis-py raises for some of these replies, without the first word."""
 
 
-def unavailable(what: str, error: Exception, breaker: Breaker) -> Unavailable:
-    """Return the error for whoever has asked, and tell the breaker."""
+def unavailable(name: str, error: Exception, breaker: Breaker) -> Unavailable:
+    """Return the `Unavailable` to raise for `error`, and record the failure in the breaker.
+
+    `name` stands for the server in the message. A temporary error or a lost connection counts as a
+    failure of the server. Any other error reply counts as a success, because the server works.
+    """
     reason = str(error) or type(error).__name__
-    later = isinstance(error, _NOT_YET_ERRORS) or reason.startswith(NOT_YET)
-    if isinstance(error, ResponseError) and not later:
-        # it is there, and has a reason of its own: other calls may well succeed
+    is_temporary = isinstance(error, _TEMPORARY_ERROR_TYPES) or reason.startswith(TEMPORARY_ERRORS)
+    if isinstance(error, ResponseError) and not is_temporary:
         breaker.succeeded()
-        return Unavailable(f"{what} refuses: {reason}")
+        return Unavailable(f"{name} refused the command: {reason}")
     breaker.failed()
-    return Unavailable(f"{what} does not answer: {reason}")
+    return Unavailable(f"{name} does not answer: {reason}")
 
 
-def says(answer: object, word: str = "") -> bool:
-    """Whether an answer is an error, of this kind; those inside a script are quoted by Redis 6."""
-    error = str(answer) if isinstance(answer, hiredis.ReplyError) else None
-    return error is not None and (error.startswith(word) or f"-{word} " in error)
+def is_error(reply: object, code: str = "") -> bool:
+    """Return whether `reply` is an error reply, and has the given code if there is one.
+
+    `code` is the first word of an error. If a command that a script calls fails, Redis 6 returns an
+    error that quotes the error of the command, so `code` may also stand inside.
+    """
+    error = str(reply) if isinstance(reply, hiredis.ReplyError) else None
+    return error is not None and (error.startswith(code) or f"-{code} " in error)

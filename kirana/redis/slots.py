@@ -1,4 +1,7 @@
-"""Slots of a Redis Cluster, of many keys at once: CRC-16 of the key, or of the tag in it."""
+"""Computes the cluster slots of many keys at once.
+
+A slot is the CRC-16 of the key, or of its hash tag (the part in braces), modulo 16384.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ from kirana import native
 from kirana.ragged import Bytes, cut
 
 SLOTS = 16_384
+"""The number of slots of a cluster."""
 
 _EIGHT = np.uint16(8)
-_STEPS = np.array([crc_hqx(bytes([each]), 0) for each in range(256)], dtype=np.uint16)
+_STEPS = np.array([crc_hqx(bytes([byte]), 0) for byte in range(256)], dtype=np.uint16)
+"""The CRC-16 for each byte value, from which longer checksums are computed byte by byte."""
 
 
 def key_slots(keys: Sequence[bytes]) -> list[int]:
-    """Return the slot of each key."""
+    """Return one slot per key."""
     if native.COMPILED:
         return native.keys.slots(keys if isinstance(keys, list) else list(keys))
     return list(map(key_slot, keys))
@@ -28,21 +33,23 @@ def key_slots(keys: Sequence[bytes]) -> list[int]:
 def joined_slots(
     keys: Bytes, ends: npt.NDArray[np.int64], prefix: bytes = b""
 ) -> npt.NDArray[np.intp]:
-    """Return the slot of each key; `keys` are joined, each up to its position in `ends`.
+    """Return one slot per key, for keys that consist of `prefix` and a string in `keys`.
 
-    `prefix` stands before each of them.
+    `keys` holds the strings one after the other, and `ends` the position where each string ends.
     """
+    # A brace may begin a hash tag. The loop below can't handle hash tags: it computes the checksum
+    # of the whole key.
     if b"{" in prefix or (keys == ord("{")).any():
         return np.array(key_slots([prefix + key for key in cut(keys, ends)]), dtype=np.intp)
-    first = np.uint16(crc_hqx(prefix, 0))
+    crc_of_prefix = np.uint16(crc_hqx(prefix, 0))
     slots = np.empty(len(ends), dtype=np.intp)
     lengths = np.diff(ends, prepend=0)
     for length in np.unique(lengths).tolist():
         rows = np.flatnonzero(lengths == length)
         starts = ends[rows] - length
-        sums = np.full(len(rows), first, dtype=np.uint16)
-        for at in range(length):
-            byte = keys[starts + at]
-            sums = _STEPS[(sums >> _EIGHT) ^ byte] ^ (sums << _EIGHT)
-        slots[rows] = sums % SLOTS
+        crcs = np.full(len(rows), crc_of_prefix, dtype=np.uint16)
+        for offset in range(length):
+            byte = keys[starts + offset]
+            crcs = _STEPS[(crcs >> _EIGHT) ^ byte] ^ (crcs << _EIGHT)
+        slots[rows] = crcs % SLOTS
     return slots

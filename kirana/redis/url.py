@@ -1,11 +1,11 @@
-"""Clients of Redis by URL.
+"""Makes clients of Redis from URLs.
 
     redis://host:port/0                          one server
-    redis+sentinel://host:port,host:port/name/0  the master that Sentinels know as `name`
+    redis+sentinel://host:port,host:port/name/0  the master that the Sentinels call `name`
     redis+cluster://host:port,host:port          a cluster
 
-Each with TLS as rediss://, rediss+sentinel:// (also to the Sentinels), rediss+cluster://.
-Options of redis-py go into the query, `?socket_timeout=0.2`.
+With TLS the schemes are rediss://, rediss+sentinel:// and rediss+cluster://. The connections to the
+Sentinels then use TLS too. Some options of redis-py are allowed, as in `?socket_timeout=0.2`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from redis.backoff import NoBackoff
 
 DEFAULT_PORT = 6379
 DEFAULT_TIMEOUT_S = 0.5
-MIN_LIMIT_S = 1.0
+"""Default timeout in seconds for a reply, and for opening a connection."""
 
-# one more attempt, for a connection that the server has closed meanwhile
+MIN_LIMIT_S = 1.0
+"""Minimum of `call_limit_s`, in seconds."""
+
+# One retry, because the server may have closed an idle connection.
 _RETRY = Retry(NoBackoff(), 1)
 
 _NUMBERS = ("socket_timeout", "socket_connect_timeout", "max_connections")
@@ -39,16 +42,17 @@ _NAMES = (*_NUMBERS, *_TEXTS, *_FILES, *_CHOICES)
 
 
 def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
-    """Return a client, those of the Sentinels that it asks, and seconds that an answer may take.
+    """Return a client, the clients of its Sentinels, and the timeout for a reply in seconds.
 
-    Raises `ValueError` for what is no URL of a Redis.
+    There are no Sentinels if the URL names one server. The clients do not connect yet. Raise
+    `ValueError` if `url` is not valid, or not the URL of one server or of Sentinels.
     """
     parts, hosts, options, timeout_s = _parsed(url)
     path = _path(parts)
     match _without_tls(parts.scheme):
         case "redis":
             if len(hosts) > 1:
-                raise ValueError("several hosts are for redis+cluster:// and redis+sentinel://")
+                raise ValueError("several hosts need redis+cluster:// or redis+sentinel://")
             host, port = hosts[0]
             client = Redis(host=host, port=port, db=_database(path), retry=_RETRY, **options)
             return client, (), timeout_s
@@ -64,30 +68,36 @@ def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
 
 
 def cluster_of(url: str) -> tuple[RedisCluster, float]:
-    """Return a client of a cluster, and seconds that an answer may take. Raises `ValueError`."""
+    """Return a client of a cluster, and the timeout for a reply in seconds.
+
+    The client does not connect yet. Raise `ValueError` if `url` is not valid.
+    """
     parts, hosts, options, timeout_s = _parsed(url)
     if _path(parts):
         raise ValueError("a cluster has no numbered databases")
     nodes = [ClusterNode(host, port) for host, port in hosts]
-    # of slots that nobody has, only the keys are unavailable
+    # If some slots have no owner, only their keys are unavailable.
     client = RedisCluster(startup_nodes=nodes, retry=_RETRY, require_full_coverage=False, **options)
     return client, timeout_s
 
 
-def limit_of(timeout_s: float) -> float:
-    """Return the seconds that it may take to find a server and ask it."""
+def call_limit_s(timeout_s: float) -> float:
+    """Return how many seconds it may take to find a server, connect, and receive its reply.
+
+    `timeout_s` is the timeout for one reply.
+    """
     return max(4 * timeout_s, MIN_LIMIT_S)
 
 
 def _parsed(
     url: str,
 ) -> tuple[SplitResult, list[tuple[str, int]], dict[str, Any], float]:
-    """Return a URL's parts, its hosts, what its options are for redis-py, and the time limit."""
+    """Return a URL's parts, its hosts, its options for redis-py, and the timeout for a reply."""
     parts = urlsplit(url)
     hosts = _hosts(parts.netloc.rpartition("@")[2])
     tls = parts.scheme != _without_tls(parts.scheme)
     if not tls and any(name.startswith("ssl_") for name, _ in parse_qsl(parts.query)):
-        raise ValueError(f"TLS is for {parts.scheme.replace('redis', 'rediss')}://")
+        raise ValueError(f"TLS options need {parts.scheme.replace('redis', 'rediss')}://")
     options: dict[str, Any] = {
         "socket_timeout": DEFAULT_TIMEOUT_S,
         "socket_connect_timeout": DEFAULT_TIMEOUT_S,
@@ -105,25 +115,25 @@ def _without_tls(scheme: str) -> str:
 
 
 def _path(parts: SplitResult) -> list[str]:
-    return [unquote(each) for each in parts.path.split("/") if each]
+    return [unquote(segment) for segment in parts.path.split("/") if segment]
 
 
 def _hosts(text: str) -> list[tuple[str, int]]:
     hosts = []
-    for each in text.split(","):
-        host, colon, port = each.rpartition(":")
+    for address in text.split(","):
+        host, colon, port = address.rpartition(":")
         if not colon:
-            host, port = each, str(DEFAULT_PORT)
+            host, port = address, str(DEFAULT_PORT)
         if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-            raise ValueError(f"'{each}' is not host:port")
+            raise ValueError(f"an address must be host:port, not '{address}'")
         hosts.append((host.strip("[]"), int(port)))
     return hosts
 
 
 def _credentials(netloc: str) -> dict[str, str]:
     user, colon, password = netloc.rpartition("@")[0].partition(":")
-    found = {"username": unquote(user)} if user else {}
-    return {**found, "password": unquote(password)} if colon else found
+    credentials = {"username": unquote(user)} if user else {}
+    return {**credentials, "password": unquote(password)} if colon else credentials
 
 
 def _options(query: str) -> dict[str, Any]:
@@ -146,7 +156,7 @@ def _options(query: str) -> dict[str, Any]:
         elif name in _TEXTS or name in _FILES:
             options[name] = text
         else:
-            raise ValueError(f"unknown option '{name}': {', '.join(_NAMES)}")
+            raise ValueError(f"unknown option '{name}': choose one of {', '.join(_NAMES)}")
     return options
 
 
@@ -159,7 +169,11 @@ def _database(path: Sequence[str]) -> int:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Sentinels are asked without the master's own credentials."""
-    found = {name: each for name, each in options.items() if name not in ("username", "password")}
-    # the next Sentinel is asked at once
-    return {**found, "retry": Retry(NoBackoff(), 0)}
+    """Return the options for connections to Sentinels.
+
+    These are the options for the master, without credentials and retries.
+    """
+    credentials = ("username", "password")
+    sentinel_options = {name: value for name, value in options.items() if name not in credentials}
+    # If a Sentinel does not answer, the next one is tried at once.
+    return {**sentinel_options, "retry": Retry(NoBackoff(), 0)}

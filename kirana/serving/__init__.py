@@ -1,1 +1,1 @@
-"""From settings to running parts: placement, assembly, preflight checks, the Serve environment."""
+"""Settings, placement, assembly of parts, checks before a start, and the environment of Serve."""

@@ -1,4 +1,4 @@
-"""From settings to parts: each built from its local objects unless it is given, on one catalog."""
+"""Assembly of the parts of one process from its settings, over one shared catalog."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kirana.metrics import Metrics
 from kirana.models.files import ModelFiles
 from kirana.part import Part, Parts
 from kirana.revision import Revision
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.serving.parts import PARTS
 from kirana.serving.settings import Settings
 from kirana.urls import folder_of, scheme_of
@@ -29,7 +29,11 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class SharedCatalog:
-    """Reads each revision once for all parts of a process; `backend` is where it is published."""
+    """A catalog source that all parts of a process share.
+
+    It keeps the catalog that was loaded last, so parts that load the same revision one after
+    another get the same object. `backend` reads the catalog, and publishes changes to it.
+    """
 
     def __init__(self, backend: CatalogBackend) -> None:
         self.backend = backend
@@ -37,36 +41,51 @@ class SharedCatalog:
         self._lock = threading.Lock()
 
     def current(self) -> Revision:
-        """See `CatalogSource`."""
+        """Return the live revision, or `NO_REVISION` if nothing was published. May block.
+
+        Raise `Unavailable` if the catalog has never answered.
+        """
         return self.backend.current()
 
     def away_since(self) -> float | None:
-        """See `CatalogSource`."""
+        """Return since when (Unix seconds) the catalog can't be read; None if it can."""
         return self.backend.away_since()
 
     def load(self, revision: Revision) -> Catalog:
+        """Return the catalog of a revision. Blocks unless the revision was the last one loaded.
+
+        Raise `Unknown` if the revision does not exist, or `CatalogError` if it is broken.
+        """
         with self._lock:
             if self._latest is None or self._latest.revision != revision:
                 self._latest = self.backend.load(revision)
             return self._latest
 
     def close(self) -> None:
+        """Close the backend."""
         self.backend.close()
 
 
 def open_catalog(settings: Settings) -> SharedCatalog:
-    """Raises `ConfigurationError` if the URL names no catalog."""
+    """Return the catalog that the settings name, for the parts of one process.
+
+    Raise `ConfigurationError` if its URL is not the URL of a catalog.
+    """
     return SharedCatalog(catalog_backend(settings))
 
 
 def catalog_backend(
-    settings: Settings, source: Path | None = None, *, look_into_models: bool = True
+    settings: Settings, source: Path | None = None, *, open_models: bool = True
 ) -> CatalogBackend:
-    """Return what checks and publishes `source`; a catalog in a folder is its own source.
+    """Return the catalog backend that the settings name.
 
-    Raises `ConfigurationError` if the URL names no backend of a catalog.
+    `source` is the folder of YAML files that a ZooKeeper backend checks and publishes. A `dir://`
+    backend publishes its own folder. Without `open_models`, model files are neither opened
+    nor pinned.
+
+    Raise `ConfigurationError` if the URL is not the URL of a catalog.
     """
-    checks = checks_of(ModelFiles(settings.models) if look_into_models else None)
+    checks = catalog_checks(ModelFiles(settings.models) if open_models else None)
     kept = settings.kept_revisions
     scheme = scheme_of(settings.catalog)
     if scheme == "zk":
@@ -82,10 +101,11 @@ def catalog_backend(
 
 
 class Assembly:
-    """The parts of one process, each made when it is first asked for. Implements `Wiring`.
+    """The parts of one process, each built on first use. Implements `Wiring`.
 
-    `remote` holds those that run elsewhere, by their names; the others become local objects, which
-    call what is in `remote` where they call that. `actor` finds an actor of this deployment.
+    `remote` holds clients of the parts that run in other processes, by name of the part. All other
+    parts become local objects, which call the parts in `remote`. `actor` returns an actor of this
+    deployment by its name.
     """
 
     def __init__(
@@ -104,31 +124,36 @@ class Assembly:
         self._closing: list[Callable[[], Awaitable[None]]] = []
 
     def settings(self, kind: type[S]) -> S:
-        """See `Wiring`."""
+        """Return the settings, typed as the class that a part declares."""
         assert isinstance(self._settings, kind)
         return self._settings
 
     def __getitem__(self, part: Part[P]) -> P:
-        """See `Wiring`."""
+        """Return a part: its client if it runs in another process, else a local object."""
         if part.name not in self._made:
             self._made[part.name] = part.build(self)
         return cast(P, self._made[part.name])
 
     def actor(self, name: str) -> Any:
-        """See `Wiring`."""
+        """Return an actor of this deployment.
+
+        Raise `ConfigurationError` if this process is not a replica of Serve.
+        """
         if self._actor is None:
-            raise ConfigurationError(f"the actor '{name}' needs Ray Serve, which runs no part here")
+            raise ConfigurationError(
+                f"the actor '{name}' is available only in a replica of Ray Serve"
+            )
         return self._actor(name)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """See `Wiring`."""
+        """Register a function to await when the parts are closed, the last registered one first."""
         self._closing.append(close)
 
     def at_edge(self) -> Parts:
-        """Return what the edge calls. Each is to be ready before a revision goes live."""
+        """Return the parts that routes call. They must be prepared before a revision goes live."""
         return Parts({part: self[part] for part in PARTS if part.at_edge})
 
     async def close(self) -> None:
-        """Close the stores that were opened here."""
+        """Close the local parts, by awaiting everything that they registered with `on_close`."""
         while self._closing:
             await self._closing.pop()()

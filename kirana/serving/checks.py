@@ -1,4 +1,4 @@
-"""What a catalog of Kirana is checked with: the compilers of all that runs, and its models."""
+"""The checks of a catalog that need the engines: objects must compile, and models must run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kirana.catalog.checks import Checks, Compile
 from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
-from kirana.inferflow.model_checks import looking_into
+from kirana.inferflow.model_checks import model_checker
 from kirana.inferflow.plan import compile_inferflow
 from kirana.models.files import ModelFiles
 
@@ -16,9 +16,9 @@ COMPILERS: Mapping[str, Compile] = {
     "inferflow": compile_inferflow,
     "flow": compile_flow,
 }
-"""By kind; each builds on those before it."""
+"""Compilers by kind, in the order in which they run: flows refer to objects of the other kinds."""
 
 
-def checks_of(models: ModelFiles | None = None) -> Checks:
-    """Return all checks; without `models`, model files are neither looked into nor pinned."""
-    return Checks(COMPILERS, models, looking_into(models) if models is not None else None)
+def catalog_checks(models: ModelFiles | None = None) -> Checks:
+    """Return all checks of a catalog. Without `models`, model files are not opened or pinned."""
+    return Checks(COMPILERS, models, model_checker(models) if models is not None else None)

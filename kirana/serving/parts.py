@@ -1,4 +1,4 @@
-"""The table of the parts. Each one is declared in the `part.py` of its own room."""
+"""The table of parts. Each one is declared in the `part.py` of its package."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kirana.models.part import MODELS
 from kirana.part import Part, StoreSetting
 
 INGRESS = "ingress"
-"""The owner of the edge: it has the parts that routes call, or calls them where they are spread."""
+"""The name of the ingress (the deployment of the edge) among owners of parts. It is not a part."""
 
 PARTS: Sequence[Part[Any]] = (FEATURES, INTERACTIONS, MODELS, INFERFLOW, FLOWS)
-"""Each calls only what stands before it."""
+"""All parts. Each one calls only parts that are listed before it."""
 
 
-def stores_of(parts: Sequence[Part[Any]]) -> dict[str, StoreSetting]:
-    """Return the stores of all parts, by their settings."""
+def store_settings(parts: Sequence[Part[Any]]) -> dict[str, StoreSetting]:
+    """Return the stores of these parts, by the name of their setting."""
     return {store.name: store for part in parts for store in part.stores}

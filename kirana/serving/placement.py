@@ -1,4 +1,4 @@
-"""Which parts are objects in their caller's replica (fused), and which deployments (spread)."""
+"""Which parts are objects in their caller's replica (fused), and which are deployments (spread)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from kirana.errors import ConfigurationError, did_you_mean
 from kirana.serving.parts import INGRESS, PARTS
 
 SPREADABLE = tuple(part.name for part in PARTS if part.deployment is not None)
-"""The parts that can be deployments of their own."""
+"""The names of the parts that can be deployments."""
 
 
 def parse_placement(text: str) -> frozenset[str]:
-    """Return the parts that are spread: of `fused`, `spread`, or `features=spread,models=spread`.
+    """Return the names of the parts that a placement spreads.
 
-    Parts that are not named are fused. Raises `ConfigurationError` naming what is not known.
+    A placement is `fused`, `spread`, or a list like `features=spread,models=fused`. Parts that the
+    list does not name are fused.
+
+    Raise `ConfigurationError` if the text is not a placement, or names an unknown part.
     """
     match text.strip():
         case "fused":
             return frozenset()
         case "spread":
             return frozenset(SPREADABLE)
-    chosen: dict[str, str] = {}
-    for each in text.split(","):
-        part, equals, where = each.strip().partition("=")
+    placements: dict[str, str] = {}
+    for entry in text.split(","):
+        part, equals, mode = entry.strip().partition("=")
         if not equals:
             raise ConfigurationError(
                 f"placement: '{text}' is neither 'fused' nor 'spread', nor a list like "
@@ -30,35 +33,39 @@ def parse_placement(text: str) -> frozenset[str]:
             )
         if part not in SPREADABLE:
             raise ConfigurationError(
-                f"placement: there is no part '{part}': {did_you_mean(part, SPREADABLE)}",
+                f"placement: unknown part '{part}': {did_you_mean(part, SPREADABLE)}",
                 field="placement",
             )
-        if where not in ("fused", "spread"):
+        if mode not in ("fused", "spread"):
             raise ConfigurationError(
-                f"placement: '{part}' is 'fused' or 'spread', not '{where}'", field="placement"
+                f"placement: '{part}' must be 'fused' or 'spread', not '{mode}'", field="placement"
             )
-        if chosen.setdefault(part, where) != where:
+        if placements.setdefault(part, mode) != mode:
             raise ConfigurationError(
                 f"placement: '{part}' can't be both 'fused' and 'spread'", field="placement"
             )
-    return frozenset(part for part, where in chosen.items() if where == "spread")
+    return frozenset(part for part, mode in placements.items() if mode == "spread")
 
 
 def parts_within(owner: str, spread: frozenset[str]) -> frozenset[str]:
-    """Return the parts that a replica of `owner` (itself among them) has as local objects."""
-    found = {owner}
+    """Return the names of the parts that a replica of `owner` has as local objects.
+
+    `owner` is `INGRESS` or a spread part, and is itself in the result.
+    """
+    within = {owner}
     for name in _called_by(owner) - spread:
-        found |= parts_within(name, spread)
-    return frozenset(found)
+        within |= parts_within(name, spread)
+    return frozenset(within)
 
 
 def _called_by(owner: str) -> frozenset[str]:
+    """Return the names of the parts that a part, or the edge, calls."""
     if owner == INGRESS:
         return frozenset(part.name for part in PARTS if part.at_edge)
     return frozenset(called.name for part in PARTS if part.name == owner for called in part.calls)
 
 
 def owners_of(name: str, spread: frozenset[str]) -> list[str]:
-    """Return the deployments whose replicas each have a part as an object of their own."""
+    """Return the owners whose replicas have a part as a local object: `INGRESS` or spread parts."""
     deployed = [INGRESS, *(part.name for part in PARTS if part.name in spread)]
     return [owner for owner in deployed if name in parts_within(owner, spread)]

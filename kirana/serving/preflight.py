@@ -1,6 +1,6 @@
-"""What is looked at before anything starts: each check raises one error with one clear message.
+"""Checks before a start. Each one raises a single error with a clear message.
 
-`kirana up`, the builder that `serve deploy` runs, and `kirana doctor` share these.
+`kirana up`, `kirana doctor`, the builder that `serve deploy` runs, and replicas use them.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from contextlib import closing
 from pathlib import Path
 
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.models.registry import LoadedModels
+from kirana.models.loaded import LoadedModels
 from kirana.revision import NO_REVISION, Revision
 from kirana.serving.assembly import catalog_backend, open_catalog
-from kirana.serving.parts import PARTS, stores_of
+from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.placement import owners_of
 from kirana.serving.settings import Settings
 from kirana.urls import folder_of, scheme_of
 
 MIN_FREE_BYTES = 64 << 20
-"""Less than this is no room: an LMDB folder and a Ray session want tens of megabytes each."""
+"""The minimum of free space: an LMDB folder and a Ray session take tens of megabytes each."""
 
 
 def check_placement(
     settings: Settings, max_replicas: Mapping[str, int] | None = None, nodes: int = 1
 ) -> None:
-    """Refuse what can't work; `max_replicas` is by deployment (1 where it is not named).
+    """Raise `ConfigurationError` if the replicas or machines that use a store can't share it.
 
-    Raises `ConfigurationError`.
+    `max_replicas` is the maximum number of replicas by owner (`INGRESS` or a part), 1 for owners
+    that are missing. `nodes` is the number of machines in the cluster.
     """
     replicas = max_replicas or {}
-    for part, setting in ((each.name, store.name) for each in PARTS for store in each.stores):
+    for part, setting in ((p.name, store.name) for p in PARTS for store in p.stores):
         url = getattr(settings, setting)
         owners = owners_of(part, settings.spread)
         copies = sum(replicas.get(owner, 1) for owner in owners)
@@ -47,14 +48,14 @@ def check_placement(
             )
         if scheme_of(url) == "lmdb" and nodes > 1:
             raise ConfigurationError(
-                f"{setting}: lmdb:// is a folder of one machine, and this cluster has {nodes}: "
-                "a replica on another one would find an empty store",
+                f"{setting}: lmdb:// is a folder of one machine, but this cluster has {nodes} "
+                "machines: replicas on the others would find an empty store",
                 field=setting,
             )
 
 
 def check_space(settings: Settings) -> None:
-    """Raise `ConfigurationError` for a file system that has no room for what will be written."""
+    """Raise `ConfigurationError` if a folder that will be written to has too little free space."""
     try:
         temporary = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
@@ -62,31 +63,38 @@ def check_space(settings: Settings) -> None:
     folders = {"temporary files": temporary}
     if scheme_of(settings.catalog) != "zk":
         folders["catalog"] = folder_of(settings.catalog, "dir", setting="catalog")
-    for name in stores_of(PARTS):
+    for name in store_settings(PARTS):
         url = getattr(settings, name)
         if scheme_of(url) == "lmdb":
             folders[name] = folder_of(url, "lmdb", setting=name)
     for name, folder in folders.items():
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         if free < MIN_FREE_BYTES:
             raise ConfigurationError(
-                f"{name}: there is no space left for {folder}: {free >> 20} MB are free, "
-                f"{MIN_FREE_BYTES >> 20} MB are the least that is needed",
+                f"{name}: there is not enough space for {folder}: {free >> 20} MB are free, at "
+                f"least {MIN_FREE_BYTES >> 20} MB are needed",
                 field=name,
             )
 
 
 async def check_stores(settings: Settings) -> None:
-    """Open and ask what the replicas will. Raises `ConfigurationError` with the setting."""
-    for store in stores_of(PARTS).values():
+    """Open each store as the replicas will, and check that it can be used.
+
+    Raise a `ConfigurationError` that names the setting if a store can't be opened, or does not
+    answer.
+    """
+    for store in store_settings(PARTS).values():
         await store.check(getattr(settings, store.name))
 
 
 def check_revision(settings: Settings) -> Revision:
-    """Load the live revision with its models, and return it.
+    """Load the live revision with its models, and return the revision.
 
-    Raises `ConfigurationError` if there is none, or the copy of a model is gone or can't be used.
+    Raise `ConfigurationError` if there is no revision, if the catalog has never answered, or if the
+    copy of a model file that the revision pins is missing or can't be used. Raise `CatalogError` if
+    the revision is broken, and `Unavailable` if the catalog stops answering before the revision is
+    loaded.
     """
     with closing(open_catalog(settings)) as source:
         try:
@@ -98,44 +106,47 @@ def check_revision(settings: Settings) -> Revision:
                 f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
                 field="catalog",
             )
-        loaded = LoadedModels.below(settings.models)
+        models = LoadedModels.below(settings.models)
         for model in source.load(revision).models.values():
-            loaded.load(model)
+            models.load(model)
         return revision
 
 
 def check_catalog(settings: Settings, directory: Path) -> None:
-    """Validate the source of the catalog, models included, without publishing it.
+    """Validate the catalog in a directory, with its models, without publishing it.
 
-    Raises `CatalogError` with every problem, `Unavailable` if its backend does not answer.
+    Raise `CatalogError` with all problems, or `Unavailable` if the backend does not answer.
     """
     with closing(catalog_backend(settings, directory)) as backend:
         backend.check()
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise `ConfigurationError` if HTTP can't be listened for there."""
+    """Raise `ConfigurationError` if this process can't listen on the address."""
     try:
         bind(host, port).close()
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
-            f"{host}:{port} can't be listened on ({reason}): choose another "
-            "one with --port (of make: PORT=8001)",
+            f"can't listen on {host}:{port} ({reason}): choose another port with --port (with "
+            "make: PORT=8001)",
             field="port",
         ) from None
 
 
 def check_direct_ports(settings: Settings) -> None:
-    """Raise `ConfigurationError` if no port of the range is free."""
+    """Raise `ConfigurationError` if no direct port can be opened. No-op if direct ports are off.
+
+    Without the setting `direct_host`, the ports of 127.0.0.1 are checked.
+    """
     if settings.direct_range:
         bind_first(settings.direct_host or "127.0.0.1", settings.direct_range).close()
 
 
 def bind_first(host: str, ports: range) -> socket.socket:
-    """Return a socket bound to the first free port of a range.
+    """Return a socket that listens on the first free port of a range.
 
-    Raises `ConfigurationError` if all are taken, or `host` is no address of this machine.
+    Raise `ConfigurationError` if no port can be used, or `host` is not an address of this machine.
     """
     for port in ports:
         try:
@@ -143,26 +154,30 @@ def bind_first(host: str, ports: range) -> socket.socket:
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise ConfigurationError(
-                    f"direct_ports: {host} can't be listened on ({error.strerror})",
-                    field="direct_ports",
+                    f"direct_host: can't listen on {host} ({error.strerror}): give an address of "
+                    "this machine",
+                    field="direct_host",
                 ) from None
     raise ConfigurationError(
-        f"direct_ports: all of {ports[0]} to {ports[-1]} are taken on {host}: "
+        f"direct_ports: no port from {ports[0]} to {ports[-1]} can be used on {host}: "
         "give another range, or 'off'",
         field="direct_ports",
     )
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a TCP socket bound to an address. Raises `OSError` where that is not possible."""
+    """Return a TCP socket that listens on an address.
+
+    Raise `OSError` if that fails, or `OverflowError` if `port` is not a port number.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family)
+    listener = socket.socket(family)
     try:
-        # a port that was in use a moment ago is free; one that is listened on is not
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-        made.listen(2_048)
+        # With this option, a port that was closed a moment ago can be bound again.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2_048)
     except (OSError, OverflowError):
-        made.close()
+        listener.close()
         raise
-    return made
+    return listener

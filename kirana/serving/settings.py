@@ -1,7 +1,7 @@
-"""What a serving graph is built from: URLs that choose the parts, placement, limits.
+"""The settings of a serving graph: the URLs of the stores, the placement, the limits.
 
-Read from `args` of an application in `serve_config.yaml`; each can be overridden by a variable
-of its name in capitals, `KIRANA_FEATURES=lmdb:///folder`.
+They are the `args` of the application in `serve_config.yaml`. Environment variables override
+them: `KIRANA_FEATURES=lmdb:///folder` overrides `features`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ NO_DIRECT_PORTS = "off"
 
 
 class Settings(FeatureSettings, InteractionSettings, ModelSettings):
-    """The settings of all parts, and the shared ones. `catalog` is a `dir://` or `zk://` URL.
+    """The settings of all parts, and those that they share.
 
-    `placement` is what `parse_placement` takes. `direct_ports` is a range, in which each replica
-    of the ingress takes the first free one, or "off"; `direct_host` is where
-    they listen, by default the address that Ray knows the machine by. `max_ongoing` requests are
-    under way in one replica at most.
-    The catalog keeps `kept_revisions`, with the bytes of their models.
+    `catalog` is a `dir://` or `zk://` URL. The catalog there keeps the last `kept_revisions`
+    revisions with the files of their models. `placement` is a text for `parse_placement`.
+    `replicas` is the number of ingress replicas; if it is None, Serve's options of the deployment
+    apply.
+
+    `direct_ports` is a port, a range of ports, or "off". Each replica of the ingress takes the
+    first free port of the range, on the address `direct_host`. By default, that is the address that
+    Ray has for the machine.
+
+    `timeout_ms` is the default deadline of a request, and `max_body_bytes` the largest size of its
+    body. One replica runs at most `max_ongoing` requests at a time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,26 +66,26 @@ class Settings(FeatureSettings, InteractionSettings, ModelSettings):
 
     @property
     def spread(self) -> frozenset[str]:
-        """The parts that are deployments of their own."""
+        """The names of the parts that are deployments."""
         return parse_placement(self.placement)
 
     @property
     def direct_range(self) -> range:
-        """The ports for direct access; empty if there are none."""
+        """The range of direct ports. It is empty if they are off."""
         if self.direct_ports == NO_DIRECT_PORTS:
             return range(0)
         return parse_ports(self.direct_ports)
 
 
 def parse_ports(text: str) -> range:
-    """Return the ports of `20000-20999`, or of one number.
+    """Return the range of ports that a text like `20000-20999`, or a single number, describes.
 
-    Raises `ConfigurationError` for what is no range of ports.
+    Raise `ConfigurationError` if the text is not a range of ports.
     """
     first, dash, last = text.partition("-")
     numbers = (first.strip(), (last if dash else first).strip())
-    if all(each.isascii() and each.isdecimal() and len(each) <= 5 for each in numbers):
-        start, stop = (int(each) for each in numbers)
+    if all(n.isascii() and n.isdecimal() and len(n) <= 5 for n in numbers):
+        start, stop = (int(n) for n in numbers)
         if 1 <= start <= stop <= 65_535:
             return range(start, stop + 1)
     raise ConfigurationError(
@@ -93,17 +99,21 @@ def read_settings(
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Merge what a file gives with the variables, and these with the options of a command.
+    """Return the settings of a file, the environment and a command, merged.
 
-    Raises `ConfigurationError` naming the setting.
+    `options` of the command take precedence over variables in `environment` (`os.environ` by
+    default). Variables take precedence over `given`, the settings of the file. Empty variables are
+    ignored.
+
+    Raise a `ConfigurationError` that names the setting if one is missing, unknown or wrong.
     """
     environment = os.environ if environment is None else environment
-    names = Settings.model_fields
+    known_names = Settings.model_fields
     values = dict(given)
-    for name in names:
-        variable = environment.get(PREFIX + name.upper())
-        if variable:
-            values[name] = variable
+    for name in known_names:
+        text = environment.get(PREFIX + name.upper())
+        if text:
+            values[name] = text
     values.update(options or {})
     try:
         return Settings.model_validate(values)
@@ -112,7 +122,7 @@ def read_settings(
         name = str(first["loc"][0])
         message = first["msg"]
         if first["type"] == "extra_forbidden":
-            message = f"unknown setting: {did_you_mean(name, names)}"
+            message = f"unknown setting: {did_you_mean(name, known_names)}"
         elif first["type"] == "missing":
-            message = f"it is missing: set it, or {PREFIX}{name.upper()}"
+            message = f"no value is given: set the argument, or the variable {PREFIX}{name.upper()}"
         raise ConfigurationError(f"{name}: {message}", field=name) from None

@@ -1,4 +1,4 @@
-"""Where rows live: one protocol, one database a file, chosen by URL."""
+"""Feature stores: the protocol, one module per database, and a function that opens a URL."""
 
 from kirana.stores.base import FeatureStore
 from kirana.stores.open import open_feature_store

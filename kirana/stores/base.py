@@ -1,4 +1,7 @@
-"""What a feature store does; every backend passes `tests/contract/test_feature_store.py`."""
+"""The `FeatureStore` protocol.
+
+Every backend must pass `tests/contract/test_feature_store.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +11,93 @@ from typing import Any, Protocol
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 
 PROBE = RowKeys("kirana.probe", [""])
-"""A row that nobody writes."""
+"""The key of a row that is never written. `ping_by_read` reads it."""
 
 PAGE_ROWS = 1_000
+"""Default number of rows per page of a walk."""
 
 
 class FeatureStore(Protocol):
-    """Rows by group and key text. Values are opaque: what they mean, and whether they expired, is
-    the codec's.
+    """A database of rows, addressed by feature group and key text.
 
-    `embedded` is whether it answers in this process, and nothing is gained by asking all at once.
+    A value is bytes. Its codec defines where in the bytes the event time and the expiry are.
+
+    `embedded` is True if the store runs in this process. Reading several groups in one call then
+    saves no round trip.
     """
 
     embedded: bool
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
-        """Return one answer per group that is wanted, in order.
+        """Return one `StoredRows` for each entry of `wanted`, in order.
 
-        Never raises for a server that does not answer: its rows are `unavailable`.
+        If a server does not answer or refuses the command, or if the store is closed, the rows are
+        marked as unavailable, and nothing is raised.
         """
 
     async def write(self, block: RowBlock) -> Written:
-        """Write rows durably; a row that is older than what is there leaves it alone.
+        """Write rows, except those that are older than the stored ones.
 
-        A store that forgets what has expired keeps it a tenth of its time longer, at least a
-        minute, so that it is seen as expired.
+        `RowCodec.write_order` decides which of two rows is older. If a key occurs several times in
+        the block, its rows are written one after the other.
 
-        Raises `Unavailable` if rows could not be written; others of the block may have been.
+        A store that drops expired rows keeps each row for a grace period after its expiry, so that
+        reads find it expired rather than missing. The grace period is a tenth of the row's time
+        to live, but at least a minute.
+
+        Raise `Unavailable` if not all rows could be written. Some of them may have been written.
         """
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
-        """Write many rows as `write` does, as fast as possible.
+        """Write many rows as `write` does, but as fast as the store can.
 
-        If not `guarded`, a store may skip the comparison with the event times that are there.
+        If `guarded` is False, the store may skip the comparison of event times, so an older row
+        may replace a newer one.
         """
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
-        """Keep copies of rows that a slower tier had; return how many were kept.
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
+        """Store copies of rows that were read from a slower tier. Return how many were stored.
 
-        A copy loses to a row that is newer. If the row that is there has the event time of the copy
-        and other bytes, neither is known to be the truth, and none stays. The store may forget the
-        copies at `forget_ms` (Unix ms, one per row; 0 = never).
+        A copy never replaces a newer row. If the stored row and the copy have the same write order
+        (see `RowCodec.write_order`) but different bytes, the store can't know which one is right,
+        and removes the stored row.
+
+        The store may drop the copies at `drop_at_ms` (Unix milliseconds, one per row; 0 = never).
         """
 
     async def remove(self, rows: RowKeys) -> int:
-        """Remove rows, without tombstones; return how many were there.
+        """Remove rows and return how many of them existed.
 
-        An older write that comes later is stored.
+        No tombstones are left, so a later write of the same keys is stored whatever its event time.
         """
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        """Return a page of all rows of an entity, about `limit` of them, in any order.
+        """Return a page of about `limit` rows of an entity, in any order.
 
-        A row that is there from the first page to the last is in at least one page. Rows of an
-        unknown group or codec are in it too. Raises `InvalidInput` for what is no cursor, and
-        `Unavailable` if a server does not answer: the walk goes on from the same cursor.
+        `cursor` is "" for the first page, and the `cursor` of the previous page for any other. The
+        last page has the cursor "". A page may be empty even if it is not the last. A row that
+        exists during the whole walk is in at least one page, unless it moves to another node of a
+        cluster. Pages also contain rows of groups and codecs that Kirana does not know.
+
+        Raise `InvalidInput` if `cursor` does not belong to this walk or `limit` is below 1. Raise
+        `Unavailable` if a page can't be read. The walk can then be continued later with the same
+        cursor.
         """
 
     async def ping(self) -> bool:
-        """Whether the database answers; of several nodes, whether any of them does."""
+        """Return whether the database answers. If it is a cluster, one node must answer."""
 
     def health(self) -> dict[str, Any]:
-        """Return what people should know of its state: plain values."""
+        """Return the state of the store for health reports, in types that JSON supports."""
 
     async def close(self) -> None:
-        """Let go of the database. No-op if closed."""
+        """Close the connections to the database, or its files. No-op if already closed."""
 
 
 async def ping_by_read(store: FeatureStore) -> bool:
-    """Whether a store of one node answers."""
-    (answer,) = await store.read([PROBE])
-    return answer.unavailable is None
+    """Return whether `store` can read the row `PROBE`.
+
+    Do not use this for a cluster: it would ask only the node that owns the key of this row.
+    """
+    (rows,) = await store.read([PROBE])
+    return rows.unavailable is None

@@ -1,23 +1,24 @@
-"""The law of event time, for stores that compare rows in this process."""
+"""Decides which of two values of a row to keep, for stores that compare rows in this process."""
 
 from __future__ import annotations
 
 from kirana.stores.rows import RowCodec
 
 
-def wins(value: bytes, stored: bytes | None, codec: RowCodec) -> bool:
-    """Whether a write replaces what is stored."""
-    return stored is None or codec.order(value) >= codec.order(stored)
+def replaces(value: bytes, stored: bytes | None, codec: RowCodec) -> bool:
+    """Return whether a write of `value` replaces `stored`, which is None if there is no row."""
+    return stored is None or codec.write_order(value) >= codec.write_order(stored)
 
 
-def copy_wins(value: bytes, stored: bytes | None, codec: RowCodec) -> bool | None:
-    """Whether a copy from a slower tier replaces what is stored.
+def copy_replaces(value: bytes, stored: bytes | None, codec: RowCodec) -> bool | None:
+    """Return whether `value`, a copy from a slower tier, replaces `stored`.
 
-    None if neither is known to be the truth: both have one event time, and other bytes.
+    `stored` is None if there is no row. Return None if both have the same write order but different
+    bytes. Neither can be trusted then, and the caller must remove the row.
     """
     if stored is None:
         return True
-    mine, theirs = codec.order(value), codec.order(stored)
-    if mine == theirs and value != stored:
+    copy_order, stored_order = codec.write_order(value), codec.write_order(stored)
+    if copy_order == stored_order and value != stored:
         return None
-    return mine > theirs
+    return copy_order > stored_order

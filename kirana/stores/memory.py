@@ -1,4 +1,4 @@
-"""Features in this process's memory: for tests, and for data that one replica may lose."""
+"""Features in the memory of this process, for tests and for data that a restart may lose."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from kirana.errors import Unavailable
 from kirana.stores.base import PAGE_ROWS, ping_by_read
-from kirana.stores.guard import copy_wins, wins
+from kirana.stores.guard import copy_replaces, replaces
 from kirana.stores.row_keys import block_keys, row_keys, walked_rows
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 from kirana.stores.walks import require_limit, walk_start
 
 
 class MemoryFeatureStore:
-    """See `kirana.stores.base.FeatureStore`. Another store of this process shares nothing."""
+    """A `FeatureStore` in a dictionary. Two stores of one process do not share rows."""
 
     embedded = True
 
@@ -22,58 +22,71 @@ class MemoryFeatureStore:
         self._values: dict[bytes, bytes] | None = {}
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        """Return the stored rows. If the store is closed, all rows are unavailable."""
         stored = self._values
         if stored is None:
-            return [StoredRows.none_of(len(rows.keys), _CLOSED) for rows in wanted]
+            return [StoredRows.all_unavailable(len(rows.keys), _CLOSED) for rows in wanted]
         return [StoredRows(list(map(stored.get, row_keys(rows)))) for rows in wanted]
 
     async def write(self, block: RowBlock) -> Written:
-        stored = self._open()
-        # all together or, where a value has no order, none
+        """Write rows, except those that are older than the stored ones."""
+        stored = self._open_values()
+        # Compare all rows before the first one is stored: if the codec fails, none is stored.
         newest: dict[bytes, bytes] = {}
         written = 0
         for key, value in zip(block_keys(block), block.value_list(), strict=True):
-            if wins(value, newest.get(key, stored.get(key)), block.codec):
+            if replaces(value, newest.get(key, stored.get(key)), block.codec):
                 newest[key] = value
                 written += 1
         stored.update(newest)
         return Written(written, len(block) - written)
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
+        """Write rows as `write` does. Event times are compared even if `guarded` is False."""
         return await self.write(block)
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
-        stored, kept = self._open(), 0
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
+        """Store copies of rows that are missing or older here. `drop_at_ms` is ignored."""
+        stored, filled = self._open_values(), 0
         for key, value in zip(block_keys(block), block.value_list(), strict=True):
-            wins_it = copy_wins(value, stored.get(key), block.codec)
-            if wins_it is None:
+            is_newer = copy_replaces(value, stored.get(key), block.codec)
+            if is_newer is None:
                 del stored[key]
-            elif wins_it:
+            elif is_newer:
                 stored[key] = value
-                kept += 1
-        return kept
+                filled += 1
+        return filled
 
     async def remove(self, rows: RowKeys) -> int:
-        stored = self._open()
+        """Remove rows and return how many of them existed."""
+        stored = self._open_values()
         return sum(stored.pop(key, None) is not None for key in row_keys(rows))
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
+        """Return up to `limit` rows, in the order of their keys.
+
+        The cursor is the last key of the previous page.
+        """
         require_limit(limit)
-        stored, (prefix, after) = self._open(), walk_start(entity, cursor)
+        stored, (prefix, after) = self._open_values(), walk_start(entity, cursor)
         keys = sorted(k for k in stored if k.startswith(prefix) and k > after)[:limit]
         rows = walked_rows(map(bytes.decode, keys), map(stored.__getitem__, keys))
         return WalkPage(rows, keys[-1].decode() if len(keys) == limit else "")
 
     async def ping(self) -> bool:
+        """Return whether the store is open."""
         return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
+        """Return the kind of store."""
         return {"store": "memory"}
 
     async def close(self) -> None:
+        """Drop all rows. No-op if already closed."""
         self._values = None
 
-    def _open(self) -> dict[bytes, bytes]:
+    def _open_values(self) -> dict[bytes, bytes]:
+        """Return the rows by key. Raise `Unavailable` if the store is closed."""
         if self._values is None:
             raise Unavailable(_CLOSED)
         return self._values

@@ -1,4 +1,4 @@
-"""From a URL to a feature store."""
+"""Opens a feature store by its URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from kirana.urls import scheme_of, without_password
 
 
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
-    """Open what `url` names. Raises `ConfigurationError` if it can't be."""
+    """Open the feature store that `url` names.
+
+    A store on Redis connects at its first call. Raise `ConfigurationError` if the URL is not
+    valid, if the driver of the database is not installed, or if the LMDB folder can't be opened.
+    The error names `setting` as the setting that holds the URL.
+    """
     scheme = scheme_of(url)
     match scheme:
         case "lmdb":
@@ -33,8 +38,8 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             return RedisFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
-                f"{setting}: '{without_password(url)}' is not the URL of a store: use "
-                "lmdb:///absolute/folder, redis://host:port, redis+cluster://, "
-                "redis+sentinel:// (each with TLS as rediss), or memory://",
+                f"{setting}: '{without_password(url)}' is not the URL of a feature store: use "
+                "lmdb:///absolute/folder, redis://host:port, redis+cluster://host:port, "
+                "redis+sentinel://host:port/name or memory:// (with TLS: rediss for redis)",
                 field=setting,
             )

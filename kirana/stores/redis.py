@@ -1,6 +1,7 @@
-"""Features in one Redis: one string per group and key. See `kirana.redis.url` for the URLs.
+"""Features in one Redis server, or in the master that Redis Sentinel names: one string per row.
 
-Needs Redis 6.2, or what speaks as it. A cluster has a store of its own, `redis_cluster`.
+Needs Redis 6.2 or newer, or a compatible server. `kirana.redis.url` describes the URLs. The store
+for a Redis Cluster is in `kirana.stores.redis_cluster`.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from kirana.breaker import Breaker
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.redis.commands import delete_command, mget_command, scan_command
 from kirana.redis.connection import ARRAY
-from kirana.redis.errors import FAILURES, says, unavailable
+from kirana.redis.errors import FAILURES, is_error, unavailable
 from kirana.redis.shared_connection import SharedConnection
-from kirana.redis.url import client_of, limit_of
+from kirana.redis.url import call_limit_s, client_of
 from kirana.stores.base import PAGE_ROWS, ping_by_read
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_forget import forget_ms
+from kirana.stores.redis_drop_times import drop_at_ms
 from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
+    decoded_keys,
     entity_prefix,
     key_prefix,
-    readable,
     row_keys,
-    shared_out,
+    split_by_group,
     walked_rows,
 )
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
@@ -36,28 +37,43 @@ from kirana.urls import without_password
 
 T = TypeVar("T")
 
-MAX_ASKED = 4
-"""So often a write is sent: to one server and another, to each without and with the script."""
+MAX_ATTEMPTS = 4
+"""Maximum number of times that one command is sent.
+
+The former and the new master may both lack the script, so each of them may need two attempts.
+"""
 
 
 class RedisFeatureStore:
-    """See `kirana.stores.base.FeatureStore`. A call is not atomic over more than some keys."""
+    """A `FeatureStore` in one Redis server.
+
+    `write` and `back_fill` are atomic for each batch of `GUARDED_AT_ONCE` rows, but not for a call
+    with several batches.
+    """
 
     embedded = False
 
     def __init__(
         self, client: Redis, url: str, timeout_s: float, sentinels: Sequence[Redis] = ()
     ) -> None:
-        """`timeout_s` is for one answer; a call may take some, to find a server and ask it."""
+        """Use `client`, which finds the master through `sentinels` if there are any.
+
+        `timeout_s` limits the wait for one reply. A call may take longer, because it may have to
+        find the server first (see `call_limit_s`).
+        """
         self._client: Any = client
         self._sentinels = sentinels
-        self._what = without_password(url)
-        self._breaker = Breaker(self._what)
-        make = client.connection_pool.make_connection
-        self._connection = SharedConnection(make, limit_of(timeout_s), self._breaker.failed)
+        self._name = without_password(url)
+        self._breaker = Breaker(self._name)
+        connect = client.connection_pool.make_connection
+        self._connection = SharedConnection(connect, call_limit_s(timeout_s), self._breaker.failed)
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisFeatureStore:
+        """Open the store at a Redis URL, without connecting yet.
+
+        Raise `ConfigurationError` for `setting` if the URL is not valid.
+        """
         try:
             client, sentinels, timeout_s = client_of(url)
         except (ValueError, RedisError) as error:
@@ -67,111 +83,133 @@ class RedisFeatureStore:
         return cls(client, url, timeout_s, sentinels)
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        """Read all rows with one `MGET`. If this fails, all rows are unavailable."""
         if not any(rows.keys for rows in wanted):
             return [StoredRows([]) for _ in wanted]
         try:
-            values = await self._guarded(lambda: self._values(wanted))
+            values = await self._with_breaker(lambda: self._read_values(wanted))
         except Unavailable as error:
-            return [StoredRows.none_of(len(rows.keys), error.message) for rows in wanted]
-        return list(map(StoredRows, shared_out(values, wanted)))
+            return [StoredRows.all_unavailable(len(rows.keys), error.message) for rows in wanted]
+        return list(map(StoredRows, split_by_group(values, wanted)))
 
-    async def _values(self, wanted: Sequence[RowKeys]) -> Sequence[bytes | None]:
+    async def _read_values(self, wanted: Sequence[RowKeys]) -> Sequence[bytes | None]:
         command = mget_command([(key_prefix(rows.group), rows.keys) for rows in wanted])
-        found = await self._connection.values(command, ARRAY)
+        values = await self._connection.values(command, ARRAY)
         count = sum(len(rows.keys) for rows in wanted)
-        if len(found) != count:
-            # each row would be another key's
-            raise ConnectionError(f"it answers with {len(found)} values for {count} keys")
-        return found
+        if len(values) != count:
+            # The values can't be matched with their keys.
+            raise ConnectionError(f"the reply has {len(values)} values for {count} keys")
+        return values
 
     async def write(self, block: RowBlock) -> Written:
-        stored = await self._run(WRITE, block, forget_ms(block))
+        """Write rows in batches of `GUARDED_AT_ONCE`, each by one run of the script `WRITE`."""
+        stored = await self._run(WRITE, block, drop_at_ms(block))
         return Written(stored, len(block) - stored)
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
-        return await self._run(BACK_FILL, block, forget_ms)
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
+        """Store copies of rows that are missing or older here. Redis drops them at `drop_at_ms`."""
+        return await self._run(BACK_FILL, block, drop_at_ms)
 
-    async def _run(self, script: GuardScript, block: RowBlock, forget: Times) -> int:
-        """Run a script over all rows, some at once; return the sum of its answers."""
-        done = 0
-        for rows in script_runs(block, forget):
+    async def _run(self, script: GuardScript, block: RowBlock, drop_times: Times) -> int:
+        """Run a script over all rows, in batches. Return how many rows it stored."""
+        total = 0
+        for rows in script_runs(block, drop_times):
             command = script.command(block.codec.name, rows)
-            done += await self._guarded(
-                lambda command=command: self._count(command, script.load)  # type: ignore[misc]
+            total += await self._with_breaker(
+                lambda command=command: self._send(command, script.load)  # type: ignore[misc]
             )
-        return done
+        return total
 
-    async def _count(self, command: bytes, load: bytes | None = None) -> int:
-        """Ask the master for a number; `load` gives it the script that it may not know."""
-        for _ in range(MAX_ASKED):
-            (answer,) = await self._connection.ask(command, 1)
-            if load is not None and says(answer, "NOSCRIPT"):
-                # of a server that has started anew, or a replica that took over
-                (answer,) = await self._connection.ask(load, 1)
-                if says(answer):
+    async def _send(self, command: bytes, load: bytes | None = None) -> int:
+        """Send a command whose reply is a number. Return the number.
+
+        If the command runs a script, `load` is the command that loads the script. It is sent if
+        the server lacks the script. Raise `ResponseError` if the last reply is an error.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            (reply,) = await self._connection.request(command, 1)
+            if load is not None and is_error(reply, "NOSCRIPT"):
+                # The server has restarted, or was a replica until now.
+                (reply,) = await self._connection.request(load, 1)
+                if is_error(reply):
                     break
-            elif not says(answer, "READONLY") or not self._connection.leave():
-                # it was the master, and whoever has taken over is looked for at most once
+            elif not is_error(reply, "READONLY") or not self._connection.reconnect():
+                # A former master replies READONLY. Send the command again only over a new
+                # connection, which leads to the current master.
                 break
-        if not isinstance(answer, int):
-            raise ResponseError(str(answer))
-        return answer
+        if not isinstance(reply, int):
+            raise ResponseError(str(reply))
+        return reply
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
-        mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED
+        """Write rows in a pipeline over a separate connection.
+
+        If `guarded` is False, rows are written with plain `SET` commands. The exception is a block
+        that takes several rounds (see `RowBlock.rounds`): it is written as if `guarded` were True.
+        """
+        mode = WriteMode.PLAIN if not guarded and not block.rounds.any() else WriteMode.GUARDED
         if mode is WriteMode.GUARDED:
-            await self._guarded(lambda: self._client.script_load(WRITE.source))
-        stored = await self._guarded(lambda: self._load(block, mode))
+            await self._with_breaker(lambda: self._client.script_load(WRITE.source))
+        stored = await self._with_breaker(lambda: self._load(block, mode))
         return Written(stored, len(block) - stored)
 
     async def _load(self, block: RowBlock, mode: WriteMode) -> int:
         pool = self._client.connection_pool
         connection = await pool.get_connection()
         try:
-            return await load_block(connection, block, forget_ms(block), mode)
+            return await load_block(connection, block, drop_at_ms(block), mode)
         finally:
             await pool.release(connection)
 
     async def remove(self, rows: RowKeys) -> int:
+        """Remove rows with one `UNLINK`, and return how many of them existed."""
         if not rows.keys:
             return 0
         command = delete_command(row_keys(rows))
-        return await self._guarded(lambda: self._count(command))
+        return await self._with_breaker(lambda: self._send(command))
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
+        """Return the rows whose keys one reply to `SCAN` holds. The cursor is that of `SCAN`."""
         require_limit(limit)
         command = scan_command(scan_start(cursor), f"{entity_prefix(entity)}*", limit)
-        following, keys = await self._guarded(lambda: self._scan(command))
-        rows = walked_rows(keys, await self._guarded(lambda: self._values_of(keys)))
-        return WalkPage(rows, "" if following == b"0" else following.decode())
+        next_cursor, keys = await self._with_breaker(lambda: self._scan(command))
+        rows = walked_rows(keys, await self._with_breaker(lambda: self._values_of(keys)))
+        return WalkPage(rows, "" if next_cursor == b"0" else next_cursor.decode())
 
     async def _scan(self, command: bytes) -> tuple[bytes, list[str]]:
-        """Return the cursor that follows, and the keys that were found."""
-        (answer,) = await self._connection.ask(command, 1)
-        if says(answer):
-            raise ResponseError(str(answer))
-        following, keys = answer
-        return following, readable(keys)
+        """Send a `SCAN` command. Return its next cursor, and the keys that it listed."""
+        (reply,) = await self._connection.request(command, 1)
+        if is_error(reply):
+            raise ResponseError(str(reply))
+        next_cursor, keys = reply
+        return next_cursor, decoded_keys(keys)
 
     async def _values_of(self, keys: list[str]) -> Sequence[bytes | None]:
         return await self._connection.values(mget_command([("", keys)]), ARRAY) if keys else []
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _with_breaker(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call `call` and return its result. Raise `Unavailable` if it fails.
+
+        If the breaker is open, raise `Unavailable` without the call.
+        """
         self._breaker.check()
         try:
-            found = await call()
+            result = await call()
         except FAILURES as error:
-            raise unavailable(self._what, error, self._breaker) from error
+            raise unavailable(self._name, error, self._breaker) from error
         self._breaker.succeeded()
-        return found
+        return result
 
     async def ping(self) -> bool:
+        """Return whether the server can read a row."""
         return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
-        return {"store": self._what, "breaker": self._breaker.health()}
+        """Return the URL without its password, and the state of the breaker."""
+        return {"store": self._name, "breaker": self._breaker.health()}
 
     async def close(self) -> None:
+        """Close the connections to the server and its Sentinels. No-op if already closed."""
         await self._connection.close()
         for client in (self._client, *self._sentinels):
             await client.aclose()

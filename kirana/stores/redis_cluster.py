@@ -1,4 +1,4 @@
-"""Features in a Redis Cluster: one string per group and key, on the node that has its slot."""
+"""Features in a Redis Cluster: one string per row, on the node that owns the slot of its key."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from kirana.redis.slots import joined_slots
 from kirana.redis.url import cluster_of
 from kirana.stores.base import PAGE_ROWS
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_forget import forget_ms
+from kirana.stores.redis_drop_times import drop_at_ms
 from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
     all_row_keys,
+    decoded_keys,
     entity_prefix,
     key_prefix,
-    readable,
     row_keys,
-    shared_out,
+    split_by_group,
     walked_rows,
 )
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
-from kirana.stores.walks import no_cursor, require_limit, scan_start
+from kirana.stores.walks import invalid_cursor, require_limit, scan_start
 from kirana.urls import without_password
 
 
 class RedisClusterFeatureStore:
-    """See `kirana.stores.base.FeatureStore`. A call is not atomic over more than one key."""
+    """A `FeatureStore` in a Redis Cluster.
+
+    Each row is written atomically, but not all rows of a call.
+    """
 
     embedded = False
 
@@ -45,150 +48,199 @@ class RedisClusterFeatureStore:
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisClusterFeatureStore:
-        what = without_password(url)
+        """Open the store at a `redis+cluster://` URL, without connecting yet.
+
+        Raise `ConfigurationError` for `setting` if the URL is not valid.
+        """
+        name = without_password(url)
         try:
             client, timeout_s = cluster_of(url)
         except (ValueError, RedisError) as error:
             raise ConfigurationError(
-                f"{setting}: '{what}' can't be used: {error}", field=setting
+                f"{setting}: '{name}' can't be used: {error}", field=setting
             ) from None
-        return cls(ClusterClient(client, what, timeout_s))
+        return cls(ClusterClient(client, name, timeout_s))
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        """Read from all nodes at once. If a node does not answer, only its rows are unavailable.
+
+        All rows are unavailable if a node refuses a command, or if the owners of the slots can't be
+        found.
+        """
         keys = all_row_keys(wanted)
         if not keys:
             return [StoredRows([]) for _ in wanted]
         try:
-            call, values = await self._values(keys)
+            call, values = await self._read_values(keys)
         except Unavailable as error:
-            return [StoredRows.none_of(len(rows.keys), error.message) for rows in wanted]
-        answers = list(map(StoredRows, shared_out(values, wanted)))
-        away = np.array(call.away, dtype=np.intp)
-        if len(away):
-            reason, start = self._does_not_answer(call), 0
-            for at, rows in enumerate(wanted):
+            return [StoredRows.all_unavailable(len(rows.keys), error.message) for rows in wanted]
+        results = list(map(StoredRows, split_by_group(values, wanted)))
+        missing = np.array(call.missing, dtype=np.intp)
+        if len(missing):
+            reason, start = self._no_reply_message(call), 0
+            for i, rows in enumerate(wanted):
                 stop = start + len(rows.keys)
-                mine = away[(away >= start) & (away < stop)] - start
-                if len(mine):
-                    answers[at] = StoredRows(answers[at].values, mine, reason)
+                unavailable = missing[(missing >= start) & (missing < stop)] - start
+                if len(unavailable):
+                    results[i] = StoredRows(results[i].values, unavailable, reason)
                 start = stop
-        return answers
+        return results
 
-    async def _values(self, keys: list[bytes]) -> tuple[ClusterCall, Sequence[bytes | None]]:
-        """Return the call, and a value per key: None where there is none, or its node is away."""
+    async def _read_values(self, keys: list[bytes]) -> tuple[ClusterCall, Sequence[bytes | None]]:
+        """Return the finished call and one value per key.
+
+        The value is None if there is no row, or if the node of the key did not answer. Raise
+        `Unavailable` if a node refuses a command, or if the owners of the slots can't be found.
+        """
         commands = list(map(get_command, keys))
         limit_s = self._cluster.limit_s
         call = await self._cluster.call(keys, commands, strings=True, within_s=limit_s)
-        answers = list(call.answers)
-        for at in call.away:
-            answers[at] = None
+        replies = list(call.replies)
+        for position in call.missing:
+            replies[position] = None
         try:
-            return call, values_of(answers)
+            return call, values_of(replies)
         except ResponseError as error:
-            raise Unavailable(f"{self._cluster.what} refuses: {error}") from error
+            raise Unavailable(f"{self._cluster.name} refused the command: {error}") from error
 
     async def write(self, block: RowBlock) -> Written:
-        stored = await self._run(WRITE, block, forget_ms(block))
+        """Write rows with one run of the script `WRITE` per row."""
+        stored = await self._run(WRITE, block, drop_at_ms(block))
         return Written(stored, len(block) - stored)
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
-        return await self._run(BACK_FILL, block, forget_ms)
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
+        """Store copies of rows that are missing or older here. Redis drops them at `drop_at_ms`."""
+        return await self._run(BACK_FILL, block, drop_at_ms)
 
-    async def _run(self, script: GuardScript, block: RowBlock, forget: Times) -> int:
-        """Run a script per row: the keys of one run must be of one slot."""
-        done = 0
-        for rows in script_runs(block, forget):
+    async def _run(self, script: GuardScript, block: RowBlock, drop_times: Times) -> int:
+        """Run a script once per row. Return how many rows it stored.
+
+        One run over several rows would fail, because their keys have different slots.
+        """
+        total = 0
+        for rows in script_runs(block, drop_times):
             commands = [script.command(block.codec.name, [row]) for row in rows]
-            done += await self._count([key for key, *_ in rows], commands, load=script.load)
-        return done
+            total += await self._send([key for key, *_ in rows], commands, load=script.load)
+        return total
 
-    async def _count(
+    async def _send(
         self, keys: Sequence[bytes], commands: Sequence[bytes], *, load: bytes = b""
     ) -> int:
-        """Return the sum of the answers. Raises `Unavailable` if one is missing."""
+        """Send one command per key, whose replies are numbers. Return the sum of the replies.
+
+        If the commands run a script, `load` is the command that loads the script. Raise
+        `Unavailable` if a node does not answer or returns an error.
+        """
         call = await self._cluster.call(keys, commands, load=load)
-        for answer in call.answers:
-            if isinstance(answer, hiredis.ReplyError):
-                raise Unavailable(f"{self._cluster.what} refuses: {answer}")
-        if call.away:
-            raise Unavailable(self._does_not_answer(call))
-        return sum(call.answers)
+        for reply in call.replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise Unavailable(f"{self._cluster.name} refused the command: {reply}")
+        if call.missing:
+            raise Unavailable(self._no_reply_message(call))
+        return sum(call.replies)
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
+        """Write rows to all nodes at once, in one pipeline per node.
+
+        If `guarded` is False, rows are written with plain `SET` commands. The exception is a block
+        that takes several rounds (see `RowBlock.rounds`): it is written as if `guarded` were True.
+        """
         prefix = key_prefix(block.group).encode()
-        names = np.array(await self._cluster.owners(), dtype=object)
-        owners = names[joined_slots(block.keys, block.key_ends, prefix)]
-        mode = WriteMode.PLAIN if not guarded and not block.turns.any() else WriteMode.GUARDED_EACH
-        parts = [np.flatnonzero(owners == name) for name in sorted(set(owners.tolist()))]
+        owner_of_slot = np.array(await self._cluster.owners(), dtype=object)
+        owners = owner_of_slot[joined_slots(block.keys, block.key_ends, prefix)]
+        mode = WriteMode.PLAIN if not guarded and not block.rounds.any() else WriteMode.GUARDED_EACH
+        names = sorted(set(owners.tolist()))
         stored = await asyncio.gather(
-            *(self._load_part(owners[rows[0]], block.take(rows), mode) for rows in parts)
+            *(
+                self._load_node(name, block.select(np.flatnonzero(owners == name)), mode)
+                for name in names
+            )
         )
         return Written(sum(stored), len(block) - sum(stored))
 
-    async def _load_part(self, name: str, block: RowBlock, mode: WriteMode) -> int:
+    async def _load_node(self, name: str, block: RowBlock, mode: WriteMode) -> int:
+        """Write rows to the node `name`, and return how many were stored.
+
+        `name` is "" if no node owns the slots of the rows. If the rows can't be written to the
+        node, write them as `write` does.
+        """
         try:
             if not name:
-                raise LookupError("no node has these slots")
-            connection = self._cluster.maker_of(name)()
+                raise LookupError("no node owns the slots of these keys")
+            connection = self._cluster.connection_factory(name)()
             await connection.connect()
             try:
                 if mode is WriteMode.GUARDED_EACH:
                     await connection.send_packed_command(WRITE.load)
                     await connection.read_response()
-                return await load_block(connection, block, forget_ms(block), mode)
+                return await load_block(connection, block, drop_at_ms(block), mode)
             finally:
                 await connection.disconnect()
         except FAILURES:
-            # slots have moved, or the node is away: row by row, wherever they are now
+            # A slot has moved, or the node does not answer. `write` finds the current owners.
             return (await self.write(block)).stored
 
     async def remove(self, rows: RowKeys) -> int:
+        """Remove rows with one `UNLINK` per row, and return how many of them existed."""
         keys = row_keys(rows)
-        return await self._count(keys, [delete_command([key]) for key in keys])
+        return await self._send(keys, [delete_command([key]) for key in keys])
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        """The cursor names a node and its own cursor; the nodes are walked in order of name.
+        """Return the rows whose keys the reply of one node to one `SCAN` holds.
 
-        Rows of slots that move meanwhile may be missed. Raises `InvalidInput` too if the node has
-        no slots any more: another one has its rows.
+        Nodes are scanned in the order of their names. The cursor of the walk holds the name of a
+        node and the cursor of its `SCAN`. A row whose slot moves during the walk may be missed.
+
+        Raise `InvalidInput` also if the node of `cursor` has lost all its slots since the previous
+        page. Its rows are on other nodes now, so the walk must start again.
         """
         require_limit(limit)
         nodes = sorted({*await self._cluster.owners()} - {""})
-        name, _, at = cursor.rpartition("|")
+        name, _, scan_cursor = cursor.rpartition("|")
         if cursor and name not in nodes:
-            raise no_cursor(cursor)
-        left = [node for node in nodes if node >= name]
-        if not left:
-            raise Unavailable(f"{self._cluster.what} has no node with slots")
-        node = left[0]
-        command = scan_command(scan_start(at), f"{entity_prefix(entity)}*", limit)
-        answer = await self._cluster.ask_node(node, command)
-        if isinstance(answer, hiredis.ReplyError):
-            raise Unavailable(f"{self._cluster.what} refuses: {answer}")
-        following, found = answer
-        keys = readable(found)
-        rows = walked_rows(keys, await self._whole([key.encode() for key in keys]))
-        if following != b"0":
-            return WalkPage(rows, f"{node}|{following.decode()}")
-        return WalkPage(rows, f"{left[1]}|0" if len(left) > 1 else "")
+            raise invalid_cursor(cursor)
+        remaining = [node for node in nodes if node >= name]
+        if not remaining:
+            raise Unavailable(f"{self._cluster.name} has no node with slots")
+        node = remaining[0]
+        command = scan_command(scan_start(scan_cursor), f"{entity_prefix(entity)}*", limit)
+        reply = await self._cluster.request_node(node, command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise Unavailable(f"{self._cluster.name} refused the command: {reply}")
+        next_cursor, listed = reply
+        keys = decoded_keys(listed)
+        rows = walked_rows(keys, await self._all_values([key.encode() for key in keys]))
+        if next_cursor != b"0":
+            return WalkPage(rows, f"{node}|{next_cursor.decode()}")
+        return WalkPage(rows, f"{remaining[1]}|0" if len(remaining) > 1 else "")
 
-    async def _whole(self, keys: list[bytes]) -> Sequence[bytes | None]:
-        """Return a value per key. Raises `Unavailable` if a node is away."""
+    async def _all_values(self, keys: list[bytes]) -> Sequence[bytes | None]:
+        """Return one value per key.
+
+        Raise `Unavailable` if a node does not answer or returns an error.
+        """
         if not keys:
             return []
-        call, values = await self._values(keys)
-        if call.away:
-            raise Unavailable(self._does_not_answer(call))
+        call, values = await self._read_values(keys)
+        if call.missing:
+            raise Unavailable(self._no_reply_message(call))
         return values
 
     async def ping(self) -> bool:
+        """Return whether at least one node answers."""
         return await self._cluster.ping()
 
-    def _does_not_answer(self, call: ClusterCall) -> str:
-        return f"{self._cluster.what} does not answer: {call.reason}"
+    def _no_reply_message(self, call: ClusterCall) -> str:
+        """Return the error message for a call with missing replies."""
+        return f"{self._cluster.name} does not answer: {call.reason}"
 
     def health(self) -> dict[str, Any]:
-        return {"store": self._cluster.what, **self._cluster.health()}
+        """Return the URL without its password, and the state of all nodes together.
+
+        See `ClusterClient.health`.
+        """
+        return {"store": self._cluster.name, **self._cluster.health()}
 
     async def close(self) -> None:
+        """Close the connections to all nodes. No-op if already closed."""
         await self._cluster.close()

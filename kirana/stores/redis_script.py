@@ -1,4 +1,4 @@
-"""The law of event time inside Redis: an older row never replaces a newer one."""
+"""Lua scripts that write rows in Redis, so that an older row never replaces a newer one."""
 
 from __future__ import annotations
 
@@ -14,30 +14,40 @@ from kirana.stores.row_keys import block_keys
 from kirana.stores.rows import RowBlock, Times
 
 GUARDED_AT_ONCE = 200
-"""Keys of one run of the script: Redis does nothing else meanwhile."""
+"""Maximum number of keys per run of a script.
+
+Redis serves no other client during a run, so a run must be short.
+"""
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
-# ARGV: the codec; then for each key its value, and when Redis may forget it (ms, 0 is never).
-# What an order is, `Codec.order` says. A number of Lua has 53 bits, so times are compared as 32-bit
-# halves, or as their digits after how many there are.
+# KEYS holds the keys of the rows. ARGV holds the name of the codec, then two arguments per key: the
+# value, and the time at which Redis may drop the row (Unix milliseconds, 0 = never).
+#
+# `order_of` returns the same order as `Codec.write_order`, in three values. Lua numbers are exact
+# only up to 53 bits, so the first two values together are the event time. For packed rows they are
+# its upper and lower 32 bits. For text rows they are the number of its decimal digits, and the
+# digits. The third value is 1 for a tombstone and 0 for any other row.
+#
+# `digits_of` returns the digits of a number without leading zeros, or nil if the text is not a
+# number or the number exceeds `limit`.
 _COMPARE = r"""
-local function whole(text, most)
+local function digits_of(text, limit)
   if #text > 20 or not string.find(text, '^%d+$') then return nil end
   local digits = string.gsub(text, '^0+', '')
-  if #digits > #most or (#digits == #most and digits > most) then return nil end
+  if #digits > #limit or (#digits == #limit and digits > limit) then return nil end
   return digits
 end
 local function order_of_text(value)
   local plain = string.gsub(value, '\\.', '..')
   local parts = {}
   for part in string.gmatch(plain .. ';', '([^;]*);') do parts[#parts + 1] = part end
-  local expiry = whole(parts[2] or '0', '4294967295')
-  local version = whole(parts[3] or '1', '65535')
-  local time = whole(parts[4] or '0', '18446744073709551615')
-  local print = parts[5] or '00000000'
+  local expiry = digits_of(parts[2] or '0', '4294967295')
+  local version = digits_of(parts[3] or '1', '65535')
+  local time = digits_of(parts[4] or '0', '18446744073709551615')
+  local fingerprint = parts[5] or '00000000'
   if #parts > 5 or not (expiry and version and time) or string.find(plain, '\\')
-    or #print ~= 8 or string.find(print, '[^0-9a-f]') then return 0, '', 0 end
+    or #fingerprint ~= 8 or string.find(fingerprint, '[^0-9a-f]') then return 0, '', 0 end
   if version ~= '' then return #time, time, 0 end
   if parts[1] ~= '' then return 0, '', 0 end
   return #time, time, 1
@@ -49,26 +59,27 @@ local function order_of(codec, value)
   return high, low, string.byte(value, 2) % 2
 end
 local function compare(codec, value, old)
-  local high, low, dead = order_of(codec, value)
-  local old_high, old_low, old_dead = order_of(codec, old)
+  local high, low, deleted = order_of(codec, value)
+  local old_high, old_low, old_deleted = order_of(codec, old)
   if high ~= old_high then return high > old_high and 1 or -1 end
   if low ~= old_low then return low > old_low and 1 or -1 end
-  return dead - old_dead
+  return deleted - old_deleted
 end
-local function set(key, value, forget)
-  if forget == '0' then redis.call('SET', key, value)
-  else redis.call('SET', key, value, 'PXAT', forget) end
+local function set(key, value, drop_at)
+  if drop_at == '0' then redis.call('SET', key, value)
+  else redis.call('SET', key, value, 'PXAT', drop_at) end
 end
 """
 
-# What is no string under our key is nobody's row: it is replaced, and does not fail the others.
+# A value that is not a string, such as a list, is not a row of Kirana. Both scripts replace it,
+# because an error would make the run fail for all keys.
 _WRITE = r"""
 local codec, written = ARGV[1], 0
-for at, key in ipairs(KEYS) do
-  local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
+for i, key in ipairs(KEYS) do
+  local value, drop_at = ARGV[i * 2], ARGV[i * 2 + 1]
   local old = redis.pcall('GET', key)
   if type(old) ~= 'string' or compare(codec, value, old) >= 0 then
-    set(key, value, forget)
+    set(key, value, drop_at)
     written = written + 1
   end
 end
@@ -76,57 +87,61 @@ return written
 """
 
 _BACK_FILL = r"""
-local codec, kept = ARGV[1], 0
-for at, key in ipairs(KEYS) do
-  local value, forget = ARGV[at * 2], ARGV[at * 2 + 1]
+local codec, filled = ARGV[1], 0
+for i, key in ipairs(KEYS) do
+  local value, drop_at = ARGV[i * 2], ARGV[i * 2 + 1]
   local old = redis.pcall('GET', key)
   local order = type(old) == 'string' and compare(codec, value, old) or 1
   if order == 0 and value ~= old then
     redis.call('DEL', key)
   elseif order > 0 then
-    set(key, value, forget)
-    kept = kept + 1
+    set(key, value, drop_at)
+    filled = filled + 1
   end
 end
-return kept
+return filled
 """
 
 
 ScriptRow = tuple[bytes, bytes, int]
-"""A key, its value, and when Redis may forget it in ms (0 = never)."""
+"""A row's key, its value, and when Redis may drop it (Unix milliseconds, 0 = never)."""
 
 
-def script_runs(block: RowBlock, forget_ms: Times) -> Iterator[list[ScriptRow]]:
-    """Yield the rows of a block, as many as one run of a script takes."""
-    rows = list(zip(block_keys(block), block.value_list(), forget_ms.tolist(), strict=True))
-    for at in range(0, len(rows), GUARDED_AT_ONCE):
-        yield rows[at : at + GUARDED_AT_ONCE]
+def script_runs(block: RowBlock, drop_at_ms: Times) -> Iterator[list[ScriptRow]]:
+    """Yield the rows of a block in batches, one for each run of a script."""
+    rows = list(zip(block_keys(block), block.value_list(), drop_at_ms.tolist(), strict=True))
+    for start in range(0, len(rows), GUARDED_AT_ONCE):
+        yield rows[start : start + GUARDED_AT_ONCE]
 
 
 class GuardScript:
-    """A script over keys, their values, and when Redis may forget them."""
+    """A Lua script that takes rows and stores those that may replace the stored ones.
+
+    Its reply is the number of rows that it has stored.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
 
     @cached_property
     def sha(self) -> str:
+        """The SHA-1 of the source in hexadecimal, by which `EVALSHA` names the script."""
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     @cached_property
     def load(self) -> bytes:
-        """The command that gives a server the script."""
+        """The command that loads the script, as bytes to send."""
         return _pack(("SCRIPT", "LOAD", self.source))
 
     def command(self, codec: str, rows: Sequence[ScriptRow]) -> bytes:
-        """Return a run of the script for keys, values and times in ms (0 = never)."""
+        """Return the command that runs the script over rows, as bytes to send."""
         keys = [key for key, _, _ in rows]
-        arguments = chain.from_iterable((value, forget) for _, value, forget in rows)
+        arguments = chain.from_iterable((value, drop_at_ms) for _, value, drop_at_ms in rows)
         return _pack(("EVALSHA", self.sha, len(keys), *keys, codec, *arguments))
 
 
 WRITE = GuardScript(_COMPARE + _WRITE)
-"""See `FeatureStore.write`; answers with how many rows were not stale."""
+"""Stores the rows that are not stale. See `FeatureStore.write`."""
 
 BACK_FILL = GuardScript(_COMPARE + _BACK_FILL)
-"""See `FeatureStore.back_fill`; answers with how many copies were kept."""
+"""Stores copies of rows of a slower tier. See `FeatureStore.back_fill`."""

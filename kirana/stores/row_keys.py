@@ -1,4 +1,4 @@
-"""The key of a row where keys are flat bytes: `f:<entity>.<group>:<key text>` in every store."""
+"""Keys of rows in the databases: `f:<entity>.<group>:<key text>`, in UTF-8."""
 
 from __future__ import annotations
 
@@ -11,68 +11,73 @@ from kirana.stores.rows import RowBlock, RowKeys, WalkedRow
 
 
 def key_prefix(group: str) -> str:
-    """Return what stands before the key text of a group's rows."""
+    """Return the part of a row's key before the key text. `group` is the full name of the group."""
     return f"f:{group}:"
 
 
 def entity_prefix(entity: str) -> str:
-    """Return what the keys of all rows of an entity begin with."""
+    """Return the prefix of the keys of all rows of an entity, and of no other rows."""
     return f"f:{entity}."
 
 
 def row_keys(rows: RowKeys) -> list[bytes]:
-    """Return the flat keys of rows."""
+    """Return one key per row."""
     prefix, keys = key_prefix(rows.group), rows.keys
     if native.COMPILED:
         return native.keys.row_keys(prefix, keys if isinstance(keys, list) else list(keys))
-    together = (prefix + f"\0{prefix}".join(keys)).encode()
-    found = together.split(b"\0")
-    if len(found) == len(keys):
-        return found
+    # One `encode` for all keys is faster than one per key. If a key text contains NUL, or if there
+    # are no keys, `split` returns more parts than there are keys.
+    joined = (prefix + f"\0{prefix}".join(keys)).encode()
+    encoded = joined.split(b"\0")
+    if len(encoded) == len(keys):
+        return encoded
     return [f"{prefix}{key}".encode() for key in keys]
 
 
 def all_row_keys(wanted: Iterable[RowKeys]) -> list[bytes]:
-    """Return the flat keys of rows of several groups, one group after the other."""
-    found: list[bytes] = []
-    for each in wanted:
-        found += row_keys(each)
-    return found
+    """Return the keys of the rows of several groups, group after group."""
+    keys: list[bytes] = []
+    for rows in wanted:
+        keys += row_keys(rows)
+    return keys
 
 
 def block_keys(block: RowBlock) -> list[bytes]:
-    """Return the flat keys of a block's rows."""
+    """Return one key per row of a block."""
     prefix = key_prefix(block.group).encode()
     return [prefix + key for key in cut(block.keys, block.key_ends)]
 
 
-def readable(keys: Iterable[bytes]) -> list[str]:
-    """Return flat keys as text, without those that are none: no row of ours has such a key."""
-    found = []
+def decoded_keys(keys: Iterable[bytes]) -> list[str]:
+    """Return keys as text. Skip keys that are not UTF-8, because they are not from Kirana."""
+    texts = []
     for key in keys:
         with suppress(UnicodeDecodeError):
-            found.append(key.decode())
-    return found
+            texts.append(key.decode())
+    return texts
 
 
 def walked_rows(keys: Iterable[str], values: Iterable[bytes | None]) -> list[WalkedRow]:
-    """Return rows by their flat keys, without those that have no value any more."""
+    """Return the rows with these keys and values.
+
+    Skip rows whose value is None: they were removed after the walk had listed their keys.
+    """
     rows = []
     for key, value in zip(keys, values, strict=True):
         if value is not None:
-            group, _, text = key.removeprefix("f:").partition(":")
-            rows.append(WalkedRow(group, text, value))
+            group, _, key_text = key.removeprefix("f:").partition(":")
+            rows.append(WalkedRow(group, key_text, value))
     return rows
 
 
-def shared_out(
+def split_by_group(
     values: Sequence[bytes | None], wanted: Sequence[RowKeys]
 ) -> list[Sequence[bytes | None]]:
-    """Return the values of each group, where they come one group after the other."""
+    """Split the values of all rows of `wanted`, in order, into one sequence per group."""
     if len(wanted) == 1:
         return [values]
-    found, start = [], 0
-    for each in wanted:
-        found.append(values[start : start + len(each.keys)])
-        start += len(each.keys)
-    return found
+    groups, start = [], 0
+    for rows in wanted:
+        groups.append(values[start : start + len(rows.keys)])
+        start += len(rows.keys)
+    return groups

@@ -1,4 +1,4 @@
-"""Rows on their way into and out of a feature store."""
+"""The types that feature stores take and return: keys, rows, and results of reads and writes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ import numpy as np
 import numpy.typing as npt
 
 from kirana.codecs.rows import Tier
-from kirana.ragged import Bytes, cut, positions_of, table_of_equal
+from kirana.ragged import Bytes, cut, gather_table, positions_of
 from kirana.schema import expired
 
 Times = npt.NDArray[np.int64]
+"""Unix milliseconds, one per row; 0 = never."""
 
 
 class RowCodec(Protocol):
-    """What a store must know of a codec; `name` is what feature groups call it."""
+    """The part of a codec that stores use."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name that feature groups give in `codec:`."""
 
-    def order(self, value: bytes) -> tuple[int, bool]:
-        """Return event time (ms) and whether it is a tombstone: a write replaces what is not
-        greater than itself.
+    def write_order(self, value: bytes) -> tuple[int, bool]:
+        """Return the event time of a row in Unix milliseconds, and whether the row is a tombstone.
+
+        A write replaces the stored row unless the stored row has the greater write order.
         """
 
     def expiry_s(self, value: bytes) -> int:
-        """Return the Unix seconds from which on a value is expired; 0 = never."""
+        """Return the Unix time in seconds from which a row is expired; 0 = never."""
 
 
 class RowKeys(NamedTuple):
-    """Rows of one group (`entity.group`), by key text; see `kirana.key_texts`."""
+    """The key texts of rows of one group. See `kirana.key_texts`.
+
+    `group` is the full name of the group, as in `product.stats`.
+    """
 
     group: str
     keys: Sequence[str]
@@ -41,10 +47,13 @@ class RowKeys(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The answer to one `RowKeys`: one value per key, in order; None where there is no row.
+    """The result of reading one `RowKeys`.
 
-    `unavailable` are the positions of rows whose server did not answer, and `reason` says why;
-    their values are None. `tier` is who had the rows, or one `Tier` per row.
+    `values` holds one value per key, in order: None if there is no row, or if it can't be read.
+    `tier` is the tier that was read: one `Tier` for all rows, or one per row (`uint8[rows]`).
+
+    `unavailable` holds the positions of the rows that can't be read, or None if all rows were read.
+    `reason` says why they can't be read.
     """
 
     values: Sequence[bytes | None]
@@ -53,16 +62,16 @@ class StoredRows:
     tier: Tier | npt.NDArray[np.uint8] = Tier.DURABLE
 
     @classmethod
-    def none_of(cls, count: int, reason: str) -> StoredRows:
-        """Return the answer of a store that does not answer."""
+    def all_unavailable(cls, count: int, reason: str) -> StoredRows:
+        """Return the result for `count` rows that are all unavailable."""
         return cls([None] * count, np.arange(count), reason, Tier.NONE)
 
 
 class Written(NamedTuple):
-    """What became of the rows of a write, as far as the store can know.
+    """How many rows a write has stored, and how many it has not.
 
-    `stale` rows were older than what was there. Of `unknown` ones the store does not say whether
-    they were stored or stale.
+    `stale` rows were not stored, because the store has newer ones. For `unknown` rows, the store
+    can't say whether they were stored or stale.
     """
 
     stored: int
@@ -72,10 +81,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Many rows of one group as bytes side by side: no object per row.
+    """Many rows of one group, in arrays without a Python object per row.
 
-    `keys` are the key texts in UTF-8, joined, each up to its position in `key_ends`; so are
-    `values`, which `codec` has made. With `deleted` all of them are tombstones.
+    `keys` holds all key texts in UTF-8, one after the other, and `key_ends` the position where
+    each key text ends. In the same way, `values` and `value_ends` hold the rows as encoded by
+    `codec`. `expiry_s` is in Unix seconds (0 = never), and `event_time_ms` in Unix milliseconds.
+    `deleted` is True if the block was made to delete rows. All its rows are then tombstones.
     """
 
     group: str
@@ -92,14 +103,17 @@ class RowBlock:
     def of(
         cls, group: str, codec: RowCodec, keys: Sequence[str], values: Sequence[bytes]
     ) -> RowBlock:
-        """Return rows whose expiry and event time are read from their values."""
+        """Build a block from one key text and one encoded value per row.
+
+        `codec` reads the expiry and the event time from each value.
+        """
         return cls.joined(
             group,
             codec,
             keys,
             values,
-            np.array([codec.expiry_s(each) for each in values], dtype=np.uint32),
-            np.array([codec.order(each)[0] for each in values], dtype=np.uint64),
+            np.array([codec.expiry_s(value) for value in values], dtype=np.uint32),
+            np.array([codec.write_order(value)[0] for value in values], dtype=np.uint64),
         )
 
     @classmethod
@@ -114,13 +128,16 @@ class RowBlock:
         *,
         deleted: bool = False,
     ) -> RowBlock:
-        """Return rows that come as one object each."""
+        """Build a block from one key text, value, expiry and event time per row.
+
+        The key texts and the values are copied.
+        """
         encoded = [key.encode() for key in keys]
         return cls(
             group,
             codec,
-            *_side_by_side(encoded),
-            *_side_by_side(values),
+            *_joined_with_ends(encoded),
+            *_joined_with_ends(values),
             expiry_s,
             event_time_ms,
             deleted=deleted,
@@ -131,18 +148,20 @@ class RowBlock:
 
     @property
     def key_sizes(self) -> npt.NDArray[np.int64]:
+        """The size of each key text in bytes."""
         return np.diff(self.key_ends, prepend=0)
 
     @property
     def value_sizes(self) -> npt.NDArray[np.int64]:
+        """The size of each value in bytes."""
         return np.diff(self.value_ends, prepend=0)
 
     def expired(self, now_s: float) -> npt.NDArray[np.bool_]:
-        """Tell which rows have expired by now."""
+        """Return a mask of the rows that are expired at `now_s` (Unix seconds)."""
         return expired(self.expiry_s, now_s)
 
-    def take(self, rows: npt.NDArray[np.intp]) -> RowBlock:
-        """Return some of the rows, in the order in which they are named."""
+    def select(self, rows: npt.NDArray[np.intp]) -> RowBlock:
+        """Return a block with copies of the rows at the positions `rows`, in their order."""
         key_sizes, value_sizes = self.key_sizes[rows], self.value_sizes[rows]
         return replace(
             self,
@@ -155,46 +174,53 @@ class RowBlock:
         )
 
     @cached_property
-    def turns(self) -> npt.NDArray[np.int64]:
-        """How many rows before each one have its key: rows of one turn may be written in any order.
+    def rounds(self) -> npt.NDArray[np.int64]:
+        """The round in which each row must be written, so that rows with one key keep their order.
 
-        All 0 where it makes no difference: rows of one size keep their order when they are sorted
-        by size, and are not looked at.
+        The round is the number of earlier rows with the same key. Rows of one round thus have
+        different keys, so they may be written in any order.
+
+        If all values have one size, and either all or none of the rows expire, all rows are in
+        round 0. A stable sort by size and expiry then keeps the order of rows with the same key.
         """
-        turns = np.zeros(len(self), dtype=np.int64)
-        if self._of_one_shape:
-            return turns
+        rounds = np.zeros(len(self), dtype=np.int64)
+        if self._is_uniform:
+            return rounds
         for size in np.unique(self.key_sizes).tolist():
             rows = np.flatnonzero(self.key_sizes == size)
-            keys = table_of_equal(self.keys, self.key_ends[rows] - size, size)
-            # numpy sorts strings much faster than rows of a table
+            keys = gather_table(self.keys, self.key_ends[rows] - size, size)
+            # numpy sorts strings of one size much faster than the rows of a table.
             texts = keys.view(f"S{size}").ravel() if size else np.zeros(len(rows))
-            _, of_key = np.unique(texts, return_inverse=True)
-            order = np.argsort(of_key, kind="stable")
-            ordered = of_key[order]
-            first = np.searchsorted(ordered, ordered)
-            turns[rows[order]] = np.arange(len(rows)) - first
-        return turns
+            _, key_ids = np.unique(texts, return_inverse=True)
+            order = np.argsort(key_ids, kind="stable")
+            sorted_ids = key_ids[order]
+            first_of_key = np.searchsorted(sorted_ids, sorted_ids)
+            rounds[rows[order]] = np.arange(len(rows)) - first_of_key
+        return rounds
 
     @property
-    def _of_one_shape(self) -> bool:
-        sizes, ends = self.value_sizes, self.expiry_s != 0
-        return not len(sizes) or bool((sizes == sizes[0]).all() and (ends == ends[0]).all())
+    def _is_uniform(self) -> bool:
+        """Whether all values have one size, and either all or none of the rows expire."""
+        sizes, expires = self.value_sizes, self.expiry_s != 0
+        return not len(sizes) or bool((sizes == sizes[0]).all() and (expires == expires[0]).all())
 
     def key_list(self) -> list[bytes]:
+        """Return the key texts in UTF-8, as copies."""
         return cut(self.keys, self.key_ends)
 
     def value_list(self) -> list[bytes]:
+        """Return the values, as copies."""
         return cut(self.values, self.value_ends)
 
 
-def _side_by_side(items: Sequence[bytes]) -> tuple[Bytes, npt.NDArray[np.int64]]:
+def _joined_with_ends(items: Sequence[bytes]) -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """Return the bytes of all items, and the position where each item ends."""
     ends = np.cumsum(np.fromiter(map(len, items), dtype=np.int64, count=len(items)))
     return np.frombuffer(b"".join(items), dtype=np.uint8), ends
 
 
 class WalkedRow(NamedTuple):
-    """One stored row that a walk came to."""
+    """A stored row in a page of a walk: the full name of its group, its key text and its value."""
 
     group: str
     key: str
@@ -203,7 +229,10 @@ class WalkedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WalkPage:
-    """Some rows of an entity, and the `cursor` that the next page begins at; "" after the last."""
+    """A page of a walk over the rows of an entity.
+
+    `cursor` is the cursor of the next page, "" if this is the last page.
+    """
 
     rows: Sequence[WalkedRow]
     cursor: str

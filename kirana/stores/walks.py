@@ -1,4 +1,4 @@
-"""Where a walk over the rows of an entity goes on, and what is refused as a cursor."""
+"""Checks the cursor and the page size of a walk over the rows of an entity."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from kirana.stores.row_keys import entity_prefix
 
 
 def walk_start(entity: str, cursor: str) -> tuple[bytes, bytes]:
-    """Return what the keys of an entity begin with, and the last one that a walk has come to.
+    """Return the prefix of an entity's keys, and the key after which the walk continues.
 
-    For stores whose cursor is a key. Raises `InvalidInput` for what is no cursor of this walk.
+    For stores whose cursor is the last key of the previous page. The key is empty for the first
+    page. Raise `InvalidInput` if `cursor` does not belong to this walk.
     """
     prefix = entity_prefix(entity)
     if cursor and not cursor.startswith(prefix):
-        raise no_cursor(cursor)
+        raise invalid_cursor(cursor)
     return prefix.encode(), cursor.encode()
 
 
 def scan_start(cursor: str) -> str:
-    """Return where `SCAN` goes on. Raises `InvalidInput` for what is no cursor of Redis."""
+    """Return the cursor for the next `SCAN` of Redis: "0" for the first page.
+
+    Raise `InvalidInput` if `cursor` is not a decimal number of at most 64 bits.
+    """
     if cursor and not (cursor.isascii() and cursor.isdecimal() and int(cursor) < 1 << 64):
-        raise no_cursor(cursor)
+        raise invalid_cursor(cursor)
     return cursor or "0"
 
 
-def no_cursor(cursor: str) -> InvalidInput:
-    return InvalidInput(f"'{cursor}' is no cursor of this walk: begin it again", field="cursor")
+def invalid_cursor(cursor: str) -> InvalidInput:
+    """Return the error for a cursor that does not belong to this walk."""
+    return InvalidInput(
+        f"'{cursor}' is not a cursor of this walk: start the walk again", field="cursor"
+    )
 
 
 def require_limit(limit: int) -> None:
-    """Raise `InvalidInput` for a page without rows."""
+    """Raise `InvalidInput` if `limit`, the number of rows per page, is below 1."""
     if limit < 1:
         raise InvalidInput(f"'limit' must be 1 or more, not {limit}", field="limit")

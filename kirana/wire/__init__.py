@@ -1,1 +1,1 @@
-"""Binary messages, generated from `proto/` by `make proto`, and arrays as blocks in them."""
+"""Protobuf messages, generated from `proto/` by `make proto`, and the arrays within them."""

@@ -1,4 +1,4 @@
-"""Arrays as blocks: a dtype, a shape and little-endian bytes; no Python object a number."""
+"""Arrays as blocks: dtype, shape and little-endian bytes, without a Python object per number."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from kirana.wire.messages_pb2 import Block
 BOOL = "bool"
 STRING = "string"
 MAX_ELEMENTS = 1 << 48
+"""If a dimension is 0, the limit for the product of the others. numpy's limit is about 2**60."""
 
 _NAMES = {dtype: name for name, dtype in NUMERIC.items()}
 
 
 def to_block(values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> Block:
-    """Return an array as a block; see `fill_block`."""
+    """Return a new block, filled by `fill_block`."""
     block = Block()
     fill_block(block, values, nulls)
     return block
 
 
 def fill_block(block: Block, values: Array, nulls: npt.NDArray[np.bool_] | None = None) -> None:
-    """Write an array into an empty block; one of objects holds strings.
+    """Copy an array into an empty block. `nulls` is a mask of the values that are null.
 
-    Raises `InvalidInput` for an array that is of none of the dtypes.
+    An array of objects must hold only strings. Raise `InvalidInput` for any other object or dtype.
     """
     block.shape.extend(values.shape)
     if values.dtype == object or values.dtype.kind == "U":
         strings = values.ravel().tolist()
         if set(map(type, strings)) - {str}:
-            raise InvalidInput("an array of objects holds strings alone: nulls have a mask")
+            raise InvalidInput("an array of objects may hold only strings: pass nulls as a mask")
         texts = [text.encode() for text in strings]
         block.dtype = STRING
         block.data = b"".join(texts)
@@ -55,21 +56,23 @@ def fill_block(block: Block, values: Array, nulls: npt.NDArray[np.bool_] | None 
 
 
 def from_block(block: Block, *, field: str) -> Column:
-    """Return the array of a block, over its bytes; strings as objects.
+    """Return the array of a block, and its nulls.
 
-    Raises `InvalidInput` for a block that contradicts itself.
+    Numbers are a read-only view of the block's bytes, booleans are a copy, and strings are in an
+    array of objects. Raise `InvalidInput` if dtype, shape and data don't fit together. `field` is
+    the path to the block in the request.
     """
     if block.dtype not in DTYPES:
-        raise InvalidInput(f"'{block.dtype}' is no dtype", field=f"{field}.dtype")
+        raise InvalidInput(f"'{block.dtype}' is not a dtype", field=f"{field}.dtype")
     shape = tuple(block.shape)
     if len(shape) > 1 + MAX_DIMENSIONS:
         raise InvalidInput(
-            f"{len(shape)} dimensions: there are rows, and at most {MAX_DIMENSIONS}",
+            f"has {len(shape)} dimensions, the limit is {1 + MAX_DIMENSIONS} (rows first)",
             field=f"{field}.shape",
         )
     size = prod(shape)
-    if not size and prod(max(1, each) for each in shape) > MAX_ELEMENTS:
-        raise InvalidInput(f"nothing is that large: {list(shape)}", field=f"{field}.shape")
+    if not size and prod(max(1, length) for length in shape) > MAX_ELEMENTS:
+        raise InvalidInput(f"the shape {list(shape)} has too many elements", field=f"{field}.shape")
     if block.dtype == STRING:
         texts = _texts(block, size, field)
         values: Array = np.empty(size, dtype=object)
@@ -79,7 +82,9 @@ def from_block(block: Block, *, field: str) -> Column:
         dtype = np.dtype(np.uint8) if block.dtype == BOOL else NUMERIC[block.dtype]
         if len(block.data) != size * dtype.itemsize:
             raise InvalidInput(
-                f"{len(block.data)} bytes are no {block.dtype}{list(shape)}", field=f"{field}.data"
+                f"must have {size * dtype.itemsize} bytes for {block.dtype}{list(shape)}, not "
+                f"{len(block.data)}",
+                field=f"{field}.data",
             )
         values = np.frombuffer(block.data, dtype=dtype).reshape(shape)
         if block.dtype == BOOL:
@@ -89,13 +94,22 @@ def from_block(block: Block, *, field: str) -> Column:
 
 def _texts(block: Block, size: int, field: str) -> list[str]:
     lengths = list(block.lengths)
-    if len(lengths) != size or sum(lengths) != len(block.data):
-        raise InvalidInput("lengths and data don't fit the shape", field=f"{field}.lengths")
-    texts, at = [], 0
+    if len(lengths) != size:
+        raise InvalidInput(
+            f"expected {size} lengths, one per string, not {len(lengths)}",
+            field=f"{field}.lengths",
+        )
+    if sum(lengths) != len(block.data):
+        raise InvalidInput(
+            f"the sum of the lengths must be {len(block.data)}, the size of the data in bytes, not "
+            f"{sum(lengths)}",
+            field=f"{field}.lengths",
+        )
+    texts, offset = [], 0
     try:
         for length in lengths:
-            texts.append(block.data[at : at + length].decode())
-            at += length
+            texts.append(block.data[offset : offset + length].decode())
+            offset += length
     except UnicodeDecodeError:
         raise InvalidInput(
             f"string {len(texts)} is not UTF-8", field=f"{field}[{len(texts)}]"
@@ -108,15 +122,19 @@ def _nulls(block: Block, field: str) -> npt.NDArray[np.bool_] | None:
         return None
     rows = block.shape[0] if block.shape else 0
     if not rows or len(block.nulls) % rows:
-        raise InvalidInput("nulls don't fit the shape", field=f"{field}.nulls")
+        raise InvalidInput(
+            f"the mask of nulls has {len(block.nulls)} bytes, which does not fit {rows} rows",
+            field=f"{field}.nulls",
+        )
     flags = np.frombuffer(block.nulls, dtype=np.uint8) != 0
-    found: npt.NDArray[np.bool_] = flags if len(flags) == rows else flags.reshape(rows, -1)
-    return found
+    nulls: npt.NDArray[np.bool_] = flags if len(flags) == rows else flags.reshape(rows, -1)
+    return nulls
 
 
 def stacked_nulls(columns: Sequence[Column]) -> npt.NDArray[np.bool_] | None:
-    """Return [rows, columns], True where null; None where none is."""
-    if all(each.nulls is None for each in columns):
+    """Return the nulls of scalar columns as `bool[rows, columns]`, None if all masks are None."""
+    if all(column.nulls is None for column in columns):
         return None
-    none = np.zeros(len(columns[0].values), dtype=np.bool_)
-    return np.stack([none if each.nulls is None else each.nulls for each in columns], axis=1)
+    no_nulls = np.zeros(len(columns[0].values), dtype=np.bool_)
+    nulls = [no_nulls if column.nulls is None else column.nulls for column in columns]
+    return np.stack(nulls, axis=1)

@@ -1,4 +1,4 @@
-"""The feature stores that pass one suite; a new one adds its name here."""
+"""The feature stores that the contract tests run on. A new store is added here."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BACKENDS = (
 
 
 def backends(*but: str) -> list[object]:
-    """Return parameters for all stores except some; those that need a server are marked."""
+    """Return test parameters for all stores except `but`. Stores on Redis are marked `redis`."""
     return [
-        pytest.param(each, marks=() if each in ("lmdb", "memory") else pytest.mark.redis)
-        for each in BACKENDS
-        if each not in but
+        pytest.param(name, marks=() if name in ("lmdb", "memory") else pytest.mark.redis)
+        for name in BACKENDS
+        if name not in but
     ]

@@ -1,4 +1,4 @@
-"""A small catalog as its source, and waiting until a backend has heard of a revision."""
+"""The source of a small catalog, and a function that waits until a backend has a revision."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def write(folder: Path, *features: str) -> None:
     (folder / "catalog.yaml").write_text(GROUP.format(features=", ".join(features)))
 
 
-def seen(backend: CatalogBackend, number: int) -> None:
-    """Wait until a backend has heard of a revision."""
-    wait_for(lambda: backend.current().number == number, lambda: f"{backend.current()} is {number}")
+def wait_for_revision(backend: CatalogBackend, number: int) -> None:
+    """Wait until this revision is the current one of a backend."""
+    wait_for(
+        lambda: backend.current().number == number,
+        lambda: f"revision {number} is current (it is {backend.current()})",
+    )

@@ -1,4 +1,4 @@
-"""A cluster's nodes and what is on them; rows written step by step, and clicks by the service."""
+"""Helpers for tests of a Redis Cluster: its nodes, the keys on them, writes and checks of rows."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from kirana.request import RequestContext
 from kirana.stores import FeatureStore, RowKeys, open_feature_store
 from kirana.stores.row_keys import row_keys
 from tests.contract.redis_rows import NOW_MS, row
-from tests.redis_servers import RedisServers, ask
+from tests.redis_servers import RedisServers, execute
 from tests.store_calls import read_values, write_rows
 from tests.support import Shop
 
 BOUND_S = 20
-"""Bounded, and no more than that: machines are slow."""
+"""Time limit in seconds for calls that must end. It is long, because machines may be slow."""
 
 GROUP = "product.stats"
 CODEC = CODECS["packed"]
 PARTIAL = (
     *("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
-    # a master that has lost its last slot stays one
+    # A master that has lost its last slot stays a master.
     *("--cluster-allow-replica-migration", "no"),
 )
+"""Options of a cluster that keeps serving slots while other slots have no node."""
+
 SYNC_AT_ONCE = ("--repl-diskless-sync-delay", "0")
 ON_DISK = ("--appendonly", "yes", "--appendfsync", "always")
 SHORT = "socket_timeout=0.2&socket_connect_timeout=0.2"
@@ -44,16 +46,16 @@ def url_of(nodes: Sequence[int]) -> str:
 
 
 def myself(node: int) -> dict[str, Any]:
-    nodes = ask(node, "CLUSTER NODES").values()
-    return next(each for each in nodes if "myself" in each["flags"])
+    nodes = execute(node, "CLUSTER NODES").values()
+    return next(entry for entry in nodes if "myself" in entry["flags"])
 
 
 def ids_on(node: int, number: int, form: str = "{}") -> list[str]:
-    """Return products, by numbers in this form, whose rows a node of a cluster has."""
+    """Return `number` product ids whose rows are on this node. Each id is an integer in `form`."""
     slots = [range(int(first), int(last) + 1) for first, last in myself(node)["slots"]]
-    ids = (form.format(each) for each in count())
-    there = (id_ for id_ in ids if any(slot_of(id_) in each for each in slots))
-    return [*islice(there, number)]
+    ids = (form.format(n) for n in count())
+    ids_here = (id_ for id_ in ids if any(slot_of(id_) in slot_range for slot_range in slots))
+    return [*islice(ids_here, number)]
 
 
 def slot_of(id_: str) -> int:
@@ -66,7 +68,7 @@ def keys_on(node: int, number: int) -> list[bytes]:
 
 
 async def write(store: FeatureStore, keys: Sequence[bytes], step: int) -> dict[bytes, bytes]:
-    """Write a row a key, all of the time of a step; return them."""
+    """Write one row per key with the event time `NOW_MS + step`, and return the rows."""
     rows = {key: row(CODEC, f"{key!r} at {step}", NOW_MS + step) for key in keys}
     assert await write_rows(store, [*rows], [*rows.values()], CODEC) == len(rows)
     return rows
@@ -77,8 +79,8 @@ async def check(store: FeatureStore, rows: dict[bytes, bytes]) -> None:
 
 
 def replication(node: int) -> dict[str, Any]:
-    found: dict[str, Any] = ask(node, "INFO", "replication")
-    return found
+    fields: dict[str, Any] = execute(node, "INFO", "replication")
+    return fields
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def frozen(servers: RedisServers, port: int) -> Iterator[None]:
 
 
 def _request(shop: Shop) -> RequestContext:
-    """Begin a request at the one time of these tests."""
+    """Begin a request at `NOW_MS`."""
     return RequestContext.begin(shop.revision, now_ms=NOW_MS)
 
 
@@ -104,12 +106,12 @@ async def service_over(url: str, shop: Shop) -> AsyncIterator[FeatureService]:
         await service.close()
 
 
-async def write_clicks(service: FeatureService, shop: Shop, ids: Sequence[str]) -> int:
-    """Write a row a product; clicks are its place."""
+async def write_clicks(service: FeatureService, shop: Shop, ids: Sequence[str]) -> None:
+    """Write one row per product. Its clicks are its position in `ids`."""
     numbers = np.arange(len(ids), dtype=np.int32)
     columns = {"clicks": Column(numbers), "ctr": Column(numbers.astype(np.float32))}
     times = np.full(len(ids), NOW_MS, dtype=np.uint64)
-    return await service.write(FeatureWrite(GROUP, ids, columns, times), _request(shop))
+    await service.write(FeatureWrite(GROUP, ids, columns, times), _request(shop))
 
 
 async def clicks(

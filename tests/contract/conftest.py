@@ -1,4 +1,4 @@
-"""Every feature store by its URL, and the catalog's source."""
+"""Fixtures of the contract tests: feature stores, Redis servers, the source of a catalog."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.contract.catalog_source import CLICKS, write
 from tests.redis_servers import RedisServers
 
 PATIENT = "socket_timeout=30&socket_connect_timeout=30"
-"""The suite checks what stores do, not how soon they give a server up: a busy machine may pause."""
+"""Long timeouts. These tests do not check timeouts, and a busy machine may pause."""
 
 
 @pytest.fixture(params=backends())
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    own = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
-    if request.param in own:
-        return own[request.param]
+    local_urls = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
+    if request.param in local_urls:
+        return local_urls[request.param]
     servers: RedisServers = request.getfixturevalue("servers")
-    found = servers.empty(request.param)
-    return f"{found}{'&' if '?' in found else '?'}{PATIENT}"
+    server_url = servers.empty(request.param)
+    return f"{server_url}{'&' if '?' in server_url else '?'}{PATIENT}"
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ async def store(url: str) -> AsyncIterator[FeatureStore]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[RedisServers]:
-    """Servers of one test, which may do to them what it likes."""
+    """Yield servers that only one test uses, so that it may kill or freeze them."""
     with RedisServers(tmp_path) as started:
         yield started
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder with a group of one feature."""
+    """Return a folder with the source of a catalog that has one group with one feature."""
     folder = tmp_path / "shop"
     folder.mkdir()
     write(folder, CLICKS)

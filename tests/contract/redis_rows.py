@@ -1,4 +1,4 @@
-"""Rows as codecs make them, stores that close themselves, and a wait for a server."""
+"""Helpers for tests of Redis: encoded rows, stores that close by themselves, waits."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ async def opened(url: str) -> AsyncIterator[FeatureStore]:
         await store.close()
 
 
-async def available(call: Callable[[], Awaitable[object]], what: str) -> None:
-    """Repeat a call until the store is available for it."""
-    await wait_until(call, what, ignoring=Unavailable)
+async def until_available(call: Callable[[], Awaitable[object]], description: str) -> None:
+    """Repeat a call until it returns a true value. `Unavailable` counts as a false value."""
+    await wait_until(call, description, ignoring=Unavailable)

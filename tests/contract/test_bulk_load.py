@@ -1,4 +1,4 @@
-"""Bulk loads: the same law of event time, the same bytes, without an object a row."""
+"""Bulk loads: they store the same bytes as other writes, and guarded loads compare event times."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from kirana.codecs.rows import Texts
 from kirana.errors import Unavailable
 from kirana.redis.slots import joined_slots
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
-from kirana.stores import FeatureStore, open_feature_store
-from kirana.stores.base import RowBlock
+from kirana.stores import FeatureStore, RowBlock, open_feature_store
 from kirana.stores.row_keys import block_keys
-from tests.redis_servers import RedisServers, ask
+from tests.redis_servers import RedisServers, execute
 from tests.store_calls import load_rows, read_values
 
 NOW_MS = 1_900_000_000_000
 HOUR_MS = 3_600_000
 FEATURES = (Feature("a", "float32"), Feature("b", "int32"))
 PACKED = Packed()
-READER = CODECS["packed"]
 
 
 def group_of(ttl_ms: int) -> FeatureGroup:
@@ -38,7 +36,7 @@ def block_of(
     times: Sequence[int],
     seed: int = 0,
     ttl_ms: int = HOUR_MS,
-    codec: Codec = READER,
+    codec: Codec = PACKED,
 ) -> RowBlock:
     group = group_of(ttl_ms)
     rng = np.random.default_rng(seed)
@@ -48,12 +46,12 @@ def block_of(
     }
     event_times = np.array(times, dtype=np.uint64)
     values, value_ends = codec.encode_block(group, group.current, columns, event_times)
-    joined = [key.encode() for key in keys]
+    encoded = [key.encode() for key in keys]
     return RowBlock(
         "product.g",
         codec,
-        np.frombuffer(b"".join(joined), dtype=np.uint8),
-        np.cumsum([len(each) for each in joined], dtype=np.int64),
+        np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        np.cumsum([len(key) for key in encoded], dtype=np.int64),
         values,
         value_ends,
         group.expiry_s(event_times),
@@ -63,23 +61,23 @@ def block_of(
 
 @pytest.mark.parametrize("guarded", [True, False])
 @pytest.mark.parametrize("ttl_ms", [HOUR_MS, 0])
-async def test_rows_are_the_bytes_of_any_other_write(
+async def test_a_load_stores_the_bytes_of_the_block(
     store: FeatureStore, guarded: bool, ttl_ms: int
 ) -> None:
-    keys = [str(at) for at in range(0, 3_000, 7)] + ["ünïcode", "with space", "x" * 300]
-    block = block_of(keys, [NOW_MS + at for at in range(len(keys))], ttl_ms=ttl_ms)
+    keys = [str(n) for n in range(0, 3_000, 7)] + ["ünïcode", "with space", "x" * 300]
+    block = block_of(keys, [NOW_MS + n for n in range(len(keys))], ttl_ms=ttl_ms)
     assert await load_rows(store, block, guarded=guarded) == len(keys)
     assert await read_values(store, block.key_list()) == block.value_list()
-    rows = READER.decode(block.value_list(), group_of(ttl_ms), NOW_MS / 1000)
+    rows = PACKED.decode(block.value_list(), group_of(ttl_ms), NOW_MS / 1000)
     assert set(rows.status.tolist()) == {0}
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 async def test_a_guarded_load_leaves_newer_rows_alone(store: FeatureStore, codec: Codec) -> None:
-    keys = [str(at) for at in range(1_000)]
+    keys = [str(n) for n in range(1_000)]
     first = block_of(keys, [NOW_MS] * len(keys), seed=1, codec=codec)
     await load_rows(store, first)
-    times = [NOW_MS + (1 if at % 3 == 0 else -1) for at in range(len(keys))]
+    times = [NOW_MS + (1 if n % 3 == 0 else -1) for n in range(len(keys))]
     second = block_of(keys, times, seed=2, codec=codec)
     newer = [time > NOW_MS for time in times]
     assert await load_rows(store, second) == sum(newer)
@@ -90,18 +88,22 @@ async def test_a_guarded_load_leaves_newer_rows_alone(store: FeatureStore, codec
     assert await read_values(store, first.key_list()) == expected
 
 
-async def test_an_unguarded_load_may_replace_them_and_no_others(store: FeatureStore) -> None:
-    keys = [str(at) for at in range(10)]
+async def test_an_unguarded_load_may_replace_newer_rows_of_its_keys_only(
+    store: FeatureStore,
+) -> None:
+    keys = [str(i) for i in range(10)]
     first, second = block_of(keys, [NOW_MS] * 10, 1), block_of(keys[:5], [NOW_MS - 1] * 5, 2)
     await load_rows(store, first)
     await load_rows(store, second, guarded=False)
-    found = await read_values(store, first.key_list())
-    for at, value in enumerate(found):
-        assert value in (first.value_list()[at], [*second.value_list(), *[None] * 5][at])
-    assert found[5:] == first.value_list()[5:]
+    values = await read_values(store, first.key_list())
+    for i, value in enumerate(values):
+        assert value in (first.value_list()[i], [*second.value_list(), *[None] * 5][i])
+    assert values[5:] == first.value_list()[5:]
 
 
-async def test_rows_of_many_sizes_are_the_bytes_of_any_other_write(store: FeatureStore) -> None:
+async def test_rows_of_many_sizes_are_the_bytes_that_other_writes_store(
+    store: FeatureStore,
+) -> None:
     times = np.full(500, NOW_MS, dtype=np.uint64)
     sizes = np.arange(500) * 7 % 40
     texts = Texts(np.full(sizes.sum(), ord("x"), np.uint8), np.cumsum(sizes) - sizes, sizes)
@@ -109,26 +111,26 @@ async def test_rows_of_many_sizes_are_the_bytes_of_any_other_write(store: Featur
     version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
     group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, "packed", (version,), True)
     values, value_ends = PACKED.encode_block(group, version, {"a": texts}, times)
-    keys = block_of([str(at) for at in range(500)], [NOW_MS] * 500)
-    block = replace(keys, values=values, value_ends=value_ends)
+    template = block_of([str(n) for n in range(500)], [NOW_MS] * 500)
+    block = replace(template, values=values, value_ends=value_ends)
     for guarded in (True, False):
         assert await load_rows(store, block, guarded=guarded) == 500
-        found = await read_values(store, block.key_list())
-        assert found == PACKED.encode(group, version, {"a": Column(words)}, times)
+        stored = await read_values(store, block.key_list())
+        assert stored == PACKED.encode(group, version, {"a": Column(words)}, times)
 
 
-async def test_a_load_of_nothing_is_fine(store: FeatureStore) -> None:
+async def test_a_load_of_no_rows_is_allowed(store: FeatureStore) -> None:
     assert await load_rows(store, block_of([], [])) == 0
 
 
-async def test_of_one_key_twice_in_a_load_the_newest_stays(store: FeatureStore) -> None:
+async def test_the_newest_row_stays_if_a_load_repeats_a_key(store: FeatureStore) -> None:
     block = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
     assert await load_rows(store, block) == 2
     assert await read_values(store, block.key_list()[:1]) == block.value_list()[1:2]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_of_a_key_twice_with_rows_of_other_sizes_the_newest_stays(
+async def test_the_newest_row_stays_if_rows_of_a_key_differ_in_size(
     store: FeatureStore, guarded: bool
 ) -> None:
     words = [b"a long one", b"short", b"between"]
@@ -136,16 +138,16 @@ async def test_of_a_key_twice_with_rows_of_other_sizes_the_newest_stays(
     texts = Texts(np.frombuffer(b"".join(words), np.uint8), np.cumsum(sizes) - sizes, sizes)
     version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
     group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, "packed", (version,))
-    keys = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
-    values, value_ends = PACKED.encode_block(group, version, {"a": texts}, keys.event_time_ms)
-    block = replace(keys, values=values, value_ends=value_ends)
+    template = block_of(["1", "1", "1"], [NOW_MS, NOW_MS + 2, NOW_MS + 1])
+    values, value_ends = PACKED.encode_block(group, version, {"a": texts}, template.event_time_ms)
+    block = replace(template, values=values, value_ends=value_ends)
     await load_rows(store, block, guarded=guarded)
     assert await read_values(store, block.key_list()[:1]) == block.value_list()[1:2]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-async def test_of_a_key_twice_at_one_time_the_later_row_stays(
+async def test_the_later_row_stays_if_rows_of_a_key_have_the_same_time(
     store: FeatureStore, codec: Codec, guarded: bool
 ) -> None:
     words = [b"a long one", b"b", b"b", b"a long one", b"between", b"b"]
@@ -153,9 +155,9 @@ async def test_of_a_key_twice_at_one_time_the_later_row_stays(
     texts = Texts(np.frombuffer(b"".join(words), np.uint8), np.cumsum(sizes) - sizes, sizes)
     version = SchemaVersion("product.g", 1, (Feature("a", "string"),))
     group = FeatureGroup("product.g", group_of(0).entity, HOUR_MS, codec.name, (version,))
-    keys = block_of(["1", "1", "2", "2", "10", "1"], [NOW_MS] * 6)
-    values, value_ends = codec.encode_block(group, version, {"a": texts}, keys.event_time_ms)
-    block = replace(keys, values=values, value_ends=value_ends)
+    template = block_of(["1", "1", "2", "2", "10", "1"], [NOW_MS] * 6)
+    values, value_ends = codec.encode_block(group, version, {"a": texts}, template.event_time_ms)
+    block = replace(template, values=values, value_ends=value_ends)
     assert await load_rows(store, block, guarded=guarded) == 6
     stored, rows = block.key_list(), block.value_list()
     assert await read_values(store, [stored[5], stored[3], stored[4]]) == [
@@ -166,7 +168,7 @@ async def test_of_a_key_twice_at_one_time_the_later_row_stays(
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_redis_forgets_a_row_a_grace_after_its_expiry(
+async def test_redis_keeps_a_row_for_a_grace_period_after_its_expiry(
     servers: RedisServers, guarded: bool
 ) -> None:
     url = servers.empty("redis 7")
@@ -178,12 +180,12 @@ async def test_redis_forgets_a_row_a_grace_after_its_expiry(
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_a_redis_that_is_full_says_so_and_is_used_again_afterwards(
+async def test_a_full_redis_is_an_error_and_is_used_again_afterwards(
     servers: RedisServers, guarded: bool
 ) -> None:
     port = servers.start("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
     store = open_feature_store(f"redis://127.0.0.1:{port}")
-    block = block_of([str(at) for at in range(50_000)], [NOW_MS] * 50_000)
+    block = block_of([str(n) for n in range(50_000)], [NOW_MS] * 50_000)
     with pytest.raises(Unavailable, match="maxmemory"):
         await load_rows(store, block, guarded=guarded)
     with redis.Redis(port=port) as client:
@@ -195,10 +197,10 @@ async def test_a_redis_that_is_full_says_so_and_is_used_again_afterwards(
     servers.kill(port)
 
 
-async def test_a_redis_that_dies_in_a_load_is_an_error(servers: RedisServers) -> None:
+async def test_a_load_into_a_dead_redis_is_an_error(servers: RedisServers) -> None:
     port = servers.start()
     store = open_feature_store(f"redis://127.0.0.1:{port}")
-    block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
+    block = block_of([str(n) for n in range(1_000)], [NOW_MS] * 1_000)
     assert await load_rows(store, block) == 1_000
     servers.kill(port)
     with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
@@ -207,50 +209,52 @@ async def test_a_redis_that_dies_in_a_load_is_an_error(servers: RedisServers) ->
 
 
 @pytest.mark.parametrize(("guarded", "command"), [(True, "evalsha"), (False, "set")])
-async def test_each_node_of_a_cluster_gets_its_rows_at_once(
+async def test_a_load_sends_each_row_directly_to_its_node(
     servers: RedisServers, guarded: bool, command: str
 ) -> None:
     url = servers.empty("redis cluster")
     for node in servers.cluster:
-        ask(node, "CONFIG RESETSTAT")
+        execute(node, "CONFIG RESETSTAT")
     store = open_feature_store(url)
     block = block_of(
-        [f"{{{at % 7}}}{at}" if at % 2 else str(at) for at in range(3_000)], [NOW_MS] * 3_000
+        [f"{{{n % 7}}}{n}" if n % 2 else str(n) for n in range(3_000)], [NOW_MS] * 3_000
     )
     assert await load_rows(store, block, guarded=guarded) == 3_000
     assert await read_values(store, block.key_list()) == block.value_list()
     await store.close()
-    stats = [ask(node, "INFO", "commandstats")[f"cmdstat_{command}"] for node in servers.cluster]
-    assert sum(each["calls"] for each in stats) == 3_000
-    assert all(each["rejected_calls"] == each["failed_calls"] == 0 for each in stats)
+    stats = [
+        execute(node, "INFO", "commandstats")[f"cmdstat_{command}"] for node in servers.cluster
+    ]
+    assert sum(counts["calls"] for counts in stats) == 3_000
+    assert all(counts["rejected_calls"] == counts["failed_calls"] == 0 for counts in stats)
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_rows_of_a_slot_that_has_moved_are_written_where_it_is(
+async def test_rows_of_a_moved_slot_are_written_to_its_new_node(
     own: RedisServers, guarded: bool
 ) -> None:
     nodes = own.start_cluster()
     store = open_feature_store(f"redis+cluster://127.0.0.1:{nodes[0]}")
-    block = block_of([str(at) for at in range(1_000)], [NOW_MS] * 1_000)
+    block = block_of([str(i) for i in range(1_000)], [NOW_MS] * 1_000)
     assert await load_rows(store, block, guarded=guarded) == 1_000
     slot = joined_slots(block.keys, block.key_ends, b"f:product.g:")[0]
     source = next(node for node in nodes if slot in slots_on(node))
     target = next(node for node in nodes if node != source)
-    there = ask(target, "CLUSTER MYID")
-    ask(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", ask(source, "CLUSTER MYID"))
-    ask(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", there)
+    target_id = execute(target, "CLUSTER MYID")
+    execute(target, "CLUSTER SETSLOT", int(slot), "IMPORTING", execute(source, "CLUSTER MYID"))
+    execute(source, "CLUSTER SETSLOT", int(slot), "MIGRATING", target_id)
     slots = joined_slots(block.keys, block.key_ends, b"f:product.g:")
-    keys = [block_keys(block)[at] for at in np.flatnonzero(slots == slot)]
-    ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
+    keys = [block_keys(block)[i] for i in np.flatnonzero(slots == slot)]
+    execute(source, "MIGRATE", "127.0.0.1", target, "", 0, 5_000, "KEYS", *keys)
     for node in (target, source, *nodes):
-        ask(node, "CLUSTER SETSLOT", int(slot), "NODE", there)
-    newer = block_of([str(at) for at in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
+        execute(node, "CLUSTER SETSLOT", int(slot), "NODE", target_id)
+    newer = block_of([str(i) for i in range(1_000)], [NOW_MS + 1] * 1_000, seed=1)
     assert await load_rows(store, newer, guarded=guarded) == 1_000
     assert await read_values(store, newer.key_list()) == newer.value_list()
     await store.close()
 
 
 def slots_on(node: int) -> set[int]:
-    nodes = ask(node, "CLUSTER NODES").values()
-    ranges = next(each for each in nodes if "myself" in each["flags"])["slots"]
+    nodes = execute(node, "CLUSTER NODES").values()
+    ranges = next(entry for entry in nodes if "myself" in entry["flags"])["slots"]
     return {slot for low, high in ranges for slot in range(int(low), int(high) + 1)}

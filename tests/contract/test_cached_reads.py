@@ -1,4 +1,4 @@
-"""Reads over a real Redis with the in-process cache: what is hot, written elsewhere, or away."""
+"""Reads from a real Redis through the cache: popular rows, writes by other replicas, failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """What the caches of a test take for the time."""
+    """Return the clock of the caches in a test."""
     return Clock()
 
 
@@ -53,7 +53,7 @@ def replica(
     max_bytes: int = 1 << 20,
     fails: bool = False,
 ) -> FeatureService:
-    """A process of its own would share no more with another one than these do."""
+    """Return a service that shares only Redis with other services, like one in another process."""
     return FeatureService(
         open_feature_store(f"{url}?socket_timeout=0.1"),
         shop.source,
@@ -83,92 +83,93 @@ def clicks(rows: EntityRows) -> list[int]:
     return list(rows.columns["stats.clicks"].values.tolist())
 
 
-def asked_of(url: str) -> int:
-    """How many keys Redis was asked for so far."""
+def looked_up(url: str) -> int:
+    """Return how many keys Redis has looked up since its start."""
     with redis.Redis.from_url(url) as client:
         stats = client.info("stats")
     return int(stats["keyspace_hits"]) + int(stats["keyspace_misses"])
 
 
-async def test_what_is_hot_does_not_reach_redis(
+async def test_reads_of_popular_rows_do_not_reach_redis(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
-    """As popular as products are: a tenth of them fits into the cache."""
+    """Draw products from a Zipf distribution. A tenth of all products fits into the cache."""
     url = servers.empty("redis 7")
-    room = (PRODUCTS // 10) * 300
-    service = replica(shop, url, clock, fresh_s=3_600, max_bytes=room)
-    keys = [str(at) for at in range(PRODUCTS)]
-    for at in range(0, PRODUCTS, 1_000):
-        await write(service, shop, keys[at : at + 1_000], 7)
+    capacity = (PRODUCTS // 10) * 300
+    service = replica(shop, url, clock, fresh_s=3_600, max_bytes=capacity)
+    keys = [str(n) for n in range(PRODUCTS)]
+    for start in range(0, PRODUCTS, 1_000):
+        await write(service, shop, keys[start : start + 1_000], 7)
     rng = np.random.default_rng(0)
     draws = (rng.zipf(1.2, size=400_000) - 1) % PRODUCTS
     batches = [
-        np.unique(draws[at : at + 200]).astype(str).tolist() for at in range(0, 400_000, 200)
+        np.unique(draws[start : start + 200]).astype(str).tolist()
+        for start in range(0, 400_000, 200)
     ]
     warm, measured = batches[:1_000], batches[1_000:]
     for batch in warm:
         await read(service, shop, *batch)
-    before = asked_of(url)
+    before = looked_up(url)
     for batch in measured:
         assert set(clicks(await read(service, shop, *batch))) == {7}
-    asked, wanted = asked_of(url) - before, sum(map(len, measured))
-    assert asked < 0.45 * wanted
-    # nobody asks Redis for the hottest any more
-    before = asked_of(url)
+    lookups, reads = looked_up(url) - before, sum(map(len, measured))
+    assert lookups < 0.45 * reads
+    # All of the most popular rows are in the cache by now.
+    before = looked_up(url)
     for _ in range(50):
-        rows = await read(service, shop, *[str(at) for at in range(50)])
+        rows = await read(service, shop, *[str(n) for n in range(50)])
         assert set(rows.tier["stats"].tolist()) == {Tier.CACHE}
-    assert asked_of(url) == before
-    cache = (await service.health(shop.revision)).told["cache"]
-    assert cache["bytes"] <= 1.2 * room
+    assert looked_up(url) == before
+    cache = (await service.health(shop.revision)).details["cache"]
+    assert cache["bytes"] <= 1.2 * capacity
     assert cache["refused"] > 0
     await service.close()
 
 
-async def test_one_off_keys_do_not_push_out_what_is_hot(
+async def test_keys_that_are_read_once_do_not_evict_popular_rows(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     url = servers.empty("redis 7")
     service = replica(shop, url, clock, fresh_s=3_600, max_bytes=300 * 300)
-    hot = [str(at) for at in range(100)]
+    hot = [str(n) for n in range(100)]
     await write(service, shop, hot, 1)
     for _ in range(20):
         await read(service, shop, *hot)
-    for at in range(0, 20_000, 500):
-        flood = [f"once{each}" for each in range(at, at + 500)]
+    for start in range(0, 20_000, 500):
+        flood = [f"once{n}" for n in range(start, start + 500)]
         await write(service, shop, flood, 2)
         await read(service, shop, *flood)
         await read(service, shop, *hot)
-    before = asked_of(url)
+    before = looked_up(url)
     rows = await read(service, shop, *hot)
     assert clicks(rows) == [1] * 100
-    assert asked_of(url) - before <= 5
+    assert looked_up(url) - before <= 5
     await service.close()
 
 
-async def test_a_write_is_seen_at_once_here_and_within_the_bound_elsewhere(
+async def test_a_write_is_seen_by_its_replica_at_once_and_by_others_after_the_freshness_bound(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     url = servers.empty("redis 7")
-    here, there = replica(shop, url, clock), replica(shop, url, clock)
-    await write(here, shop, ["1"], 1)
-    assert clicks(await read(there, shop, "1", "2")) == [1, 0]
-    await write(here, shop, ["1", "2"], 2, after_ms=1)
-    assert clicks(await read(here, shop, "1", "2")) == [2, 2]
-    # the row and the want of one are both remembered for as long
-    assert clicks(await read(there, shop, "1", "2")) == [1, 0]
+    writer, other = replica(shop, url, clock), replica(shop, url, clock)
+    await write(writer, shop, ["1"], 1)
+    assert clicks(await read(other, shop, "1", "2")) == [1, 0]
+    await write(writer, shop, ["1", "2"], 2, after_ms=1)
+    assert clicks(await read(writer, shop, "1", "2")) == [2, 2]
+    # The cache keeps a row, and the absence of a row, for the same time.
+    assert clicks(await read(other, shop, "1", "2")) == [1, 0]
     clock.now += FRESH_S
-    assert clicks(await read(there, shop, "1", "2")) == [2, 2]
+    assert clicks(await read(other, shop, "1", "2")) == [2, 2]
     times = np.full(1, int(time.time() * 1000) + 10, dtype=np.uint64)
-    await here.delete("product.stats", ["1"], times, shop.request())
-    assert (await read(here, shop, "1")).status["stats"].tolist() == [Status.MISSING]
+    await writer.delete("product.stats", ["1"], times, shop.request())
+    assert (await read(writer, shop, "1")).status["stats"].tolist() == [Status.MISSING]
     clock.now += FRESH_S
-    assert (await read(there, shop, "1")).status["stats"].tolist() == [Status.MISSING]
-    for service in (here, there):
+    assert (await read(other, shop, "1")).status["stats"].tolist() == [Status.MISSING]
+    for service in (writer, other):
         await service.close()
 
 
-async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
+async def test_cached_rows_are_read_while_redis_is_frozen_and_others_when_it_is_back(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()
@@ -178,22 +179,22 @@ async def test_a_frozen_redis_leaves_what_is_cached_and_is_found_again(
     await read(service, shop, "1")
     servers.process(port).send_signal(signal.SIGSTOP)
     for _ in range(MAX_FAILURES + 3):
-        rows = await read(service, shop, "1", "2", "nobody")
+        rows = await read(service, shop, "1", "2", "none")
         assert rows.status["stats"].tolist() == [Status.OK, Status.UNAVAILABLE, Status.UNAVAILABLE]
         assert clicks(rows) == [5, 0, 0]
         assert rows.tier["stats"].tolist() == [Tier.CACHE, Tier.NONE, Tier.NONE]
-    breaker = (await service.health(shop.revision)).told["breaker"]
+    breaker = (await service.health(shop.revision)).details["breaker"]
     assert breaker["state"] == "open"
-    # the others did not wait for it
+    # Later reads were refused at once, and did not wait for Redis.
     assert breaker["refused"] >= 3
     servers.process(port).send_signal(signal.SIGCONT)
     await until_status(service, shop, "2", Status.OK)
-    breaker = (await service.health(shop.revision)).told["breaker"]
+    breaker = (await service.health(shop.revision)).details["breaker"]
     assert (breaker["state"], breaker["opened"]) == ("closed", 1)
     await service.close()
 
 
-async def test_a_redis_that_comes_back_empty_has_no_rows(
+async def test_all_rows_are_missing_if_redis_comes_back_empty(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()
@@ -212,7 +213,7 @@ async def test_a_redis_that_comes_back_empty_has_no_rows(
     await service.close()
 
 
-async def test_by_policy_a_redis_that_is_away_is_an_error(
+async def test_an_unavailable_redis_is_an_error_if_the_settings_say_so(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()

@@ -1,4 +1,4 @@
-"""A row goes from database to database by their own tools, and is read as it was."""
+"""Rows that are copied from one database to another with the tools of the databases."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.contract.redis_rows import NOW_MS, opened, row
 from tests.redis_servers import RedisServers
 from tests.store_calls import read_values, write_rows
 
-CODECS_BY_NAME = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 KEYS = row_keys(RowKeys("product.g", ["1", "two", "3:é|\\"]))
 
 
 def rows_of(codec: Codec) -> dict[bytes, bytes]:
     titles = ["a title", "né, a;\\ b\n", ""]
     return {
-        key: row(codec, title, NOW_MS + at)
-        for at, (key, title) in enumerate(zip(KEYS, titles, strict=True))
+        key: row(codec, title, NOW_MS + i)
+        for i, (key, title) in enumerate(zip(KEYS, titles, strict=True))
     }
 
 
@@ -37,36 +37,38 @@ def lmdb_tool(command: str, folder: Path, file: Path) -> None:
 
 
 def cdbmake(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Read the text form that LMDB's tool shares with cdb: `+<sizes>:<key>-><value>` a line."""
-    at = 0
-    while content[at : at + 1] == b"+":
-        start = content.index(b":", at)
-        key, value = (int(size) for size in content[at + 1 : start].split(b","))
-        at = start + 1 + key
-        yield content[start + 1 : at], content[at + 2 : at + 2 + value]
-        at += 2 + value + 1
+    """Yield the key and value of each line `+<sizes>:<key>-><value>` of a dump by LMDB."""
+    position = 0
+    while content[position : position + 1] == b"+":
+        start = content.index(b":", position)
+        key_size, value_size = (int(size) for size in content[position + 1 : start].split(b","))
+        position = start + 1 + key_size
+        yield content[start + 1 : position], content[position + 2 : position + 2 + value_size]
+        position += 2 + value_size + 1
 
 
-@CODECS_BY_NAME
-async def test_redis_dumps_what_a_newer_one_restores(servers: RedisServers, codec: Codec) -> None:
+@each_codec
+async def test_a_dump_of_redis_6_is_restored_by_redis_7(
+    servers: RedisServers, codec: Codec
+) -> None:
     old, new = servers.empty("redis 6.2"), servers.empty("redis 7")
     rows = rows_of(codec)
     async with opened(old) as store:
         await write_rows(store, [*rows], [*rows.values()], codec)
     with redis.Redis.from_url(old) as source, redis.Redis.from_url(new) as target:
         for key in rows:
-            dumped, left_ms = source.dump(key), source.pttl(key)
-            assert isinstance(left_ms, int)
-            assert left_ms > 0
-            target.restore(key, left_ms, dumped)
+            dumped, ttl_ms = source.dump(key), source.pttl(key)
+            assert isinstance(ttl_ms, int)
+            assert ttl_ms > 0
+            target.restore(key, ttl_ms, dumped)
     async with opened(new) as store:
         assert list(await read_values(store, KEYS)) == [*rows.values()]
         older = [row(codec, "older", NOW_MS - 1)] * len(rows)
         assert await write_rows(store, KEYS, older, codec) == 0
 
 
-@CODECS_BY_NAME
-async def test_what_lmdb_dumps_is_what_redis_is_given(
+@each_codec
+async def test_rows_dumped_by_lmdb_are_read_from_redis(
     servers: RedisServers, codec: Codec, tmp_path: Path
 ) -> None:
     rows = rows_of(codec)
@@ -83,8 +85,8 @@ async def test_what_lmdb_dumps_is_what_redis_is_given(
         assert list(await read_values(store, KEYS)) == [*rows.values()]
 
 
-@CODECS_BY_NAME
-async def test_what_redis_gives_lmdb_restores(
+@each_codec
+async def test_rows_of_redis_are_restored_into_lmdb(
     servers: RedisServers, codec: Codec, tmp_path: Path
 ) -> None:
     rows = rows_of(codec)
@@ -92,14 +94,14 @@ async def test_what_redis_gives_lmdb_restores(
     async with opened(url) as store:
         await write_rows(store, [*rows], [*rows.values()], codec)
     file = tmp_path / "features.cdbmake"
-    with redis.Redis.from_url(url) as source, file.open("wb") as to:
+    with redis.Redis.from_url(url) as source, file.open("wb") as dump:
         for key in source.scan_iter():
             value = source.get(key)
             assert isinstance(value, bytes)
-            to.write(b"+%d,%d:%b->%b\n" % (len(key), len(value), key, value))
-        to.write(b"\n")
+            dump.write(b"+%d,%d:%b->%b\n" % (len(key), len(value), key, value))
+        dump.write(b"\n")
     async with opened(f"lmdb://{tmp_path}/features"):
-        # the folder is Kirana's before the tool fills it
+        # Kirana must create the store before the tool fills it.
         pass
     lmdb_tool("restore", tmp_path / "features", file)
     async with opened(f"lmdb://{tmp_path}/features") as store:

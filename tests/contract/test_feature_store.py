@@ -1,4 +1,4 @@
-"""What every feature store does; a new backend adds its URL here."""
+"""The tests that every feature store must pass. `tests/contract/backends.py` lists the stores."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ from kirana.stores import FeatureStore, RowBlock, RowKeys, Written, open_feature
 from tests.contract.backends import backends
 from tests.store_calls import read_values, write_rows
 
-ON_DISK = backends("memory")
-"""Others that open the same URL, in this process or another, see what was written."""
+SHARED = backends("memory")
+"""Stores that share rows between all clients with the same URL, in any process."""
+
 EXAMPLES = count()
+"""Numbers the examples of a property test, so that each example has its own keys."""
+
+CODEC = CODECS["packed"]
 
 
-READER = CODECS["packed"]
-
-
-def value(time: int, text: str = "", *, dead: bool = False) -> bytes:
-    """A packed row that never expires."""
+def value(time: int, text: str = "", *, deleted: bool = False) -> bytes:
+    """Return a packed row that never expires, or a tombstone if `deleted`."""
     header = np.zeros(1, dtype=HEADER)
     header["layout"] = LAYOUT_VERSION
-    header["flags"] = TOMBSTONE if dead else 0
+    header["flags"] = TOMBSTONE if deleted else 0
     header["event_time"] = time
     return header.tobytes() + text.encode()
 
 
 async def put(store: FeatureStore, rows: dict[bytes, bytes]) -> int:
-    return await write_rows(store, list(rows), list(rows.values()), READER)
+    return await write_rows(store, list(rows), list(rows.values()), CODEC)
 
 
-async def test_an_empty_store_has_nothing(store: FeatureStore) -> None:
+async def test_an_empty_store_returns_no_rows(store: FeatureStore) -> None:
     assert await read_values(store, [b"a", b"b"]) == [None, None]
     assert await read_values(store, []) == []
 
 
-async def test_values_come_in_the_order_of_the_keys(store: FeatureStore) -> None:
+async def test_values_are_returned_in_the_order_of_the_keys(store: FeatureStore) -> None:
     rows = {b"b": value(1, "B"), b"a": value(1, "A"), b"c": value(1, "C")}
     assert await put(store, rows) == 3
     keys = [b"c", b"none", b"a", b"c", b"b"]
     assert await read_values(store, keys) == [rows.get(key) for key in keys]
 
 
-async def test_writing_nothing_is_fine(store: FeatureStore) -> None:
-    assert await write_rows(store, [], [], READER) == 0
+async def test_writing_no_rows_is_allowed(store: FeatureStore) -> None:
+    assert await write_rows(store, [], [], CODEC) == 0
 
 
 async def test_an_older_value_never_replaces_a_newer_one(store: FeatureStore) -> None:
@@ -63,23 +64,23 @@ async def test_an_older_value_never_replaces_a_newer_one(store: FeatureStore) ->
     assert await read_values(store, [b"a", b"b"]) == [value(5, "new"), value(4, "other")]
 
 
-async def test_a_value_of_the_same_time_replaces(store: FeatureStore) -> None:
+async def test_a_value_of_the_same_time_replaces_the_stored_one(store: FeatureStore) -> None:
     await put(store, {b"a": value(5, "one")})
     assert await put(store, {b"a": value(5, "two")}) == 1
     assert await read_values(store, [b"a"]) == [value(5, "two")]
 
 
-async def test_a_tombstone_beats_a_value_of_its_time(store: FeatureStore) -> None:
+async def test_a_tombstone_wins_against_a_value_of_the_same_time(store: FeatureStore) -> None:
     await put(store, {b"a": value(5, "one")})
-    assert await put(store, {b"a": value(5, dead=True)}) == 1
+    assert await put(store, {b"a": value(5, deleted=True)}) == 1
     assert await put(store, {b"a": value(5, "two")}) == 0
-    assert await read_values(store, [b"a"]) == [value(5, dead=True)]
+    assert await read_values(store, [b"a"]) == [value(5, deleted=True)]
     assert await put(store, {b"a": value(6, "three")}) == 1
 
 
-async def test_of_one_key_twice_in_a_call_the_newest_stays(store: FeatureStore) -> None:
+async def test_the_newest_row_stays_if_a_call_repeats_a_key(store: FeatureStore) -> None:
     keys = [b"a", b"a", b"a"]
-    assert await write_rows(store, keys, [value(1), value(3), value(2)], READER) == 2
+    assert await write_rows(store, keys, [value(1), value(3), value(2)], CODEC) == 2
     assert await read_values(store, [b"a"]) == [value(3)]
 
 
@@ -94,25 +95,24 @@ rows_of_calls = st.lists(
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows_of_calls)
-async def test_any_writes_leave_the_greatest_of_each_key(
+async def test_the_row_with_the_greatest_write_order_stays_after_any_writes(
     store: FeatureStore, calls: list[list[tuple[bytes, int, bool]]]
 ) -> None:
-    """Each example writes under a prefix of its own."""
     prefix = f"{next(EXAMPLES)}:".encode()
     model: dict[bytes, tuple[int, bool]] = {}
     for call in calls:
-        wanted = 0
+        expected = 0
         keys: list[bytes] = []
         values: list[bytes] = []
-        for key, time, dead in call:
+        for key, time, deleted in call:
             keys.append(prefix + key)
-            values.append(value(time, dead=dead))
-            if (time, dead) >= model.get(key, (-1, False)):
-                model[key] = (time, dead)
-                wanted += 1
-        assert await write_rows(store, keys, values, READER) == wanted
+            values.append(value(time, deleted=deleted))
+            if (time, deleted) >= model.get(key, (-1, False)):
+                model[key] = (time, deleted)
+                expected += 1
+        assert await write_rows(store, keys, values, CODEC) == expected
     stored = await read_values(store, [prefix + key for key in model])
-    assert [READER.order(each or b"") for each in stored] == list(model.values())
+    assert [CODEC.write_order(row or b"") for row in stored] == list(model.values())
 
 
 TEXTS = (
@@ -128,22 +128,22 @@ TEXTS = (
 )
 
 
-async def test_the_order_of_texts_is_that_of_their_codec(store: FeatureStore) -> None:
-    """Also of those that people have written, and of what is no row at all."""
-    text = CODECS["text"]
-    texts = [each.replace("LATER", str(2**32 - 2)) for each in TEXTS]
-    values = [each.encode() for each in texts] + [b"\xff;0;1;9", b"\xff", b"\0;0;1;7"]
+async def test_a_store_orders_texts_as_their_codec_does(store: FeatureStore) -> None:
+    """The texts include some that people wrote, and some that are not rows."""
+    codec = CODECS["text"]
+    texts = [text.replace("LATER", str(2**32 - 2)) for text in TEXTS]
+    values = [text.encode() for text in texts] + [b"\xff;0;1;9", b"\xff", b"\0;0;1;7"]
     pairs = [*product(values, values)]
-    keys = [b"%d" % at for at in range(len(pairs))]
-    assert await write_rows(store, keys, [old for old, _ in pairs], text) == len(pairs)
-    wins = [text.order(new) >= text.order(old) for old, new in pairs]
-    assert await write_rows(store, keys, [new for _, new in pairs], text) == sum(wins)
-    left = [new if new_wins else old for (old, new), new_wins in zip(pairs, wins, strict=True)]
-    assert list(await read_values(store, keys)) == left
+    keys = [b"%d" % i for i in range(len(pairs))]
+    assert await write_rows(store, keys, [old for old, _ in pairs], codec) == len(pairs)
+    wins = [codec.write_order(new) >= codec.write_order(old) for old, new in pairs]
+    assert await write_rows(store, keys, [new for _, new in pairs], codec) == sum(wins)
+    expected = [new if new_wins else old for (old, new), new_wins in zip(pairs, wins, strict=True)]
+    assert list(await read_values(store, keys)) == expected
 
 
 async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> None:
-    rows = {f"f:product.stats:{at}".encode(): value(at, str(at)) for at in range(20_000)}
+    rows = {f"f:product.stats:{n}".encode(): value(n, str(n)) for n in range(20_000)}
     assert await put(store, rows) == len(rows)
     keys = [b"none", *reversed(rows)]
     assert await read_values(store, keys) == [None, *reversed(rows.values())]
@@ -156,32 +156,32 @@ async def test_values_of_any_size_are_kept(store: FeatureStore, size: int) -> No
     assert await read_values(store, [b"a", b"b", b"c"]) == [value(1), large, value(1)]
 
 
-async def test_key_texts_are_any_texts(store: FeatureStore) -> None:
+async def test_a_key_text_may_be_any_text(store: FeatureStore) -> None:
     keys = [b"a", b"a\0", b"a\0b", b"x" * 400, "é🛒".encode(), b" ", b"a:b|c\\"]
-    rows = {key: value(1, str(at)) for at, key in enumerate(keys)}
+    rows = {key: value(1, str(i)) for i, key in enumerate(keys)}
     await put(store, rows)
     assert await read_values(store, keys) == list(rows.values())
 
 
-async def test_concurrent_writers_lose_nothing(store: FeatureStore) -> None:
+async def test_concurrent_writers_lose_no_rows(store: FeatureStore) -> None:
     async def writer(name: int) -> int:
-        return sum([await put(store, {f"{name}:{at}".encode(): value(at)}) for at in range(20)])
+        return sum([await put(store, {f"{name}:{n}".encode(): value(n)}) for n in range(20)])
 
     assert await asyncio.gather(*(writer(name) for name in range(10))) == [20] * 10
-    keys = [f"{name}:{at}".encode() for name in range(10) for at in range(20)]
+    keys = [f"{name}:{n}".encode() for name in range(10) for n in range(20)]
     assert None not in await read_values(store, keys)
 
 
 async def test_concurrent_writers_of_one_key_leave_the_newest(store: FeatureStore) -> None:
-    times = [(at * 37) % 100 for at in range(100)]
+    times = [(n * 37) % 100 for n in range(100)]
     written = await asyncio.gather(*(put(store, {b"a": value(time)}) for time in times))
     assert sum(written) >= 1
     assert await read_values(store, [b"a"]) == [value(99)]
 
 
 @pytest.mark.parametrize("url", backends("redis cluster"), indirect=True)
-async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
-    keys = [str(at).encode() for at in range(50)]
+async def test_readers_never_see_only_some_rows_of_a_write(store: FeatureStore) -> None:
+    keys = [str(n).encode() for n in range(50)]
     await put(store, dict.fromkeys(keys, value(0)))
 
     async def write() -> None:
@@ -190,27 +190,27 @@ async def test_readers_never_see_half_a_write(store: FeatureStore) -> None:
 
     async def read() -> None:
         while True:
-            found: Sequence[bytes | None] = await read_values(store, keys)
-            assert len(set(found)) == 1
-            if found[0] == value(19):
+            values: Sequence[bytes | None] = await read_values(store, keys)
+            assert len(set(values)) == 1
+            if values[0] == value(19):
                 return
             await asyncio.sleep(0)
 
     await asyncio.gather(write(), read())
 
 
-@pytest.mark.parametrize("url", ON_DISK, indirect=True)
-async def test_what_was_written_is_there_after_closing(url: str) -> None:
+@pytest.mark.parametrize("url", SHARED, indirect=True)
+async def test_rows_are_there_after_closing_and_reopening(url: str) -> None:
     store = open_feature_store(url)
     await put(store, {b"a": value(1)})
     await store.close()
-    again = open_feature_store(url)
-    assert await read_values(again, [b"a"]) == [value(1)]
-    await again.close()
+    reopened = open_feature_store(url)
+    assert await read_values(reopened, [b"a"]) == [value(1)]
+    await reopened.close()
 
 
-@pytest.mark.parametrize("url", ON_DISK, indirect=True)
-async def test_two_stores_of_one_url_see_the_same(store: FeatureStore, url: str) -> None:
+@pytest.mark.parametrize("url", SHARED, indirect=True)
+async def test_two_stores_of_one_url_see_the_same_rows(store: FeatureStore, url: str) -> None:
     other = open_feature_store(url)
     await put(store, {b"a": value(1)})
     assert await read_values(other, [b"a"]) == [value(1)]
@@ -233,58 +233,58 @@ async def test_closing_twice_at_once_leaves_other_users_alone(
     assert await asyncio.wait_for(put(store, {b"a": value(1)}), timeout=10) == 1
 
 
-async def test_an_error_in_the_order_is_the_writers_own(store: FeatureStore) -> None:
+async def test_an_error_of_a_codec_is_raised_to_the_writer(store: FeatureStore) -> None:
     class Broken(Packed):
-        def order(self, stored: bytes) -> tuple[int, bool]:
-            raise ValueError("this is no value")
+        def write_order(self, stored: bytes) -> tuple[int, bool]:
+            raise ValueError("not a row")
 
     await put(store, {b"a": value(1)})
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(ValueError, match="not a row"):
         await write_rows(store, [b"b", b"a"], [value(2), value(2)], Broken())
     assert await read_values(store, [b"a", b"b"]) == [value(1), None]
 
 
-NO_STORES = (
+WRONG_URLS = (
     *("", "lmdb", "lmdb://", "lmdb:///", "lmdb://folder", "foo:///a"),
     *("memory", "memory:", "memory:/", "memory:///", "memory:///a", "memory://a", "memory://?a=1"),
 )
 
 
-@pytest.mark.parametrize("url", NO_STORES)
-def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+@pytest.mark.parametrize("url", WRONG_URLS)
+def test_a_url_that_does_not_name_a_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_feature_store(url, setting="features")
     assert caught.value.field == "features"
 
 
-async def test_rows_of_several_groups_are_read_at_once(store: FeatureStore) -> None:
-    one, two = {b"f:product.one:a": value(1, "1a")}, {b"f:product.two:a": value(1, "2a")}
-    await put(store, one)
-    await put(store, two)
-    wanted = [
+async def test_rows_of_several_groups_are_read_in_one_call(store: FeatureStore) -> None:
+    first, second = {b"f:product.one:a": value(1, "1a")}, {b"f:product.two:a": value(1, "2a")}
+    await put(store, first)
+    await put(store, second)
+    requested = [
         RowKeys("product.one", ["a", "b"]),
         RowKeys("product.none", []),
         RowKeys("product.two", ["b", "a"]),
     ]
-    answers = await store.read(wanted)
-    assert [list(each.values) for each in answers] == [
+    results = await store.read(requested)
+    assert [list(rows.values) for rows in results] == [
         [value(1, "1a"), None],
         [],
         [None, value(1, "2a")],
     ]
-    assert [each.unavailable for each in answers] == [None] * 3
-    assert {each.tier for each in answers} == {Tier.DURABLE}
+    assert [rows.unavailable for rows in results] == [None] * 3
+    assert {rows.tier for rows in results} == {Tier.DURABLE}
 
 
-async def test_a_write_says_what_became_of_its_rows(store: FeatureStore) -> None:
+async def test_a_write_returns_how_many_rows_were_stored_and_stale(store: FeatureStore) -> None:
     keys, older = ["a", "b", "c"], [value(4), value(6), value(5)]
-    await store.write(RowBlock.of("product.g", READER, keys, [value(5)] * 3))
-    block = RowBlock.of("product.g", READER, keys, older)
+    await store.write(RowBlock.of("product.g", CODEC, keys, [value(5)] * 3))
+    block = RowBlock.of("product.g", CODEC, keys, older)
     assert await store.write(block) == Written(stored=2, stale=1)
     assert await store.load(block) == Written(stored=2, stale=1)
 
 
-async def test_what_is_removed_leaves_no_tombstone(store: FeatureStore) -> None:
+async def test_a_removed_row_leaves_no_tombstone(store: FeatureStore) -> None:
     await put(store, {b"a": value(5), b"b": value(5)})
     await put(store, {b"f:product.other:a": value(5)})
     assert await store.remove(RowKeys("product.g", ["a", "none"])) == 1
@@ -299,79 +299,79 @@ NEVER = np.zeros(1, dtype=np.int64)
 
 
 async def back_fill(store: FeatureStore, key: str, copy: bytes) -> int:
-    return await store.back_fill(RowBlock.of("product.g", READER, [key], [copy]), NEVER)
+    return await store.back_fill(RowBlock.of("product.g", CODEC, [key], [copy]), NEVER)
 
 
 @pytest.mark.parametrize(
-    ("there", "copy", "stays"),
+    ("stored", "copy", "expected"),
     [
         (None, value(5), value(5)),
         (value(4), value(5), value(5)),
         (value(6), value(5), value(6)),
         (value(5), value(5), value(5)),
-        (value(5, dead=True), value(5), value(5, dead=True)),
-        (value(5), value(5, dead=True), value(5, dead=True)),
+        (value(5, deleted=True), value(5), value(5, deleted=True)),
+        (value(5), value(5, deleted=True), value(5, deleted=True)),
         (value(5, "one"), value(5, "two"), None),
     ],
 )
-async def test_a_back_fill_loses_to_what_is_newer(
-    store: FeatureStore, there: bytes | None, copy: bytes, stays: bytes | None
+async def test_a_back_fill_does_not_replace_newer_rows(
+    store: FeatureStore, stored: bytes | None, copy: bytes, expected: bytes | None
 ) -> None:
-    if there is not None:
-        await put(store, {b"a": there})
-    assert await back_fill(store, "a", copy) == (stays == copy != there)
-    assert await read_values(store, [b"a"]) == [stays]
+    if stored is not None:
+        await put(store, {b"a": stored})
+    assert await back_fill(store, "a", copy) == (expected == copy != stored)
+    assert await read_values(store, [b"a"]) == [expected]
 
 
 async def walked(store: FeatureStore, entity: str, *, limit: int) -> dict[tuple[str, str], bytes]:
-    found: dict[tuple[str, str], bytes] = {}
+    rows: dict[tuple[str, str], bytes] = {}
     cursor, pages = "", 0
     while pages == 0 or cursor:
         page = await store.walk(entity, cursor, limit=limit)
-        found |= {(row.group, row.key): row.value for row in page.rows}
+        rows |= {(row.group, row.key): row.value for row in page.rows}
         cursor, pages = page.cursor, pages + 1
-    return found
+    return rows
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1_000])
-async def test_a_walk_comes_to_all_rows_of_an_entity(store: FeatureStore, limit: int) -> None:
-    rows = {(f"product.{group}", f"{at}:é|{at}"): at for group in "gh" for at in range(60)}
-    for (group, key), at in rows.items():
-        await store.write(RowBlock.of(group, READER, [key], [value(at)]))
+async def test_a_walk_returns_all_rows_of_an_entity(store: FeatureStore, limit: int) -> None:
+    rows = {(f"product.{group}", f"{time}:é|{time}"): time for group in "gh" for time in range(60)}
+    for (group, key), time in rows.items():
+        await store.write(RowBlock.of(group, CODEC, [key], [value(time)]))
     for group in ("prod.g", "product_x.g", "a.product"):
-        await store.write(RowBlock.of(group, READER, ["1"], [value(1)]))
-    found = await walked(store, "product", limit=limit)
-    assert found == {name: value(at) for name, at in rows.items()}
+        await store.write(RowBlock.of(group, CODEC, ["1"], [value(1)]))
+    walked_rows = await walked(store, "product", limit=limit)
+    assert walked_rows == {name: value(time) for name, time in rows.items()}
     assert await walked(store, "nothing", limit=limit) == {}
 
 
 @pytest.mark.parametrize(
     "cursor", ["zzz", "f:other.g:1", "x|0", "|0", "\u0661", "99999999999999999999"]
 )
-async def test_what_is_no_cursor_of_a_walk_is_refused(store: FeatureStore, cursor: str) -> None:
+async def test_a_wrong_cursor_of_a_walk_is_refused(store: FeatureStore, cursor: str) -> None:
     await put(store, {b"1": value(1)})
     with pytest.raises(InvalidInput) as error:
         await store.walk("product", cursor)
     assert error.value.field == "cursor"
 
 
-async def test_a_walk_by_pages_of_no_rows_is_refused(store: FeatureStore) -> None:
+async def test_a_walk_with_a_limit_of_0_rows_is_refused(store: FeatureStore) -> None:
     with pytest.raises(InvalidInput) as error:
         await store.walk("product", limit=0)
     assert error.value.field == "limit"
 
 
-async def test_a_walk_goes_on_where_another_client_left_it(store: FeatureStore, url: str) -> None:
-    rows = {f"{at}".encode(): value(at) for at in range(200)}
+async def test_a_walk_continues_where_another_client_stopped(store: FeatureStore, url: str) -> None:
+    rows = {f"{n}".encode(): value(n) for n in range(200)}
     await put(store, rows)
     page = await store.walk("product", limit=20)
-    found = {row.key for row in page.rows}
+    keys = {row.key for row in page.rows}
     other = store if url == "memory://" else open_feature_store(url)
     while page.cursor:
         page = await other.walk("product", page.cursor, limit=20)
-        found |= {row.key for row in page.rows}
-        # what goes away meanwhile is in the way of nothing
+        keys |= {row.key for row in page.rows}
+        # Rows that are removed during a walk do not disturb it.
         await store.remove(RowKeys("product.g", [row.key for row in page.rows]))
-    assert found == {key.decode() for key in rows}
+    assert keys == {key.decode() for key in rows}
     if other is not store:
         await other.close()

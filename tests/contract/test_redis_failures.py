@@ -1,4 +1,4 @@
-"""Sentinels and masters that are away, keys of other types."""
+"""Failures of Sentinels and masters, and values that are not strings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import redis
 
 from kirana.codecs import Status
 from kirana.errors import Unavailable
-from kirana.stores import RowKeys, redis_bulk
-from kirana.stores.base import RowBlock
+from kirana.stores import RowBlock, RowKeys, redis_bulk
 from kirana.stores.redis_script import GUARDED_AT_ONCE
 from kirana.stores.row_keys import row_keys
 from tests.contract.cluster_nodes import (
@@ -28,19 +27,21 @@ from tests.contract.cluster_nodes import (
     write,
     write_clicks,
 )
-from tests.contract.redis_rows import NOW_MS, available, opened, row
-from tests.redis_servers import RedisServers, ask, wait
+from tests.contract.redis_rows import NOW_MS, opened, row, until_available
+from tests.redis_servers import RedisServers, execute, wait
 from tests.store_calls import load_rows, read_values, write_rows
 from tests.support import Shop
 
 
-@pytest.mark.parametrize("away", ["frozen", "dead"])
-async def test_a_store_opens_while_the_first_sentinel_is_away(own: RedisServers, away: str) -> None:
+@pytest.mark.parametrize("state", ["frozen", "dead"])
+async def test_a_store_opens_while_the_first_sentinel_is_down(
+    own: RedisServers, state: str
+) -> None:
     url = f"{own.empty('sentinel')}?{SHORT}"
     async with opened(url) as store:
         rows = await write(store, [b"a", b"b"], 0)
         first = own.sentinels[0]
-        if away == "dead":
+        if state == "dead":
             own.kill(first)
             await check_anew(url, rows)
             await check(store, rows)
@@ -51,31 +52,32 @@ async def test_a_store_opens_while_the_first_sentinel_is_away(own: RedisServers,
 
 
 async def check_anew(url: str, rows: dict[bytes, bytes]) -> None:
+    """Check the rows and write others, through a new store."""
     async with opened(url) as store, asyncio.timeout(BOUND_S):
         await check(store, rows)
         await write(store, [b"other"], 0)
 
 
-async def test_a_master_that_is_frozen_is_replaced_until_it_is_back(
+async def test_a_frozen_master_is_replaced_and_not_used_when_it_is_back(
     own: RedisServers,
 ) -> None:
     async with opened(f"{own.empty('sentinel')}?{SHORT}") as store:
         rows = await write(store, [b"a", b"b"], 0)
         await check(store, rows)
         old = own.master()
-        sent = replication(old)["master_repl_offset"]
-        wait(lambda: replication(old)["slave0"]["offset"] >= sent, "it is replicated")
+        offset = replication(old)["master_repl_offset"]
+        wait(lambda: replication(old)["slave0"]["offset"] >= offset, "the rows are replicated")
         with frozen(own, old):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable):
                     await read_values(store, [b"a"])
-            await available(lambda: read_values(store, [b"a"]), "a new master is read")
+            await until_available(lambda: read_values(store, [b"a"]), "a new master is read")
             assert own.master() != old
             await check(store, rows)
-            await available(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
+            await until_available(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
             rows = await write(store, [b"a", b"b"], 2)
             await check(store, rows)
-        # it takes itself for the master until a Sentinel tells it otherwise, some seconds later
+        # The old master still acts as a master until a Sentinel demotes it some seconds later.
         await check(store, rows)
         await check(store, await write(store, [b"a", b"b"], 3))
 
@@ -84,22 +86,26 @@ async def test_a_master_that_is_frozen_is_replaced_until_it_is_back(
 async def test_a_server_that_freezes_during_a_load_is_unavailable(
     own: RedisServers, guarded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_bulk, "ANSWER_S", 0.5)
+    monkeypatch.setattr(redis_bulk, "REPLY_TIMEOUT_S", 0.5)
     port = own.start()
     block = large_block(200_000)
     async with opened(f"redis://127.0.0.1:{port}") as store:
         loading = asyncio.create_task(load_rows(store, block, guarded=guarded))
-        await asyncio.to_thread(wait, lambda: bool(ask(port, "DBSIZE")), "rows come")
+        await asyncio.to_thread(
+            wait, lambda: bool(execute(port, "DBSIZE")), "the first rows are stored"
+        )
         with frozen(own, port):
             async with asyncio.timeout(BOUND_S):
                 with pytest.raises(Unavailable, match="does not answer"):
                     await loading
-        await available(lambda: load_rows(store, block, guarded=guarded), "it takes rows again")
-        assert ask(port, "DBSIZE") == len(block)
+        await until_available(
+            lambda: load_rows(store, block, guarded=guarded), "the server takes rows again"
+        )
+        assert execute(port, "DBSIZE") == len(block)
 
 
 def large_block(count: int) -> RowBlock:
-    keys = b"".join(b"%08d" % at for at in range(count))
+    keys = b"".join(b"%08d" % i for i in range(count))
     value = row(CODEC, "a")
     ends = np.arange(1, count + 1)
     return RowBlock(
@@ -114,7 +120,7 @@ def large_block(count: int) -> RowBlock:
     )
 
 
-async def test_a_key_of_another_type_is_one_row_that_is_not_there(
+async def test_a_value_that_is_not_a_string_reads_as_one_missing_row(
     own: RedisServers, shop: Shop
 ) -> None:
     port = own.start()
@@ -122,9 +128,9 @@ async def test_a_key_of_another_type_is_one_row_that_is_not_there(
     async with service_over(f"redis://127.0.0.1:{port}", shop) as service:
         await write_clicks(service, shop, ids)
         keys = row_keys(RowKeys(GROUP, ids))
-        ask(port, "DEL", keys[1])
-        ask(port, "RPUSH", keys[1], "x")
-        ask(port, "SET", keys[2], "no row")
+        execute(port, "DEL", keys[1])
+        execute(port, "RPUSH", keys[1], "x")
+        execute(port, "SET", keys[2], "no row")
         assert await clicks(service, shop, ids) == [
             (Status.OK, 0),
             (Status.MISSING, 0),
@@ -134,12 +140,10 @@ async def test_a_key_of_another_type_is_one_row_that_is_not_there(
 
 
 @pytest.mark.parametrize("kind", ["redis 6.2", "redis 7", "redis cluster"])
-async def test_a_key_of_another_type_is_replaced_by_the_row_that_is_written(
-    servers: RedisServers, kind: str
-) -> None:
-    """What is no row is replaced, whatever it is; other rows of the call are written too."""
+async def test_a_write_replaces_a_value_that_is_not_a_row(servers: RedisServers, kind: str) -> None:
+    """The other rows of the call are written too."""
     url = servers.empty(kind)
-    keys = row_keys(RowKeys(GROUP, [str(at) for at in range(GUARDED_AT_ONCE + 10)]))
+    keys = row_keys(RowKeys(GROUP, [str(n) for n in range(GUARDED_AT_ONCE + 10)]))
     foreign = {keys[3]: "RPUSH", keys[GUARDED_AT_ONCE + 3]: "SADD", keys[5]: "APPEND"}
     with client_of(url) as client:
         for key, command in foreign.items():

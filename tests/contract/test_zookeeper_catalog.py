@@ -1,4 +1,4 @@
-"""The catalog in a ZooKeeper that stalls, dies, comes back, and forgets a session."""
+"""The catalog in ZooKeeper: servers that stall, restart or lose their data; wrong nodes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from kirana.cli.catalog import publish
 from kirana.cli.locations import local_settings
 from kirana.errors import CatalogError, ConfigurationError, Conflict, Unavailable, Unknown
 from kirana.revision import Revision
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.serving.environment import free_ports
-from tests.contract.catalog_source import CLICKS, CTR, ENTITY, seen, write
+from tests.contract.catalog_source import CLICKS, CTR, ENTITY, wait_for_revision, write
 from tests.support import nth
 from tests.waiting import wait_for, wait_until
 from tests.zookeeper_server import ZooKeeperServer
@@ -34,7 +34,7 @@ SESSION_S = 1.0
 
 
 class Part:
-    """Loads each revision, as the parts of a replica do."""
+    """A part that loads each revision, as the parts of a replica do."""
 
     def __init__(self, backend: ZookeeperCatalog) -> None:
         self._backend = backend
@@ -43,8 +43,11 @@ class Part:
         await asyncio.to_thread(self._backend.load, revision)
 
 
-def _make_old(zookeeper: ZooKeeperServer) -> None:
-    """Let the server see so much that a client takes an empty one for one that is behind."""
+def _make_transactions(zookeeper: ZooKeeperServer) -> None:
+    """Make many transactions, so that an emptied server seems to lag behind its clients.
+
+    Its number of transactions is then lower than the last one that the clients have seen.
+    """
     client = KazooClient(zookeeper.address)
     client.start()
     for _ in range(200):
@@ -64,24 +67,24 @@ def url(zookeeper: ZooKeeperServer) -> str:
 
 @pytest.fixture
 def backend(url: str, source: Path) -> Iterator[ZookeeperCatalog]:
-    opened = ZookeeperCatalog(url, source, checks_of())
+    opened = ZookeeperCatalog(url, source, catalog_checks())
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def reader(url: str) -> Iterator[ZookeeperCatalog]:
-    opened = ZookeeperCatalog(url, None, checks_of())
+    opened = ZookeeperCatalog(url, None, catalog_checks())
     yield opened
     opened.close()
 
 
-async def until(reached: Callable[[], bool], what: str) -> None:
-    """Wait in a thread; a ZooKeeper that is away counts as not yet."""
-    await wait_until(lambda: asyncio.to_thread(reached), what, ignoring=Unavailable)
+async def until(reached: Callable[[], bool], description: str) -> None:
+    """Wait until `reached`, called in a thread, returns true. Ignore `Unavailable`."""
+    await wait_until(lambda: asyncio.to_thread(reached), description, ignoring=Unavailable)
 
 
-async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_after_it(
+async def test_readers_keep_the_last_revision_while_zookeeper_stalls_and_follow_later(
     zookeeper: ZooKeeperServer, backend: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
 ) -> None:
     backend.publish()
@@ -90,7 +93,7 @@ async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_afte
     following = asyncio.create_task(live.follow())
     zookeeper.pause()
     try:
-        # long enough for the server to end the session as it goes on
+        # During this time, the session expires. The server ends it after the pause.
         await asyncio.sleep(3 * SESSION_S)
         assert (live.revision.number, reader.current().number) == (1, 1)
         with pytest.raises(Unavailable):
@@ -98,12 +101,12 @@ async def test_readers_stay_on_the_last_revision_while_it_stalls_and_follow_afte
     finally:
         zookeeper.resume()
     write(source, CLICKS, CTR)
-    await until(lambda: backend.publish().revision.number >= 2, "the second is published")
-    await until(lambda: live.revision.number == 2, "the second is live")
+    await until(lambda: backend.publish().revision.number >= 2, "the second revision is published")
+    await until(lambda: live.revision.number == 2, "the second revision is live")
     following.cancel()
 
 
-async def test_readers_follow_a_server_that_died_and_came_back(
+async def test_readers_follow_a_server_that_was_restarted(
     zookeeper: ZooKeeperServer, backend: ZookeeperCatalog, reader: ZookeeperCatalog
 ) -> None:
     backend.publish()
@@ -116,13 +119,13 @@ async def test_readers_follow_a_server_that_died_and_came_back(
     await asyncio.to_thread(zookeeper.restart)
     await until(
         lambda: backend.publish_change(Change({"body": ENTITY}), 1).revision.number == 2,
-        "the second is published",
+        "the second revision is published",
     )
-    await until(lambda: live.revision.number == 2, "the second is live")
+    await until(lambda: live.revision.number == 2, "the second revision is live")
     following.cancel()
 
 
-async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision_on(
+async def test_readers_follow_an_emptied_server_from_its_first_revision(
     zookeeper: ZooKeeperServer,
     backend: ZookeeperCatalog,
     reader: ZookeeperCatalog,
@@ -130,38 +133,38 @@ async def test_a_server_that_came_back_empty_is_followed_from_its_first_revision
     source: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Both histories have a revision 1, of other content: neither is taken for the other."""
+    """Both histories have a revision 1, and readers must not confuse the two."""
     caplog.set_level(logging.WARNING, "kirana.catalog.revisions")
     old = backend.publish().revision
-    _make_old(zookeeper)
+    _make_transactions(zookeeper)
     groups = Revisions(reader, _count_features)
     live = LiveRevision(reader, [Part(reader)], poll_s=0.05)
     await live.start()
     assert await groups.at(live.revision) == 1
     following = asyncio.create_task(live.follow())
     await asyncio.to_thread(zookeeper.kill)
-    await until(lambda: live.away_since is not None, "it is seen to be away")
+    await until(lambda: live.away_since is not None, "the reader notices the outage")
     assert live.revision == old
     await asyncio.to_thread(zookeeper.empty)
     write(source, CLICKS, CTR)
-    anew = ZookeeperCatalog(url, source, checks_of())
-    new = (await asyncio.to_thread(anew.publish)).revision
+    publisher = ZookeeperCatalog(url, source, catalog_checks())
+    new = (await asyncio.to_thread(publisher.publish)).revision
     assert (new.number, old.number) == (1, 1)
-    await until(lambda: live.revision == new, "the newer is live")
-    await until(lambda: live.away_since is None, "it is seen to be back")
+    await until(lambda: live.revision == new, "the new revision is live")
+    await until(lambda: live.away_since is None, "the reader notices the end of the outage")
     assert await groups.at(new) == 2
     assert await groups.at(old) == 1
     following.cancel()
-    anew.close()
-    said = [record.message for record in caplog.records]
-    assert [each for each in said if "is away" in each] == [
-        "the catalog is away: revision 1 stays live"
+    publisher.close()
+    messages = [record.message for record in caplog.records]
+    assert [message for message in messages if "can't be read" in message] == [
+        "the catalog can't be read: this replica stays on revision 1"
     ]
-    assert len([each for each in said if "is there again" in each]) == 1
-    assert "the catalog began anew: revision 1 replaces 1" in said
+    assert len([message for message in messages if "can be read again" in message]) == 1
+    assert "the catalog has a new history: revision 1 of it replaces revision 1" in messages
 
 
-def test_who_publishes_to_a_catalog_that_begins_anew_is_warned(
+def test_a_publish_to_an_emptied_server_prints_a_warning(
     zookeeper: ZooKeeperServer, url: str, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = local_settings(source, {"catalog": url}, environment={})
@@ -171,16 +174,16 @@ def test_who_publishes_to_a_catalog_that_begins_anew_is_warned(
     assert "warning" not in capsys.readouterr().err
     zookeeper.empty()
     assert publish(settings, source).revision.number == 1
-    said = capsys.readouterr().err
-    assert f"{url} was at revision 2 when it was published from here" in said
-    assert "its revision 1 is of another history" in said
+    stderr = capsys.readouterr().err
+    assert f"{url} has lost its history: it was at revision 2" in stderr
+    assert "Revision 1 starts a new history" in stderr
 
 
-def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_it(
+def test_a_lost_catalog_refuses_changes_until_all_of_it_is_published_again(
     zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog
 ) -> None:
     backend.publish()
-    seen(backend, 1)
+    wait_for_revision(backend, 1)
     zookeeper.empty()
 
     def refused() -> bool:
@@ -188,62 +191,62 @@ def test_a_change_of_a_catalog_that_was_lost_is_refused_and_apply_writes_all_of_
             backend.publish_change(Change({"body": ENTITY}), None)
         return True
 
-    wait_for(refused, "it is connected again", ignoring=Unavailable)
-    anew = backend.publish().revision
-    other = ZookeeperCatalog(url, None, checks_of())
-    assert list(other.load(anew).entities) == ["product"]
+    wait_for(refused, "the backend is connected again", ignoring=Unavailable)
+    revision = backend.publish().revision
+    other = ZookeeperCatalog(url, None, catalog_checks())
+    assert list(other.load(revision).entities) == ["product"]
     other.close()
 
 
-def test_who_finds_no_server_is_told_so_within_seconds() -> None:
+def test_a_server_that_does_not_listen_is_unavailable() -> None:
     (port,) = free_ports(1)
-    backend = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop", None, checks_of())
+    backend = ZookeeperCatalog(f"zk://127.0.0.1:{port}/shop", None, catalog_checks())
     with pytest.raises(Unavailable, match=f"zk://127.0.0.1:{port}/shop does not answer"):
         backend.current()
 
 
-def test_who_was_overtaken_publishes_nothing(
+def test_a_publisher_that_was_overtaken_publishes_nothing(
     url: str, backend: ZookeeperCatalog, reader: ZookeeperCatalog, source: Path
 ) -> None:
     backend.publish()
-    looked, overtaken = threading.Event(), threading.Event()
+    has_checked, overtaken = threading.Event(), threading.Event()
 
     class Slow(ZookeeperCatalog):
-        """Another publishes between its look at what is live and its own publishing."""
+        """A backend that waits between its check and its publish for another publish."""
 
         def _check(
             self, live: Catalog | None, revision: Revision, *, trusted: bool = False
         ) -> Checked:
-            found = super()._check(live, revision, trusted=trusted)
-            looked.set()
+            checked = super()._check(live, revision, trusted=trusted)
+            has_checked.set()
             assert overtaken.wait(10)
-            return found
+            return checked
 
     slow = Slow(url, source)
     write(source, CLICKS, CTR)
-    ends: list[Exception] = []
+    conflicts: list[Conflict] = []
 
     def publish() -> None:
         try:
             slow.publish()
         except Conflict as error:
-            ends.append(error)
+            conflicts.append(error)
 
     thread = threading.Thread(target=publish)
     thread.start()
-    assert looked.wait(10)
+    assert has_checked.wait(10)
     assert backend.publish_change(Change({"body": ENTITY}), None).revision.number == 2
     overtaken.set()
     thread.join()
     slow.close()
-    assert [str(each) for each in ends] == [
-        "revision 2 was published by another meanwhile: look at it, and publish again"
+    assert [conflict.message for conflict in conflicts] == [
+        "another publisher made revision 2 in the meantime: check it, then publish again"
     ]
-    seen(reader, 2)
+    wait_for_revision(reader, 2)
     assert len(reader.load(nth(reader, 2)).groups["product.stats"].versions) == 1
 
 
-def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
+def test_a_broken_revision_is_an_error_and_the_last_good_one_stays(
     zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog, reader: ZookeeperCatalog
 ) -> None:
     backend.publish()
@@ -252,7 +255,7 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
     client.start()
     client.create(f"{root}/revisions/2", b"{}")
     client.set(f"{root}/current", f"2 {backend.current().catalog}".encode())
-    seen(reader, 2)
+    wait_for_revision(reader, 2)
     with pytest.raises(CatalogError, match="this is not a revision"):
         reader.load(nth(reader, 2))
     assert reader.load(nth(reader, 1)).revision.number == 1
@@ -262,18 +265,18 @@ def test_a_broken_revision_is_told_of_and_the_last_good_one_stays(
     assert reader.current().number == 2
 
 
-def test_damage_is_named_and_hides_no_other_revision(
+def test_a_damaged_node_is_named_and_does_not_hide_other_revisions(
     zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog, source: Path
 ) -> None:
     backend.publish()
     write(source, CTR)
-    seen(backend, 1)
+    wait_for_revision(backend, 1)
     backend.publish()
     root = url.partition("?")[0].removeprefix(f"zk://{zookeeper.address}")
     client = KazooClient(hosts=zookeeper.address)
     client.start()
     client.set(f"{root}/revisions/1", b"rubbish")
-    assert [each.revision for each in backend.history(10)] == [2]
+    assert [record.revision for record in backend.history(10)] == [2]
     client.set(f"{root}/current", b"rubbish")
     with pytest.raises(CatalogError, match="rubbish") as caught:
         backend.publish()
@@ -282,7 +285,7 @@ def test_damage_is_named_and_hides_no_other_revision(
     client.close()
 
 
-def test_people_can_read_it(
+def test_nodes_are_readable_text(
     zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog
 ) -> None:
     backend.publish()
@@ -300,19 +303,19 @@ def test_people_can_read_it(
     assert b'"ttl":"7d"' in group
 
 
-def test_only_the_last_revisions_and_what_they_name_are_kept(
+def test_a_publish_removes_old_revisions_and_their_objects(
     zookeeper: ZooKeeperServer, url: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zookeeper_nodes, "UNUSED_MS", 0)
     monkeypatch.setattr(zookeeper_catalog, "PRUNE_EVERY", 5)
-    backend = ZookeeperCatalog(url, source, checks_of(), kept=3)
+    backend = ZookeeperCatalog(url, source, catalog_checks(), kept=3)
     for keep in range(1, 6):
         event = {"kind": "event_type", "name": "click", "keep": keep}
         if keep == 1:
             backend.publish()
         else:
             backend.publish_change(Change({"body": event}), keep - 1)
-    assert [each.revision for each in backend.history(10)] == [5, 4, 3]
+    assert [record.revision for record in backend.history(10)] == [5, 4, 3]
     assert [len(backend.load(nth(backend, number)).event_types) for number in (3, 4, 5)] == [
         1,
         1,
@@ -330,11 +333,11 @@ def test_only_the_last_revisions_and_what_they_name_are_kept(
     backend.close()
 
 
-def test_an_object_that_no_node_can_hold_is_refused(backend: ZookeeperCatalog) -> None:
+def test_an_object_that_is_too_large_for_a_node_is_refused(backend: ZookeeperCatalog) -> None:
     title = {"name": "title", "dtype": "string", "default": "x" * 1_100_000}
     huge = {"kind": "feature_group", "name": "product.huge", "features": [title]}
     backend.publish()
-    with pytest.raises(CatalogError, match="a node of ZooKeeper"):
+    with pytest.raises(CatalogError, match="the limit of a ZooKeeper node is 1000000"):
         backend.publish_change(Change({"body": huge}), None)
     assert backend.current().number == 1
 
@@ -346,7 +349,7 @@ def test_an_object_that_no_node_can_hold_is_refused(backend: ZookeeperCatalog) -
         *("zk://host:abc/root", "zk://host/root", "zk://h:1/root?session_timeout=x"),
     ],
 )
-def test_a_url_that_is_none_is_refused(wrong: str) -> None:
+def test_a_wrong_url_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        ZookeeperCatalog(wrong, None, checks_of())
+        ZookeeperCatalog(wrong, None, catalog_checks())
     assert caught.value.field == "catalog"

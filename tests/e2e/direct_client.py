@@ -1,4 +1,4 @@
-"""A small client of the direct ports: it finds them at the front door, and again when one goes."""
+"""A small client of the direct ports. It gets their URLs from the front door."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import httpx
 from tests.e2e.shop_requests import PAUSE_S
 
 TIMEOUT_S = 60.0
-ASK_AGAIN_S = 1.0
-"""So that a replica which came is found, though none went."""
+REFRESH_S = 1.0
+"""Seconds after which the client gets the URLs again, so that it finds new replicas."""
 
 
 class Lost(Exception):
-    """A request was sent to `url`, and no reply came: it was in flight when the replica went."""
+    """A request was sent to `url`, but the replica stopped before it replied.
+
+    `sent` and `noticed` are the times of both events, from `time.monotonic`.
+    """
 
     def __init__(self, url: str, sent: float, error: Exception) -> None:
         super().__init__(f"{url}: {type(error).__name__}: {error}")
@@ -31,17 +34,20 @@ class Lost(Exception):
 
 
 class DirectClient:
-    """Keeps one connection to each direct port, and sends to them in turn."""
+    """A client that keeps a connection to each direct port and sends to them in turn."""
 
     def __init__(self, front_door: str) -> None:
         self._front_door = front_door
         self._connections: dict[str, http.client.HTTPConnection] = {}
         self._turn = 0
         self._urls: list[str] = []
-        self._asked = 0.0
+        self._refreshed = 0.0
 
     def post(self, path: str, body: object) -> tuple[str, int, bytes]:
-        """Return which port answered, the status, and the reply. Raises `Lost`."""
+        """Send a request; return the URL of the port, the status and the body of the reply.
+
+        Raise `Lost` if the connection broke after the request was sent.
+        """
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             url = self._next()
@@ -49,43 +55,45 @@ class DirectClient:
             try:
                 connection = self._connected(url)
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "no direct port lets anybody connect"
-                self._leave(url)
+                assert time.monotonic() < deadline, "no direct port accepts connections"
+                self._drop(url)
                 continue
-            if _ended(connection):
-                self._leave(url)  # it was closed while nobody used it: nothing was in flight
+            if _is_closed(connection):
+                # The connection was closed while it was idle, so no request is lost.
+                self._drop(url)
                 continue
             sent = time.monotonic()
             try:
                 connection.request("POST", path, json.dumps(body).encode())
             except ConnectionError as error:
-                self._leave(url)
+                self._drop(url)
                 if reused:
-                    continue  # closed since the look at it a moment ago
+                    # The connection was closed after the check above, before this request.
+                    continue
                 raise Lost(url, sent, error) from error
             try:
                 reply = connection.getresponse()
                 content = reply.read()
             except (ConnectionError, http.client.HTTPException) as error:
-                self._leave(url)
+                self._drop(url)
                 raise Lost(url, sent, error) from error
             if reply.will_close:
-                self._leave(url)
+                self._drop(url)
             return url, reply.status, content
 
     def _next(self) -> str:
-        if time.monotonic() > self._asked + ASK_AGAIN_S:
+        if time.monotonic() > self._refreshed + REFRESH_S:
             self._urls.clear()
         while not self._urls:
             try:
                 reply = httpx.get(f"{self._front_door}/v1/endpoints", timeout=TIMEOUT_S)
             except httpx.TransportError:
-                # the front door had sent it to the replica that was just killed
+                # The front door has sent the request to a replica that was just killed.
                 time.sleep(0.05)
                 continue
-            self._asked = time.monotonic()
+            self._refreshed = time.monotonic()
             if reply.status_code == 200:
-                self._urls = [each["url"] for each in reply.json()["endpoints"]]
+                self._urls = [endpoint["url"] for endpoint in reply.json()["endpoints"]]
             if not self._urls:
                 time.sleep(0.05)
         self._turn += 1
@@ -102,8 +110,8 @@ class DirectClient:
             self._connections[url] = connection
         return connection
 
-    def _leave(self, url: str) -> None:
-        """Close the connection, and ask for the ports again before the next request."""
+    def _drop(self, url: str) -> None:
+        """Close the connection, and get the URLs again before the next request."""
         connection = self._connections.pop(url, None)
         if connection is not None:
             connection.close()
@@ -114,14 +122,17 @@ class DirectClient:
             connection.close()
 
 
-def _ended(connection: http.client.HTTPConnection) -> bool:
-    """Whether the far end has closed: between two requests there is nothing else to read."""
+def _is_closed(connection: http.client.HTTPConnection) -> bool:
+    """Return whether the replica has closed an idle connection.
+
+    Between two requests, a connection is readable only if the other side has closed it.
+    """
     readable, _, _ = select.select([connection.sock], [], [], 0)
     return bool(readable)
 
 
 class SlowRequest:
-    """A request whose last byte has not been sent yet; a context manager."""
+    """Context manager for a request whose last byte is not sent until `finish`."""
 
     def __init__(self, url: str, path: str, body: object) -> None:
         parts = urlsplit(url)
@@ -131,13 +142,13 @@ class SlowRequest:
         content = json.dumps(body).encode()
         self._connection.putrequest("POST", path)
         self._connection.putheader("content-length", str(len(content)))
-        # how long a deploy takes is not what is asked here
+        # A deploy during the request may take long. That must not fail the request.
         self._connection.putheader("x-kirana-timeout-ms", str(int(TIMEOUT_S * 1000)))
         self._connection.endheaders(content[:-1])
         self._last = content[-1:]
 
     def finish(self) -> int:
-        """Send what is missing; return the status of the reply."""
+        """Send the last byte, and return the status of the reply."""
         self._connection.send(self._last)
         reply = self._connection.getresponse()
         reply.read()
@@ -152,7 +163,7 @@ class SlowRequest:
 
 @dataclass
 class Load:
-    """Threads that ask again and again, and what became of it; a context manager."""
+    """Threads that send requests until the `with` block ends, and the results of the requests."""
 
     front_door: str
     path: str
@@ -160,10 +171,10 @@ class Load:
     threads: int = 6
     pause_s: float = PAUSE_S
     answered: Counter[str] = field(default_factory=Counter)
-    """By the port that answered with a 200."""
+    """The number of replies with status 200, by URL of the port."""
     lost: list[Lost] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Replies of another status, and errors that are none of the connection."""
+    """Replies with a status other than 200, and errors other than `Lost`."""
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()

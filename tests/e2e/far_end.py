@@ -1,4 +1,7 @@
-"""Run as a process: calls a deployment as one part calls another, and prints what arrived there."""
+"""A program that calls a deployment as one part calls another, and prints what it received.
+
+`test_hops.py` runs it as a process. The output is one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from tests.waiting import wait_until
 
 
 class Tally:
-    """What runs in an actor of the deployment. It counts."""
+    """A counter that runs in an actor of the deployment."""
 
     def __init__(self) -> None:
         self._count = 40
@@ -55,7 +58,7 @@ class Tally:
         self._count += number
         return self._count
 
-    async def end(self) -> None:
+    async def crash(self) -> None:
         os._exit(1)
 
 
@@ -69,7 +72,7 @@ SETTINGS = Settings(
 
 @serve.deployment(deployment_actors=[actor_config(TALLY, SETTINGS.model_dump())])
 class Far:
-    """A feature store that tells what it was asked for; a write takes for ever."""
+    """A deployment for the part `features`. `read` returns the request, and `write` never ends."""
 
     def __init__(self) -> None:
         self._seen = {"begun": 0, "cancelled": 0}
@@ -77,11 +80,11 @@ class Far:
     async def call(
         self, method: str, arguments: tuple[object, ...], context: RequestContext
     ) -> Outcome:
-        work = self._tell if method == "read" else self._wait
+        work = self._describe if method == "read" else self._wait
         return await outcome_of("features", lambda: work(context), context)
 
-    async def _tell(self, context: RequestContext) -> dict[str, Any]:
-        told = {
+    async def _describe(self, context: RequestContext) -> dict[str, Any]:
+        received = {
             "catalog": context.revision.catalog,
             "revision": context.revision.number,
             "left_s": context.left_s(),
@@ -93,10 +96,10 @@ class Far:
             "caller": context.caller,
             "retries": context.ledger.retries,
         }
-        told["actor"] = await _ask_actor(RemoteActor(TALLY.name), context)
+        received["actor"] = await _call_actor(RemoteActor(TALLY.name), context)
         context.ledger.retries += 1
         context.ledger.hedges += 3
-        return told
+        return received
 
     async def _wait(self, context: RequestContext) -> None:
         self._seen["begun"] += 1
@@ -110,53 +113,55 @@ class Far:
         return Health(None, self._seen)
 
 
-async def _ask_actor(tally: Any, context: RequestContext) -> dict[str, Any]:
-    """Count with an actor, ask it for what it refuses, and end it: Serve starts it anew."""
+async def _call_actor(tally: Any, context: RequestContext) -> dict[str, Any]:
+    """Call an actor, also with a wrong number, and crash it. Return the results of all calls."""
     counted = [await tally.add(1), await tally.add(1)]
-    seen = await tally.seen(context.within(60.0))
-    waiting = asyncio.create_task(tally.wait(context))
+    context_fields = await tally.seen(context.within(60.0))
+    wait_call = asyncio.create_task(tally.wait(context))
     await asyncio.sleep(0)
-    waiting.cancel()
+    wait_call.cancel()
 
-    async def given_up() -> bool:
+    async def cancelled() -> bool:
         return bool(await tally.times_cancelled())
 
-    await wait_until(given_up)
+    await wait_until(cancelled)
     errors = []
-    for call in (tally.add(-1), tally.end()):
+    for call in (tally.add(-1), tally.crash()):
         try:
             await call
         except KiranaError as error:
             errors.append([error.code, error.message, error.field])
 
-    async def anew() -> bool:
+    async def started_again() -> bool:
         try:
             counted.append(await tally.add(1))
         except Unavailable:
             return False
         return True
 
-    await wait_until(anew)
-    return {"counted": counted, "errors": errors, "seen": seen}
+    await wait_until(started_again)
+    return {"counted": counted, "errors": errors, "seen": context_fields}
 
 
-async def _until(far: Features, what: str, count: int) -> None:
+async def _until(far: Features, event: str, count: int) -> None:
+    """Wait until `count` writes have begun or been cancelled at the far end."""
+
     async def reached() -> bool:
-        return bool((await far.health(NO_REVISION)).told[what] >= count)
+        return bool((await far.health(NO_REVISION)).details[event] >= count)
 
     await wait_until(reached)
 
 
-async def _ask(far: Features, given: dict[str, Any]) -> dict[str, Any]:
+async def _call_far_end(far: Features, given: dict[str, Any]) -> dict[str, Any]:
     revision = Revision(given.pop("catalog"), given.pop("revision"))
     context = RequestContext.begin(revision, timeout_s=given.pop("timeout_s"), **given)
     context.ledger.retries = 2
-    told = cast(dict[str, Any], await far.read([], context))
+    received = cast(dict[str, Any], await far.read([], context))
     spent = [context.ledger.retries, context.ledger.hedges]
     write = cast(FeatureWrite, None)
-    waiting = asyncio.create_task(far.write(write, context))
+    writing = asyncio.create_task(far.write(write, context))
     await _until(far, "begun", 1)
-    waiting.cancel()
+    writing.cancel()
     await _until(far, "cancelled", 1)
     late = context.within(0.2)
     try:
@@ -165,7 +170,7 @@ async def _ask(far: Features, given: dict[str, Any]) -> dict[str, Any]:
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
     await _until(far, "cancelled", 2)
-    return {"told": told, "spent": spent, "late": error}
+    return {"received": received, "spent": spent, "late": error}
 
 
 def main() -> None:
@@ -176,7 +181,7 @@ def main() -> None:
     ):
         handle = serve.run(Far.bind(), name="far", route_prefix=None)
         far = cast(Features, Remote(FEATURES, handle))
-        print(json.dumps(asyncio.run(_ask(far, json.loads(sys.argv[1])))))
+        print(json.dumps(asyncio.run(_call_far_end(far, json.loads(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Ray that `ray start` starts and `serve deploy` deploys to; its processes are ended by id."""
+"""A Ray cluster for tests, controlled with `ray start` and `serve deploy`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ COMMAND_TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Lines of a shell on it: after `eval "$(kirana env DIR)"`, or with `bare` without that."""
+    """A Ray cluster and the shell commands that control it.
+
+    The commands run after `eval "$(kirana env DIR)"`, unless `bare` is set. `exports` are further
+    environment variables for the commands.
+    """
 
     catalog: Path
     dashboard_port: int = 8265
@@ -34,17 +38,17 @@ class RayCluster:
     exports: Mapping[str, str] | None = None
     bare: bool = False
 
-    def type(self, *lines: str) -> str:
-        """Run lines of bash as a person types them in a clone; return what they say."""
+    def run_shell(self, *lines: str) -> str:
+        """Run lines of bash in the repository, as a user types them, and return their output."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        known = ("RAY_", "KIRANA_")
-        clean = {name: each for name, each in os.environ.items() if not name.startswith(known)}
+        prefixes = ("RAY_", "KIRANA_")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
         exports = [
             f"export {name}={shlex.quote(value)}" for name, value in (self.exports or {}).items()
         ]
-        first = [] if self.bare else [f'eval "$(kirana env {self.catalog})"']
-        done = subprocess.run(
-            ["bash", "-ec", "\n".join([*first, *exports, *lines])],
+        setup = [] if self.bare else [f'eval "$(kirana env {self.catalog})"']
+        completed = subprocess.run(
+            ["bash", "-ec", "\n".join([*setup, *exports, *lines])],
             capture_output=True,
             text=True,
             check=False,
@@ -52,8 +56,8 @@ class RayCluster:
             env={**clean, "PATH": path, "RAY_DASHBOARD_ADDRESS": self.dashboard},
             timeout=COMMAND_TIMEOUT_S,
         )
-        assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        assert completed.returncode == 0, f"{lines}\n{completed.stdout}\n{completed.stderr}"
+        return completed.stdout
 
     @property
     def dashboard(self) -> str:
@@ -64,43 +68,45 @@ class RayCluster:
         return f"http://127.0.0.1:{self.http_port}"
 
     def start(self) -> None:
-        self.type(f"ray start --head --node-ip-address=127.0.0.1 {self.ray_options}")
+        self.run_shell(f"ray start --head --node-ip-address=127.0.0.1 {self.ray_options}")
 
     def deploy(self, config: Mapping[str, Any], file: Path) -> None:
-        """`config` is what `serve_config.yaml` would hold."""
+        """Deploy a configuration in the format of `serve_config.yaml`, and write it to `file`."""
         file.write_text(yaml.safe_dump(dict(config)))
-        self.type(f"serve deploy {file}")
+        self.run_shell(f"serve deploy {file}")
 
     def status(self) -> dict[str, Any]:
-        """Return what `serve status` says of the application."""
-        said = yaml.safe_load(self.type("serve status"))
-        found: dict[str, Any] = said["applications"].get("kirana", {})
-        return found
+        """Return the state of the application in `serve status`, or {} if it is not deployed."""
+        report = yaml.safe_load(self.run_shell("serve status"))
+        application: dict[str, Any] = report["applications"].get("kirana", {})
+        return application
 
     def wait_until(self, *states: str) -> dict[str, Any]:
+        """Wait until the application has one of these states, and return its `status`."""
+
         def reached() -> dict[str, Any] | None:
             status = self.status()
             return status if status.get("status") in states else None
 
-        found = wait_for(reached, f"the application is {' or '.join(states)}")
-        assert found is not None
-        return found
+        final = wait_for(reached, f"the application is {' or '.join(states)}")
+        assert final is not None
+        return final
 
     def processes(self) -> list[psutil.Process]:
-        """Return all that `ray start` has started, and what that has started."""
-        mark = f"dir://{self.catalog}"
-        found = set()
+        """Return the processes that Ray has started for this catalog, and their children."""
+        catalog_url = f"dir://{self.catalog}"
+        processes = set()
         for process in psutil.process_iter():
             try:
-                if process.environ().get("KIRANA_CATALOG") == mark:
-                    found |= {process, *process.children(recursive=True)}
+                if process.environ().get("KIRANA_CATALOG") == catalog_url:
+                    processes |= {process, *process.children(recursive=True)}
             except (psutil.Error, OSError):
                 continue
-        return list(found)
+        return list(processes)
 
     def end(self) -> None:
-        # more may start while the first ones end
-        while processes := [each for each in self.processes() if _runs(each)]:
+        # More processes may start while the first ones end.
+        while processes := [process for process in self.processes() if _runs(process)]:
             for process in processes:
                 if _runs(process):
                     process.kill()
@@ -112,9 +118,10 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _direct_ports() -> str:
-    """Return a range for this worker: the port of a replica that was killed is known for a while.
+    """Return a range of direct ports that only this worker uses.
 
-    Another cluster that took it would get requests that are not its own.
+    Clients still know the port of a killed replica for a while. If another cluster used that port,
+    it would get their requests.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 19_000 + 100 * (worker % 10)
@@ -122,8 +129,12 @@ def _direct_ports() -> str:
 
 
 @contextmanager
-def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[RayCluster]:
-    """Start a Ray on ports of its own; `folder` holds HAProxy's files, its path is short."""
+def cluster_beside_others(catalog: Path, folder: Path, **fields: Any) -> Iterator[RayCluster]:
+    """Start a Ray cluster on free ports, so that other clusters can run at the same time.
+
+    `folder` is for HAProxy's files, and its path must be short. `fields` are other fields of the
+    `RayCluster`.
+    """
     dashboard, http, gcs, client, agent = free_ports(5)
     options = {
         "dashboard-port": dashboard,
@@ -132,15 +143,15 @@ def cluster_beside_others(catalog: Path, folder: Path, **more: Any) -> Iterator[
         "dashboard-agent-listen-port": agent,
         "object-store-memory": 256 << 20,
     }
-    words = " ".join(f"--{name}={value}" for name, value in options.items())
-    if not more.get("bare"):
-        ours = serve_environment(folder)
-        del ours["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]  # what `kirana env` says counts
-        ports = [name for name in ours if name.endswith("_PORT")]
-        ours.update(zip(ports, map(str, free_ports(len(ports))), strict=True))
-        ours["KIRANA_DIRECT_PORTS"] = _direct_ports()
-        more["exports"] = {**ours, **more.get("exports", {})}
-    cluster = RayCluster(catalog, dashboard, http, words, **more)
+    ray_options = " ".join(f"--{name}={value}" for name, value in options.items())
+    if not fields.get("bare"):
+        environment = serve_environment(folder)
+        del environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]  # `kirana env` sets it.
+        port_names = [name for name in environment if name.endswith("_PORT")]
+        environment.update(zip(port_names, map(str, free_ports(len(port_names))), strict=True))
+        environment["KIRANA_DIRECT_PORTS"] = _direct_ports()
+        fields["exports"] = {**environment, **fields.get("exports", {})}
+    cluster = RayCluster(catalog, dashboard, http, ray_options, **fields)
     try:
         cluster.start()
         yield cluster

@@ -1,4 +1,4 @@
-"""An application on a Ray of its own, deployed again and again with other options."""
+"""A Kirana on its own Ray cluster. Tests deploy it again with other options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ INFER = "/v1/infer/ranker"
 BODY = {"context": {"user_id": 7, "product_id": ["1", "2", "3", "nobody"]}}
 
 Endpoints = dict[str, str]
-"""URLs by the name of a replica."""
+"""URLs of direct ports, by the name of the replica."""
 
 
 class Serving:
-    """A fused application at first, that can be deployed with other options."""
+    """The application of `serve_config.yaml`, fused at first, to deploy with various options."""
 
     def __init__(self, cluster: RayCluster, folder: Path) -> None:
         self.cluster = cluster
@@ -32,28 +32,39 @@ class Serving:
         self._config["http_options"]["port"] = cluster.http_port
         self._application = self._config["applications"][0]
         (self._ingress,) = (
-            each for each in self._application["deployments"] if each["name"] == "Ingress"
+            deployment
+            for deployment in self._application["deployments"]
+            if deployment["name"] == "Ingress"
         )
-        self._others = [
-            each for each in self._application["deployments"] if each is not self._ingress
+        self._part_deployments = [
+            deployment
+            for deployment in self._application["deployments"]
+            if deployment is not self._ingress
         ]
         self._application["deployments"] = [self._ingress]
         self._application["args"]["placement"] = "fused"
         self._scaling: dict[str, Any] = self._ingress.pop("autoscaling_config")
 
     def deploy(self, replicas: int, **arguments: object) -> None:
-        """Roll to other arguments, or only change how many replicas there are."""
+        """Deploy with this number of replicas.
+
+        `arguments` are set in the application's `args`. If one of them changes, Serve replaces the
+        running replicas.
+        """
         self._ingress.pop("autoscaling_config", None)
         self._ingress["num_replicas"] = replicas
         self._application["args"].update(arguments)
         self.cluster.deploy(self._config, self._file)
 
     def spread(self) -> None:
-        """Have every part as a deployment of its own from the next time on."""
-        self._application["deployments"] = [self._ingress, *self._others]
+        """Add the deployments of all parts to the configuration.
+
+        Then call `deploy` with `placement="spread"`.
+        """
+        self._application["deployments"] = [self._ingress, *self._part_deployments]
 
     def scale_by_load(self, **options: object) -> None:
-        """Take the autoscaling of `serve_config.yaml`, with some other options."""
+        """Deploy with the autoscaling of `serve_config.yaml`, changed by `options`."""
         self._ingress.pop("num_replicas", None)
         self._ingress["autoscaling_config"] = {**self._scaling, **options}
         self.cluster.deploy(self._config, self._file)
@@ -61,33 +72,38 @@ class Serving:
     def endpoints(self) -> Endpoints:
         reply = httpx.get(f"{self.url}/v1/endpoints", timeout=30)
         return {
-            each["replica"]: each["url"] for each in reply.raise_for_status().json()["endpoints"]
+            endpoint["replica"]: endpoint["url"]
+            for endpoint in reply.raise_for_status().json()["endpoints"]
         }
 
-    def wait_for_endpoints(self, fit: Callable[[Endpoints], bool], what: str) -> Endpoints:
-        """Return the endpoints once they fit."""
+    def wait_for_endpoints(
+        self, accepts: Callable[[Endpoints], bool], description: str
+    ) -> Endpoints:
+        """Wait until `accepts` returns true for the endpoints, and return them."""
 
-        def asked() -> Endpoints | None:
+        def accepted() -> Endpoints | None:
             try:
-                found = self.endpoints()
+                current = self.endpoints()
             except (httpx.TransportError, httpx.HTTPStatusError):
                 return None
-            return found if fit(found) else None
+            return current if accepts(current) else None
 
-        found = wait_for(asked, what)
-        assert found is not None
-        return found
+        endpoints = wait_for(accepted, description)
+        assert endpoints is not None
+        return endpoints
 
-    def load(self, **more: float) -> Load:
-        return Load(self.url, INFER, BODY, **more)  # type: ignore[arg-type]
+    def load(self, **options: float) -> Load:
+        return Load(self.url, INFER, BODY, **options)  # type: ignore[arg-type]
 
 
 def listening_on(url: str) -> psutil.Process:
     """Return the process that listens on the port of a URL."""
     address = (httpx.URL(url).host, httpx.URL(url).port)
-    (found,) = (
-        each.pid
-        for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr and tuple(each.laddr) == address
+    (pid,) = (
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and tuple(connection.laddr) == address
     )
-    return psutil.Process(found)
+    return psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""Requests to the shop, good and bad, for tests that send the same through several doors."""
+"""Valid and invalid requests to the shop of `tests.support`, which tests send to several doors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW_MS = 1_700_000_000_000
 
 
 class Call(NamedTuple):
-    """`body` is sent as JSON, or as it stands where it is bytes."""
+    """A request. `body` is sent as JSON, or unchanged if it is bytes."""
 
     method: str
     path: str
@@ -27,9 +27,9 @@ class Call(NamedTuple):
 
 
 PAUSE_S = 0.005
-"""Between two requests of one caller: a load that takes all of the CPU tests nothing else."""
+"""Seconds that a caller waits between requests, so that a load leaves CPU time to other tests."""
 
-PRODUCTS = [str(each) for each in range(1, 13)]
+PRODUCTS = [str(n) for n in range(1, 13)]
 
 WRITES = [
     Call(
@@ -40,7 +40,7 @@ WRITES = [
             "keys": {"product_id": PRODUCTS},
             "columns": {
                 "clicks": list(range(12)),
-                "ctr": [each / 16 for each in range(12)],
+                "ctr": [n / 16 for n in range(12)],
             },
         },
     ),
@@ -51,9 +51,9 @@ WRITES = [
             "group": "product.attrs",
             "keys": {"product_id": PRODUCTS},
             "columns": {
-                "title": [f"product {each}" for each in PRODUCTS],
-                "category_id": [each % 3 for each in range(12)],
-                "in_stock": [each % 2 == 0 for each in range(12)],
+                "title": [f"product {id_}" for id_ in PRODUCTS],
+                "category_id": [n % 3 for n in range(12)],
+                "in_stock": [n % 2 == 0 for n in range(12)],
             },
         },
     ),
@@ -64,7 +64,7 @@ WRITES = [
             "group": "product.similar",
             "keys": {"product_id": PRODUCTS},
             "columns": {
-                "ids": [[(each + step) % 12 + 1 for step in (1, 2, 3, 4)] for each in range(12)],
+                "ids": [[(n + step) % 12 + 1 for step in (1, 2, 3, 4)] for n in range(12)],
                 "weights": [[0.9, 0.5, 0.25, 0.125]] * 12,
             },
         },
@@ -88,8 +88,8 @@ WRITES = [
         "/v1/interactions",
         {
             "events": [
-                {"user_id": 7, "event": "click", "product_id": each, "timestamp": NOW_MS + each}
-                for each in (1, 2, 3)
+                {"user_id": 7, "event": "click", "product_id": n, "timestamp": NOW_MS + n}
+                for n in (1, 2, 3)
             ]
         },
     ),
@@ -127,9 +127,13 @@ READS = [
     Call("GET", "/openapi.json"),
     Call("GET", "/v1/catalog?history=0"),
     Call("GET", "/v1/catalog/feature_group/product.stats"),
+]
+
+UNCHANGING_PUBLISHES = [
     Call("PUT", "/v1/catalog/event_type/click", {"object": {"keep": 50}}),
     Call("POST", "/v1/catalog", {"objects": [{"kind": "event_type", "name": "click", "keep": 50}]}),
 ]
+"""Publishes of objects that are live already."""
 
 BAD: list[tuple[Call, int, str, str | None]] = [
     (Call("DELETE", "/v1/catalog/entity/user"), 400, "invalid_catalog", None),
@@ -185,10 +189,11 @@ BAD: list[tuple[Call, int, str, str | None]] = [
     (Call("GET", "/v1/nothing"), 404, "not_found", None),
     (Call("DELETE", "/v1/flows/for_you"), 405, "method_not_allowed", None),
 ]
+"""Requests that are refused, each with the status, code and field of the error."""
 
 
 def expected_scores(matrix: list[list[float]]) -> list[float]:
-    """Return the shop's score of each row, by hand."""
+    """Return the shop's score for each row, computed without its models."""
     scores = []
     for row in matrix:
         click = sum(a * b for a, b in zip(row, SHOP_WEIGHTS["click"], strict=True))
@@ -198,7 +203,7 @@ def expected_scores(matrix: list[list[float]]) -> list[float]:
 
 
 def generated_calls(count: int, seed: int = 1) -> list[Call]:
-    """Return requests of every kind, good and bad, the same ones for the same seed."""
+    """Return random requests, valid and invalid. The same seed gives the same requests."""
     chance = random.Random(seed)
     kinds: list[tuple[Callable[[random.Random], Call], int]] = [
         (_put, 4),
@@ -225,13 +230,16 @@ def _user(chance: random.Random) -> str:
 
 
 def _event_time(chance: random.Random) -> dict[str, int]:
-    """Now by default; what has a time of long ago is stale behind it."""
+    """Return a field with an old event time in 30% of the calls, else {} for the current time.
+
+    A write with an old time is stale if a newer row is stored.
+    """
     return {"event_time": NOW_MS + chance.randint(0, 9)} if chance.random() < 0.3 else {}
 
 
 def _put(chance: random.Random) -> Call:
     keys = _some(chance, PRODUCTS, 8)
-    of_group: dict[str, dict[str, list[Any]]] = {
+    columns_of_group: dict[str, dict[str, list[Any]]] = {
         "stats": {
             "clicks": [chance.choice([None, chance.randint(0, 99)]) for _ in keys],
             "ctr": [chance.randint(0, 64) / 64 for _ in keys],
@@ -241,12 +249,16 @@ def _put(chance: random.Random) -> Call:
             "category_id": [chance.randint(0, 3) for _ in keys],
         },
         "similar": {
-            "ids": [[int(each) for each in chance.sample(PRODUCTS, 4)] for _ in keys],
+            "ids": [[int(id_) for id_ in chance.sample(PRODUCTS, 4)] for _ in keys],
             "weights": [[0.75, 0.5, 0.25, 0.125] for _ in keys],
         },
     }
-    group = chance.choice(sorted(of_group))
-    body = {"group": f"product.{group}", "keys": {"product_id": keys}, "columns": of_group[group]}
+    group = chance.choice(sorted(columns_of_group))
+    body = {
+        "group": f"product.{group}",
+        "keys": {"product_id": keys},
+        "columns": columns_of_group[group],
+    }
     return Call("POST", "/v1/features/put", body | _event_time(chance))
 
 
@@ -319,6 +331,6 @@ def _infer(chance: random.Random) -> Call:
 
 
 def _wrong(chance: random.Random) -> Call:
-    broken = Call("POST", "/v1/infer/ranker", chance.choice([b"{", b"\xff", b"", b"[]"]))
-    late = Call("GET", "/v1/interactions/7/click?last=many")
-    return chance.choice([*(each[0] for each in BAD), broken, late])
+    broken_body = Call("POST", "/v1/infer/ranker", chance.choice([b"{", b"\xff", b"", b"[]"]))
+    wrong_query = Call("GET", "/v1/interactions/7/click?last=many")
+    return chance.choice([*(entry[0] for entry in BAD), broken_body, wrong_query])

@@ -1,4 +1,4 @@
-"""Start one Ray at a time: several at once take all of the CPU, and longer than they may."""
+"""Start one Ray at a time, because several starts at once use all of the CPU and take too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCK = Path(tempfile.gettempdir()) / "kirana-tests-start.lock"
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Wait until no other test of this machine is within such a block."""
+    """Allow only one test on this machine at a time to run this block."""
     with LOCK.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -24,7 +24,7 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def kirana_up(folder: Path, *options: str) -> Iterator[Server]:
-    """Serve a catalog's folder on a free port, as `kirana up` does; it logs to `up.log` there."""
+    """Run `kirana up` for a catalog's folder on a free port. Its log is `up.log` in the folder."""
     with ExitStack() as stack:
         with one_at_a_time():
             served = stack.enter_context(

@@ -1,4 +1,4 @@
-"""The demo from end to end on a free port, with fewer points; and what it says of itself."""
+"""The demo from end to end, with fewer points, and the commands of the README's tour."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Demo:
     process: subprocess.Popen[bytes]
     workdir: Path
     port: int
-    said: str
+    output: str
     report: dict[str, float]
 
 
@@ -70,22 +70,22 @@ def _command(workdir: Path, port: int, report: Path) -> list[str]:
         "--train-points": TRAIN_POINTS,
         "--report": report,
     }
-    words = [str(word) for pair in options.items() for word in pair]
-    return [sys.executable, "-m", "kirana", "demo", "--keep", *words]
+    arguments = [str(word) for pair in options.items() for word in pair]
+    return [sys.executable, "-m", "kirana", "demo", "--keep", *arguments]
 
 
 def _wait_for_words(words: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def said() -> bool:
+    def logged() -> bool:
         assert process.poll() is None, log.read_text()
         return words in log.read_text()
 
-    wait_for(said, log.read_text, timeout_s=TIMEOUT_S)
+    wait_for(logged, log.read_text, timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
-    workdir, report, log = folder / "work", folder / "report.json", folder / "said"
+    workdir, report, log = folder / "work", folder / "report.json", folder / "output"
     port = free_ports(1)[0]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -113,40 +113,42 @@ def test_kirana_is_twice_as_good_as_popularity(demo: Demo) -> None:
     assert demo.report["recall_at_20"] > demo.report["recall_at_20_popularity"]
 
 
-def test_its_three_curl_lines_work_while_it_stays_up(demo: Demo) -> None:
-    lines = [line for line in demo.said.splitlines() if line.startswith("curl ")]
+def test_the_three_printed_curl_commands_work(demo: Demo) -> None:
+    lines = [line for line in demo.output.splitlines() if line.startswith("curl ")]
     assert len(lines) == 3
     for line in lines:
-        done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout).keys() & {"output", "values", "scores"}
-    assert "Traceback" not in demo.said
+        completed = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
+        assert json.loads(completed.stdout).keys() & {"output", "values", "scores"}
+    assert "Traceback" not in demo.output
 
 
-def test_a_second_demo_says_that_one_is_up_and_how_to_stop_it(demo: Demo, tmp_path: Path) -> None:
+def test_a_second_demo_says_that_the_first_is_up_and_how_to_stop_it(
+    demo: Demo, tmp_path: Path
+) -> None:
     command = _command(demo.workdir, free_ports(1)[0], tmp_path / "report.json")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"up at http://127.0.0.1:{demo.port}" in done.stderr
-    assert "kirana down" in done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert f"up at http://127.0.0.1:{demo.port}" in completed.stderr
+    assert "kirana down" in completed.stderr
     assert httpx.get(f"http://127.0.0.1:{demo.port}/healthz").status_code == 200
 
 
-def test_what_is_served_is_what_the_rankers_were_trained_for(demo: Demo) -> None:
-    """The numpy simulation of a request, and Kirana over HTTP, rank alike to the last digits."""
+def test_kirana_ranks_as_the_simulation_for_training_does(demo: Demo) -> None:
+    """Kirana over HTTP reaches the same quality as the simulation of its requests in numpy."""
     data = load_movielens(download_movielens(CACHE))
     past, _ = split_by_time(data.events, PAST_SHARE)
     points = sample_points(data.events, data.item_ids, len(past), POINTS, POINT_SEED)
     rankers = train_rankers(data, past, TRAIN_POINTS)
     tables = build_tables(data, past)
-    lists = []
-    for at in range(len(points)):
+    ranked_lists = []
+    for i in range(len(points)):
         items, features = answer_request(
-            tables, int(points.users[at]), points.histories[at], points.history_times[at]
+            tables, int(points.users[i]), points.histories[i], points.history_times[i]
         )
         watch = rankers.watch.predict_proba(features)[:, 1]
         score = watch * (1 + 0.15 * rankers.like.predict_proba(features)[:, 1])
-        lists.append(items[np.argsort(-score, kind="stable")[:20]])
-    ndcg, recall = ndcg_and_recall(lists, points)
+        ranked_lists.append(items[np.argsort(-score, kind="stable")[:20]])
+    ndcg, recall = ndcg_and_recall(ranked_lists, points)
     baseline, _ = ndcg_and_recall(popularity_lists(data.events, points, data.item_count), points)
     report = demo.report
     assert report["ndcg_at_10"] == pytest.approx(ndcg.mean(), abs=2e-3)
@@ -157,62 +159,65 @@ def test_what_is_served_is_what_the_rankers_were_trained_for(demo: Demo) -> None
 def test_the_simulation_has_the_columns_and_generators_of_the_catalog() -> None:
     folder = Path(graphs.__path__[0]) / "demo"
     objects = [
-        each
+        item
         for file in sorted(folder.glob("*.yaml"))
-        for each in yaml.safe_load_all(file.read_text())
+        for item in yaml.safe_load_all(file.read_text())
     ]
-    ranker = next(each for each in objects if each["kind"] == "inferflow")
+    ranker = next(item for item in objects if item["kind"] == "inferflow")
     assert tuple(ranker["features"]) == COLUMNS
-    flow = next(each for each in objects if each["kind"] == "flow")
-    kinds = {each["name"]: each for each in objects if each["kind"] == "candidate_generator"}
-    inputs = {c: name for name, consumers in flow["graph"].items() for c in consumers}
+    flow = next(item for item in objects if item["kind"] == "flow")
+    generators = {item["name"]: item for item in objects if item["kind"] == "candidate_generator"}
+    inputs = {consumer: name for name, consumers in flow["graph"].items() for consumer in consumers}
     for generator in GENERATORS:
         node = flow["nodes"][generator.table]["with"]
         assert node["limit"] == generator.limit
-        assert kinds[node["cg_name"]]["with"]["decay"] == generator.decay
-        assert kinds[node["cg_name"]]["with"]["ids"] == f"product.{generator.table}.ids"
+        assert generators[node["cg_name"]]["with"]["decay"] == generator.decay
+        assert generators[node["cg_name"]]["with"]["ids"] == f"product.{generator.table}.ids"
         assert flow["nodes"][inputs[generator.table]]["with"]["last"] == generator.seeds
 
 
 def _tour() -> list[str]:
-    """Return the command lines of the README's tour, behind the one that starts the demo."""
-    tour = README.read_text().split("## A tour of five minutes")[1].split("\n## ")[0]
+    """Return the commands of the README's tour after the one that starts the demo."""
+    tour = README.read_text().split("## A five-minute tour")[1].split("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", tour, re.DOTALL)
     assert blocks[0] == "make demo KEEP=1\n"
     return [line for block in blocks[1:] for line in block.splitlines()]
 
 
-def test_every_command_of_the_tour_works_as_it_stands(demo: Demo) -> None:
-    """The last test on this demo: the tour ends it. Only its port and folder are other ones."""
-    said = []
+def test_every_command_of_the_tour_works(demo: Demo) -> None:
+    """Run last on this demo, because the tour stops it.
+
+    The commands are those of the README, with another port, folder and path of `kirana`.
+    """
+    outputs = []
     for line in _tour():
         command = line.replace("localhost:8000", f"localhost:{demo.port}")
         command = command.replace(".demo/", f"{demo.workdir}/")
         command = command.replace(".venv/bin/kirana", f"{sys.executable} -m kirana")
-        done = subprocess.run(
+        completed = subprocess.run(
             ["bash", "-c", command],
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, "KIRANA_URL": f"http://localhost:{demo.port}"},
         )
-        assert done.returncode == 0, (line, done.stderr)
-        said.append(done.stdout)
+        assert completed.returncode == 0, (line, completed.stderr)
+        outputs.append(completed.stdout)
         if line.startswith("curl"):
-            assert "error" not in json.loads(done.stdout), line
+            assert "error" not in json.loads(completed.stdout), line
         if "kirana check" in line:
-            assert "did you mean 'popular'?" in done.stderr
-    lists = [json.loads(text)["output"]["ids"] for text in said if '"output"' in text]
-    by_trace, stranger, after_three_films, five = lists
-    assert len(by_trace) == len(stranger) == len(after_three_films) == 20
-    assert stranger != after_three_films
-    assert five == by_trace[:5]
-    assert said[-1] == "stopped\n"
+            assert "did you mean 'popular'?" in completed.stderr
+    lists = [json.loads(text)["output"]["ids"] for text in outputs if '"output"' in text]
+    traced, stranger, after_clicks, top_five = lists
+    assert len(traced) == len(stranger) == len(after_clicks) == 20
+    assert stranger != after_clicks
+    assert top_five == traced[:5]
+    assert outputs[-1] == "stopped\n"
     assert demo.process.wait(60) == 0
 
 
-def test_ctrl_c_in_the_midst_of_it_leaves_no_process_behind(tmp_path: Path) -> None:
-    log = tmp_path / "said"
+def test_ctrl_c_during_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    log = tmp_path / "output"
     with log.open("wb") as output:
         process = subprocess.Popen(
             _command(tmp_path / "work", free_ports(1)[0], tmp_path / "report.json"),
@@ -226,5 +231,5 @@ def test_ctrl_c_in_the_midst_of_it_leaves_no_process_behind(tmp_path: Path) -> N
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(90) == 130
     _, alive = psutil.wait_procs(processes, timeout=20)
-    assert [each.cmdline() for each in alive if each.is_running()] == []
+    assert [child.cmdline() for child in alive if child.is_running()] == []
     assert "Traceback" not in log.read_text()

@@ -1,4 +1,4 @@
-"""What of a request reaches the far end of a call between deployments."""
+"""Calls between deployments: the request that the called deployment sees, and its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GIVEN = {
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def report() -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
@@ -33,33 +33,35 @@ def found() -> dict[str, Any]:
         json.dumps({**GIVEN, "timeout_s": TIMEOUT_S}),
     ]
     with one_at_a_time():
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+        completed = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=REPOSITORY
+        )
+    assert completed.returncode == 0, completed.stderr
+    output: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
+    return output
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_it_sees_what_the_door_gave(found: dict[str, Any], name: str) -> None:
-    assert found["told"][name] == GIVEN[name]
+def test_the_far_end_sees_the_fields_that_the_door_set(report: dict[str, Any], name: str) -> None:
+    assert report["received"][name] == GIVEN[name]
 
 
-def test_lines_of_its_log_have_the_id(found: dict[str, Any]) -> None:
-    assert found["told"]["id of the log"] == GIVEN["id"]
+def test_log_lines_of_the_far_end_have_the_request_id(report: dict[str, Any]) -> None:
+    assert report["received"]["id of the log"] == GIVEN["id"]
 
 
-def test_its_time_is_what_is_left(found: dict[str, Any]) -> None:
-    assert 0 < found["told"]["left_s"] < TIMEOUT_S
+def test_the_far_end_has_the_time_that_is_left(report: dict[str, Any]) -> None:
+    assert 0 < report["received"]["left_s"] < TIMEOUT_S
 
 
-def test_it_sees_what_was_spent_and_what_it_spends_comes_back(found: dict[str, Any]) -> None:
-    assert found["told"]["retries"] == 2
-    # of the retries one is of the far end itself, five are of the actor that it called
-    assert found["spent"] == [2 + 1 + 5, 3]
+def test_the_far_end_sees_the_ledger_and_adds_to_it(report: dict[str, Any]) -> None:
+    assert report["received"]["retries"] == 2
+    # Two retries before the call, one by the far end, and five by the actor that it called.
+    assert report["spent"] == [2 + 1 + 5, 3]
 
 
-def test_an_actor_of_a_deployment_counts_and_its_errors_arrive(found: dict[str, Any]) -> None:
-    actor = found["told"]["actor"]
+def test_results_and_errors_of_an_actor_arrive(report: dict[str, Any]) -> None:
+    actor = report["received"]["actor"]
     assert actor["counted"][:2] == [41, 42]
     assert actor["errors"] == [
         ["invalid_input", "it only grows", "number"],
@@ -67,14 +69,14 @@ def test_an_actor_of_a_deployment_counts_and_its_errors_arrive(found: dict[str, 
     ]
 
 
-def test_an_actor_sees_the_request_as_a_part_does(found: dict[str, Any]) -> None:
-    assert found["told"]["actor"]["seen"] == [GIVEN["id"], GIVEN["id"], True]
+def test_an_actor_sees_the_request_as_a_part_does(report: dict[str, Any]) -> None:
+    assert report["received"]["actor"]["seen"] == [GIVEN["id"], GIVEN["id"], True]
 
 
-def test_an_actor_that_died_begins_anew(found: dict[str, Any]) -> None:
-    assert found["told"]["actor"]["counted"][2] == 41
+def test_an_actor_that_died_starts_with_a_new_count(report: dict[str, Any]) -> None:
+    assert report["received"]["actor"]["counted"][2] == 41
 
 
-def test_it_stops_at_the_deadline_and_says_so(found: dict[str, Any]) -> None:
-    """That it also stops when the caller gives up is what the process waits for."""
-    assert found["late"].startswith("DeadlineExceeded: features: ")
+def test_the_far_end_stops_at_the_deadline(report: dict[str, Any]) -> None:
+    """`far_end.py` also waits until the far end has stopped, after a cancelled and a late call."""
+    assert report["late"].startswith("DeadlineExceeded: features: ")

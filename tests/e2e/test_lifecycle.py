@@ -1,4 +1,4 @@
-"""Starting and stopping: one instance a directory, and nothing left behind."""
+"""Starting and stopping: one instance per directory, which leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from kirana.cli.instance import Instance
 from kirana.serving.environment import free_ports
-from tests.support import SHOP, write_shop
+from tests.support import write_shop
 from tests.waiting import wait_for
 
 
@@ -26,7 +26,7 @@ def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Up:
-    """`kirana up` in a process group of its own, as a terminal starts it."""
+    """`kirana up` in a new process group, as a terminal starts it."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Up:
         wait_for(healthy, self.log.read_text, ignoring=httpx.TransportError)
 
     def wait_for_ray(self) -> None:
-        """Wait until it is half-way up: Ray's processes are there, Serve is not."""
+        """Wait until Ray's processes run. Serve is not started yet."""
         wait_for(
             lambda: any("raylet" in process.name() for process in self.descendants()),
             self.log.read_text,
@@ -58,7 +58,7 @@ class Up:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def interrupt(self) -> None:
-        """What Ctrl-C does: the whole process group gets the signal."""
+        """Send SIGINT to the whole process group, as Ctrl-C does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
 
@@ -72,8 +72,8 @@ def up(tmp_path: Path) -> Iterator[Up]:
     Instance(started.folder).clean_up()
 
 
-def _gone(processes: list[psutil.Process]) -> list[str]:
-    """Return what is still there a moment later."""
+def _remaining(processes: list[psutil.Process]) -> list[str]:
+    """Wait until the processes end, up to 20 seconds; return the commands of those that remain."""
     _, alive = psutil.wait_procs(processes, timeout=20)
     return [" ".join(process.cmdline())[:80] for process in alive if process.is_running()]
 
@@ -85,40 +85,40 @@ def test_ctrl_c_leaves_no_process_and_no_file_behind(up: Up) -> None:
     assert state is not None
     up.interrupt()
     up.process.wait(60)
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
     assert not Path(state.folder).exists()
     assert Instance(up.folder).read() is None
     assert "Traceback" not in up.log.read_text()
 
 
-def test_ctrl_c_half_way_up_leaves_no_process_behind(up: Up) -> None:
+def test_ctrl_c_during_a_start_leaves_no_process_behind(up: Up) -> None:
     up.wait_for_ray()
     processes = up.descendants()
     up.interrupt()
     assert up.process.wait(60) == 130, up.log.read_text()
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
     assert "Traceback" not in up.log.read_text()
 
 
-def test_down_half_way_up_leaves_no_process_behind(up: Up) -> None:
+def test_down_during_a_start_leaves_no_process_behind(up: Up) -> None:
     up.wait_for_ray()
     processes = up.descendants()
     _kirana("down", str(up.folder))
     assert up.process.wait(60) == 130, up.log.read_text()
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
 
 
-def test_down_cleans_up_what_a_crash_half_way_up_has_left(up: Up) -> None:
+def test_down_cleans_up_after_a_crash_during_a_start(up: Up) -> None:
     up.wait_for_ray()
     processes = up.descendants()
     up.process.kill()
     up.process.wait()
     _kirana("down", str(up.folder))
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
     assert Instance(up.folder).read() is None
 
 
-def test_a_second_start_says_that_one_is_up_and_down_stops_it(up: Up) -> None:
+def test_a_second_start_says_that_one_is_up_and_down_stops_the_first(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()
     second = _kirana("up", str(up.folder), "--port", str(free_ports(1)[0]))
@@ -127,37 +127,37 @@ def test_a_second_start_says_that_one_is_up_and_down_stops_it(up: Up) -> None:
     assert f"kirana down {up.folder}" in second.stderr
     assert _kirana("down", str(up.folder)).stdout == "stopped\n"
     up.process.wait(60)
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
     assert "no Kirana is up" in _kirana("down", str(up.folder)).stdout
 
 
-def test_down_cleans_up_what_a_crash_has_left(up: Up) -> None:
+def test_down_cleans_up_after_a_crash(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()
     up.process.kill()
     up.process.wait()
     _kirana("down", str(up.folder))
-    assert _gone(processes) == []
+    assert _remaining(processes) == []
 
 
-def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error_of_one_line(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = _kirana("up", str(shop), "--port", str(port))
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+        completed = _kirana("up", str(shop), "--port", str(port))
+    assert completed.returncode == 1
+    (line,) = completed.stderr.splitlines()
     assert f"127.0.0.1:{port}" in line
     assert "--port" in line
 
 
-def test_a_catalog_that_is_not_valid_is_not_served(tmp_path: Path) -> None:
-    shop = write_shop(tmp_path / "shop", SHOP.replace("by: score", "by: scor"))
+def test_an_invalid_catalog_is_not_served(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path / "shop")
     (shop / "models" / "click" / "1" / "model.onnx").unlink()
-    done = _kirana("up", str(shop), "--port", str(free_ports(1)[0]))
-    assert done.returncode == 1
-    assert "shop.yaml" in done.stderr
-    assert "there is no file" in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = _kirana("up", str(shop), "--port", str(free_ports(1)[0]))
+    assert completed.returncode == 1
+    assert "shop.yaml" in completed.stderr
+    assert "there is no file" in completed.stderr
+    assert "Traceback" not in completed.stderr

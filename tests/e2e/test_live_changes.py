@@ -1,4 +1,4 @@
-"""What changes while Kirana serves: features pushed by another process, revisions published."""
+"""Changes while Kirana serves: features that another process pushes, and new revisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def features_url(shop_folder: Path) -> str:
-    """A store whose map is far too small for what is pushed."""
+    """Return the URL of a store whose map is at first far too small for the rows of the push."""
     return f"lmdb://{shop_folder}/features?map_bytes={MAP_BYTES}"
 
 
@@ -47,7 +47,7 @@ def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class _Reader:
-    """Reads from the server again and again, and keeps what went wrong."""
+    """A thread that reads features until the block ends, and keeps the failed replies."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.failures: list[str] = []
@@ -59,7 +59,7 @@ class _Reader:
     def _run(self) -> None:
         body = {
             "entity": "product",
-            "keys": {"product_id": [str(each) for each in range(200)]},
+            "keys": {"product_id": [str(n) for n in range(200)]},
             "features": ["stats.clicks"],
         }
         with httpx.Client(base_url=self._url) as client:
@@ -78,7 +78,7 @@ class _Reader:
         self._thread.join()
 
 
-def test_push_grows_the_map_under_the_readers(
+def test_a_push_grows_the_map_while_it_is_read(
     client: httpx.Client, shop_folder: Path, features_url: str, tmp_path: Path
 ) -> None:
     table = pa.table(
@@ -90,10 +90,10 @@ def test_push_grows_the_map_under_the_readers(
     )
     pq.write_table(table, tmp_path / "product.stats.parquet")
     with _Reader(client) as reader:
-        done = _kirana("push", str(shop_folder), str(tmp_path), "--features", features_url)
-        assert done.returncode == 0, done.stderr
-        wait_for(lambda: reader.calls > 20, "calls are read")
-    assert f"{ROWS} rows written" in done.stdout
+        completed = _kirana("push", str(shop_folder), str(tmp_path), "--features", features_url)
+        assert completed.returncode == 0, completed.stderr
+        wait_for(lambda: reader.calls > 20, "more than 20 reads")
+    assert f"{ROWS} rows written" in completed.stdout
     assert reader.failures == []
     assert (shop_folder / "features" / "data.mdb").stat().st_size > 2 * MAP_BYTES
     last = str(ROWS - 1)
@@ -112,7 +112,7 @@ def test_push_grows_the_map_under_the_readers(
     assert client.post("/v1/features/get", json=body).json()["values"] == [[5]]
 
 
-def test_a_revision_is_live_without_a_restart(client: httpx.Client, shop_folder: Path) -> None:
+def test_a_new_revision_is_live_without_a_restart(client: httpx.Client, shop_folder: Path) -> None:
     body = {"context": {"user_id": "7"}}
     before = client.post("/v1/flows/for_you", json=body).json()["revision"]
     shop = shop_folder / "shop.yaml"
@@ -136,7 +136,7 @@ def test_a_revision_is_live_without_a_restart(client: httpx.Client, shop_folder:
     assert reply["provenance"]["stats.views"] == ["not_in_version"]
 
 
-def test_what_is_published_broken_is_ignored_and_the_log_says_why(
+def test_a_broken_revision_is_ignored_and_the_log_says_why(
     client: httpx.Client, shop_folder: Path
 ) -> None:
     state = shop_folder / ".kirana"
@@ -151,7 +151,7 @@ def test_what_is_published_broken_is_ignored_and_the_log_says_why(
         catalog = client.get("/healthz").json()["parts"]["catalog"]
         return bool(catalog["refused_revisions"]) and catalog["revision"] == int(number)
 
-    wait_for(refused, "the revision is refused")
+    wait_for(refused, "the replica refuses the broken revision")
     (state / "CURRENT").write_text(good)
     assert "this is not a revision" in (state / "kirana.log").read_text()
 
@@ -163,9 +163,9 @@ def test_a_broken_catalog_is_refused_and_the_last_good_one_stays(
     good = shop.read_text()
     revision = client.get("/healthz").json()["parts"]["catalog"]["revision"]
     shop.write_text(good.replace("event: click, last: 5", "event: clack, last: 5"))
-    done = _kirana("apply", str(shop_folder))
+    completed = _kirana("apply", str(shop_folder))
     shop.write_text(good)
-    assert done.returncode == 1
-    assert "nodes.recent.with.event: unknown event type 'clack'" in done.stderr
-    assert "did you mean 'click'?" in done.stderr
+    assert completed.returncode == 1
+    assert "nodes.recent.with.event: unknown event type 'clack'" in completed.stderr
+    assert "did you mean 'click'?" in completed.stderr
     assert client.get("/healthz").json()["parts"]["catalog"]["revision"] == revision

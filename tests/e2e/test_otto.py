@@ -1,4 +1,4 @@
-"""Real sessions of a web shop in over HTTP, and out again exactly as the file has them."""
+"""Real sessions of a web shop, written over HTTP and read exactly as they are in the file."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Event(NamedTuple):
 
 
 def _sessions(prefix: str = "") -> list[Event]:
-    """Return all events in the order of the file, users named with a prefix."""
+    """Return all events in the order of the file. `prefix` is put before each user id."""
     events = []
     for line in (OTTO / "sessions.jsonl").read_text().splitlines():
         session = json.loads(line)
-        for each in session["events"]:
+        for event in session["events"]:
             user = f"{prefix}{session['session']}"
-            events.append(Event(user, each["type"], str(each["aid"]), each["ts"]))
+            events.append(Event(user, event["type"], str(event["aid"]), event["ts"]))
     return events
 
 
 def _send(client: httpx.Client, events: Sequence[Event], batch: int) -> None:
-    for at in range(0, len(events), batch):
-        body = {"events": [each._asdict() for each in events[at : at + batch]]}
+    for start in range(0, len(events), batch):
+        body = {"events": [event._asdict() for event in events[start : start + batch]]}
         reply = client.post("/v1/interactions", json=body)
         assert reply.status_code == 200, reply.text
         assert reply.json() == {"accepted": len(body["events"]), "expired": 0}
@@ -65,13 +65,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def _expected() -> dict[tuple[str, str], list[tuple[str, int]]]:
-    """Return for each session and type its events, newest first, ties by product descending."""
-    found: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
-    for each in _sessions():
-        found[(each.user_id, each.event)].add((each.product_id, each.timestamp))
+    """Return the events of each session and type, newest first, then by product descending."""
+    unique: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    for event in _sessions():
+        unique[(event.user_id, event.event)].add((event.product_id, event.timestamp))
     return {
-        key: sorted(events, key=lambda e: (e[1], e[0]), reverse=True)
-        for key, events in found.items()
+        key: sorted(events, key=lambda pair: (pair[1], pair[0]), reverse=True)
+        for key, events in unique.items()
     }
 
 
@@ -81,11 +81,11 @@ EXPECTED = _expected()
 def _read(client: httpx.Client, user: str, event: str, **bounds: int) -> list[tuple[str, int]]:
     reply = client.get(f"/v1/interactions/{user}/{event}", params=bounds)
     assert reply.status_code == 200, reply.text
-    return [(each["product_id"], each["timestamp"]) for each in reply.json()["interactions"]]
+    return [(entry["product_id"], entry["timestamp"]) for entry in reply.json()["interactions"]]
 
 
 @pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
-def test_last_k_is_what_the_file_says(client: httpx.Client, prefix: str) -> None:
+def test_the_last_k_events_are_those_of_the_file(client: httpx.Client, prefix: str) -> None:
     for (user, event), events in EXPECTED.items():
         count = len(events)
         for k in sorted({1, 2, 5, max(count - 1, 1), count, count + 1, 1000}):
@@ -94,17 +94,17 @@ def test_last_k_is_what_the_file_says(client: httpx.Client, prefix: str) -> None
 
 
 @pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
-def test_ranges_are_what_the_file_says_at_every_boundary(client: httpx.Client, prefix: str) -> None:
+def test_ranges_are_those_of_the_file_around_event_times(client: httpx.Client, prefix: str) -> None:
     for (user, event), events in EXPECTED.items():
         times = sorted({time for _, time in events})
         for time in times if len(times) < 40 else [*times[:10], *times[-10:]]:
-            for edge in (time - 1, time, time + 1):
-                after = [each for each in events if each[1] >= edge]
-                before = [each for each in events if each[1] <= edge]
-                assert _read(client, prefix + user, event, since=edge) == after
-                assert _read(client, prefix + user, event, until=edge) == before
-            both = [each for each in events if times[0] <= each[1] <= time]
-            assert _read(client, prefix + user, event, since=times[0], until=time) == both
+            for boundary in (time - 1, time, time + 1):
+                after = [pair for pair in events if pair[1] >= boundary]
+                before = [pair for pair in events if pair[1] <= boundary]
+                assert _read(client, prefix + user, event, since=boundary) == after
+                assert _read(client, prefix + user, event, until=boundary) == before
+            between = [pair for pair in events if times[0] <= pair[1] <= time]
+            assert _read(client, prefix + user, event, since=times[0], until=time) == between
             assert _read(client, prefix + user, event, since=time, limit=1) == events[:1]
 
 
@@ -116,99 +116,110 @@ def _query(
     assert reply.status_code == 200, reply.text
     return {
         user: {
-            event: [(each["product_id"], each["timestamp"]) for each in found]
-            for event, found in lists.items()
+            event: [(entry["product_id"], entry["timestamp"]) for entry in entries]
+            for event, entries in lists.items()
         }
         for user, lists in reply.json()["interactions"].items()
     }
 
 
-def _differs(
+def _differences(
     client: httpx.Client, user: str, event: str, expected: object, **bounds: int
 ) -> list[object]:
-    """Return how the first and the shuffled load differ from what is expected, in one query."""
-    found = _query(client, [user, f"s{user}"], [event], **bounds)
-    return [(name, event, bounds) for name in (user, f"s{user}") if found[name][event] != expected]
+    """Return an entry for each copy of a session (in order, shuffled) whose events are wrong.
+
+    The entry is the user, the event type and the bounds. The right events are `expected`.
+    """
+    results = _query(client, [user, f"s{user}"], [event], **bounds)
+    return [
+        (name, event, bounds) for name in (user, f"s{user}") if results[name][event] != expected
+    ]
 
 
 def test_many_sessions_and_types_in_one_query(client: httpx.Client) -> None:
     users = sorted({user for user, _ in EXPECTED})
     users = [*users, *(f"s{user}" for user in users), "nobody"]
     for last in (1, 2, 5, 1000):
-        found = _query(client, users, TYPES, last=last)
-        assert list(found) == users
+        results = _query(client, users, TYPES, last=last)
+        assert list(results) == users
         for user, event in itertools.product(users, TYPES):
             expected = EXPECTED.get((user.removeprefix("s"), event), [])
-            assert found[user][event] == expected[:last], (user, event, last)
+            assert results[user][event] == expected[:last], (user, event, last)
 
 
-def test_every_count_of_every_session_is_what_the_file_says(client: httpx.Client) -> None:
+def test_every_count_of_every_session_is_that_of_the_file(client: httpx.Client) -> None:
     wrong = []
     for (user, event), events in EXPECTED.items():
         for k in range(1, len(events) + 2):
-            wrong += _differs(client, user, event, events[:k], last=k)
+            wrong += _differences(client, user, event, events[:k], last=k)
     assert wrong == []
 
 
-def test_every_boundary_of_every_session_is_what_the_file_says(client: httpx.Client) -> None:
+def test_every_boundary_of_every_session_is_that_of_the_file(client: httpx.Client) -> None:
     wrong = []
     for (user, event), events in EXPECTED.items():
         for time in sorted({time for _, time in events}):
-            at = [each for each in events if each[1] == time]
-            wrong += _differs(client, user, event, at, since=time, until=time)
-            before = [each for each in events if each[1] < time]
-            wrong += _differs(client, user, event, before, until=time - 1)
-            after = [each for each in events if each[1] > time]
-            wrong += _differs(client, user, event, after, since=time + 1)
+            during = [pair for pair in events if pair[1] == time]
+            wrong += _differences(client, user, event, during, since=time, until=time)
+            before = [pair for pair in events if pair[1] < time]
+            wrong += _differences(client, user, event, before, until=time - 1)
+            after = [pair for pair in events if pair[1] > time]
+            wrong += _differences(client, user, event, after, since=time + 1)
     assert wrong == []
 
 
 @pytest.mark.parametrize("prefix", ["", "s"], ids=["in order and repeated", "shuffled"])
-def test_a_limit_takes_the_newest_of_a_range(client: httpx.Client, prefix: str) -> None:
+def test_a_limit_selects_the_newest_events_of_a_range(client: httpx.Client, prefix: str) -> None:
     for (user, event), events in EXPECTED.items():
         times = sorted({time for _, time in events})
         since, until = times[len(times) // 4], times[-1 - len(times) // 4]
-        within = [each for each in events if since <= each[1] <= until]
+        within = [pair for pair in events if since <= pair[1] <= until]
         bounds = {"since": since, "until": until}
         for limit in sorted({1, 2, max(len(within) - 1, 1), max(len(within), 1), len(within) + 1}):
-            found = _read(client, prefix + user, event, **bounds, limit=limit)
-            assert found == within[:limit], (user, event, bounds, limit)
+            result = _read(client, prefix + user, event, **bounds, limit=limit)
+            assert result == within[:limit], (user, event, bounds, limit)
 
 
-def test_the_sessions_have_what_these_tests_are_about() -> None:
-    assert Counter(each.event for each in _sessions()) == {"clicks": 800, "carts": 52, "orders": 10}
-    at_once = [
-        (one, other)
+def test_the_file_has_all_types_and_some_simultaneous_events() -> None:
+    assert Counter(event.event for event in _sessions()) == {
+        "clicks": 800,
+        "carts": 52,
+        "orders": 10,
+    }
+    ties = [
+        (first, second)
         for events in EXPECTED.values()
-        for one, other in itertools.pairwise(events)
-        if one[1] == other[1]
+        for first, second in itertools.pairwise(events)
+        if first[1] == second[1]
     ]
-    assert at_once, "no two events of one millisecond"
-    assert all(one[0] > other[0] for one, other in at_once)
+    assert ties, "no two events in one millisecond"
+    assert all(first[0] > second[0] for first, second in ties)
 
 
-def test_the_catalog_is_valid_and_its_schema_versions_are_with_it(tmp_path: Path) -> None:
+def test_the_catalog_is_valid_and_includes_its_schema_versions(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     shutil.copytree(OTTO, folder)
     command = [sys.executable, "-m", "kirana", "check", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "is valid" in done.stdout
-    assert "would publish schema version" not in done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert "is valid" in completed.stdout
+    assert "would publish schema version" not in completed.stdout
 
 
-def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:
+def test_a_flow_lists_products_that_others_clicked_next(client: httpx.Client) -> None:
     followers: dict[str, Counter[str]] = defaultdict(Counter)
-    clicks = [each for each in _sessions() if each.event == "clicks"]
-    for one, other in itertools.pairwise(clicks):
-        if one.user_id == other.user_id and one.product_id != other.product_id:
-            followers[one.product_id][other.product_id] += 1
-    best = {product: each.most_common(FOLLOWERS) for product, each in followers.items()}
+    clicks = [event for event in _sessions() if event.event == "clicks"]
+    for first, second in itertools.pairwise(clicks):
+        if first.user_id == second.user_id and first.product_id != second.product_id:
+            followers[first.product_id][second.product_id] += 1
+    best = {product: counter.most_common(FOLLOWERS) for product, counter in followers.items()}
     columns: dict[str, list[Any]] = {
         "ids": [
-            [int(i) for i, _ in each] + [0] * (FOLLOWERS - len(each)) for each in best.values()
+            [int(i) for i, _ in pairs] + [0] * (FOLLOWERS - len(pairs)) for pairs in best.values()
         ],
-        "weights": [[n for _, n in each] + [0] * (FOLLOWERS - len(each)) for each in best.values()],
+        "weights": [
+            [n for _, n in pairs] + [0] * (FOLLOWERS - len(pairs)) for pairs in best.values()
+        ],
     }
     put = {"group": "product.followers", "keys": {"product_id": list(best)}, "columns": columns}
     reply = client.post("/v1/features/put", json=put)
@@ -217,7 +228,7 @@ def test_what_others_clicked_next_is_listed(client: httpx.Client) -> None:
     reply = client.post("/v1/flows/continue_shopping", json={"context": {"user_id": user}})
     listed = reply.json()["output"]["ids"]
     recent = [product for product, _ in EXPECTED[(user, "clicks")][:10]]
-    possible = {other for product in recent for other, _ in best.get(product, [])}
+    possible = {follower for product in recent for follower, _ in best.get(product, [])}
     assert listed
     assert set(listed) <= possible
 
@@ -227,5 +238,7 @@ def test_without_direct_ports_calls_go_through_the_front_door(client: httpx.Clie
     (user, event), events = next(iter(EXPECTED.items()))
     with Client(str(client.base_url), timeout_s=20.0) as kirana:
         assert kirana.endpoints() == []
-        found = kirana.interactions(user, event, last=1)
-    assert [*zip(found.product_ids, found.timestamps.tolist(), strict=True)] == events[:1]
+        interactions = kirana.interactions(user, event, last=1)
+    assert [
+        *zip(interactions.product_ids, interactions.timestamps.tolist(), strict=True)
+    ] == events[:1]

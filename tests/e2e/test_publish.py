@@ -23,12 +23,12 @@ PUBLISHES = 20
 INFER = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]}}
 FLOW = {"context": {"user_id": "7"}}
 
-
 PATIENT = {"x-kirana-timeout-ms": "30000"}
-"""How long a publish takes beside so much load is not what is asked here."""
+"""Headers with a long timeout: a publish may be slow under this load, but it must succeed."""
 
 DEPLOYMENTS = ("Ingress", "Flows", "Inferflow", "FeatureStore", "InteractionStore", "ModelReplica")
-"""All have two replicas in the spread placement; a revision reaches one of the two late."""
+"""Deployments with two replicas in the spread placement. A revision reaches one replica later than
+the other."""
 APPLIES = 6
 CALLERS = 4
 SCORE = 'score: "p_click + 4 * p_order"'
@@ -36,7 +36,11 @@ TOP = "with: {k: 3}"
 
 
 def catalog_of(revision: int) -> str:
-    """Odd revisions rank three, all above zero; even ones two, all far below."""
+    """Return the catalog that is published as this revision.
+
+    In odd revisions the flow returns three products. In even ones it returns two, and subtracts
+    1,000 from each score.
+    """
     if revision % 2:
         return SHOP
     changed = SHOP.replace(SCORE, 'score: "p_click + 4 * p_order - 1000"')
@@ -70,16 +74,16 @@ def placed(
 
 
 def _direct_ports(client: httpx.Client) -> list[str]:
-    found = wait_for(
-        lambda: (ends := client.get("/v1/endpoints").json()["endpoints"])[1:] and ends,
+    endpoints = wait_for(
+        lambda: (listed := client.get("/v1/endpoints").json()["endpoints"])[1:] and listed,
         "two direct ports",
     )
-    return [each["url"] for each in found]
+    return [endpoint["url"] for endpoint in endpoints]
 
 
 @pytest.fixture
 def shop(placed: tuple[httpx.Client, Path]) -> tuple[httpx.Client, Path]:
-    """A client and the folder; every replica has followed what the test before this published."""
+    """Wait until all replicas are on the newest revision, and return a client and the folder."""
     client, _ = placed
     newest = client.get("/v1/catalog").json()["history"][0]["revision"]
     wait_for(lambda: _all_on(_direct_ports(client), newest), f"all are on revision {newest}")
@@ -87,28 +91,28 @@ def shop(placed: tuple[httpx.Client, Path]) -> tuple[httpx.Client, Path]:
 
 
 @pytest.mark.parametrize("placed", ["spread"], indirect=True)
-def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
+def test_every_reply_uses_one_revision_on_all_replicas(
     shop: tuple[httpx.Client, Path],
 ) -> None:
-    """The first test on this Kirana: revisions are counted from the first."""
+    """This test must be the first on its Kirana: the replies depend on the revision number."""
     client, folder = shop
     stop = threading.Event()
 
-    def ask() -> list[tuple[int, int, bool]]:
+    def run_flows() -> list[tuple[int, int, bool]]:
         seen = []
-        with httpx.Client(base_url=client.base_url, headers=PATIENT, timeout=30) as own:
+        with httpx.Client(base_url=client.base_url, headers=PATIENT, timeout=30) as thread_client:
             while not stop.wait(PAUSE_S):
-                reply = own.post("/v1/flows/for_you", json=FLOW)
+                reply = thread_client.post("/v1/flows/for_you", json=FLOW)
                 assert reply.status_code == 200, reply.text
-                found = reply.json()
-                scores = found["output"]["scores"]
+                content = reply.json()
+                scores = content["output"]["scores"]
                 below = all(score < -500 for score in scores)
                 assert below or all(score > -500 for score in scores)
-                seen.append((found["revision"], len(scores), below))
+                seen.append((content["revision"], len(scores), below))
         return seen
 
     with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
-        asking = [pool.submit(ask) for _ in range(CALLERS)]
+        futures = [pool.submit(run_flows) for _ in range(CALLERS)]
         try:
             for revision in range(2, APPLIES + 2):
                 (folder / "shop.yaml").write_text(catalog_of(revision))
@@ -116,7 +120,7 @@ def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
                 subprocess.run(command, check=True, capture_output=True)
         finally:
             stop.set()
-        seen = [each for answers in asking for each in answers.result()]
+        seen = [entry for future in futures for entry in future.result()]
     expected = {True: (3, False), False: (2, True)}
     assert {(n, below) for revision, n, below in seen} == set(expected.values())
     for revision, count, below in seen:
@@ -124,7 +128,10 @@ def test_a_reply_is_of_one_revision_whichever_replicas_made_it(
 
 
 class Load:
-    """Asks again and again, and keeps what failed, and what each reply says of its revision."""
+    """A thread that sends requests until the block ends.
+
+    `failed` has the failures, and `seen` the revision and the scores of each successful reply.
+    """
 
     def __init__(self, url: str, path: str, body: dict[str, Any]) -> None:
         self.failed: list[str] = []
@@ -143,9 +150,9 @@ class Load:
                 if reply.status_code != 200:
                     self.failed.append(reply.text)
                     continue
-                found = reply.json()
-                scores = found["output"]["scores"] if "output" in found else found["scores"]
-                self.seen.append((found["revision"], scores))
+                content = reply.json()
+                scores = content["output"]["scores"] if "output" in content else content["scores"]
+                self.seen.append((content["revision"], scores))
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -157,7 +164,7 @@ class Load:
 
 
 def _scored(ranker: dict[str, Any], number: int) -> dict[str, Any]:
-    """The ranker, whose every score now tells the revision that it is of."""
+    """Return a ranker whose scores are all `number`, the revision in which it is published."""
     return {**ranker, "score": f"0 * p_click + {number}"}
 
 
@@ -165,7 +172,9 @@ def _all_on(urls: list[str], revision: int) -> bool:
     return all(httpx.get(f"{url}/v1/catalog").json()["revision"] == revision for url in urls)
 
 
-def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Path]) -> None:
+def test_publishes_under_load_fail_no_request_and_mix_no_revisions(
+    shop: tuple[httpx.Client, Path],
+) -> None:
     client, folder = shop
     base = str(client.base_url).rstrip("/")
     doors = [base, *_direct_ports(client)]
@@ -176,7 +185,7 @@ def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Pat
         put, json={"object": _scored(ranker["object"], number + 1)}, headers=PATIENT, timeout=30
     )
     assert first.json() == {"revision": number + 1}
-    wait_for(lambda: _all_on(doors, number + 1), "all are on the first")
+    wait_for(lambda: _all_on(doors, number + 1), "all replicas are on the first revision")
     with (
         Load(base, "/v1/infer/ranker", INFER) as front,
         Load(doors[1], "/v1/infer/ranker", INFER) as direct,
@@ -190,11 +199,13 @@ def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Pat
             reply = httpx.put(put, json=body, headers=PATIENT, timeout=30)
             assert reply.json() == {"revision": revision}, reply.text
             if revision % 5 == 0:
-                wait_for(lambda now=revision: _all_on(doors, now), "every replica has followed")
+                wait_for(
+                    lambda expected=revision: _all_on(doors, expected), "all doors use the revision"
+                )
     for load in (front, direct, flows):
         assert load.failed == []
         assert load.seen
-        assert [each for each in load.seen if {*each[1]} - {each[0]}] == []
+        assert [seen for seen in load.seen if {*seen[1]} - {seen[0]}] == []
     assert len({revision for revision, _ in direct.seen}) > 1
     command = [sys.executable, "-m", "kirana", "apply", str(folder)]
     applied = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -202,7 +213,11 @@ def test_publishes_under_load_fail_and_mix_nothing(shop: tuple[httpx.Client, Pat
 
 
 def _together(flow: dict[str, Any], ranker: dict[str, Any], number: int) -> dict[str, Any]:
-    """Both objects as one revision: the scores tell that of the ranker, their count the flow's."""
+    """Return a request that publishes flow and ranker as one revision.
+
+    In a reply, the scores are the revision of the ranker, and their count depends on the revision
+    of the flow.
+    """
     top = {**flow["nodes"]["top"], "with": {"k": _length(number)}}
     return {
         "objects": [{**flow, "nodes": {**flow["nodes"], "top": top}}, _scored(ranker, number)],
@@ -215,7 +230,7 @@ def _length(revision: int) -> int:
 
 
 def _ranks_on(url: str, revision: int) -> bool:
-    """Whether a door answers on a revision: an inferflow, and a flow that has it as a node."""
+    """Return whether a door uses a revision for the ranker, and for the flow that calls it."""
     inferred = httpx.post(f"{url}/v1/infer/ranker", json=INFER, headers=PATIENT, timeout=30).json()
     listed = httpx.post(f"{url}/v1/flows/for_you", json=FLOW, headers=PATIENT, timeout=30).json()
     return bool(
@@ -237,11 +252,11 @@ def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path
         path, json=_together(flow["object"], ranker, number), headers=PATIENT, timeout=30
     )
     assert first.json() == {"revision": number}, first.text
-    wait_for(lambda: all(_ranks_on(url, number) for url in doors), "all are on the first")
+    wait_for(lambda: all(_ranks_on(url, number) for url in doors), "all doors use the first")
     with (
         Load(base, "/v1/flows/for_you", FLOW) as front,
-        Load(doors[1], "/v1/flows/for_you", FLOW) as one,
-        Load(doors[2], "/v1/flows/for_you", FLOW) as other,
+        Load(doors[1], "/v1/flows/for_you", FLOW) as first_direct,
+        Load(doors[2], "/v1/flows/for_you", FLOW) as second_direct,
     ):
         for revision in range(number + 1, number + 1 + PUBLISHES):
             body = _together(flow["object"], ranker, revision)
@@ -249,11 +264,11 @@ def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path
             assert reply.json() == {"revision": revision}, reply.text
             for url in doors:
                 wait_for(
-                    lambda url=url, now=revision: _ranks_on(url, now),
+                    lambda url=url, expected=revision: _ranks_on(url, expected),
                     f"{url} is on revision {revision}",
                     timeout_s=10,
                 )
-    for load in (front, one, other):
+    for load in (front, first_direct, second_direct):
         assert load.failed == []
         revisions = {revision for revision, _ in load.seen}
         assert len(revisions) > PUBLISHES // 2
@@ -268,7 +283,7 @@ def test_objects_of_one_revision_go_live_together(shop: tuple[httpx.Client, Path
     assert "nothing has changed" in applied.stdout
 
 
-def test_a_publish_that_comes_second_is_refused_and_changes_nothing(
+def test_a_publish_that_expects_an_older_revision_is_refused_and_changes_nothing(
     shop: tuple[httpx.Client, Path],
 ) -> None:
     client, folder = shop

@@ -1,4 +1,4 @@
-"""A Kirana whose features are in Redis and whose catalog is in ZooKeeper, both real servers."""
+"""A running Kirana with its features in a real Redis and its catalog in a real ZooKeeper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import wait_for
 from tests.zookeeper_server import ZooKeeperServer
 
 CTR = "  - {name: ctr, dtype: float32, default: 0.5}\n"
-GET = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "provenance": True}
+GET_BODY = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "provenance": True}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def catalog_url(zookeeper: ZooKeeperServer) -> str:
 
 @pytest.fixture(scope="module")
 def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shop(tmp_path_factory.mktemp("elsewhere") / "shop")
+    return write_shop(tmp_path_factory.mktemp("redis_and_zookeeper") / "shop")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def _kirana(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _get(client: httpx.Client, *features: str) -> dict[str, Any]:
-    response = client.post("/v1/features/get", json={**GET, "features": list(features)})
+    response = client.post("/v1/features/get", json={**GET_BODY, "features": list(features)})
     response.raise_for_status()
-    found: dict[str, Any] = response.json()
-    return found
+    reply: dict[str, Any] = response.json()
+    return reply
 
 
 def _put(client: httpx.Client, **columns: list[Any]) -> httpx.Response:
@@ -66,8 +66,8 @@ def _put(client: httpx.Client, **columns: list[Any]) -> httpx.Response:
 
 
 def _features_part(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/healthz").json()["parts"]["features"]
-    return found
+    part: dict[str, Any] = client.get("/healthz").json()["parts"]["features"]
+    return part
 
 
 def test_rows_are_in_redis_and_the_revision_in_zookeeper(
@@ -89,33 +89,33 @@ def test_rows_are_in_redis_and_the_revision_in_zookeeper(
     assert part["cache"]["hits"] > 0
 
 
-def test_a_push_goes_where_the_shop_is_served_from_and_says_so(
+def test_a_push_writes_to_the_store_of_the_running_shop_and_says_so(
     client: httpx.Client, shop_folder: Path, redis_port: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "category.stats.parquet"
     columns = {"category_id": pa.array([7], pa.int64()), "share": pa.array([0.75])}
     pq.write_table(pa.table(columns), file)
-    done = _kirana("push", str(shop_folder), str(file))
-    assert done.returncode == 0, done.stderr
-    assert "1 rows written" in done.stdout
+    completed = _kirana("push", str(shop_folder), str(file))
+    assert completed.returncode == 0, completed.stderr
+    assert "1 rows written" in completed.stdout
     features = f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
-    assert f"features: {features}, as of the last 'kirana up'" in done.stderr
+    assert f"features: using {features}, as the last 'kirana up' did" in completed.stderr
     read = {"entity": "category", "keys": {"category_id": [7]}, "features": ["stats.share"]}
     assert client.post("/v1/features/get", json=read).json()["values"] == [[0.75]]
 
 
-def test_a_push_elsewhere_is_refused_while_the_shop_is_served(
+def test_a_push_to_another_store_is_refused_while_the_shop_is_served(
     client: httpx.Client, shop_folder: Path, redis_port: int, tmp_path: Path
 ) -> None:
-    elsewhere = f"lmdb://{tmp_path}/features"
-    done = _kirana("push", str(shop_folder), str(tmp_path), "--features", elsewhere)
-    assert done.returncode == 1
-    assert f"redis://127.0.0.1:{redis_port}" in done.stderr
-    assert elsewhere in done.stderr
+    other_store = f"lmdb://{tmp_path}/features"
+    completed = _kirana("push", str(shop_folder), str(tmp_path), "--features", other_store)
+    assert completed.returncode == 1
+    assert f"redis://127.0.0.1:{redis_port}" in completed.stderr
+    assert other_store in completed.stderr
     assert not (tmp_path / "features").exists()
 
 
-def test_a_new_schema_version_is_followed_and_old_rows_are_read_through_it(
+def test_old_rows_are_read_through_a_new_schema_version(
     client: httpx.Client, shop_folder: Path, catalog_url: str
 ) -> None:
     grown = SHOP.replace(
@@ -124,9 +124,9 @@ def test_a_new_schema_version_is_followed_and_old_rows_are_read_through_it(
         + "  - {name: orders, dtype: int32, default: 9}\n",
     )
     (shop_folder / "shop.yaml").write_text(grown)
-    done = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
-    assert done.returncode == 0, done.stderr
-    assert "schema version 2 of product.stats" in done.stderr
+    completed = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
+    assert completed.returncode == 0, completed.stderr
+    assert "schema version 2 of product.stats" in completed.stderr
     wait_for(lambda: _get(client, "stats.clicks")["revision"] == 2, "revision 2 is live")
     reply = _get(client, "stats.click_rate", "stats.ctr", "stats.orders")
     assert reply["values"] == [[0.25, 0.25, 9], [0.75, 0.75, 9]]
@@ -135,33 +135,33 @@ def test_a_new_schema_version_is_followed_and_old_rows_are_read_through_it(
         "stats.ctr": ["stored", "stored"],
         "stats.orders": ["not_in_version", "not_in_version"],
     }
-    # who writes the first version goes on
+    # Clients that write the first version continue to work.
     assert _put(client, clicks=[5, 6], ctr=[0.5, 1.0]).json()["written"] == 2
     assert _get(client, "stats.clicks", "stats.click_rate")["values"] == [[5, 0.5], [6, 1.0]]
 
 
-def test_a_dtype_that_changes_is_refused_and_the_last_revision_stays(
+def test_a_changed_dtype_is_refused_and_the_last_revision_stays(
     client: httpx.Client, shop_folder: Path, catalog_url: str
 ) -> None:
     file = shop_folder / "shop.yaml"
     before = file.read_text()
     file.write_text(before.replace("name: clicks, dtype: int32", "name: clicks, dtype: int64"))
-    done = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
+    completed = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
     file.write_text(before)
-    assert done.returncode == 1
-    assert "needs another name" in done.stderr
+    assert completed.returncode == 1
+    assert "needs another name" in completed.stderr
     assert _get(client, "stats.clicks")["revision"] == 2
 
 
-def test_while_zookeeper_is_away_requests_are_answered(
+def test_requests_are_answered_while_zookeeper_is_down(
     client: httpx.Client, zookeeper: ZooKeeperServer, catalog_url: str, shop_folder: Path
 ) -> None:
     zookeeper.kill()
     try:
         assert _get(client, "stats.clicks")["values"] == [[5], [6]]
-        done = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
-        assert done.returncode == 3
-        assert "does not answer" in done.stderr
+        completed = _kirana("apply", str(shop_folder), "--catalog", catalog_url)
+        assert completed.returncode == 3
+        assert "does not answer" in completed.stderr
     finally:
         zookeeper.restart()
     response = client.put(
@@ -173,7 +173,7 @@ def test_while_zookeeper_is_away_requests_are_answered(
     wait_for(lambda: _get(client, "stats.clicks")["revision"] == 3, "revision 3 is live")
 
 
-def test_a_frozen_redis_is_told_of_and_found_again(
+def test_a_frozen_redis_is_reported_and_used_again_afterwards(
     client: httpx.Client, servers: RedisServers, redis_port: int
 ) -> None:
     servers.process(redis_port).send_signal(signal.SIGSTOP)
@@ -183,14 +183,16 @@ def test_a_frozen_redis_is_told_of_and_found_again(
             reply = _get(client, "stats.clicks", "stats.click_rate")
             return bool(reply["status"] == {"stats": ["unavailable"] * 2})
 
-        wait_for(unavailable, "what was cached is no longer fresh")
+        wait_for(unavailable, "the cached rows are too old")
         assert _get(client, "stats.clicks", "stats.click_rate")["values"] == [[0, 0.5], [0, 0.5]]
         assert _put(client, clicks=[7, 8], ctr=[0.5, 0.5]).status_code == 503
-        wait_for(lambda: _features_part(client)["breaker"]["state"] == "open", "it is left alone")
+        wait_for(
+            lambda: _features_part(client)["breaker"]["state"] == "open", "the breaker is open"
+        )
         assert client.get("/healthz").status_code == 503
     finally:
         servers.process(redis_port).send_signal(signal.SIGCONT)
-    wait_for(lambda: client.get("/healthz").status_code == 200, "it is used again")
+    wait_for(lambda: client.get("/healthz").status_code == 200, "Kirana is healthy again")
     wait_for(lambda: _get(client, "stats.clicks")["values"][0] != [0], "rows are read again")
 
 
@@ -201,7 +203,7 @@ def test_a_redis_that_comes_back_empty_has_no_rows(
     servers.start(port=redis_port)
     wait_for(
         lambda: _get(client, "stats.clicks")["status"] == {"stats": ["missing"] * 2},
-        "the rows are seen to be gone",
+        "the rows are missing",
     )
     assert _put(client, clicks=[1, 2], ctr=[0.5, 0.5]).json()["written"] == 2
     assert _get(client, "stats.clicks")["values"] == [[1], [2]]

@@ -1,4 +1,4 @@
-"""`serve deploy` to a Ray that `ray start` started: as the README says it, and what is refused."""
+"""`serve deploy` to a Ray from `ray start`: the commands of the README, and refused deploys."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ from tests.support import publish, write_shop
 from tests.waiting import wait_for
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-"""Serve gives load balancers half a minute to see that a replica goes; here are none."""
+"""By default, a stopping replica waits half a minute for load balancers. These tests have none."""
 
 Variables = dict[str, str]
-"""What the builder and the replicas get in place of the cluster's own."""
+"""Environment variables of the application, which replace those of the cluster."""
 
 Case = Callable[[Path], tuple[Variables, list[str]]]
-"""Makes a mistake in a folder; returns what leads to it, and what a message about it says."""
+"""A function that prepares a mistake in a folder. It returns the variables with which a deploy runs
+into the mistake, and words that the error message must contain."""
 
 
-def _lines_of_the_readme(catalog: Path) -> list[str]:
+def _commands_of_the_readme(catalog: Path) -> list[str]:
     section = (REPOSITORY / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
     (block,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     text: str = block.replace(".demo/catalog", str(catalog)).replace(".venv/bin/", "")
@@ -51,55 +52,55 @@ def _lines_of_the_readme(catalog: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """What the README's lines start, all but the last line, which asks."""
+    """Run the README's commands except the last one, which is a request, and yield the cluster."""
     shop = write_shop(tmp_path_factory.mktemp("deployed") / "shop")
     started = RayCluster(shop)
     try:
-        lines = _lines_of_the_readme(shop)
+        lines = _commands_of_the_readme(shop)
         assert lines[0].startswith("eval ")
         assert lines[-1].startswith("curl ")
         with one_at_a_time():
-            RayCluster(shop, bare=True, exports=NO_WAITING).type(*lines[:-1])
+            RayCluster(shop, bare=True, exports=NO_WAITING).run_shell(*lines[:-1])
         yield started
     finally:
         started.end()
 
 
-def test_the_lines_of_the_readme_lead_to_a_ranked_list(cluster: RayCluster) -> None:
+def test_the_commands_of_the_readme_return_a_ranked_list(cluster: RayCluster) -> None:
     clicks = [
-        {"user_id": 405, "event": "click", "product_id": each, "timestamp": NOW_MS}
-        for each in (1, 2)
+        {"user_id": 405, "event": "click", "product_id": product_id, "timestamp": NOW_MS}
+        for product_id in (1, 2)
     ]
     with httpx.Client(base_url=cluster.url, timeout=30) as client:
         for call in WRITES:
             assert call.send(client).status_code == 200
         assert client.post("/v1/interactions", json={"events": clicks}).status_code == 200
         assert client.get("/v1/endpoints").json()["endpoints"]
-    output = json.loads(cluster.type(_lines_of_the_readme(cluster.catalog)[-1]))["output"]
+    output = json.loads(cluster.run_shell(_commands_of_the_readme(cluster.catalog)[-1]))["output"]
     assert len(output["ids"]) == 3
     assert output["scores"] == sorted(output["scores"], reverse=True)
 
 
-def test_every_part_is_a_deployment_that_is_healthy(cluster: RayCluster) -> None:
+def test_every_part_is_a_healthy_deployment(cluster: RayCluster) -> None:
     status = cluster.wait_until("RUNNING")
-    named = yaml.safe_load(SERVE_CONFIG.read_text())["applications"][0]["deployments"]
-    assert status["deployments"].keys() == {each["name"] for each in named}
-    assert {each["status"] for each in status["deployments"].values()} == {"HEALTHY"}
+    configured = yaml.safe_load(SERVE_CONFIG.read_text())["applications"][0]["deployments"]
+    assert status["deployments"].keys() == {deployment["name"] for deployment in configured}
+    assert {deployment["status"] for deployment in status["deployments"].values()} == {"HEALTHY"}
 
 
-def test_the_fused_file_is_the_same_on_a_graph_of_one_deployment(cluster: RayCluster) -> None:
+def test_the_fused_configuration_differs_only_in_its_placement(cluster: RayCluster) -> None:
     fused = yaml.safe_load((REPOSITORY / "serve_config_fused.yaml").read_text())
     (application,) = fused["applications"]
     (shipped,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
     assert application["args"] == {**shipped["args"], "placement": "fused"}
     assert application["deployments"] == shipped["deployments"][:1]
-    cluster.type("serve deploy serve_config_fused.yaml")
+    cluster.run_shell("serve deploy serve_config_fused.yaml")
 
-    def alone() -> bool:
+    def ingress_only() -> bool:
         status = cluster.status()
         return status["status"] == "RUNNING" and list(status["deployments"]) == ["Ingress"]
 
-    wait_for(alone, "the ingress is all there is")
+    wait_for(ingress_only, "the ingress is the only deployment")
     body = {"context": {"user_id": 405}}
     reply = httpx.post(f"{cluster.url}/v1/flows/for_you", json=body, timeout=30)
     assert len(reply.json()["output"]["ids"]) == 3
@@ -145,7 +146,7 @@ def _memory_with_more_than_one_replica(folder: Path) -> tuple[Variables, list[st
     ],
     ids=lambda case: str(case.__name__).strip("_"),
 )
-def test_what_can_not_work_fails_with_one_clear_message(
+def test_a_deploy_that_cannot_work_fails_with_one_clear_message(
     cluster: RayCluster, tmp_path: Path, case: Case
 ) -> None:
     variables, words = case(tmp_path)
@@ -176,26 +177,26 @@ def _haproxy_of_another_cluster(folder: Path, port: int) -> Iterator[str]:
 
 
 def _assert_refused(cluster: RayCluster, config: Any, file: Path, words: list[str]) -> None:
-    began = time.time()
+    started = time.time()
     cluster.deploy(config, file)
     while True:
         status = cluster.wait_until("DEPLOY_FAILED")
-        if status["last_deployed_time_s"] >= began:
+        if status["last_deployed_time_s"] >= started:
             break
-    deployments = [each["message"] for each in status["deployments"].values()]
-    said = "\n".join([status["message"], *deployments])
-    assert [word for word in words if word not in said] == [], said
+    messages = [deployment["message"] for deployment in status["deployments"].values()]
+    text = "\n".join([status["message"], *messages])
+    assert [word for word in words if word not in text] == [], text
     assert "Traceback" not in status["message"]
 
 
-def test_shutdown_takes_the_application_away(cluster: RayCluster) -> None:
-    cluster.type("serve shutdown -y")
+def test_a_shutdown_removes_the_application(cluster: RayCluster) -> None:
+    cluster.run_shell("serve shutdown -y")
     assert cluster.status().get("status") in (None, "DELETING")
     cluster.end()
     assert cluster.processes() == []
 
 
-def test_a_ray_without_the_variables_is_refused_by_their_names(tmp_path: Path) -> None:
+def test_a_ray_without_the_variables_is_refused_with_their_names(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
     publish(shop)
     variables = {
@@ -204,32 +205,33 @@ def test_a_ray_without_the_variables_is_refused_by_their_names(tmp_path: Path) -
         "KIRANA_INTERACTIONS": f"lmdb://{shop}/interactions",
         "KIRANA_MODELS": f"file://{shop}/models",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # a token in the home directory would turn it on
+        # A token in the home directory would turn authentication on.
         "RAY_AUTH_MODE": "disabled",
     }
     config = yaml.safe_load(SERVE_CONFIG.read_text())
-    short = tmp_path / "haproxy"
-    with cluster_beside_others(shop, short, bare=True, exports=variables) as cluster:
+    haproxy_folder = tmp_path / "haproxy"
+    with cluster_beside_others(shop, haproxy_folder, bare=True, exports=variables) as cluster:
         config["http_options"]["port"] = cluster.http_port
         _assert_refused(cluster, config, tmp_path / "serve.yaml", list(REQUIRED))
 
 
-def test_a_port_that_another_haproxy_has_is_refused(tmp_path: Path) -> None:
+def test_a_port_of_another_haproxy_is_refused(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
     publish(shop)
     config = yaml.safe_load(SERVE_CONFIG.read_text())
-    short = Path(tempfile.mkdtemp(prefix="kirana-"))
+    haproxy_folder = Path(tempfile.mkdtemp(prefix="kirana-"))
     file = tmp_path / "serve.yaml"
     try:
-        with cluster_beside_others(shop, short) as cluster:
+        with cluster_beside_others(shop, haproxy_folder) as cluster:
             config["http_options"]["port"] = cluster.http_port
             file.write_text(yaml.safe_dump(config))
             with _haproxy_of_another_cluster(tmp_path, cluster.http_port) as process:
-                asked = f"kirana doctor {shop} --config {file} || true"
-                assert f"127.0.0.1:{cluster.http_port} can't be" in cluster.type(asked)
-                # Serve itself ends the first attempt, at great length, before it asks Kirana
-                cluster.type(f"serve deploy {file} || true")
+                command = f"kirana doctor {shop} --config {file} || true"
+                output = cluster.run_shell(command)
+                assert f"can't listen on 127.0.0.1:{cluster.http_port}" in output
+                # The first attempt fails in Serve itself, with a long message, before Kirana runs.
+                cluster.run_shell(f"serve deploy {file} || true")
                 words = [f"127.0.0.1:{cluster.http_port} is taken by process {process}"]
                 _assert_refused(cluster, config, file, words)
     finally:
-        shutil.rmtree(short)
+        shutil.rmtree(haproxy_folder)

@@ -1,4 +1,4 @@
-"""What keeps Kirana from starting: `kirana up` says it in one line, and `kirana doctor` before."""
+"""Errors that prevent a start: `kirana up` prints one line, and `kirana doctor` reports them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ TIMEOUT_S = 60
 
 @dataclass
 class Start:
-    """A shop in `folder`, and how it is to be started."""
+    """The folder of a shop, and the environment and options for commands on it.
+
+    `temporary` is the folder for temporary files. `resources` are closed after the test.
+    """
 
     folder: Path
     temporary: Path
@@ -35,11 +38,21 @@ class Start:
     resources: ExitStack = field(default_factory=ExitStack)
 
     def kirana(self, command: str) -> subprocess.CompletedProcess[str]:
-        clean = {name: each for name, each in os.environ.items() if not name.startswith("KIRANA_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("KIRANA_")
+        }
         port = [] if "--port" in self.options else ["--port", str(free_ports(1)[0])]
-        words = [sys.executable, "-m", "kirana", command, str(self.folder), *port, *self.options]
+        arguments = [
+            sys.executable,
+            "-m",
+            "kirana",
+            command,
+            str(self.folder),
+            *port,
+            *self.options,
+        ]
         return subprocess.run(
-            words,
+            arguments,
             capture_output=True,
             text=True,
             check=False,
@@ -49,7 +62,7 @@ class Start:
 
 
 Case = Callable[[Start], list[str]]
-"""Makes a start go wrong; returns what a message about it says."""
+"""A function that makes a start fail, and returns words that the error message must contain."""
 
 
 def _an_unknown_feature_store(start: Start) -> list[str]:
@@ -57,7 +70,7 @@ def _an_unknown_feature_store(start: Start) -> list[str]:
     return ["features", "mongo://localhost"]
 
 
-def _a_redis_that_is_away(start: Start) -> list[str]:
+def _a_redis_that_does_not_answer(start: Start) -> list[str]:
     (port,) = free_ports(1)
     start.environment["KIRANA_FEATURES"] = f"redis://127.0.0.1:{port}"
     return ["features", f"redis://127.0.0.1:{port}", "does not answer"]
@@ -100,7 +113,7 @@ def _memory_with_two_replicas(start: Start) -> list[str]:
     return ["features", "memory://", "2 replicas"]
 
 
-def _a_file_that_is_no_configuration(start: Start) -> list[str]:
+def _a_file_that_is_not_a_configuration(start: Start) -> list[str]:
     file = start.folder / "serve.txt"
     file.write_text("applications: nothing")
     start.options += ["--config", str(file)]
@@ -112,12 +125,12 @@ def _an_option_of_a_wrong_type(start: Start) -> list[str]:
     return ["applications.0.deployments.0.autoscaling_config"]
 
 
-def _a_deployment_that_there_is_not(start: Start) -> list[str]:
+def _an_unknown_deployment(start: Start) -> list[str]:
     _configure(start, {"name": "Ingres", "num_replicas": 2})
     return ["deployments", "Ingres", "Ingress"]
 
 
-def _two_numbers_of_replicas(start: Start) -> list[str]:
+def _min_replicas_above_max_replicas(start: Start) -> list[str]:
     scaling = {"min_replicas": 3, "max_replicas": 2}
     _configure(start, {"name": "Ingress", "autoscaling_config": scaling})
     return ["deployments", "max_replicas"]
@@ -130,18 +143,18 @@ def _configure(start: Start, deployment: dict[str, object]) -> None:
     start.options += ["--config", str(file)]
 
 
-def _a_url_that_is_none(start: Start) -> list[str]:
+def _a_wrong_url(start: Start) -> list[str]:
     start.options += ["--interactions", "lmdb://[bad"]
     return ["interactions", "lmdb://[bad"]
 
 
 CASES = [
     _an_option_of_a_wrong_type,
-    _a_deployment_that_there_is_not,
-    _two_numbers_of_replicas,
-    _a_url_that_is_none,
+    _an_unknown_deployment,
+    _min_replicas_above_max_replicas,
+    _a_wrong_url,
     _an_unknown_feature_store,
-    _a_redis_that_is_away,
+    _a_redis_that_does_not_answer,
     _an_unknown_interaction_store,
     _a_missing_model_file,
     _a_taken_port,
@@ -149,7 +162,7 @@ CASES = [
     pytest.param(_no_space_for_features, marks=pytest.mark.machine),
     _features_of_another_format,
     _memory_with_two_replicas,
-    _a_file_that_is_no_configuration,
+    _a_file_that_is_not_a_configuration,
 ]
 
 
@@ -165,8 +178,8 @@ def _listening() -> Iterator[int]:
 @contextmanager
 def _small_file_system(folder: Path) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, check=False).returncode != 0:
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
         pytest.skip("a file system can't be mounted here")
     try:
         yield folder
@@ -190,30 +203,30 @@ def _name(case: Case) -> str:
 def start(tmp_path: Path) -> Iterator[Start]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    made = Start(write_shop(tmp_path / "shop"), temporary)
-    with made.resources:
-        yield made
+    prepared = Start(write_shop(tmp_path / "shop"), temporary)
+    with prepared.resources:
+        yield prepared
 
 
 def _left_behind(start: Start) -> list[str]:
-    """Return processes and files of a start that has ended."""
-    # what else is there is of libraries: onnxruntime's .ses
-    found = [str(each) for each in start.temporary.glob("kirana-*")]
+    """Return the processes and files that remain after a start has ended."""
+    # Other files belong to libraries, for example .ses files of onnxruntime.
+    remaining = [str(path) for path in start.temporary.glob("kirana-*")]
     for process in psutil.process_iter():
         try:
             if process.environ().get("TMPDIR") == str(start.temporary):
-                found.append(" ".join(process.cmdline()))
+                remaining.append(" ".join(process.cmdline()))
         except (psutil.Error, OSError):
             continue
-    return found
+    return remaining
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
-def test_up_ends_with_one_clear_line_and_leaves_nothing(case: Case, start: Start) -> None:
+def test_up_ends_with_one_clear_line_and_leaves_nothing_behind(case: Case, start: Start) -> None:
     words = case(start)
-    done = start.kirana("up")
-    assert done.returncode == 1, done.stderr
-    lines = done.stderr.splitlines()
+    completed = start.kirana("up")
+    assert completed.returncode == 1, completed.stderr
+    lines = completed.stderr.splitlines()
     assert len(lines) == 1, lines
     (line,) = lines
     assert line.startswith("error: ")
@@ -223,36 +236,36 @@ def test_up_ends_with_one_clear_line_and_leaves_nothing(case: Case, start: Start
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
-def test_doctor_finds_it_beforehand(case: Case, start: Start) -> None:
+def test_doctor_finds_the_error_before_a_start(case: Case, start: Start) -> None:
     words = case(start)
-    done = start.kirana("doctor")
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    rows = re.findall(r"^error.*$", said, re.MULTILINE)
-    assert rows, said
+    completed = start.kirana("doctor")
+    output = completed.stdout + completed.stderr
+    assert completed.returncode == 1, output
+    rows = re.findall(r"^error.*$", output, re.MULTILINE)
+    assert rows, output
     for row in rows:
-        assert [word for word in words if word not in row] == [], said
-    assert "Traceback" not in said
+        assert [word for word in words if word not in row] == [], output
+    assert "Traceback" not in output
 
 
 def test_doctor_finds_nothing_wrong_with_a_good_shop(start: Start) -> None:
-    done = start.kirana("doctor")
-    assert done.returncode == 0, done.stdout
-    assert not re.search("^error", done.stdout, re.MULTILINE)
+    completed = start.kirana("doctor")
+    assert completed.returncode == 0, completed.stdout
+    assert not re.search("^error", completed.stdout, re.MULTILINE)
 
 
-def test_doctor_names_every_thing_that_is_wrong(start: Start) -> None:
+def test_doctor_names_every_error(start: Start) -> None:
     cases = (_a_missing_model_file, _features_of_another_format, _a_taken_port)
     expected = [case(start) for case in cases]
-    done = start.kirana("doctor")
-    assert done.returncode == 1
-    rows = re.findall(r"^error.*$", done.stdout, re.MULTILINE)
-    assert len(rows) == 3, done.stdout
+    completed = start.kirana("doctor")
+    assert completed.returncode == 1
+    rows = re.findall(r"^error.*$", completed.stdout, re.MULTILINE)
+    assert len(rows) == 3, completed.stdout
     for words in expected:
-        assert any(all(word in row for word in words) for row in rows), (words, done.stdout)
+        assert any(all(word in row for word in words) for row in rows), (words, completed.stdout)
 
 
-_STARTS_ON = """
+_START_PROGRAM = """
 import sys, tempfile
 from pathlib import Path
 from kirana.cli.cluster import cluster
@@ -266,8 +279,12 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def test_a_port_that_is_taken_after_it_was_looked_at_is_one_line_too() -> None:
+def test_a_port_that_is_taken_after_the_check_is_an_error_of_one_line() -> None:
     with _listening() as port:
-        words = [sys.executable, "-c", _STARTS_ON, str(port), str(*free_ports(1))]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    assert re.fullmatch(rf"Serve did not start: .*cannot bind .*:{port}.*\n", done.stdout), done
+        command = [sys.executable, "-c", _START_PROGRAM, str(port), str(*free_ports(1))]
+        completed = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    assert re.fullmatch(rf"Serve did not start: .*cannot bind .*:{port}.*\n", completed.stdout), (
+        completed
+    )

@@ -1,4 +1,4 @@
-"""Kirana as people install it: the wheel, in an environment that has nothing else of ours."""
+"""Kirana installed from its wheel, in an environment without a checkout."""
 
 from __future__ import annotations
 
@@ -23,49 +23,53 @@ TIMEOUT_S = 300
 
 @dataclass
 class Installed:
-    """An environment with the wheel; `before` are the names in site-packages without it."""
+    """An environment with the wheel. `before` are the names in site-packages before the wheel."""
 
     environment: Path
     before: set[str]
 
     @property
     def packages(self) -> Path:
-        (found,) = self.environment.glob("lib/python*/site-packages")
-        return found
+        (folder,) = self.environment.glob("lib/python*/site-packages")
+        return folder
 
     def command(self, name: str) -> str:
         return str(self.environment / "bin" / name)
 
     def python(self, program: str, folder: Path) -> str:
-        words = [self.command("python"), "-c", program]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        command = [self.command("python"), "-c", program]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     environment = tmp_path_factory.mktemp("wheel") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    made = Installed(environment, set())
+    result = Installed(environment, set())
     uv = Path(sys.executable).with_name("uv")
     install = [str(uv), "pip", "install", "--quiet", "--no-deps", "--python"]
-    install.append(made.command("python"))
-    locked = ["--compile-bytecode", "-r", str(REPOSITORY / "requirements" / "runtime.lock")]
-    subprocess.run([*install, *locked], check=True)
-    made.before = {each.name for each in made.packages.iterdir()}
+    install.append(result.command("python"))
+    locked_packages = [
+        "--compile-bytecode",
+        "-r",
+        str(REPOSITORY / "requirements" / "runtime.lock"),
+    ]
+    subprocess.run([*install, *locked_packages], check=True)
+    result.before = {path.name for path in result.packages.iterdir()}
     subprocess.run([*install, "--compile-bytecode", str(REPOSITORY)], check=True)
-    return made
+    return result
 
 
-def test_all_that_comes_into_site_packages_is_one_package(installed: Installed) -> None:
-    brought = {each.name for each in installed.packages.iterdir()} - installed.before
-    assert {name.partition("-")[0] for name in brought} == {"kirana"}
-    assert len(brought) == 2
+def test_the_wheel_adds_one_package_to_site_packages(installed: Installed) -> None:
+    added = {path.name for path in installed.packages.iterdir()} - installed.before
+    assert {name.partition("-")[0] for name in added} == {"kirana"}
+    assert len(added) == 2
 
 
 @pytest.mark.parametrize("file", ["serve_config.yaml", "serve_config_fused.yaml"])
-def test_what_the_shipped_configurations_import_is_there(
+def test_import_paths_of_the_shipped_configurations_exist(
     installed: Installed, file: str, tmp_path: Path
 ) -> None:
     (application,) = yaml.safe_load((REPOSITORY / file).read_text())["applications"]
@@ -80,15 +84,15 @@ def test_what_the_shipped_configurations_import_is_there(
 
 
 @pytest.fixture
-def said_by_demo(installed: Installed, tmp_path: Path) -> Iterator[str]:
-    """Run the demo from the wheel, far from any checkout, and return what it says."""
-    log = tmp_path / "said"
+def demo_output(installed: Installed, tmp_path: Path) -> Iterator[str]:
+    """Run the demo from the wheel, outside of any checkout, and yield its output."""
+    log = tmp_path / "output"
     options = f"--keep --points 50 --train-points 200 --port {free_ports(1)[0]}"
-    words = [installed.command("kirana"), "demo", *options.split()]
-    words += ["--cache", str(REPOSITORY / ".cache"), "--workdir", str(tmp_path / "work")]
-    words += ["--report", str(tmp_path / "report.json")]
+    command = [installed.command("kirana"), "demo", *options.split()]
+    command += ["--cache", str(REPOSITORY / ".cache"), "--workdir", str(tmp_path / "work")]
+    command += ["--report", str(tmp_path / "report.json")]
     with log.open("wb") as output, one_at_a_time():
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path)
 
         def up() -> bool:
             assert process.poll() is None, log.read_text()
@@ -105,7 +109,7 @@ def said_by_demo(installed: Installed, tmp_path: Path) -> Iterator[str]:
     assert process.wait(90) in (0, 130, 143)
 
 
-def test_the_demo_ranks_films_from_the_wheel(said_by_demo: str) -> None:
-    (flow, *_) = [line for line in said_by_demo.splitlines() if "/v1/flows/" in line]
-    done = subprocess.run(shlex.split(flow), capture_output=True, text=True, check=True)
-    assert len(json.loads(done.stdout)["output"]["ids"]) == 20
+def test_the_demo_ranks_films_from_the_wheel(demo_output: str) -> None:
+    (flow, *_) = [line for line in demo_output.splitlines() if "/v1/flows/" in line]
+    completed = subprocess.run(shlex.split(flow), capture_output=True, text=True, check=True)
+    assert len(json.loads(completed.stdout)["output"]["ids"]) == 20

@@ -1,4 +1,4 @@
-"""Tests that reach the inmost loops run twice: with the loops compiled, and in Python."""
+"""Fixtures of the unit tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from kirana import native
 from kirana.edge import Edge
-from tests.needs import lacks
+from tests.needs import skip_missing
 from tests.support import Shop
 
 COMPILED = native.COMPILED
@@ -17,9 +17,10 @@ COMPILED = native.COMPILED
 @pytest.fixture(
     scope="module", params=[pytest.param("compiled", marks=pytest.mark.compiled), "python"]
 )
-def inmost_loops(request: pytest.FixtureRequest) -> Iterator[None]:
+def inner_loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run the tests of a module twice: with the innermost loops compiled, then in Python."""
     if request.param == "compiled" and not COMPILED:
-        lacks("kirana.native is not compiled")
+        skip_missing("kirana.native is not compiled")
     native.COMPILED = request.param == "compiled"
     yield
     native.COMPILED = COMPILED

@@ -1,4 +1,4 @@
-"""What the documentation shows is what the code does."""
+"""Checks that the documentation agrees with the code."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.serving.settings import Settings
 
 CODES = [
-    each.code
-    for each in (
+    error.code
+    for error in (
         DeadlineExceeded,
         InvalidInput,
         ModelFailed,
@@ -43,7 +43,7 @@ CODES = [
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_worked_example_of_the_format_page_is_what_is_written() -> None:
+def test_the_codecs_write_the_example_of_the_format_page() -> None:
     page = (DOCS / "formats.md").read_text()
     block = re.search(r"```\n((?:[0-9a-f]{2}[ \n])+)```", page)
     assert block is not None
@@ -72,33 +72,33 @@ def test_the_worked_example_of_the_format_page_is_what_is_written() -> None:
 
 
 @pytest.mark.parametrize("page", ["http.md", "catalog.md", "cli.md"])
-def test_the_reference_is_what_the_program_declares(page: str) -> None:
+def test_the_reference_pages_are_up_to_date(page: str) -> None:
     generate = runpy.run_path(str(DOCS / "generate.py"))["PAGES"][page]
     assert (DOCS / "reference" / page).read_text() == generate(), "run 'make docs'"
 
 
-def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:
+def test_the_generated_messages_match_the_proto_file(tmp_path: Path) -> None:
     proto = DOCS.parent / "proto"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}"]
     command += [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "kirana/v1/messages.proto"]
     subprocess.run(command, check=True)
     for name in ("messages_pb2.py", "messages_pb2.pyi"):
-        made = (tmp_path / "kirana" / "v1" / name).read_text()
-        assert made == (DOCS.parent / "kirana" / "wire" / name).read_text(), "run 'make proto'"
+        generated = (tmp_path / "kirana" / "v1" / name).read_text()
+        assert generated == (DOCS.parent / "kirana" / "wire" / name).read_text(), "run 'make proto'"
 
 
 @pytest.mark.parametrize("name", [*KINDS, *OPS, *GENERATORS, *FUNCTIONS])
-def test_the_catalog_page_knows_every_kind_op_generator_and_function(name: str) -> None:
+def test_the_catalog_page_describes_every_kind_op_generator_and_function(name: str) -> None:
     page = (DOCS / "catalog.md").read_text()
-    assert any(each in page for each in (f"## {name}\n", f"`{name}`", f"`{name}("))
+    assert any(spelling in page for spelling in (f"## {name}\n", f"`{name}`", f"`{name}("))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_the_operations_page_knows_every_setting(name: str) -> None:
+def test_the_operations_page_lists_every_setting(name: str) -> None:
     assert f"| `{name}` |" in (DOCS / "operations.md").read_text()
 
 
-def test_the_operations_page_knows_the_codes_of_errors() -> None:
+def test_the_operations_page_lists_the_error_codes() -> None:
     page = (DOCS / "operations.md").read_text()
     for code in (*CODES, "invalid_json", "not_found", "method_not_allowed"):
         assert f"`{code}`" in page

@@ -1,4 +1,4 @@
-"""A store whose driver is missing says which package to install."""
+"""The error for a store whose driver is not installed. It names the package to install."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ except ConfigurationError as error:
 )
 def test_the_error_names_the_setting_and_the_package(package: str, setting: str, call: str) -> None:
     command = [sys.executable, "-c", OPEN.format(package=package, call=call)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.stdout.startswith(f"{setting} {setting}: ")
-    assert f"'{package}'" in done.stdout
-    assert "pip install 'kirana[serve]'" in done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.stderr == ""
+    assert completed.stdout.startswith(f"{setting} {setting}: ")
+    assert f"'{package}'" in completed.stdout
+    assert "pip install 'kirana[serve]'" in completed.stdout
 
 
-def test_any_other_module_that_is_missing_is_no_missing_driver() -> None:
+def test_only_the_listed_packages_count_as_drivers() -> None:
     with pytest.raises(ModuleNotFoundError), driver_of("redis", "redis", setting="features"):
         import nothing_of_this_name  # noqa: F401
     with pytest.raises(ConfigurationError), driver_of("x", "nothing_else", setting="features"):

@@ -1,4 +1,4 @@
-"""Errors cross processes and keep what they are about."""
+"""Error classes: codes, messages, fields, pickling, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from kirana.errors import (
     Conflict,
     ConnectionLost,
     DeadlineExceeded,
+    FieldPath,
     InvalidInput,
     KiranaError,
     ModelFailed,
     NodeError,
+    Overloaded,
     Problem,
     StoreFull,
     TooLarge,
@@ -35,31 +37,55 @@ ERRORS = [
     (NodeError("for_you", "ranked", "no answer"), "node_failed"),
     (ModelFailed("clicks", "its output 'p' has 1 rows"), "model_failed"),
     (Unavailable("gone"), "unavailable"),
+    (Overloaded("busy"), "overloaded"),
     (StoreFull("full"), "store_full"),
     (ConnectionLost("lost"), "connection_lost"),
     (DeadlineExceeded("late"), "deadline_exceeded"),
 ]
-each_error = pytest.mark.parametrize(
+every_error = pytest.mark.parametrize(
     ("error", "code"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS]
 )
 
 
-def family(kind: type[KiranaError]) -> set[type[KiranaError]]:
-    return {kind}.union(*(family(each) for each in kind.__subclasses__()))
+def subclasses(error_class: type[KiranaError]) -> set[type[KiranaError]]:
+    return {error_class}.union(*(subclasses(subclass) for subclass in error_class.__subclasses__()))
 
 
-def test_every_error_of_the_tree_is_in_these_tests() -> None:
-    tree = {each for each in family(KiranaError) if each.__module__ == "kirana.errors"}
-    assert {type(error) for error, _ in ERRORS} == tree
+def test_every_error_class_is_in_these_tests() -> None:
+    defined = {
+        error_class
+        for error_class in subclasses(KiranaError)
+        if error_class.__module__ == "kirana.errors"
+    }
+    assert {type(error) for error, _ in ERRORS} == defined
 
 
-@each_error
-def test_a_code_is_for_programs(error: KiranaError, code: str) -> None:
+@every_error
+def test_an_error_has_a_code_and_a_message(error: KiranaError, code: str) -> None:
     assert error.code == code
-    assert str(error) == error.message
+    assert error.message in str(error)
+    assert error.args == (error.message,)
 
 
-@each_error
+@pytest.mark.parametrize(
+    ("field", "message", "text"),
+    [
+        (None, "the store is full", "the store is full"),
+        ("keys", "has 3 ids", "keys: has 3 ids"),
+        (("events", 3, "time"), "is too late", "events[3].time: is too late"),
+        ("features", "features: must be a URL", "features: must be a URL"),
+        ("keys.user_id", "'user_id' is not a key", "'user_id' is not a key"),
+        ("keys.user_id[3]", "'user_id' is not a key", "keys.user_id[3]: 'user_id' is not a key"),
+    ],
+    ids=["no field", "a name", "a path", "begins with the field", "quotes the field", "an index"],
+)
+def test_the_text_of_an_error_has_its_field_before_a_message_that_does_not_name_it(
+    field: str | FieldPath | None, message: str, text: str
+) -> None:
+    assert str(InvalidInput(message, field=field)) == text
+
+
+@every_error
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_an_error_is_the_same_after_pickling(error: KiranaError, code: str, protocol: int) -> None:
     copy = pickle.loads(pickle.dumps(error, protocol))
@@ -70,20 +96,20 @@ def test_an_error_is_the_same_after_pickling(error: KiranaError, code: str, prot
     assert repr(copy) == repr(error)
 
 
-def test_what_is_unknown_is_said_with_what_is_near() -> None:
+def test_an_unknown_name_is_reported_with_the_closest_one() -> None:
     error = Unknown("event_type", "clik", ["click", "wishlist"], field="event")
     assert error.message == "unknown event type 'clik': did you mean 'click'?"
     assert (error.kind, error.name, error.field) == ("event_type", "clik", "event")
 
 
-def test_a_catalog_error_lists_its_problems_one_a_line() -> None:
+def test_a_catalog_error_lists_one_problem_per_line() -> None:
     problems = [Problem("bad", "a.yaml", 3, "features[0]"), Problem("worse", "b.yaml")]
     error = CatalogError(problems)
     assert error.problems == tuple(problems)
     assert error.message == "a.yaml:3: features[0]: bad\nb.yaml: worse"
 
 
-def test_a_node_error_names_flow_and_node() -> None:
+def test_a_node_error_names_the_flow_and_the_node() -> None:
     error = NodeError("for_you", "ranked", "no answer")
     assert error.message == "flow 'for_you', node 'ranked': no answer"
     assert (error.flow, error.node) == ("for_you", "ranked")
@@ -94,15 +120,17 @@ def test_a_node_error_names_flow_and_node() -> None:
     [
         ("clik", ["wishlist", "click"], "did you mean 'click'?"),
         ("zzz", ["b", "a"], "choose one of 'a', 'b'"),
-        ("zzz", [], "there is none"),
+        ("zzz", [], "none is defined"),
         ("", ["a"], "there is only 'a'"),
         ("zzz", {"b": 1, "a": 2}, "choose one of 'a', 'b'"),
     ],
 )
-def test_a_hint_says_what_is_near_or_what_there_is(name: str, known: list[str], hint: str) -> None:
+def test_a_hint_names_the_closest_name_or_lists_all_names(
+    name: str, known: list[str], hint: str
+) -> None:
     assert did_you_mean(name, known) == hint
 
 
-def test_a_long_list_of_what_there_is_is_cut() -> None:
-    hint = did_you_mean("zzz", [f"{at:02}" for at in range(12)])
+def test_a_long_list_of_names_is_cut() -> None:
+    hint = did_you_mean("zzz", [f"{i:02}" for i in range(12)])
     assert hint.endswith("'09' and 2 more")

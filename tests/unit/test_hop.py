@@ -1,4 +1,4 @@
-"""A call that crosses a hop: its errors, its time, and what it spends."""
+"""Calls between processes: results, errors, deadlines, and the ledger."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def begin(timeout_s: float = 60.0) -> RequestContext:
 async def hop(
     context: RequestContext, work: Callable[[RequestContext], Awaitable[object]]
 ) -> object:
-    """Do `work` at a far end: what goes there and what comes back is pickled."""
+    """Run `work` as another process would: with pickled copies of the context and the outcome."""
     arrived: RequestContext = pickle.loads(pickle.dumps(context))
     outcome = await outcome_of("features", lambda: work(arrived), arrived)
-    back: Outcome = pickle.loads(pickle.dumps(outcome))
-    return value_of(back, context)
+    returned: Outcome = pickle.loads(pickle.dumps(outcome))
+    return value_of(returned, context)
 
 
-async def test_a_value_comes_back() -> None:
+async def test_the_value_is_returned_and_the_work_knows_the_request_id() -> None:
     async def work(context: RequestContext) -> str:
         return f"{context.id} {current_id.get()}"
 
@@ -36,7 +36,7 @@ async def test_a_value_comes_back() -> None:
     assert await hop(context, work) == f"{context.id} {context.id}"
 
 
-async def test_an_error_arrives_as_itself() -> None:
+async def test_an_error_keeps_its_type_and_field() -> None:
     async def work(context: RequestContext) -> None:
         raise InvalidInput("no such thing", field="keys[3]")
 
@@ -45,7 +45,7 @@ async def test_an_error_arrives_as_itself() -> None:
     assert caught.value.field == "keys[3]"
 
 
-async def test_an_error_of_another_kind_is_no_outcome() -> None:
+async def test_an_error_that_is_not_a_kirana_error_is_raised_where_it_occurs() -> None:
     async def work(context: RequestContext) -> None:
         raise TimeoutError("of a socket")
 
@@ -54,7 +54,7 @@ async def test_an_error_of_another_kind_is_no_outcome() -> None:
 
 
 @pytest.mark.parametrize("error", [None, InvalidInput("no")])
-async def test_what_was_spent_there_is_added_here(error: KiranaError | None) -> None:
+async def test_the_remote_ledger_is_added_to_the_local_one(error: KiranaError | None) -> None:
     async def work(context: RequestContext) -> None:
         context.ledger.retries += 2
         context.ledger.hedges += 1
@@ -71,27 +71,27 @@ async def test_what_was_spent_there_is_added_here(error: KiranaError | None) -> 
     assert (context.ledger.retries, context.ledger.hedges) == (9, 2)
 
 
-async def test_work_ends_at_the_deadline_and_says_which_part_was_late() -> None:
-    ended = []
+async def test_work_is_cancelled_at_the_deadline_and_the_error_names_the_part() -> None:
+    cancelled_ids = []
 
     async def work(context: RequestContext) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            ended.append(context.id)
+            cancelled_ids.append(context.id)
 
     context = begin(timeout_s=0.02)
     with pytest.raises(DeadlineExceeded, match="features"):
         await hop(context, work)
-    assert ended == [context.id]
+    assert cancelled_ids == [context.id]
 
 
-async def test_what_arrives_after_its_deadline_is_not_begun() -> None:
-    begun = []
+async def test_a_call_that_arrives_after_its_deadline_is_not_started() -> None:
+    started = []
 
     async def work(context: RequestContext) -> None:
-        begun.append(context)
+        started.append(context)
 
     with pytest.raises(DeadlineExceeded, match="features"):
         await hop(begin(timeout_s=-1.0), work)
-    assert begun == []
+    assert started == []

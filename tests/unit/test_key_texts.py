@@ -1,4 +1,4 @@
-"""Key text: the one spelling of an entity's keys."""
+"""Key texts: the canonical text of an entity's keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kirana.key_texts import MAX_KEY_BYTES, check_lengths, id_texts, join_ids, k
 from kirana.key_texts import split_key_text as split
 from kirana.schema import Entity, Key
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 USER = Entity("user", (Key("user_id"),))
 CATEGORY = Entity("category", (Key("category_id", "int64"),))
@@ -31,13 +31,13 @@ ids = st.text(alphabet=st.sampled_from("ab|\\é🛒:\0 ") | st.characters(codec=
 
 
 @given(st.lists(ids, min_size=1, max_size=4))
-def test_ids_survive_joining_and_splitting(parts: list[str]) -> None:
+def test_splitting_a_key_text_returns_the_joined_ids(parts: list[str]) -> None:
     (text,) = join_ids([[part] for part in parts])
     assert split(text) == parts
 
 
 @given(st.lists(st.tuples(ids, ids), min_size=2, max_size=6, unique=True))
-def test_different_ids_never_make_one_text(pairs: list[tuple[str, str]]) -> None:
+def test_different_ids_have_different_key_texts(pairs: list[tuple[str, str]]) -> None:
     lefts, rights = zip(*pairs, strict=True)
     assert len(set(join_ids([lefts, rights]))) == len(pairs)
 
@@ -53,7 +53,7 @@ def test_different_ids_never_make_one_text(pairs: list[tuple[str, str]]) -> None
         (["", ""], "|"),
     ],
 )
-def test_separators_are_escaped_by_a_backslash(parts: Sequence[str], text: str) -> None:
+def test_separators_are_escaped_with_a_backslash(parts: Sequence[str], text: str) -> None:
     assert join_ids([[part] for part in parts]) == [text]
     assert split(text) == parts
 
@@ -69,7 +69,7 @@ def test_a_string_key_keeps_its_spelling() -> None:
 
 
 @pytest.mark.parametrize("dtype", RANGES)
-def test_integer_keys_take_the_whole_range_of_their_dtype(dtype: str) -> None:
+def test_integer_keys_accept_the_whole_range_of_their_dtype(dtype: str) -> None:
     low, high = RANGES[dtype]
     key = Key("k", dtype)
     assert id_texts(key, [low, str(high)], field="k") == [str(low), str(high)]
@@ -82,26 +82,28 @@ def test_integer_keys_take_the_whole_range_of_their_dtype(dtype: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "1.0", "1e3", "0x10", "1_000", " 7", "7\n", "--1", "\u0667"]
 )
-def test_text_that_is_no_plain_decimal_is_no_integer_key(text: str) -> None:
+def test_an_integer_key_must_be_a_plain_decimal(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         key_texts(CATEGORY, {"category_id": [1, text]})
     assert caught.value.field == "keys.category_id[1]"
 
 
 @pytest.mark.parametrize("text", ["007", "-0", "+7"])
-def test_an_integer_key_has_one_spelling(text: str) -> None:
+def test_an_integer_key_text_has_no_plus_sign_or_leading_zeros(text: str) -> None:
     assert key_texts(CATEGORY, {"category_id": text}) == [str(int(text))]
 
 
 @pytest.mark.parametrize("entity", [USER, CATEGORY])
-def test_an_integer_of_400_digits_is_no_key(entity: Entity) -> None:
+def test_an_integer_of_400_digits_is_refused(entity: Entity) -> None:
     with pytest.raises(InvalidInput):
         key_texts(entity, {entity.keys[0].name: [10**400]})
 
 
 @pytest.mark.parametrize("wrong", [True, 1.0, None, b"7", ["7"], {"a": 1}])
 @pytest.mark.parametrize("entity", [USER, CATEGORY])
-def test_other_types_are_no_ids(entity: Entity, wrong: object) -> None:
+def test_an_id_that_is_neither_a_string_nor_an_integer_is_refused(
+    entity: Entity, wrong: object
+) -> None:
     name = entity.keys[0].name
     with pytest.raises(InvalidInput, match="string or an integer") as caught:
         key_texts(entity, {name: ["1", wrong]})
@@ -114,27 +116,27 @@ def test_an_empty_id_is_refused() -> None:
     assert caught.value.field == "keys.user_id[1]"
 
 
-def test_lists_of_one_length_zip() -> None:
+def test_lists_of_the_same_length_are_zipped() -> None:
     keys = {"category_id": [1, 2], "user_id": ["a", "b"]}
     assert key_texts(USER_CATEGORY, keys) == ["a|1", "b|2"]
 
 
-def test_scalars_broadcast_over_lists() -> None:
+def test_a_single_id_is_repeated_in_each_row() -> None:
     assert key_texts(USER_CATEGORY, {"user_id": "a", "category_id": [1, 2]}) == ["a|1", "a|2"]
     assert key_texts(USER_CATEGORY, {"user_id": ["a", "b"], "category_id": 3}) == ["a|3", "b|3"]
 
 
-def test_scalars_alone_are_one_row() -> None:
+def test_single_ids_make_one_row() -> None:
     assert key_texts(USER_CATEGORY, {"user_id": 7, "category_id": "8"}) == ["7|8"]
 
 
-def test_an_empty_list_is_no_row() -> None:
+def test_an_empty_list_makes_no_rows() -> None:
     assert key_texts(USER_CATEGORY, {"user_id": "a", "category_id": []}) == []
 
 
 @pytest.mark.parametrize("shorter", [[], [1], [1, 2]])
-def test_lists_of_other_lengths_are_refused(shorter: list[int]) -> None:
-    with pytest.raises(InvalidInput, match="one length") as caught:
+def test_lists_of_different_lengths_are_refused(shorter: list[int]) -> None:
+    with pytest.raises(InvalidInput, match="the same length") as caught:
         key_texts(USER_CATEGORY, {"user_id": ["a", "b", "c"], "category_id": shorter})
     assert caught.value.field == "keys.category_id"
 
@@ -145,14 +147,14 @@ def test_a_missing_key_is_named() -> None:
     assert caught.value.field == "keys.category_id"
 
 
-def test_a_key_too_many_is_named() -> None:
+def test_an_unknown_key_is_named() -> None:
     with pytest.raises(InvalidInput, match="no key 'product_id'") as caught:
         key_texts(USER, {"user_id": "a", "product_id": "b"}, field="context")
     assert caught.value.field == "context.product_id"
 
 
 @pytest.mark.parametrize("char", ["a", "é", "🛒"])
-def test_the_length_is_limited_in_bytes_of_utf8(char: str) -> None:
+def test_the_length_limit_counts_utf8_bytes(char: str) -> None:
     fits = char * (MAX_KEY_BYTES // len(char.encode()))
     assert key_texts(USER, {"user_id": fits}) == [fits]
     with pytest.raises(TooLarge, match=str(MAX_KEY_BYTES)) as caught:
@@ -160,7 +162,7 @@ def test_the_length_is_limited_in_bytes_of_utf8(char: str) -> None:
     assert caught.value.field == "keys.user_id[1]"
 
 
-def test_escapes_and_separators_count_for_the_length() -> None:
+def test_escapes_and_separators_count_towards_the_length() -> None:
     half = MAX_KEY_BYTES // 2
     with pytest.raises(TooLarge):
         key_texts(USER, {"user_id": "|" * (half + 1)})
@@ -169,19 +171,19 @@ def test_escapes_and_separators_count_for_the_length() -> None:
 
 
 @pytest.mark.parametrize("name", ["left", "right"])
-def test_half_a_surrogate_pair_is_refused_by_the_name_of_its_key(name: str) -> None:
+def test_a_lone_surrogate_is_refused_with_the_name_of_its_key(name: str) -> None:
     with pytest.raises(InvalidInput, match="Unicode") as caught:
         key_texts(PAIR, {"left": ["a", "b"], "right": ["c", "d"], name: ["e", "\ud800"]})
     assert caught.value.field == f"keys.{name}[1]"
 
 
-def test_lengths_of_no_keys_are_fine() -> None:
+def test_an_empty_list_of_key_texts_passes_the_length_check() -> None:
     check_lengths([], field="keys")
 
 
-def test_ids_that_are_text_of_another_type_become_text() -> None:
+def test_numpy_strings_become_plain_strings() -> None:
     key = Key("id", "string")
     for ids in (["a", "b"], ["a|", "b"], ["é", "b"]):
-        found = id_texts(key, list(np.array(ids)), field="keys.id")
-        assert found == ids
-        assert set(map(type, found)) == {str}
+        texts = id_texts(key, list(np.array(ids)), field="keys.id")
+        assert texts == ids
+        assert set(map(type, texts)) == {str}

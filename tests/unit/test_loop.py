@@ -1,4 +1,4 @@
-"""What is made in a thread while the event loop goes on: in order, one ahead, never left behind."""
+"""`prefetched`: items made in a thread, one ahead of the one in use."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ from contextlib import aclosing
 
 import pytest
 
-from kirana.loop import made_ahead
+from kirana.loop import prefetched
 
 
-async def test_all_items_come_in_their_order() -> None:
-    assert [item async for item in made_ahead(iter(range(5)))] == [0, 1, 2, 3, 4]
-    assert [item async for item in made_ahead(iter(()))] == []
+async def test_items_are_yielded_in_order() -> None:
+    assert [item async for item in prefetched(iter(range(5)))] == [0, 1, 2, 3, 4]
+    assert [item async for item in prefetched(iter(()))] == []
 
 
-async def test_the_next_item_is_made_while_one_is_used_and_no_more() -> None:
-    made: list[int] = []
-    second = threading.Event()
+async def test_only_the_next_item_is_made_ahead() -> None:
+    numbers_made: list[int] = []
+    second_made = threading.Event()
 
     def items() -> Iterator[int]:
-        for at in range(4):
-            made.append(at)
-            if at == 1:
-                second.set()
-            yield at
+        for number in range(4):
+            numbers_made.append(number)
+            if number == 1:
+                second_made.set()
+            yield number
 
-    async with aclosing(made_ahead(items())) as ahead:
+    async with aclosing(prefetched(items())) as ahead:
         assert await anext(ahead) == 0
-        assert await asyncio.to_thread(second.wait, 10)
+        assert await asyncio.to_thread(second_made.wait, 10)
         await asyncio.sleep(0)
-        assert made == [0, 1]
+        assert numbers_made == [0, 1]
         assert await anext(ahead) == 1
 
 
-async def test_an_error_comes_behind_the_items_before_it() -> None:
+async def test_an_error_is_raised_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 0
         raise ValueError("the second is damaged")
 
-    ahead = made_ahead(items())
+    ahead = prefetched(items())
     assert await anext(ahead) == 0
     with pytest.raises(ValueError, match="second is damaged"):
         await anext(ahead)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_who_leaves_waits_for_the_thread(cancelled: bool) -> None:
-    began, go_on = threading.Event(), threading.Event()
+async def test_leaving_the_loop_early_waits_for_the_thread(cancelled: bool) -> None:
+    second_begun, may_continue = threading.Event(), threading.Event()
     ended: list[int] = []
 
     def items() -> Iterator[int]:
         yield 0
-        began.set()
-        go_on.wait(10)
+        second_begun.set()
+        may_continue.wait(10)
         ended.append(1)
         yield 1
 
     async def use() -> None:
-        async with aclosing(made_ahead(items())) as ahead:
+        async with aclosing(prefetched(items())) as ahead:
             async for _ in ahead:
                 if not cancelled:
-                    raise KeyError("the store is away")
+                    raise KeyError("the store does not answer")
 
     task = asyncio.create_task(use())
-    assert await asyncio.to_thread(began.wait, 10)
+    assert await asyncio.to_thread(second_begun.wait, 10)
     if cancelled:
         task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
-    go_on.set()
+    may_continue.set()
     with pytest.raises(asyncio.CancelledError if cancelled else KeyError):
         await task
     assert ended == [1]

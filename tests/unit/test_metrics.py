@@ -1,4 +1,4 @@
-"""What is counted: numbers by tags, and values in buckets."""
+"""Counters and histograms with tags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CALLS = Counter("calls", "Calls.", ("part", "method"))
 SECONDS = Histogram("seconds", "Times.", ("route",), (0.1, 1.0))
 
 
-def test_nothing_is_counted_yet() -> None:
+def test_new_metrics_are_empty() -> None:
     metrics = Metrics()
     assert metrics.counts(CALLS) == {}
     assert metrics.buckets(SECONDS) == {}
@@ -41,7 +41,7 @@ def test_calls_are_counted_by_their_tags() -> None:
         (1e9, [0, 0, 1]),
     ],
 )
-def test_a_value_falls_into_the_first_bucket_that_holds_it(
+def test_a_value_is_counted_in_the_first_bucket_whose_bound_is_not_less(
     value: float, buckets: list[int]
 ) -> None:
     metrics = Metrics()
@@ -50,20 +50,20 @@ def test_a_value_falls_into_the_first_bucket_that_holds_it(
     assert list(metrics.histograms()) == [SECONDS]
 
 
-def test_values_of_other_tags_fall_into_buckets_of_their_own() -> None:
+def test_each_combination_of_tags_has_its_own_buckets() -> None:
     metrics = Metrics()
     for route, value in (("infer", 0.05), ("infer", 5.0), ("flow_run", 0.05)):
         metrics.observe(SECONDS, value, route)
     assert metrics.buckets(SECONDS) == {("infer",): [1, 0, 1], ("flow_run",): [1, 0, 0]}
 
 
-def test_two_processes_count_for_themselves() -> None:
-    one, other = Metrics(), Metrics()
-    one.count(CALLS, "features", "read")
-    assert other.counts(CALLS) == {}
+def test_two_metrics_objects_share_no_counts() -> None:
+    first, second = Metrics(), Metrics()
+    first.count(CALLS, "features", "read")
+    assert second.counts(CALLS) == {}
 
 
-def test_two_metrics_of_one_name_are_two() -> None:
+def test_two_counters_of_the_same_name_are_separate() -> None:
     metrics = Metrics()
     metrics.count(CALLS, "features", "read")
     assert metrics.counts(Counter("calls", "Calls.", ("part", "method"))) == {}

@@ -1,4 +1,4 @@
-"""The markers of tests: they say what a test needs, and a test that is skipped is noticed in CI."""
+"""Markers that say what a test needs, and the failure of skipped tests in CI."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.needs import NEEDS
 
 REPOSITORY = Path(__file__).parents[2]
 MARKERS = {
-    each.partition(":")[0]
-    for each in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"][
+    marker.partition(":")[0]
+    for marker in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"][
         "ini_options"
     ]["markers"]
 }
@@ -31,13 +31,13 @@ MARKERS = {
         ("tests/nothing", NEEDS),
     ],
 )
-def test_a_path_needs_what_its_tests_need(path: str, needs: set[str]) -> None:
+def test_a_path_has_the_needs_of_its_tests(path: str, needs: set[str]) -> None:
     command = [sys.executable, "-m", "tests.needs", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    assert set(done.stdout.split()) == needs
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert set(completed.stdout.split()) == needs
 
 
-def test_each_marker_is_explained() -> None:
+def test_every_marker_is_documented() -> None:
     page = (REPOSITORY / "docs" / "development.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == MARKERS
     makefile = (REPOSITORY / "Makefile").read_text()
@@ -58,10 +58,12 @@ def test_it():
     ("marker", "ci", "code"),
     [("redis", "true", 1), ("redis", "false", 0), ("machine", "true", 0)],
 )
-def test_in_ci_a_skipped_test_is_a_failure(tmp_path: Path, marker: str, ci: str, code: int) -> None:
+def test_in_ci_a_skipped_test_fails_unless_marked_machine(
+    tmp_path: Path, marker: str, ci: str, code: int
+) -> None:
     (tmp_path / "test_skipped.py").write_text(SKIPPED.format(marker=marker))
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--rootdir", str(tmp_path)]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, str(tmp_path)],
         capture_output=True,
         text=True,
@@ -69,4 +71,4 @@ def test_in_ci_a_skipped_test_is_a_failure(tmp_path: Path, marker: str, ci: str,
         cwd=REPOSITORY,
         env={**os.environ, "CI": ci},
     )
-    assert done.returncode == code, done.stdout
+    assert completed.returncode == code, completed.stdout

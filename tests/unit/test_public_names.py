@@ -1,4 +1,4 @@
-"""What users may import: a name that is added or taken away is a decision, not an accident."""
+"""The names that users may import, pinned so that none is added or removed by accident."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_a_package_exports_what_is_listed_here(package: str) -> None:
+def test_a_package_exports_exactly_the_listed_names(package: str) -> None:
     module = importlib.import_module(package)
     assert set(module.__all__) == PUBLIC[package]
     for name in module.__all__:

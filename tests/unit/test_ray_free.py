@@ -1,4 +1,4 @@
-"""Ray stays at the rim: the library runs, and is imported, without it."""
+"""Imports of Ray: only the CLI and the handle client import it. The library works without Ray."""
 
 from __future__ import annotations
 
@@ -10,45 +10,49 @@ from pathlib import Path
 import kirana
 
 LIBRARY = Path(kirana.__path__[0])
-MAY_IMPORT_RAY = ("cli/", "client/handles.py")
-RIM = ("ray", "kirana.deployments", "kirana.actors", "kirana.graphs", "kirana.demo")
+EXEMPT = ("cli/", "client/handles.py")
+RAY_MODULES = ("ray", "kirana.deployments", "kirana.actors", "kirana.graphs", "kirana.demo")
 
 
-def _rim_imports(tree: ast.AST) -> set[str]:
-    """Return the modules of the rim that are imported anywhere in a file."""
-    found = set()
+def _ray_imports(tree: ast.AST) -> set[str]:
+    """Return the imports of `RAY_MODULES`, and of names in them, anywhere in a syntax tree."""
+    imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if f"{name}.".startswith(tuple(f"{each}." for each in RIM))}
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {
+        name
+        for name in imported
+        if f"{name}.".startswith(tuple(f"{module}." for module in RAY_MODULES))
+    }
 
 
-def test_only_the_rim_of_the_library_imports_ray() -> None:
+def test_only_the_cli_and_the_handle_client_import_ray() -> None:
     offenders = []
     for file in sorted(LIBRARY.rglob("*.py")):
         name = str(file.relative_to(LIBRARY))
-        if name.startswith(MAY_IMPORT_RAY):
+        if name.startswith(EXEMPT):
             continue
-        forbidden = _rim_imports(ast.parse(file.read_text()))
+        forbidden = _ray_imports(ast.parse(file.read_text()))
         if forbidden:
             offenders.append((name, forbidden))
     assert offenders == []
 
 
-def test_the_command_line_imports_ray_lazily() -> None:
+def test_the_cli_imports_ray_only_inside_functions() -> None:
     offenders = []
     for file in sorted((LIBRARY / "cli").rglob("*.py")):
         tree = ast.parse(file.read_text())
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-        at_top = [node for node in tree.body if not isinstance(node, functions)]
-        if _rim_imports(ast.Module(at_top, [])):
+        top_level = [node for node in tree.body if not isinstance(node, functions)]
+        if _ray_imports(ast.Module(top_level, [])):
             offenders.append(file.name)
     assert offenders == []
 
 
-def test_every_module_imports_where_there_is_no_ray() -> None:
+def test_every_module_can_be_imported_without_ray() -> None:
     modules = []
     for file in sorted(LIBRARY.rglob("*.py")):
         parts = ("kirana", *file.relative_to(LIBRARY).with_suffix("").parts)
@@ -61,5 +65,5 @@ def test_every_module_imports_where_there_is_no_ray() -> None:
         "    importlib.import_module(name)\n"
         "assert sys.modules['ray'] is None\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr

@@ -1,4 +1,4 @@
-"""What travels with a request, and what becomes of it on the way."""
+"""The `RequestContext`: its deadline, clock and ids, and its copy after pickling."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ def begin(timeout_s: float = math.inf) -> RequestContext:
     )
 
 
-def sent(context: RequestContext) -> RequestContext:
+def after_pickling(context: RequestContext) -> RequestContext:
     arrived: RequestContext = pickle.loads(pickle.dumps(context, pickle.HIGHEST_PROTOCOL))
     return arrived
 
 
-def test_all_but_the_deadline_arrives_as_it_was_sent() -> None:
+def test_everything_but_the_deadline_survives_pickling_unchanged() -> None:
     context = begin()
     context.ledger.retries = 2
     context.ledger.hedges = 1
-    arrived = sent(context)
+    arrived = after_pickling(context)
     assert arrived == context
     assert arrived.ledger == context.ledger
 
 
-def test_the_time_that_is_left_travels_and_not_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickling_keeps_the_seconds_left_and_not_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pickle.dumps(begin(timeout_s=5.0))
-    here = time.monotonic()
-    # the far end is another machine, which was started long before
-    monkeypatch.setattr(time, "monotonic", lambda: here + 1e6)
+    now = time.monotonic()
+    # The receiver is another machine, which has been up for longer.
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1e6)
     assert 4.0 < pickle.loads(data).left_s() <= 5.0
 
 
-def test_a_request_without_a_deadline_stays_without_one() -> None:
-    assert sent(begin()).left_s() == math.inf
+def test_pickling_a_request_without_a_deadline_adds_none() -> None:
+    assert after_pickling(begin()).left_s() == math.inf
     begin().require_time("features")
 
 
-def test_a_part_that_is_late_says_so() -> None:
+def test_a_passed_deadline_is_reported_with_the_part() -> None:
     with pytest.raises(DeadlineExceeded, match=r"features: the deadline passed \d+ ms ago"):
         begin(timeout_s=-0.25).require_time("features")
 
 
-def test_a_narrower_deadline_counts_and_a_wider_one_does_not() -> None:
+def test_within_shortens_a_deadline_and_never_extends_it() -> None:
     context = begin(timeout_s=5.0)
     assert context.within(1.0).left_s() <= 1.0
     assert context.within(60.0).deadline == context.deadline
@@ -67,13 +67,13 @@ def test_a_narrower_deadline_counts_and_a_wider_one_does_not() -> None:
     assert context.ledger.retries == 1
 
 
-def test_the_clock_is_read_once() -> None:
+def test_now_ms_is_the_time_when_the_request_began_and_survives_pickling() -> None:
     before = time.time_ns() // 1_000_000
     context = RequestContext.begin(REVISION)
     assert before <= context.now_ms <= time.time_ns() // 1_000_000
-    assert sent(context).now_ms == context.now_ms
+    assert after_pickling(context).now_ms == context.now_ms
 
 
-def test_no_two_requests_have_one_id() -> None:
+def test_every_request_has_a_different_id() -> None:
     assert len({new_id() for _ in range(1_000)}) == 1_000
     assert RequestContext.begin(REVISION).id != RequestContext.begin(REVISION).id

@@ -1,4 +1,4 @@
-"""What a stored value means: features, schema versions and their fingerprints, expiry."""
+"""Features, schema versions and their fingerprints, defaults, and expiry."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_a_fingerprint_is_a_hash_of_group_and_signatures() -> None:
     assert ONE.fingerprint == int.from_bytes(digest, "little")
 
 
-def test_a_fingerprint_depends_on_all_that_the_bytes_depend_on() -> None:
+def test_a_fingerprint_depends_on_group_names_dtypes_shapes_and_order() -> None:
     vector = Feature("v", "float32", (2, 3))
     version = SchemaVersion("g.g", 1, (CLICKS, vector))
-    others = [
+    variants = [
         replace(version, group="g.h"),
         replace(version, features=(vector, CLICKS)),
         replace(version, features=(CLICKS,)),
@@ -49,7 +49,7 @@ def test_a_fingerprint_depends_on_all_that_the_bytes_depend_on() -> None:
         replace(version, features=(CLICKS, replace(vector, dtype="int32"))),
         replace(version, features=(CLICKS, replace(vector, name="w"))),
     ]
-    assert len({each.fingerprint for each in (version, *others)}) == len(others) + 1
+    assert len({changed.fingerprint for changed in (version, *variants)}) == len(variants) + 1
 
 
 def test_a_fingerprint_does_not_depend_on_defaults() -> None:
@@ -65,7 +65,7 @@ def test_versions_that_differ_in_a_default_are_different() -> None:
     assert hash(replace(ONE)) == hash(ONE)
 
 
-def test_a_feature_is_found_by_name_or_the_nearest_is_told() -> None:
+def test_a_feature_is_found_by_name_or_the_closest_name_is_suggested() -> None:
     assert ONE.feature("ctr") is CTR
     with pytest.raises(Unknown, match=r"did you mean 'product\.stats\.clicks'") as caught:
         ONE.feature("click")
@@ -73,31 +73,31 @@ def test_a_feature_is_found_by_name_or_the_nearest_is_told() -> None:
     assert caught.value.name == "product.stats.click"
 
 
-def test_the_last_version_is_current_and_all_are_found_by_number() -> None:
+def test_the_last_version_is_current_and_every_version_is_found_by_number() -> None:
     assert group().current is TWO
     assert group().version(1) is ONE
     assert group().version(2) is TWO
 
 
 @pytest.mark.parametrize("number", [0, -1, 3, 2**70])
-def test_a_version_that_is_not_there_is_refused(number: int) -> None:
+def test_an_unknown_version_number_is_refused(number: int) -> None:
     with pytest.raises(InvalidInput, match="the newest is 2") as caught:
         group().version(number)
     assert caught.value.field == "schema_version"
 
 
-def test_the_short_name_lacks_the_entity() -> None:
+def test_the_short_name_omits_the_entity() -> None:
     assert group().short_name == "stats"
 
 
-def test_without_a_ttl_nothing_expires() -> None:
+def test_rows_of_a_group_without_a_ttl_never_expire() -> None:
     assert group().expiry_s(np.array([0, 2**53], dtype=np.uint64)).tolist() == [0, 0]
 
 
 @given(st.integers(0, 2**53), st.integers(1, 10**13))
 def test_expiry_is_event_time_plus_ttl_rounded_up_to_seconds(time: int, ttl: int) -> None:
-    (found,) = group(ttl).expiry_s(np.array([time], dtype=np.uint64)).tolist()
-    assert found == min(-(-(time + ttl) // 1000), 2**32 - 1)
+    (result,) = group(ttl).expiry_s(np.array([time], dtype=np.uint64)).tolist()
+    assert result == min(-(-(time + ttl) // 1000), 2**32 - 1)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_expiry_is_event_time_plus_ttl_rounded_up_to_seconds(time: int, ttl: int
     ],
 )
 def test_a_default_has_the_features_dtype_and_shape(feature: Feature, default: object) -> None:
-    found = feature.default_array()
-    assert found.tolist() == default
-    assert found.shape == feature.shape
-    assert feature.size == max(1, found.size)
+    result = feature.default_array()
+    assert result.tolist() == default
+    assert result.shape == feature.shape
+    assert feature.size == max(1, result.size)
     if feature.dtype in NUMERIC:
-        assert found.dtype == NUMERIC[feature.dtype]
+        assert result.dtype == NUMERIC[feature.dtype]

@@ -1,4 +1,4 @@
-"""The packed codec: fixed-stride binary rows that decode as arrays."""
+"""The packed codec: binary rows that numpy decodes as arrays."""
 
 from kirana.codecs.packed.codec import Packed
 

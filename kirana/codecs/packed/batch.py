@@ -1,4 +1,4 @@
-"""Decodes a batch of packed rows: headers checked as arrays, rows sorted by schema version."""
+"""Decodes packed rows with numpy: checks all headers at once, and sorts rows by schema version."""
 
 from __future__ import annotations
 
@@ -26,31 +26,36 @@ from kirana.codecs.rows import Status
 from kirana.schema import FeatureGroup
 
 _SEPARATOR = os.urandom(8)
+"""Separates joined values in `table_of`. Clients can't put it into values, because it is random."""
+
 _SEPARATOR_WORD = np.uint64(int.from_bytes(_SEPARATOR, "little"))
 
 _NO_ROW = bytes(HEADER_BYTES)
-"""Stands for what is too short to have a header; its layout version 0 makes it corrupt."""
+"""Stands for a value that is too short for a header. Its layout version is 0, so it is corrupt."""
 
 
 def table_of(values: Sequence[bytes]) -> npt.NDArray[np.uint8] | None:
-    """Return the values as the rows of one table, or None if their lengths differ.
+    """Return the values as a table, `uint8[rows, bytes]`, or None if their lengths differ.
 
-    Told without a look at each: separators, which nobody could guess, stand at equal steps. Raises
-    `TypeError` if a value is None.
+    Return None also if the values are too short for a header. Raise `TypeError` if a value is None.
+    There must be at least one value.
+
+    The lengths are not compared one by one, because that is slow. Instead, the values are joined
+    with separators, which stand at equal distances only if all lengths are equal.
     """
     joined = _SEPARATOR.join(values)
     count, size = len(values), len(values[0])
     step = size + len(_SEPARATOR)
     if size < HEADER_BYTES or len(joined) != count * step - len(_SEPARATOR):
         return None
-    between = np.ndarray((count - 1,), "<u8", joined, size, (step,))
-    if (between != _SEPARATOR_WORD).any():
+    separators = np.ndarray((count - 1,), "<u8", joined, size, (step,))
+    if (separators != _SEPARATOR_WORD).any():
         return None
     return np.ndarray((count, size), np.uint8, joined, 0, (step, 1))
 
 
 class Batch:
-    """The values that were found: headers checked as arrays, rows sorted by schema version."""
+    """Encoded rows, with a status per row, and sections of the rows that are OK."""
 
     def __init__(
         self,
@@ -59,8 +64,10 @@ class Batch:
         group: FeatureGroup,
         now_s: float,
     ) -> None:
-        """`table` has the values as its rows if they are of one length; `values` can be empty
-        then where no row has strings.
+        """Check the rows, and sort them by schema version.
+
+        If all values have one length, `table` must hold them, and `values` may then be empty.
+        Otherwise `table` is None.
         """
         self.values = values
         self.lengths: npt.NDArray[np.int64] | int
@@ -78,7 +85,7 @@ class Batch:
             heads = self.joined[starts[:, None] + np.arange(HEADER_BYTES)]
             self.header = heads.view(HEADER)[:, 0]
         self.unknown_versions: frozenset[int] = frozenset()
-        plain = self._plain(group, now_s) if self.uniform else None
+        plain = self._plain_section(group, now_s) if self.uniform else None
         if plain is not None:
             self.status = np.zeros(self.count, dtype=np.uint8)
             self.sections = [plain]
@@ -87,11 +94,16 @@ class Batch:
             self.sections = self._sort(group)
 
     def decoded(self, group: FeatureGroup) -> PackedRows:
+        """Return the decoded rows."""
         times = self.header["event_time"]
         return PackedRows(group, self.status, times, self.sections, self.unknown_versions)
 
-    def _plain(self, group: FeatureGroup, now_s: float) -> Section | None:
-        """The usual batch, told by few looks: one version, all alive, and nothing special."""
+    def _plain_section(self, group: FeatureGroup, now_s: float) -> Section | None:
+        """Return the only section of the batch, or None if not all rows are OK and alike.
+
+        This is the fast path for the usual batch: all rows have one schema version, which has no
+        strings, and no row has flags or is expired. Either all rows have an expiry, or none has.
+        """
         number = int(self.header["version"][0])
         if not 1 <= number <= len(group.versions):
             return None
@@ -101,12 +113,15 @@ class Batch:
             return None
         if self.lengths != HEADER_BYTES + layout.stride:
             return None
-        # the second word is the expiry, and above it the length: what is left of both beyond the
-        # next second wraps round to something large if the length differs or the expiry is over
+        # The second word of a header holds the length in its upper half and the expiry in its lower
+        # half. If the length is right and the expiry is in the future, the difference is at most
+        # the largest expiry minus the next second. Otherwise it is larger, because a difference
+        # below 0 wraps around.
         next_second = np.uint64((layout.stride << 32) + int(now_s) + 1)
-        left = words[:, 1] - next_second
-        if int(left.max()) >= (1 << 32) - int(now_s) - 1:
-            # 0 is never
+        difference = words[:, 1] - next_second
+        if int(difference.max()) >= (1 << 32) - int(now_s) - 1:
+            # Some row has no expiry in the future. The batch is usual only if no row ever expires:
+            # the expiry is then 0.
             never = np.uint64(layout.stride << 32)
             if not (words[:, 1] == never).all():
                 return None
@@ -114,6 +129,10 @@ class Batch:
         return Section(slice(None), layout, fixed, None, any_nulls(layout, fixed))
 
     def _check(self, now_s: float) -> npt.NDArray[np.uint8]:
+        """Return one status per row, from the headers and checksums.
+
+        `_section` checks schema versions, fingerprints and strings later.
+        """
         header = self.header
         status = np.zeros(self.count, dtype=np.uint8)
         expiry = header["expiry"]
@@ -131,28 +150,31 @@ class Batch:
         if bad.any():
             status[bad] = Status.CORRUPT
         if flags.any():
-            self._check_sums(status)
+            self._check_checksums(status)
         return status
 
     def _checksum_bytes(self) -> npt.NDArray[np.int64]:
+        """Return the size in bytes of each row's checksum, 0 if it has none."""
         return np.where(self.header["flags"] & CHECKSUM != 0, CHECKSUM_BYTES, 0)
 
-    def _check_sums(self, status: npt.NDArray[np.uint8]) -> None:
-        summed = (self.header["flags"] & CHECKSUM != 0) & (status == Status.OK)
-        for at in np.flatnonzero(summed).tolist():
-            value = self.values[at] if len(self.values) else self.joined[at].tobytes()
+    def _check_checksums(self, status: npt.NDArray[np.uint8]) -> None:
+        """Set the status of the rows whose checksum is wrong to `CORRUPT`."""
+        has_checksum = (self.header["flags"] & CHECKSUM != 0) & (status == Status.OK)
+        for row in np.flatnonzero(has_checksum).tolist():
+            value = self.values[row] if len(self.values) else self.joined[row].tobytes()
             body = value[HEADER_BYTES:-CHECKSUM_BYTES]
             if crc32(body) != int.from_bytes(value[-CHECKSUM_BYTES:], "little"):
-                status[at] = Status.CORRUPT
+                status[row] = Status.CORRUPT
 
     def _sort(self, group: FeatureGroup) -> list[Section]:
-        alive = self.status == Status.OK
-        if not alive.any():
+        """Return one section per schema version, with the rows that are OK."""
+        ok = self.status == Status.OK
+        if not ok.any():
             return []
         numbers = self.header["version"]
         sections = []
-        for number in np.unique(numbers[alive]).tolist():
-            section = self._section(group, number, np.flatnonzero(alive & (numbers == number)))
+        for number in np.unique(numbers[ok]).tolist():
+            section = self._section(group, number, np.flatnonzero(ok & (numbers == number)))
             if section:
                 sections.append(section)
         return sections
@@ -160,6 +182,11 @@ class Batch:
     def _section(
         self, group: FeatureGroup, number: int, rows: npt.NDArray[np.intp] | slice
     ) -> Section | None:
+        """Return the section of the schema version `number`, or None if all its rows are corrupt.
+
+        `rows` holds the positions of its rows. Set the status of those that are corrupt. If the
+        group has no such schema version, add the number to `unknown_versions`.
+        """
         if not 1 <= number <= len(group.versions):
             self.status[rows] = Status.CORRUPT
             self.unknown_versions |= {number}
@@ -169,19 +196,20 @@ class Batch:
         fits = self.header["fingerprint"][rows] == np.uint32(layout.version.fingerprint)
         fits &= lengths >= layout.stride if layout.strings else lengths == layout.stride
         if not fits.all():
-            everywhere = np.arange(self.count)[rows]
-            self.status[everywhere[~fits]] = Status.CORRUPT
-            rows = everywhere[fits]
+            positions = np.arange(self.count)[rows]
+            self.status[positions[~fits]] = Status.CORRUPT
+            rows = positions[fits]
         section = self._cut(layout, rows)
         if layout.strings:
-            broken = self._broken_strings(section)
-            if broken.any():
-                everywhere = np.arange(self.count)[rows]
-                self.status[everywhere[broken]] = Status.CORRUPT
-                section = self._cut(layout, everywhere[~broken])
+            invalid = self._invalid_strings(section)
+            if invalid.any():
+                positions = np.arange(self.count)[rows]
+                self.status[positions[invalid]] = Status.CORRUPT
+                section = self._cut(layout, positions[~invalid])
         return section if len(section.fixed) else None
 
     def _cut(self, layout: Layout, rows: npt.NDArray[np.intp] | slice) -> Section:
+        """Return the section of the rows at the positions `rows`, which follow `layout`."""
         stop = HEADER_BYTES + layout.stride
         bodies = None
         if self.uniform:
@@ -189,38 +217,41 @@ class Batch:
             if not layout.strings:
                 return Section(rows, layout, fixed, None, any_nulls(layout, fixed))
         if not len(self.values):
-            # of a table alone: rows of a version that still had strings
+            # The batch was given only as a table, but strings are cut out of values.
             self.values = [row.tobytes() for row in self.joined]
-        chosen = (
-            self.values if isinstance(rows, slice) else [self.values[at] for at in rows.tolist()]
+        values = (
+            self.values if isinstance(rows, slice) else [self.values[row] for row in rows.tolist()]
         )
         if layout.strings:
             ends = (self.header["length"][rows] + HEADER_BYTES).tolist()
-            bodies = [v[HEADER_BYTES:end] for v, end in zip(chosen, ends, strict=True)]
-            together = b"".join([body[: layout.stride] for body in bodies])
-            fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
+            bodies = [v[HEADER_BYTES:end] for v, end in zip(values, ends, strict=True)]
+            joined = b"".join([body[: layout.stride] for body in bodies])
+            fixed = np.frombuffer(joined, dtype=np.uint8).reshape(-1, layout.stride)
         elif not self.uniform:
-            # of one version and without strings: but for checksums all of one length
-            together = b"".join([value[HEADER_BYTES:stop] for value in chosen])
-            fixed = np.frombuffer(together, dtype=np.uint8).reshape(-1, layout.stride)
+            # The lengths differ at most by the checksums, which are after the fixed part.
+            joined = b"".join([value[HEADER_BYTES:stop] for value in values])
+            fixed = np.frombuffer(joined, dtype=np.uint8).reshape(-1, layout.stride)
         return Section(rows, layout, fixed, bodies, any_nulls(layout, fixed))
 
     @staticmethod
-    def _broken_strings(section: Section) -> npt.NDArray[np.bool_]:
-        """True where a string points out of its body, into the fixed part, or isn't UTF-8."""
+    def _invalid_strings(section: Section) -> npt.NDArray[np.bool_]:
+        """Return a mask of the rows with an invalid string.
+
+        A string must be UTF-8, and lie within the body but after the fixed part.
+        """
         bodies = section.bodies or ()
         sizes = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
-        broken = np.zeros(len(bodies), dtype=np.bool_)
+        invalid = np.zeros(len(bodies), dtype=np.bool_)
         for name in section.layout.strings:
             start = section.layout.offsets[name]
             spans = section.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
             offsets = spans["offset"].astype(np.int64)
-            broken |= (offsets < section.layout.stride) | (offsets + spans["length"] > sizes)
-            for at, body in enumerate(bodies):
-                if not broken[at] and not body.isascii():
-                    offset, length = spans[at].tolist()
-                    broken[at] = not _is_utf8(body[offset : offset + length])
-        return broken
+            invalid |= (offsets < section.layout.stride) | (offsets + spans["length"] > sizes)
+            for row, body in enumerate(bodies):
+                if not invalid[row] and not body.isascii():
+                    offset, length = spans[row].tolist()
+                    invalid[row] = not _is_utf8(body[offset : offset + length])
+        return invalid
 
 
 def _is_utf8(data: bytes) -> bool:

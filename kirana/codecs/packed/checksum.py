@@ -1,4 +1,7 @@
-"""CRC-32 of many rows at once, as zlib has it: a step of all rows for each of their bytes."""
+"""Computes the CRC-32 of many rows at once.
+
+The checksums are equal to those of `zlib.crc32`. Each step takes in one byte of every row.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,16 @@ _ALL_ONES = np.uint32(0xFFFFFFFF)
 _BYTE = np.uint32(0xFF)
 _EIGHT = np.uint32(8)
 
-# zlib's sum of one byte is its step from all ones, with what is left of them and turned round
-_STEPS = np.array(
-    [crc32(bytes([each ^ 0xFF])) ^ 0xFF000000 for each in range(256)], dtype=np.uint32
+# The lookup table of CRC-32, with one entry per byte value. zlib does not publish its table, but an
+# entry is the checksum of the inverted byte, XOR 0xFF000000.
+_TABLE = np.array(
+    [crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000 for byte in range(256)], dtype=np.uint32
 )
 
 
 def crc32_rows(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """Return the checksum of each row of a table (rows, bytes)."""
-    sums = np.full(len(rows), _ALL_ONES, dtype=np.uint32)
+    """Return one checksum per row of `rows`, `uint8[rows, bytes]`."""
+    crcs = np.full(len(rows), _ALL_ONES, dtype=np.uint32)
     for column in np.ascontiguousarray(rows.T):
-        sums = _STEPS[(sums ^ column) & _BYTE] ^ (sums >> _EIGHT)
-    return sums ^ _ALL_ONES
+        crcs = _TABLE[(crcs ^ column) & _BYTE] ^ (crcs >> _EIGHT)
+    return crcs ^ _ALL_ONES

@@ -1,4 +1,4 @@
-"""Where each feature of a schema version stands in the fixed part of a packed body."""
+"""The layout of packed rows: the header, and the positions of the features in the fixed part."""
 
 from __future__ import annotations
 
@@ -22,25 +22,42 @@ HEADER = np.dtype(
         ("event_time", "<u8"),
     ]
 )
-"""24 bytes before every body. `expiry` in Unix seconds (0 = never), `event_time` in ms."""
+"""The header: the 24 bytes before each body.
+
+`expiry` is in Unix seconds (0 = never), `event_time` in Unix milliseconds, and `length` is the
+size of the body in bytes.
+"""
 
 HEADER_BYTES = HEADER.itemsize
 LAYOUT_VERSION = 1
+"""The value of `layout` in headers. Rows with any other value are corrupt."""
 
 TOMBSTONE = 0x01
+"""The flag of a deleted row. The row has no body."""
+
 CHECKSUM = 0x02
+"""The flag of a row with a checksum."""
+
 KNOWN_FLAGS = TOMBSTONE | CHECKSUM
 
 CHECKSUM_BYTES = 4
-"""With the flag `CHECKSUM`, the CRC-32 of the body stands behind it, and is not of its length."""
+"""The size of a checksum in bytes.
+
+The checksum is the CRC-32 of the body, which it follows. The `length` in the header does not
+include it.
+"""
 
 STRING = np.dtype([("offset", "<u4"), ("length", "<u4")])
-"""Of a string: where its UTF-8 bytes start, counted from the start of the body, and how many."""
+"""A string in the fixed part: the position of its UTF-8 bytes in the body, and their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring features of one dtype, in the row and in what is asked for: one copy."""
+    """Features that one copy moves from the rows to a matrix.
+
+    They have one dtype. They stand side by side in the fixed part, from the byte `start` to the
+    byte `stop`, and in the matrix, where they take `width` columns from `column` on.
+    """
 
     start: int
     stop: int
@@ -49,7 +66,11 @@ class Run:
     width: int
 
     def joined(self, after: Run) -> Run | None:
-        """Return both as one, where `after` follows at once in the row and in what is asked."""
+        """Return this run and `after` as one run, or None if they can't be joined.
+
+        They can be joined if they have the same dtype, and `after` follows this run directly in
+        both the row and the matrix.
+        """
         if (after.dtype, after.start, after.column) != (
             self.dtype,
             self.stop,
@@ -61,10 +82,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRuns:
-    """Where the features of a `MatrixPlan` stand in rows of one layout.
+    """How to copy the features of a `MatrixPlan` from rows of one layout.
 
-    `stored` are their names in it, "" for what it lacks; `runs` the copies of the numeric ones,
-    `width` columns in all; `block` is where they are one run of float32 that is all of the matrix.
+    `stored` holds the name of each feature in that layout, "" if the layout lacks it. `runs` are
+    the copies of the numeric features, which take `width` columns in total. If one run of float32
+    is the whole matrix, `block` is its range of bytes in the fixed part. Otherwise `block` is None.
     """
 
     stored: tuple[str, ...]
@@ -74,14 +96,19 @@ class MatrixRuns:
 
 
 def _width(feature: Feature) -> int:
+    """Return the size in bytes of an element, or of each of the two numbers of a string."""
     return 4 if feature.dtype == "string" else NUMERIC[feature.dtype].itemsize
 
 
 class Layout:
-    """Widest first, so that all is aligned; then the null bitmap, then the booleans' bits.
+    """The positions of the features of a schema version in the fixed part of a body.
 
-    `stride` is the size of the fixed part, rounded up to the widest element. Feature i of the
-    schema version is bit i of the null bitmap, the j-th boolean is bit j, least bit first.
+    The fixed part begins with the features that are not booleans, sorted by the width of their
+    elements, widest first, so that all are aligned. Then come the null bitmap and the booleans. Bit
+    i of the null bitmap belongs to feature i of the schema version, and bit j of the booleans to
+    boolean j, least significant bit first.
+
+    `stride` is the size of the fixed part in bytes, rounded up to the width of the widest element.
     """
 
     def __init__(self, version: SchemaVersion) -> None:
@@ -90,11 +117,11 @@ class Layout:
             (f for f in version.features if f.dtype != "bool"), key=_width, reverse=True
         )
         self.offsets: dict[str, int] = {}
-        at = 0
+        offset = 0
         for feature in in_order:
-            self.offsets[feature.name] = at
-            at += _width(feature) * feature.size * (2 if feature.dtype == "string" else 1)
-        self.null_start = at
+            self.offsets[feature.name] = offset
+            offset += _width(feature) * feature.size * (2 if feature.dtype == "string" else 1)
+        self.null_start = offset
         self.null_bytes = (len(version.features) + 7) // 8
         self.booleans = [f.name for f in version.features if f.dtype == "bool"]
         self.boolean_start = self.null_start + self.null_bytes
@@ -105,7 +132,7 @@ class Layout:
 
     @cached_property
     def row_dtype(self) -> np.dtype[Any]:
-        """Header and fixed part as one structured dtype, the writer's view of a row."""
+        """The structured dtype of a header followed by a fixed part, for writing rows."""
         names, formats, offsets = [], [], []
         for feature in self.version.features:
             if feature.dtype == "bool":
@@ -135,30 +162,35 @@ class Layout:
         )
 
     def matrix_runs(self, plan: MatrixPlan) -> MatrixRuns:
-        found: MatrixRuns | None = plan.runs.get(self)
-        if found is None:
+        """Return how to copy the features of `plan` from rows of this layout.
+
+        The result is computed once per plan, and kept in `plan.runs`.
+        """
+        matrix_runs: MatrixRuns | None = plan.runs.get(self)
+        if matrix_runs is None:
             stored = tuple(self.stored_name(plan.version, name) for name in plan.names)
             runs = self.runs(stored, plan.sizes)
-            whole = len(runs) == 1 and runs[0].width == sum(plan.sizes)
-            block = slice(runs[0].start, runs[0].stop) if whole else None
-            if whole and runs[0].dtype != np.float32:
+            is_whole = len(runs) == 1 and runs[0].width == sum(plan.sizes)
+            block = slice(runs[0].start, runs[0].stop) if is_whole else None
+            if is_whole and runs[0].dtype != np.float32:
                 block = None
-            found = MatrixRuns(stored, runs, sum(run.width for run in runs), block)
-            plan.runs[self] = found
-        return found
+            matrix_runs = MatrixRuns(stored, runs, sum(run.width for run in runs), block)
+            plan.runs[self] = matrix_runs
+        return matrix_runs
 
     def runs(self, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Run, ...]:
-        """Plan the copies of numeric features into columns side by side; booleans are not here.
+        """Return how to copy numeric features into the columns of a matrix.
 
-        `sizes` are the columns that each takes. A feature that this version lacks is left out:
-        its columns keep what they hold.
+        `names` are the names of the features in this schema version, and `sizes` the numbers of
+        columns that they take. Booleans, and features that this version lacks, have columns too,
+        but no run writes to their columns.
         """
         runs: list[Run] = []
         column = 0
         for name, size in zip(names, sizes, strict=True):
-            at = self.version.index.get(name)
-            if at is not None and self.version.features[at].dtype in NUMERIC:
-                dtype = NUMERIC[self.version.features[at].dtype]
+            position = self.version.index.get(name)
+            if position is not None and self.version.features[position].dtype in NUMERIC:
+                dtype = NUMERIC[self.version.features[position].dtype]
                 start = self.offsets[name]
                 run = Run(start, start + dtype.itemsize * size, dtype, column, size)
                 joined = runs[-1].joined(run) if runs else None
@@ -169,21 +201,24 @@ class Layout:
             column += size
         return tuple(runs)
 
-    @cache  # noqa: B019 - a layout lives as long as its schema version
+    @cache  # noqa: B019 - `layout_of` keeps all layouts anyway
     def stored_name(self, reader: SchemaVersion, name: str) -> str:
-        """Return what this version calls a feature of a newer one, "" for what it lacks."""
+        """Return the name that a feature of the schema version `reader` has in this version.
+
+        `name` is its name in `reader`. Return "" if this version lacks the feature.
+        """
         return name if self.version is reader else self._stored_name(reader.feature(name))
 
     def _stored_name(self, feature: Feature) -> str:
         known = self.version.index
-        found = next((name for name in (feature.name, *feature.aliases) if name in known), "")
-        at = self.version.aliases.get(feature.name)
-        # a reader that is older than the row knows the feature by an old name
-        return self.version.features[at].name if not found and at is not None else found
+        stored = next((name for name in (feature.name, *feature.aliases) if name in known), "")
+        renamed = self.version.aliases.get(feature.name)
+        # If the reader's version is older than this one, it has a renamed feature by an old name.
+        return self.version.features[renamed].name if not stored and renamed is not None else stored
 
     @cached_property
     def leading_word(self) -> int:
-        """The first 8 bytes of the header of a plain row of this version, as a number."""
+        """The first 8 bytes of a header without flags, as a little-endian number."""
         header = np.zeros(1, dtype=HEADER)
         header["layout"] = LAYOUT_VERSION
         header["version"] = self.version.number
@@ -192,7 +227,11 @@ class Layout:
 
 
 def row_bytes(group: FeatureGroup) -> int:
-    """Return the size of a packed row of the newest version, 0 where strings make it differ."""
+    """Return the size in bytes of a row of a group's newest schema version.
+
+    Tombstones are smaller. Return 0 if other rows differ in size, because they have strings or the
+    codec is not `packed`.
+    """
     layout = layout_of(group.current)
     if group.codec != "packed" or layout.strings:
         return 0
@@ -201,4 +240,5 @@ def row_bytes(group: FeatureGroup) -> int:
 
 @cache
 def layout_of(version: SchemaVersion) -> Layout:
+    """Return the layout of a schema version. It is computed once."""
     return Layout(version)

@@ -1,4 +1,4 @@
-"""Packed rows as columns and matrices: views where they can be, defaults where a row lacks one."""
+"""Decoded packed rows, from which columns and matrices are read, without a copy if possible."""
 
 from __future__ import annotations
 
@@ -16,43 +16,56 @@ from kirana.schema import NUMERIC, Array, FeatureGroup
 
 @dataclass(slots=True)
 class Section:
-    """The rows of a batch that follow one schema version."""
+    """Rows of a batch that have one schema version.
+
+    `rows` holds their positions in the batch. A slice stands for all rows.
+    """
 
     rows: npt.NDArray[np.intp] | slice
     layout: Layout
     fixed: npt.NDArray[np.uint8] | native.rows.Bodies
-    """The fixed part of each body; as `Bodies`, they lie where they came to."""
+    """The fixed parts of the bodies, `uint8[section rows, stride]`.
+
+    If this is a `Bodies`, the bytes are still in the values that were decoded, and are copied when
+    they are needed.
+    """
     bodies: Sequence[bytes] | None
+    """The whole bodies if the schema version has strings, otherwise None."""
     has_nulls: bool
     """Whether any cell is null."""
 
     def cells(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """Return some bytes of each fixed part, (section rows, bytes)."""
+        """Return the bytes from `start` to `stop` of all fixed parts, as a table."""
         if isinstance(self.fixed, np.ndarray):
             return self.fixed[:, start:stop]
         return self.fixed.cells(start, stop)
 
     def table(self) -> npt.NDArray[np.uint8]:
-        """Return the fixed parts, (section rows, stride), for who reads many features in turn."""
+        """Return all fixed parts, `uint8[section rows, stride]`.
+
+        If `fixed` is a `Bodies`, the first call copies the bytes. This is faster than `cells` if
+        several features are read one after the other.
+        """
         if not isinstance(self.fixed, np.ndarray):
             self.fixed = self.fixed.cells(0, self.layout.stride)
         return self.fixed
 
     def nulls(self, name: str) -> npt.NDArray[np.bool_] | None:
-        """Return (section rows,), True where null; None where no row is."""
+        """Return a mask of the section's rows whose value is null, or None if none is null."""
         if not self.has_nulls:
             return None
-        at = self.layout.version.index[name]
-        bits = self.table()[:, self.layout.null_start + at // 8] >> np.uint8(at % 8) & np.uint8(1)
+        bit = self.layout.version.index[name]
+        bits = self.table()[:, self.layout.null_start + bit // 8] >> np.uint8(bit % 8) & np.uint8(1)
         return bits.astype(np.bool_) if bits.any() else None
 
     def booleans(self, name: str) -> npt.NDArray[np.bool_]:
-        at = self.layout.booleans.index(name)
-        bits = self.table()[:, self.layout.boolean_start + at // 8] >> np.uint8(at % 8)
+        """Return the values of a boolean feature, `bool[section rows]`."""
+        bit = self.layout.booleans.index(name)
+        bits = self.table()[:, self.layout.boolean_start + bit // 8] >> np.uint8(bit % 8)
         return (bits & np.uint8(1)).astype(np.bool_)
 
     def texts(self, name: str) -> list[str]:
-        """Return the strings of one feature; what points out of the row is caught at decode."""
+        """Return the values of a string feature. `Batch` has checked their offsets and lengths."""
         start = self.layout.offsets[name]
         spans = self.table()[:, start : start + STRING.itemsize].view(STRING)[:, 0]
         bodies = self.bodies or ()
@@ -65,7 +78,7 @@ class Section:
 
 
 def any_nulls(layout: Layout, fixed: npt.NDArray[np.uint8]) -> bool:
-    """Whether a bit of the bitmaps is set in fixed parts of a layout."""
+    """Return whether any cell is null in these fixed parts, which follow `layout`."""
     start, size = layout.null_start, layout.null_bytes
     bits = fixed[:, start : start + size]
     if size in (2, 4, 8):
@@ -74,7 +87,7 @@ def any_nulls(layout: Layout, fixed: npt.NDArray[np.uint8]) -> bool:
 
 
 class PackedRows:
-    """See `kirana.codecs.rows.Rows`."""
+    """Decoded `Rows`, in sections by schema version. Rows that are not OK are in no section."""
 
     def __init__(
         self,
@@ -92,9 +105,14 @@ class PackedRows:
 
     @property
     def any_nulls(self) -> bool:
+        """Whether any cell of any feature is a stored null."""
         return any(section.has_nulls for section in self.sections)
 
     def column(self, name: str) -> Column:
+        """Return a copy of the values of one feature.
+
+        The value is the default for nulls, and for rows that lack the feature or are not OK.
+        """
         feature = self.group.current.feature(name)
         default = feature.default_array()
         shape = (len(self.status), *feature.shape)
@@ -124,6 +142,7 @@ class PackedRows:
         return Column(values, nulls)
 
     def provenance(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return the `Provenance` of each cell of one feature, `uint8[rows]`."""
         codes = np.full(len(self.status), Provenance.NO_ROW, dtype=np.uint8)
         for section in self.sections:
             stored = section.layout.stored_name(self.group.current, name)
@@ -135,17 +154,23 @@ class PackedRows:
         return codes
 
     def fill(self, out: npt.NDArray[np.float32], plan: MatrixPlan) -> None:
-        copied = [(section, section.layout.matrix_runs(plan)) for section in self.sections]
-        if sum(len(section.fixed) * where.width for section, where in copied) < out.size:
+        """Write the features of `plan` into `out`, with one copy per `Run` and section."""
+        copies = [(section, section.layout.matrix_runs(plan)) for section in self.sections]
+        if sum(len(section.fixed) * matrix.width for section, matrix in copies) < out.size:
             out[...] = plan.defaults
-        for section, where in copied:
-            for run in where.runs:
+        for section, matrix in copies:
+            for run in matrix.runs:
                 cells = section.cells(run.start, run.stop).view(run.dtype)
                 out[section.rows, run.column : run.column + run.width] = cells
             if section.layout.booleans or section.has_nulls:
-                self._fill_bits(out, section, plan, where.stored)
+                self._fill_booleans_and_nulls(out, section, plan, matrix.stored)
 
     def view(self, plan: MatrixPlan) -> npt.NDArray[np.float32] | None:
+        """Return the matrix of `plan` as one read-only block of the rows' bytes.
+
+        Return None unless all rows are OK and have one schema version, no cell of any feature is
+        null, and the features of the plan are float32 and stand in the rows side by side, in order.
+        """
         if len(self.sections) != 1:
             return None
         section = self.sections[0]
@@ -156,13 +181,14 @@ class PackedRows:
         matrix.flags.writeable = False
         return matrix
 
-    def _fill_bits(
+    def _fill_booleans_and_nulls(
         self,
         out: npt.NDArray[np.float32],
         section: Section,
         plan: MatrixPlan,
         stored_names: Sequence[str],
     ) -> None:
+        """Write the booleans of a section, and the defaults for its nulls."""
         rows = np.arange(len(self.status))[section.rows]
         column = 0
         for name, stored, size in zip(plan.names, stored_names, plan.sizes, strict=True):

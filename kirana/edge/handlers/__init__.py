@@ -1,1 +1,1 @@
-"""One file for each part of the contract: from a parsed request to a reply."""
+"""Handlers of the routes, one module per group of routes."""

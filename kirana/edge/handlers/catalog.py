@@ -1,4 +1,4 @@
-"""`/v1/catalog...`: what is live and its history; one change, or several, as one revision."""
+"""The handlers of `/v1/catalog`: read objects and the history, publish changes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ from kirana.errors import CatalogError, FieldPath, InvalidInput, Unavailable, Un
 
 
 async def list_objects(request: Request, resources: Resources) -> Response:
+    """Return the names of all objects, and the newest revisions.
+
+    While the catalog can't be read, the list of revisions is empty.
+    """
     limit = request.query(CatalogHistory).history
     revision = request.context.revision
     catalog = await resources.catalogs.at(revision)
@@ -37,15 +41,19 @@ async def list_objects(request: Request, resources: Resources) -> Response:
         history=[],
     )
     if away_since is not None:
-        # what is live is known here, how it came to be is not
+        # The live objects are in memory, but the history must be read from the catalog.
         reply.away_since = int(away_since * 1000)
     else:
-        history = await asyncio.to_thread(_writer(resources).history, limit)
+        history = await asyncio.to_thread(_publisher(resources).history, limit)
         reply.history = [Revision(**asdict(record)) for record in history]
     return json_response(reply)
 
 
 async def get(request: Request, resources: Resources) -> Response:
+    """Return one object, with its schema versions if it is a feature group.
+
+    Raise `Unknown` if the kind or the object does not exist.
+    """
     kind, name = _key(request)
     revision = request.context.revision
     catalog = await resources.catalogs.at(revision)
@@ -66,53 +74,65 @@ def _schema_versions(catalog: Catalog, group: str) -> list[SchemaVersionRecord] 
 
 
 async def put(request: Request, resources: Resources) -> Response:
+    """Publish one object as a new revision, unless it equals the live one.
+
+    Raise `InvalidInput` if the object has a different kind or name from the path.
+    """
     message = await request.decode(CatalogPut)
     kind, name = _key(request)
-    given = message.object
+    content = message.object
     for field, value in (("kind", kind), ("name", name)):
-        if given.get(field, value) != value:
+        if content.get(field, value) != value:
             raise InvalidInput(
-                f"{given[field]!r} is not the '{value}' of the path", field=("object", field)
+                f"must be '{value}', as in the path, not {content[field]!r}",
+                field=("object", field),
             )
-    change = Change(put={"object": {**given, "kind": kind, "name": name}})
+    change = Change(put={"object": {**content, "kind": kind, "name": name}})
     return await _publish(resources, change, message.expected_revision)
 
 
 async def delete(request: Request, resources: Resources) -> Response:
+    """Delete one object: publish a revision without it."""
     expected = request.query(ExpectedRevision).expected_revision
     change = Change(delete={"": _key(request)})
     return await _publish(resources, change, None if expected is UNSET else expected)
 
 
 async def post(request: Request, resources: Resources) -> Response:
+    """Publish several changes as one revision. Raise `InvalidInput` if there are none."""
     message = await request.decode(CatalogPost)
     if not message.objects and not message.delete:
         raise InvalidInput("put or delete at least one object", field="objects")
     change = Change(
-        {f"objects[{at}]": each for at, each in enumerate(message.objects)},
-        {f"delete[{at}]": (each.kind, each.name) for at, each in enumerate(message.delete)},
+        {f"objects[{i}]": content for i, content in enumerate(message.objects)},
+        {f"delete[{i}]": (key.kind, key.name) for i, key in enumerate(message.delete)},
     )
     return await _publish(resources, change, message.expected_revision)
 
 
 async def _publish(resources: Resources, change: Change, expected: int | None) -> Response:
-    publish = _writer(resources).publish_change
+    """Publish a change in a thread.
+
+    A `CatalogError` gets the path to the first of its problems that is in the request.
+    """
+    publish = _publisher(resources).publish_change
     try:
         published = await asyncio.to_thread(publish, change, expected)
     except CatalogError as error:
         error.path = _path_of(error, change)
         raise
-    warnings = [str(each) for each in published.checked.warnings]
+    warnings = [str(warning) for warning in published.checked.warnings]
     return json_response(CatalogChangeReply(published.revision.number, warnings or UNSET))
 
 
-def _writer(resources: Resources) -> CatalogPublisher:
+def _publisher(resources: Resources) -> CatalogPublisher:
     if resources.publisher is None:
-        raise Unavailable("nothing can be published here")
+        raise Unavailable("this Kirana can't publish: its catalog is read-only")
     return resources.publisher
 
 
 def _key(request: Request) -> tuple[str, str]:
+    """Return the kind and name in the path. Raise `Unknown` if there is no such kind."""
     kind, name = request.parameters
     if kind not in KINDS:
         raise Unknown("kind", kind, KINDS, field="kind")
@@ -120,7 +140,10 @@ def _key(request: Request) -> tuple[str, str]:
 
 
 def _path_of(error: CatalogError, change: Change) -> FieldPath:
-    """Return where in the request the first problem is that is about what was sent."""
+    """Return the path to the first problem that is in an object of the request.
+
+    It is () if all problems are in other objects of the catalog.
+    """
     for problem in error.problems:
         if problem.file in change.put:
             return (problem.file, problem.path) if problem.path else (problem.file,)

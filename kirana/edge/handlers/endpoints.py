@@ -1,4 +1,4 @@
-"""`/v1/endpoints`: where requests can be sent without going through the front door."""
+"""The handler of `/v1/endpoints`: the direct ports, which bypass the front door."""
 
 from __future__ import annotations
 
@@ -8,5 +8,6 @@ from kirana.edge.resources import Resources
 
 
 async def endpoints(request: Request, resources: Resources) -> Response:
-    live = [DirectPort(each.replica, each.url) for each in resources.endpoints.live()]
-    return json_response(EndpointsReply(live))
+    """Return the live direct ports, this replica's own first."""
+    ports = [DirectPort(port.replica, port.url) for port in resources.endpoints.live()]
+    return json_response(EndpointsReply(ports))

@@ -1,4 +1,4 @@
-"""`/v1/features/...`: read, write and delete rows of the feature store."""
+"""The handlers of `/v1/features`: read, write and delete rows of feature groups."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from kirana.schema import Entity
 
 
 async def get(request: Request, resources: Resources) -> Response:
+    """Return features of one entity, one row per key."""
     message = await request.decode(FeaturesGet)
     selections = await resources.selections.at(request.context.revision)
     selected = selections.of(message.entity, message.features)
     keys = _keys(selected.entity, message.keys, cells=selected.width)
     if request.binary_reply and selected.plain and not message.provenance:
+        # A matrix becomes one block of the reply, which is faster than a column per feature.
         query = FeatureQuery(message.entity, keys, matrix=selected.names, nulls=True)
     else:
         query = FeatureQuery(
             message.entity, keys, columns=selected.names, provenance=message.provenance
         )
     (rows,) = await resources.parts[FEATURES].read([query], request.context)
-    cells = len(keys) * len(selected.asked)
+    cells = len(keys) * len(selected.requested)
     revision = request.context.revision.number
     if request.binary_reply:
         inline = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
@@ -52,6 +54,7 @@ async def get(request: Request, resources: Resources) -> Response:
 
 
 async def put(request: Request, resources: Resources) -> Response:
+    """Write whole rows of a feature group, in the newest schema version by default."""
     message = await request.decode(FeaturesPut)
     catalog = await resources.catalogs.at(request.context.revision)
     group = catalog.group(message.group, field="group")
@@ -63,35 +66,40 @@ async def put(request: Request, resources: Resources) -> Response:
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
     write = FeatureWrite(group.name, keys, columns, times, version.number)
     try:
-        done = await resources.parts[FEATURES].write(write, request.context)
+        result = await resources.parts[FEATURES].write(write, request.context)
     except InvalidInput as error:
         raise _without_index(error, message.event_time) from None
     if request.binary_reply:
-        return binary_response(put_reply(done))
-    return json_response(FeaturesPutReply(done.written, done.stale, done.expired))
+        return binary_response(put_reply(result))
+    return json_response(FeaturesPutReply(result.written, result.stale, result.expired))
 
 
 async def delete(request: Request, resources: Resources) -> Response:
+    """Delete rows of a feature group, unless they are newer than the event time."""
     message = await request.decode(FeaturesDelete)
     catalog = await resources.catalogs.at(request.context.revision)
     group = catalog.group(message.group, field="group")
     keys = _keys(group.entity, message.keys, cells=1)
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
     try:
-        done = await resources.parts[FEATURES].delete(group.name, keys, times, request.context)
+        result = await resources.parts[FEATURES].delete(group.name, keys, times, request.context)
     except InvalidInput as error:
         raise _without_index(error, message.event_time) from None
     if request.binary_reply:
-        return binary_response(delete_reply(done.written, done.stale))
-    return json_response(FeaturesDeleteReply(done.written, done.stale))
+        return binary_response(delete_reply(result.written, result.stale))
+    return json_response(FeaturesDeleteReply(result.written, result.stale))
 
 
 def _keys(entity: Entity, keys: Mapping[str, Ids], *, cells: int) -> list[str]:
-    """Return the key texts, of no more cells than one request may ask for."""
+    """Return one key text per row. `cells` is the number of cells per row.
+
+    Raise `TooLarge` if the request has more than `MAX_CELLS` cells.
+    """
     texts = key_texts(entity, keys)
     if len(texts) * cells > MAX_CELLS:
         raise TooLarge(
-            f"{len(texts)} keys x {cells} values, the limit is {MAX_CELLS} cells",
+            f"{len(texts)} keys x {cells} values are {len(texts) * cells} cells, the limit is "
+            f"{MAX_CELLS}",
             field=("keys", entity.keys[0].name),
         )
     return texts
@@ -102,9 +110,9 @@ def _response(
 ) -> Response:
     count = len(next(iter(rows.status.values())))
     reply = FeaturesGetReply(
-        list(selected.asked),
+        list(selected.requested),
         list(selected.dtypes),
-        rows_of([rows.columns[name] for name in selected.asked], count),
+        rows_of([rows.columns[name] for name in selected.requested], count),
         {
             group: [STATUS_NAMES[code] for code in codes.tolist()]
             for group, codes in rows.status.items()
@@ -127,25 +135,34 @@ def _response(
     return json_response(reply)
 
 
-def _without_index(error: InvalidInput, given: Times | None) -> InvalidInput:
-    """One event time for all rows has no index in a list."""
-    if error.path[:1] == ("event_time",) and not isinstance(given, list):
+def _without_index(error: InvalidInput, event_time: Times | None) -> InvalidInput:
+    """Remove the index from the error's path `event_time[i]`, unless `event_time` is a list.
+
+    Otherwise the error would name an entry of a list that the request does not have.
+    """
+    if error.path[:1] == ("event_time",) and not isinstance(event_time, list):
         error.path = ("event_time",)
     return error
 
 
-def _event_times(given: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.uint64]:
-    """One event time a row, in ms; now where none is given."""
-    if isinstance(given, list):
-        if len(given) != rows:
-            raise InvalidInput(f"{len(given)} event times for {rows} keys", field="event_time")
-        times = given
+def _event_times(event_time: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.uint64]:
+    """Return one event time per row in Unix milliseconds, `now_ms` by default.
+
+    Raise `InvalidInput` if the number of times is wrong, or if a time can't be in milliseconds.
+    """
+    if isinstance(event_time, list):
+        if len(event_time) != rows:
+            raise InvalidInput(
+                f"expected {rows} event times, one per key, not {len(event_time)}",
+                field="event_time",
+            )
+        times = event_time
     else:
-        times = [now_ms if given is None else given] * rows
-    for at, each in enumerate(times):
-        problem = unit_problem(each)
-        if problem is None and not 0 <= each < 1 << 53:
-            problem = f"{each} is not a time in milliseconds"
+        times = [now_ms if event_time is None else event_time] * rows
+    for row, time_ms in enumerate(times):
+        problem = unit_problem(time_ms)
+        if problem is None and not 0 <= time_ms < 1 << 53:
+            problem = f"{time_ms} is not a time in milliseconds"
         if problem is not None:
-            raise _without_index(InvalidInput(problem, field=("event_time", at)), given)
+            raise _without_index(InvalidInput(problem, field=("event_time", row)), event_time)
     return np.array(times, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""`/healthz`: whether the parts that requests need do answer."""
+"""The handler of `/healthz`: the state of the catalog, and of the parts that routes call."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from kirana.revision import Revision
 from kirana.service import Health, Service
 
 PROBE_TIMEOUT_S = 1.0
+"""Seconds after which a part that has not answered counts as unavailable."""
 
 
 async def health(request: Request, resources: Resources) -> Response:
+    """Return the state of the catalog and of each part, with a 503 if a part is unavailable."""
     revision = request.context.revision
     names = [name for name, _ in resources.parts]
-    found = await asyncio.gather(*(_health(part, revision) for _, part in resources.parts))
-    parts = {name: _report(health) for name, health in zip(names, found, strict=True)}
+    states = await asyncio.gather(*(_health(part, revision) for _, part in resources.parts))
+    parts = {name: _report(state) for name, state in zip(names, states, strict=True)}
     parts["catalog"] = _catalog(resources.live, revision)
-    if all(each.state == "ok" for each in parts.values()):
+    if all(report.state == "ok" for report in parts.values()):
         return json_response(HealthReply("ok", parts))
     return json_response(HealthReply("unavailable", parts), status=503)
 
 
 def _catalog(live: LiveRevision, revision: Revision) -> PartReport:
-    """The catalog may be away: what was read of it serves on."""
+    """Return the report of the catalog: always "ok", because requests run on a loaded revision."""
     return PartReport(
         "ok",
         revision=revision.number,
@@ -41,6 +43,7 @@ def _catalog(live: LiveRevision, revision: Revision) -> PartReport:
 
 
 async def _health(part: Service, revision: Revision) -> Health:
+    """Return the health of a part. An error of Kirana or a timeout becomes the reason."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             return await part.health(revision)
@@ -51,7 +54,7 @@ async def _health(part: Service, revision: Revision) -> Health:
 
 
 def _report(health: Health) -> PartReport:
-    told = msgspec.convert({"state": "ok", **health.told}, PartReport)
+    report = msgspec.convert({"state": "ok", **health.details}, PartReport)
     if health.reason is not None:
-        told.state, told.reason = "unavailable", health.reason
-    return told
+        report.state, report.reason = "unavailable", health.reason
+    return report

@@ -1,4 +1,4 @@
-"""`/v1/interactions...`: what people did, in and out."""
+"""The handlers of `/v1/interactions`: store, read and delete events of users."""
 
 from __future__ import annotations
 
@@ -29,57 +29,72 @@ DEFAULT_LAST = 20
 
 
 async def post(request: Request, resources: Resources) -> Response:
+    """Store events, either all or none."""
     message = await request.decode(InteractionsPost)
     events = await inline_or_thread(len(message.events) <= INLINE_ROWS, _events, message)
-    done = await resources.parts[INTERACTIONS].append(events, request.context)
+    result = await resources.parts[INTERACTIONS].append(events, request.context)
     if request.binary_reply:
-        return binary_response(accepted_reply(done))
-    return json_response(InteractionsPostReply(done.accepted, done.expired))
+        return binary_response(accepted_reply(result))
+    return json_response(InteractionsPostReply(result.accepted, result.expired))
 
 
 async def get(request: Request, resources: Resources) -> Response:
+    """Return the events of one user and type, newest first, within the bounds of the query."""
     user_id, event = request.parameters
     query = _query_of(user_id, event, request.query(InteractionsBounds))
     try:
-        (found,) = await resources.parts[INTERACTIONS].query([query], request.context)
+        (interactions,) = await resources.parts[INTERACTIONS].query([query], request.context)
     except KiranaError as error:
         match error.path:
             case ("queries", int(), field):
                 error.path = (field,)
         raise
-    inline = len(found) <= INLINE_ROWS
+    inline = len(interactions) <= INLINE_ROWS
     if request.binary_reply:
         return binary_response(
-            await inline_or_thread(inline, interactions_reply, [user_id], [event], [found])
+            await inline_or_thread(inline, interactions_reply, [user_id], [event], [interactions])
         )
-    return await inline_or_thread(inline, _response, found)
+    return await inline_or_thread(inline, _response, interactions)
 
 
 async def query(request: Request, resources: Resources) -> Response:
+    """Return one list of events per user and type. Repeated users or types count once.
+
+    Raise `TooLarge` if the reply would have more than `MAX_KEYS` lists, or could have more than
+    `MAX_CELLS` events.
+    """
     message = await request.decode(InteractionsQuery)
     users = list(dict.fromkeys(map(str, message.user_ids)))
     types = list(dict.fromkeys(message.events))
     if len(users) * len(types) > MAX_KEYS:
         raise TooLarge(
-            f"{len(users)} users x {len(types)} types, the limit is {MAX_KEYS}", field="user_ids"
+            f"{len(users)} users x {len(types)} types are {len(users) * len(types)} lists, the "
+            f"limit is {MAX_KEYS}",
+            field="user_ids",
         )
     queries = [_query_of(user, event, message) for user in users for event in types]
-    if sum(query.limit for query in queries) > MAX_CELLS:
-        raise TooLarge("users x events x limit is too much for one call", field="user_ids")
+    max_events = sum(query.limit for query in queries)
+    if max_events > MAX_CELLS:
+        raise TooLarge(
+            f"{len(users)} users x {len(types)} types can have {max_events} events, the limit is "
+            f"{MAX_CELLS}",
+            field="user_ids",
+        )
     try:
-        found = await resources.parts[INTERACTIONS].query(queries, request.context)
+        lists = await resources.parts[INTERACTIONS].query(queries, request.context)
     except KiranaError as error:
-        _point_into(error, message, queries)
+        _set_path(error, message, queries)
         raise
-    inline = sum(map(len, found)) <= INLINE_ROWS
+    inline = sum(map(len, lists)) <= INLINE_ROWS
     if request.binary_reply:
         return binary_response(
-            await inline_or_thread(inline, interactions_reply, users, types, found)
+            await inline_or_thread(inline, interactions_reply, users, types, lists)
         )
-    return await inline_or_thread(inline, _response_to_many, users, types, found)
+    return await inline_or_thread(inline, _query_response, users, types, lists)
 
 
 async def delete(request: Request, resources: Resources) -> Response:
+    """Delete all events of a user."""
     (user_id,) = request.parameters
     deleted = await resources.parts[INTERACTIONS].forget(user_id, request.context)
     if request.binary_reply:
@@ -87,24 +102,27 @@ async def delete(request: Request, resources: Resources) -> Response:
     return json_response(InteractionsDeleteReply(deleted))
 
 
-def _point_into(
+def _set_path(
     error: KiranaError, message: InteractionsQuery, queries: Sequence[InteractionQuery]
 ) -> None:
-    """Replace the index in `queries` by the one in a list of the request."""
+    """Replace an error's path to a query by the path to its user or event type in the request."""
     match error.path:
-        case ("queries", int(at), "user_id"):
+        case ("queries", int(position), "user_id"):
             users = list(map(str, message.user_ids))
-            error.path = ("user_ids", users.index(queries[at].user_id))
-        case ("queries", int(at), "event"):
-            error.path = ("events", message.events.index(queries[at].event))
+            error.path = ("user_ids", users.index(queries[position].user_id))
+        case ("queries", int(position), "event"):
+            error.path = ("events", message.events.index(queries[position].event))
 
 
 def _query_of(
     user_id: str, event: str, bounds: InteractionsQuery | InteractionsBounds
 ) -> InteractionQuery:
-    """Return the query for the newest events, or a range. Raises `InvalidInput` with the field."""
-    last, limit = _given(bounds.last), _given(bounds.limit)
-    since, until = _given(bounds.since), _given(bounds.until)
+    """Return a query for the newest events of a user and type, within `bounds`.
+
+    Raise `InvalidInput` with the field if a time is wrong, or if the bounds contradict each other.
+    """
+    last, limit = _none_if_unset(bounds.last), _none_if_unset(bounds.limit)
+    since, until = _none_if_unset(bounds.since), _none_if_unset(bounds.until)
     ranged = since is not None or until is not None
     if last is not None and (ranged or limit is not None):
         raise InvalidInput(
@@ -122,11 +140,12 @@ def _query_of(
     return InteractionQuery(user_id, event, count, first, until)
 
 
-def _given(value: int | UnsetType | None) -> int | None:
+def _none_if_unset(value: int | UnsetType | None) -> int | None:
     return None if value is UNSET else value
 
 
 def _time_problem(value: int | None) -> str | None:
+    """Return what is wrong with a bound of a time range, or None."""
     if value is None or value == MAX_TIMESTAMP_MS:
         return None
     problem = unit_problem(value)
@@ -136,32 +155,32 @@ def _time_problem(value: int | None) -> str | None:
 
 
 def _events(message: InteractionsPost) -> list[Event]:
-    for at, each in enumerate(message.events):
-        problem = unit_problem(each.timestamp)
+    for index, event in enumerate(message.events):
+        problem = unit_problem(event.timestamp)
         if problem is not None:
-            raise InvalidInput(problem, field=("events", at, "timestamp"))
+            raise InvalidInput(problem, field=("events", index, "timestamp"))
     return [
         Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata)
         for e in message.events
     ]
 
 
-def _response(found: Interactions) -> Response:
-    return json_response(InteractionsGetReply(_records(found)))
+def _response(events: Interactions) -> Response:
+    return json_response(InteractionsGetReply(_records(events)))
 
 
-def _response_to_many(
-    users: Sequence[str], types: Sequence[str], found: Sequence[Interactions]
+def _query_response(
+    users: Sequence[str], types: Sequence[str], interactions: Sequence[Interactions]
 ) -> Response:
-    each = iter(found)
-    by_user = {user: {event: _records(next(each)) for event in types} for user in users}
+    lists = iter(interactions)
+    by_user = {user: {event: _records(next(lists)) for event in types} for user in users}
     return json_response(InteractionsQueryReply(by_user))
 
 
-def _records(found: Interactions) -> list[Interaction]:
+def _records(events: Interactions) -> list[Interaction]:
     return [
         Interaction(product, timestamp, UNSET if metadata is None else metadata)
         for product, timestamp, metadata in zip(
-            found.product_ids, found.timestamps_ms.tolist(), found.metadata, strict=True
+            events.product_ids, events.timestamps_ms.tolist(), events.metadata, strict=True
         )
     ]

@@ -1,4 +1,4 @@
-"""`/v1/flows/{name}` and `/v1/infer/{model_id}`: ranked lists and scores."""
+"""The handlers of `/v1/flows` and `/v1/infer`: candidates of flows, scores of inferflows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
 
 
 async def run_flow(request: Request, resources: Resources) -> Response:
+    """Run a flow, and return its candidates: the ids, and one list per column."""
     message = await request.decode(FlowRun)
     (flow,) = request.parameters
     result = await resources.parts[FLOWS].run(
@@ -31,6 +32,7 @@ async def run_flow(request: Request, resources: Resources) -> Response:
     if "score" in columns:
         output["scores"] = numbers(columns.pop("score"))
     for name, values in columns.items():
+        # A node may be named `ids` or `scores`. Its column must not replace the one above.
         output.setdefault(name, numbers(values))
     spans = [_span(span) for span in result.spans] if message.trace else UNSET
     return json_response(FlowRunReply(output, request.context.revision.number, spans))
@@ -50,16 +52,17 @@ def _span(span: Span) -> replies.Span:
 
 
 async def infer(request: Request, resources: Resources) -> Response:
+    """Score rows by an inferflow. Return outputs and matrix only if the request names them."""
     message = await request.decode(Infer)
     (model_id,) = request.parameters
-    wanted = InferRequest(
+    inferflow_request = InferRequest(
         model_id,
         message.context,
         message.inputs,
         message.top_k,
         keep_matrix="matrix" in message.returned,
     )
-    result = await resources.parts[INFERFLOW].infer(wanted, request.context)
+    result = await resources.parts[INFERFLOW].infer(inferflow_request, request.context)
     cells = len(result.ids) if result.matrix is None else result.matrix.size
     revision = request.context.revision.number
     if request.binary_reply:

@@ -1,4 +1,4 @@
-"""Feature rows in this process's memory, so that what is hot is not fetched again."""
+"""A cache of feature rows in the memory of this process, with one limit for all feature groups."""
 
 from __future__ import annotations
 
@@ -9,38 +9,49 @@ from dataclasses import dataclass
 import numpy as np
 
 from kirana.codecs.packed.layout import row_bytes
-from kirana.features.cache.group import CacheCounts, CachedGroup, CacheRead, Positions, Sizes
+from kirana.features.cache.group import CachedGroup, Sizes
+from kirana.features.cache.reads import CacheCounts, CacheRead, Positions
 from kirana.features.cache.values import sizes_of
 from kirana.schema import FeatureGroup
 
 IDLE_S = 600.0
-"""A group that nobody has read for so long has no claim to its bytes, where others want them."""
+"""Seconds without a look-up after which a group is idle.
 
-MOVED_AT_ONCE = 250
-"""Rows that a look-up moves, as long as the size of a group's table changes."""
+Idle groups are dropped when a group that is not cached is looked up or filled.
+"""
+
+MOVED_PER_LOOK_UP = 250
+"""How many rows each look-up moves while groups move to tables of a different size.
+
+A group that has at most this many rows to move is moved at once.
+"""
 
 
 @dataclass(slots=True)
 class _Move:
-    """Rows on their way to a table of another size. Meanwhile the old one is read, and what is
-    kept or forgotten is so in both.
+    """A group whose rows are being moved to a table of a different size.
+
+    Until all rows are moved, look-ups use the old table, and fills and removals change both.
+    `slots` are the slots of the old table to move, in this order. The first `moved` of them are
+    done.
     """
 
-    to: CachedGroup
+    target: CachedGroup
     slots: Positions
     moved: int = 0
 
     @property
-    def room(self) -> int:
-        """So many rows find room beside those that are on their way."""
-        return max(self.to.capacity - len(self.to) - len(self.slots) + self.moved, 0)
+    def spare_rows(self) -> int:
+        """How many other rows the new table can take, besides those that are still to be moved."""
+        return max(self.target.capacity - len(self.target) - len(self.slots) + self.moved, 0)
 
 
 class FeatureCache:
-    """Bounded in bytes, shared out evenly among the groups that are read.
+    """A cache of feature rows, whose memory is limited to `max_bytes`.
 
-    A row is used for `fresh_s` after it was fetched: so long a write by another process may go
-    unseen. Not safe for use by several threads.
+    Each cached group gets an equal share of `max_bytes`. A row is used for `fresh_s` seconds after
+    it was fetched, so a write by another process can go unnoticed for that long. `clock` returns
+    seconds. `counts` are the counters of all groups. Not thread-safe.
     """
 
     def __init__(
@@ -55,18 +66,22 @@ class FeatureCache:
 
     @property
     def nbytes(self) -> int:
-        """About how much memory all rows take."""
-        moved = [move.to for move in self._moves.values()]
-        return sum(rows.nbytes for rows in (*self._groups.values(), *moved))
+        """The approximate memory of all groups, in bytes."""
+        targets = [move.target for move in self._moves.values()]
+        return sum(rows.nbytes for rows in (*self._groups.values(), *targets))
 
     def now(self) -> float:
-        """Return the time that freshness is counted by, in seconds."""
+        """Return the time of the cache's clock, in seconds."""
         return self._clock()
 
     def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
+        """Return the fresh rows of `keys`, and the positions of the keys that must be fetched.
+
+        Each key counts as a hit or a miss, and each hit counts as a use of its row.
+        """
         now = self._clock()
-        # of whatever group: one that nobody reads has to give up its bytes too
-        self._move_on(MOVED_AT_ONCE)
+        # Move rows of any group, because a group that is no longer read must shrink too.
+        self._move_on(MOVED_PER_LOOK_UP)
         rows = self._rows(group)
         rows.read_at = now
         read = rows.look_up(keys, now - self._fresh_s, now)
@@ -83,46 +98,56 @@ class FeatureCache:
         *,
         since: float | None = None,
     ) -> None:
-        """Keep what was fetched, as far as there is room or it is asked for more than others.
+        """Cache the values that were fetched for `keys`; None means that a key has no row.
 
-        It is as fresh as at `since`, when the store was asked (now, if it is not given).
+        In a full cache, a new row is kept only if its key was used more often than the row that it
+        would replace. `since` is when the fetch began, by the cache's clock (default: now). The
+        rows are fresh for `fresh_s` seconds from then on.
         """
         now = self._clock() if since is None else since
-        # as fast as another takes what a group has to give up
-        self._move_on(max(len(keys), MOVED_AT_ONCE))
+        # Move as many rows as this call adds, so that shrinking groups keep up with growing ones.
+        self._move_on(max(len(keys), MOVED_PER_LOOK_UP))
         rows, move = self._rows(group), self._moves.get(group.name)
         texts = keys if isinstance(keys, list) else list(keys)
         if move is None:
-            left = rows.refill(texts, values, now)
-            if not left:
+            remaining = rows.refill(texts, values, now)
+            if not remaining:
                 return
-            if len(left) < len(texts):
-                texts, values = [texts[at] for at in left], [values[at] for at in left]
+            if len(remaining) < len(texts):
+                texts, values = [texts[i] for i in remaining], [values[i] for i in remaining]
         sizes = sizes_of(values)
-        missing = np.flatnonzero(sizes < 0)
-        if len(missing):
-            absent = [texts[at] for at in missing.tolist()]
-            for each in [rows] if move is None else [rows, move.to]:
-                each.remember_absent(absent, now + self._fresh_s, now)
-            texts, values, sizes = _chosen(np.flatnonzero(sizes >= 0), texts, values, sizes)
+        without_row = np.flatnonzero(sizes < 0)
+        if len(without_row):
+            absent = [texts[i] for i in without_row.tolist()]
+            for destination in [rows] if move is None else [rows, move.target]:
+                destination.remember_absent(absent, now + self._fresh_s, now)
+            texts, values, sizes = _rows_at(np.flatnonzero(sizes >= 0), texts, values, sizes)
         if len(texts):
             rows.fill(texts, values, sizes, now, self.counts)
         if move is not None:
-            # the room of rows that have not come yet is theirs
-            known = np.array([move.to.has(key) for key in texts], dtype=np.bool_)
-            kept = np.append(np.flatnonzero(known), np.flatnonzero(~known)[: move.room])
+            # Leave space in the new table for the rows that are still to be moved.
+            in_new_table = np.array([move.target.has(key) for key in texts], dtype=np.bool_)
+            kept = np.append(
+                np.flatnonzero(in_new_table), np.flatnonzero(~in_new_table)[: move.spare_rows]
+            )
             if len(kept):
-                move.to.fill(*_chosen(kept, texts, values, sizes), now, CacheCounts())
+                move.target.fill(*_rows_at(kept, texts, values, sizes), now, CacheCounts())
 
     def forget(self, group: str, keys: Sequence[str]) -> None:
-        """Drop what is kept of these keys: they were written."""
+        """Remove everything that is cached for `keys`, after they were written."""
         rows, move = self._groups.get(group), self._moves.get(group)
         if rows is not None:
             rows.forget(keys)
         if move is not None:
-            move.to.forget(keys)
+            move.target.forget(keys)
 
     def _rows(self, group: FeatureGroup) -> CachedGroup:
+        """Return the cached rows of a group.
+
+        Start with an empty table if the group is not cached, has more schema versions than when it
+        was cached, or has a different row size. The other groups are then resized to their new
+        share. A request on a revision with fewer schema versions uses the cached rows as they are.
+        """
         rows = self._groups.get(group.name)
         if rows is not None and (
             rows.versions > len(group.versions)
@@ -132,55 +157,61 @@ class FeatureCache:
         if rows is None:
             self._drop_idle()
         self._moves.pop(group.name, None)
-        others = {name: each for name, each in self._groups.items() if name != group.name}
-        share = self._max_bytes // (len(others) + 1)
-        for name, each in others.items():
-            self._resize(name, each, share)
-        made = CachedGroup(len(group.versions), row_bytes(group), share, self._clock())
-        self._groups[group.name] = made
-        return made
+        other_groups = {name: rows for name, rows in self._groups.items() if name != group.name}
+        share = self._max_bytes // (len(other_groups) + 1)
+        for name, other_rows in other_groups.items():
+            self._resize(name, other_rows, share)
+        created = CachedGroup(len(group.versions), row_bytes(group), share, self._clock())
+        self._groups[group.name] = created
+        return created
 
     def _resize(self, name: str, rows: CachedGroup, max_bytes: int) -> None:
-        """Begin to move a group's most used rows to a table that takes so many bytes."""
+        """Start to move the most used rows of a group to a table of `max_bytes`.
+
+        If the group's table has this size already, end any move to a table of a different size.
+        """
         move = self._moves.pop(name, None)
         if rows.max_bytes == max_bytes:
             return
-        if move is None or move.to.max_bytes != max_bytes:
-            to = rows.resized(max_bytes)
-            move = _Move(to, rows.most_used(to.capacity))
+        if move is None or move.target.max_bytes != max_bytes:
+            target = rows.resized(max_bytes)
+            move = _Move(target, rows.most_used(target.capacity))
         self._moves[name] = move
-        if len(move.slots) <= MOVED_AT_ONCE:
-            self._move(name, MOVED_AT_ONCE)
+        if len(move.slots) <= MOVED_PER_LOOK_UP:
+            self._move(name, MOVED_PER_LOOK_UP)
 
     def _move_on(self, count: int) -> None:
-        """Move so many rows, if there are rows on their way."""
+        """Move up to `count` rows of the groups that are being resized."""
         while self._moves and count > 0:
             count -= self._move(next(iter(self._moves)), count)
 
     def _move(self, name: str, count: int) -> int:
-        """Move rows of a group; once all are there, they are read there. Return how many."""
+        """Move up to `count` rows of a group; return how many were moved.
+
+        After the last row, the new table replaces the old one.
+        """
         move, rows = self._moves[name], self._groups[name]
         slots = move.slots[move.moved : move.moved + count]
-        move.to.adopt(rows, slots)
+        move.target.adopt(rows, slots)
         move.moved += len(slots)
         if move.moved == len(move.slots):
             del self._moves[name]
-            self.counts.evicted += max(len(rows) - len(move.to), 0)
-            move.to.read_at = rows.read_at
-            self._groups[name] = move.to
+            self.counts.evicted += max(len(rows) - len(move.target), 0)
+            move.target.read_at = rows.read_at
+            self._groups[name] = move.target
         return len(slots)
 
     def _drop_idle(self) -> None:
-        """Let go of groups that nobody reads any more: their share is the others'."""
-        since = self._clock() - IDLE_S
-        for name in [name for name, rows in self._groups.items() if rows.read_at < since]:
+        """Drop the groups that are idle, so that the other groups get their shares."""
+        oldest_read = self._clock() - IDLE_S
+        for name in [name for name, rows in self._groups.items() if rows.read_at < oldest_read]:
             self.counts.evicted += len(self._groups.pop(name))
             self._moves.pop(name, None)
 
 
-def _chosen(
+def _rows_at(
     positions: Positions, keys: Sequence[str], values: Sequence[bytes | None], sizes: Sizes
 ) -> tuple[list[str], list[bytes | None], Sizes]:
-    """Return the rows at some positions of a batch."""
-    chosen = positions.tolist()
-    return [keys[at] for at in chosen], [values[at] for at in chosen], sizes[positions]
+    """Return the keys, values and sizes at some positions of a batch."""
+    indices = positions.tolist()
+    return [keys[i] for i in indices], [values[i] for i in indices], sizes[positions]

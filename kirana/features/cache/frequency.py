@@ -1,4 +1,4 @@
-"""How often keys were asked for lately, roughly and in little memory: a count-min sketch."""
+"""Approximate counts of how often keys were used recently, in a count-min sketch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ _MULTIPLIERS = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93],
     dtype=np.uint64,
 )
-_MOST = 255
+_MAX_COUNT = 255
 
 
 class FrequencySketch:
-    """Counts up to 255; a count is never too low, except that all are halved from time to time."""
+    """A count-min sketch for about `keys` distinct keys, with counts up to 255.
+
+    A count can be too high if keys share counters, and too low after `halve`. If a key occurs
+    several times in one call of `add`, the Python code counts it only once.
+    """
 
     def __init__(self, keys: int) -> None:
         bits = max((4 * keys - 1).bit_length(), 8)
@@ -26,26 +30,30 @@ class FrequencySketch:
 
     @property
     def nbytes(self) -> int:
+        """The memory of the counts, in bytes."""
         return self._counts.nbytes
 
     def add(self, hashes: Hashes) -> npt.NDArray[np.uint8]:
-        """Count each key once more; return the counts."""
+        """Add one to the count of each key; return the new counts, one per hash."""
         if native.COMPILED:
-            return native.sketch.add(self._counts, _MULTIPLIERS, int(self._shift), _MOST, hashes)
-        found = np.full(len(hashes), 255, dtype=np.uint8)
+            return native.sketch.add(
+                self._counts, _MULTIPLIERS, int(self._shift), _MAX_COUNT, hashes
+            )
+        lowest = np.full(len(hashes), 255, dtype=np.uint8)
         for counts, multiplier in zip(self._counts, _MULTIPLIERS, strict=True):
             positions = (hashes * multiplier) >> self._shift
-            more = np.minimum(counts[positions], _MOST - 1) + np.uint8(1)
-            counts[positions] = more
-            np.minimum(found, more, out=found)
-        return found
+            increased = np.minimum(counts[positions], _MAX_COUNT - 1) + np.uint8(1)
+            counts[positions] = increased
+            np.minimum(lowest, increased, out=lowest)
+        return lowest
 
     def halve(self) -> None:
+        """Halve all counts, so that older uses weigh less."""
         self._counts >>= 1
 
 
 def hashes_of(keys: list[str]) -> Hashes:
-    """Return the hash of each key, as the sketch counts it."""
+    """Return a 64-bit hash per key. The hashes differ between processes."""
     if native.COMPILED:
         return native.sketch.hashes_of(keys)
     return np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64)

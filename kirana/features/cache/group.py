@@ -1,15 +1,15 @@
-"""The rows of one feature group in this process's memory.
+"""The cached rows of one feature group.
 
-They lie in one table, as the store has them: a batch of hits is decoded where it lies, and found to
-have expired, like a batch that was just read. What is one-off does not push out what is hot: where
-the table is full, a key gets in only if it was asked for more often than the row that it would
-replace (as in TinyLFU, Einziger et al., 2017).
+Rows of the size `row_bytes` are in a table, in their stored form, so a batch of hits is decoded and
+checked for expiry like a batch that was read from the store. Rows of other sizes, such as rows with
+strings, are in a dictionary. When the memory is full, a new key is admitted only if it was used
+more often than the row that it would replace, as in TinyLFU (Einziger et al., 2017). So keys that
+are read once do not evict keys that are read often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from weakref import WeakSet
 
 import numpy as np
@@ -17,61 +17,40 @@ import numpy.typing as npt
 
 from kirana import native
 from kirana.features.cache.frequency import FrequencySketch, hashes_of
+from kirana.features.cache.reads import CacheCounts, CacheRead, Positions, Table
 from kirana.features.cache.slot_index import slot_index
 from kirana.features.cache.values import copy_values
 
-Positions = npt.NDArray[np.intp]
 Sizes = npt.NDArray[np.int64]
-Table = npt.NDArray[np.uint8]
 
 SLOT_BYTES = 200
-"""What a row takes beside its own bytes: the key's text, its position, times and counts."""
+"""Estimated bytes per row besides its value: key text, index entry, load time and counts."""
 
 ABSENT_SHARE = 8
-"""One part in so many of a group's bytes is for keys that are remembered to have no row."""
+"""The record of keys that have no row takes up to 1 / `ABSENT_SHARE` of a group's `max_bytes`."""
 
 _AGE_AFTER = 10
-"""So many uses a slot, and all counts are halved: what was hot last week is not."""
+"""All use counts are halved after this many uses per slot, so that older uses weigh less."""
 
 _SAMPLED = 8
-"""Slots that are looked at for the least used one."""
+"""How many random slots are compared to find a row that a new key may replace."""
 
 _MARKS = np.dtype([("loaded", np.float64), ("uses", np.uint32)], align=True)
-"""When a slot's row was fetched, and how often it was used: side by side, a look-up needs both."""
+"""The load time and the uses of a slot's row, side by side because a look-up reads both."""
 
-
-_NOWHERE: Positions = np.empty(0, dtype=np.intp)
-
-
-@dataclass(slots=True)
-class CacheCounts:
-    """Keys that were looked up, and what became of rows that were fetched."""
-
-    hits: int = 0
-    misses: int = 0
-    refused: int = 0
-    evicted: int = 0
-
-
-@dataclass(slots=True)
-class CacheRead:
-    """What the cache has of a batch of keys, by their positions in it.
-
-    `table` holds the rows of `in_table`, and goes on to, whatever is kept later; `values` are
-    rows of other lengths, and None for keys that have no row; `missing` must be fetched.
-    """
-
-    in_table: Positions
-    table: Table | native.borrowed.Borrowed
-    values: dict[int, bytes | None]
-    missing: Positions
+_NO_POSITIONS: Positions = np.empty(0, dtype=np.intp)
 
 
 class CachedGroup:
-    """Rows of one group. Its methods are for `FeatureCache`, which has the law of freshness."""
+    """The cached rows of one group. `FeatureCache` decides how long they are fresh.
+
+    `versions` is the number of schema versions that the group has. `row_bytes` is the size of a row
+    of the table (0 if the rows of the group differ in size). `max_bytes` limits the memory of the
+    rows. `read_at` is the time of the last look-up, at first `now`. All times are in seconds of the
+    cache's clock.
+    """
 
     def __init__(self, versions: int, row_bytes: int, max_bytes: int, now: float) -> None:
-        """`row_bytes` is the size of rows that lie in the table, others are kept beside it."""
         self.versions = versions
         self.read_at = now
         self._size = row_bytes
@@ -80,38 +59,45 @@ class CachedGroup:
         self._capacity = max(max_bytes // (self._size + SLOT_BYTES), 1)
         self._index = slot_index()
         self._opened = 0
+        """The number of slots that are or were in use; all slots from this number on are new."""
         self._free: list[int] = []
-        # memory that nobody has touched yet costs nothing
+        """The slots below `_opened` that are not in use."""
+        # np.empty takes no physical memory until rows are written.
         self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
-        self._lent: WeakSet[native.borrowed.Borrowed] = WeakSet()
+        self._borrowed: WeakSet[native.borrowed.Borrowed] = WeakSet()
         self._marks = np.zeros(self._capacity, dtype=_MARKS)
         self._loose: dict[int, bytes] = {}
+        """The rows that are not in the table, by slot."""
         self._loose_bytes = 0
         self._absent: dict[str, float] = {}
+        """The keys that have no row, and until when this is known."""
         self._sketch = FrequencySketch(self._capacity)
-        self._counted = 0
+        self._uses_since_halving = 0
         self._random = np.random.default_rng()
 
     @property
     def _loaded(self) -> npt.NDArray[np.float64]:
+        """The load time of the row in each slot."""
         return self._marks["loaded"]
 
     @property
     def _uses(self) -> npt.NDArray[np.uint32]:
+        """The number of uses of the row in each slot."""
         return self._marks["uses"]
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row of the table."""
+        """The size of a row of the table, in bytes (0 if the rows of the group differ in size)."""
         return self._size
 
     @property
     def capacity(self) -> int:
-        """The rows that the table has room for."""
+        """The number of slots."""
         return self._capacity
 
     @property
     def max_bytes(self) -> int:
+        """The limit for the memory of all rows, in bytes."""
         return self._max_bytes
 
     def __len__(self) -> int:
@@ -119,21 +105,26 @@ class CachedGroup:
 
     @property
     def nbytes(self) -> int:
+        """The approximate memory of the group, in bytes."""
         return self._used + len(self._absent) * SLOT_BYTES + self._sketch.nbytes
 
     @property
     def _used(self) -> int:
-        """The bytes of all rows that are kept."""
+        """The approximate memory of all rows, in bytes."""
         return len(self._index) * (self._size + SLOT_BYTES) + self._loose_bytes
 
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
-        wanted = keys if isinstance(keys, list) else list(keys)
-        slots, hits = self._index.find_all(wanted, self._loaded, oldest, self._uses, self._table)
+        """Return the rows of `keys` that were loaded after `oldest`, and count one use per row.
+
+        The value of a key that is known at `now` to have no row is None.
+        """
+        key_list = keys if isinstance(keys, list) else list(keys)
+        slots, hits = self._index.find_all(key_list, self._loaded, oldest, self._uses, self._table)
         self._age(hits)
         if hits == len(keys) and not self._loose:
-            return CacheRead(np.arange(hits), self._lend(slots), {}, _NOWHERE)
+            return CacheRead(np.arange(hits), self._borrow(slots), {}, _NO_POSITIONS)
         if not hits and not self._absent:
-            return CacheRead(_NOWHERE, self._table[:0], {}, np.arange(len(keys)))
+            return CacheRead(_NO_POSITIONS, self._table[:0], {}, np.arange(len(keys)))
         hit = slots >= 0
         positions = np.flatnonzero(hit)
         table = self._table[slots[positions]]
@@ -141,40 +132,50 @@ class CachedGroup:
         if self._loose:
             loose = [self._loose.get(slot) for slot in slots[positions].tolist()]
             values = {
-                at: value
-                for at, value in zip(positions.tolist(), loose, strict=True)
+                position: value
+                for position, value in zip(positions.tolist(), loose, strict=True)
                 if value is not None
             }
-            tabled = np.array([value is None for value in loose], dtype=np.bool_)
-            positions, table = positions[tabled], table[tabled]
+            table_positions = np.array([value is None for value in loose], dtype=np.bool_)
+            positions, table = positions[table_positions], table[table_positions]
         missing = np.flatnonzero(~hit)
-        if self._absent and not self._absent.keys().isdisjoint(wanted):
-            until = self._absent.get
-            absent = [at for at in missing.tolist() if until(keys[at], 0.0) > now]
+        if self._absent and not self._absent.keys().isdisjoint(key_list):
+            absent_until = self._absent.get
+            absent = [
+                position for position in missing.tolist() if absent_until(keys[position], 0.0) > now
+            ]
             if absent:
                 values.update(dict.fromkeys(absent))
                 missing = np.setdiff1d(missing, absent, assume_unique=True)
         return CacheRead(positions, table, values, missing)
 
-    def _lend(self, slots: Positions) -> Table | native.borrowed.Borrowed:
+    def _borrow(self, slots: Positions) -> Table | native.borrowed.Borrowed:
+        """Return the rows at `slots`: borrowed if the loops are compiled, otherwise copied."""
         if not native.COMPILED:
             return self._table[slots]
-        lent = native.borrowed.Borrowed(self._table, slots)
-        self._lent.add(lent)
-        return lent
+        borrowed = native.borrowed.Borrowed(self._table, slots)
+        self._borrowed.add(borrowed)
+        return borrowed
 
     def _age(self, uses: int) -> None:
-        self._counted += uses
-        if self._counted > _AGE_AFTER * self._capacity:
-            self._counted = 0
+        """Record that rows were used, and halve all counts after `_AGE_AFTER` uses per slot."""
+        self._uses_since_halving += uses
+        if self._uses_since_halving > _AGE_AFTER * self._capacity:
+            self._uses_since_halving = 0
             self._marks["uses"] >>= 1
             self._sketch.halve()
 
     def has(self, key: str) -> bool:
-        """Whether a row is kept of a key, however old it is."""
+        """Return whether a row of `key` is cached, fresh or not."""
         return self._index.get(key) >= 0
 
     def remember_absent(self, keys: Sequence[str], until: float, now: float) -> None:
+        """Remove the rows of `keys`, and record that these keys have no row.
+
+        The record is valid until the time `until`. If there would be too many records, first drop
+        the outdated ones. If that is not enough, drop all earlier records. Nothing is recorded if
+        `keys` alone exceed the limit.
+        """
         self.forget(keys)
         if len(self._absent) + len(keys) > self._max_absent:
             self._absent = {key: end for key, end in self._absent.items() if end > now}
@@ -184,6 +185,7 @@ class CachedGroup:
             self._absent.update(dict.fromkeys(keys, until))
 
     def forget(self, keys: Sequence[str]) -> None:
+        """Remove the rows of `keys`, or the record that a key has no row."""
         for key in keys:
             self._absent.pop(key, None)
             slot = self._index.pop(key)
@@ -192,15 +194,22 @@ class CachedGroup:
                 self._drop_loose(slot)
 
     def _drop_loose(self, slot: int) -> None:
+        """Remove the row of `slot` that is not in the table, if there is one."""
         value = self._loose.pop(slot, None)
         if value is not None:
             self._loose_bytes -= len(value)
 
     def refill(self, keys: list[str], values: Sequence[bytes | None], now: float) -> list[int]:
-        """Renew the rows that are in the table already; return the positions of all others."""
+        """Overwrite the cached rows of `keys`; return the positions that were skipped.
+
+        Skip keys without a cached row, and values that are None or differ in size from a row of the
+        table. If any rows are outside the table, skip all positions. `now` is the load time of the
+        rows. The caller passes skipped values to `fill`, and keys whose value is None to
+        `remember_absent`.
+        """
         if self._loose:
             return list(range(len(keys)))
-        self._take_back()
+        self._copy_borrowed()
         return self._index.refill(keys, values, self._table, self._loaded, now, self._uses)
 
     def fill(
@@ -211,58 +220,59 @@ class CachedGroup:
         now: float,
         counts: CacheCounts,
     ) -> None:
-        """Keep rows, as far as there is room or they are asked for more often than others.
+        """Cache rows: in unused memory while there is some, then in place of less used rows.
 
-        `sizes` are the bytes of each value: none of them is missing.
+        `sizes` has the size of each value in bytes. No value is None. `now` is the load time of
+        the rows. Refused and evicted rows are added to `counts`.
         """
         frequency = self._sketch.add(hashes_of(keys))
-        self._counted += len(keys)
+        self._uses_since_halving += len(keys)
         slots = self._slots_for(keys, sizes, frequency, counts)
         kept = np.flatnonzero(slots >= 0)
         if not len(kept):
             return
-        chosen = slots[kept]
-        self._loaded[chosen] = now
-        self._uses[chosen] = np.maximum(self._uses[chosen], frequency[kept])
-        fits = (sizes[kept] == self._size) & (self._size > 0)
-        if fits.any():
-            self._take_back()
-            copy_values(values, kept[fits], self._table, chosen[fits])
-            for slot in chosen[fits].tolist() if self._loose else ():
+        kept_slots = slots[kept]
+        self._loaded[kept_slots] = now
+        self._uses[kept_slots] = np.maximum(self._uses[kept_slots], frequency[kept])
+        in_table = (sizes[kept] == self._size) & (self._size > 0)
+        if in_table.any():
+            self._copy_borrowed()
+            copy_values(values, kept[in_table], self._table, kept_slots[in_table])
+            for slot in kept_slots[in_table].tolist() if self._loose else ():
                 self._drop_loose(slot)
-        if not fits.all():
-            self._keep_loose(values, kept[~fits], chosen[~fits])
+        if not in_table.all():
+            self._put_loose(values, kept[~in_table], kept_slots[~in_table])
         self._trim(counts)
 
-    def _take_back(self) -> None:
-        """Have what was lent copied, before the table changes."""
-        for lent in self._lent:
-            lent.keep()
-        self._lent.clear()
+    def _copy_borrowed(self) -> None:
+        """Copy the rows that are still borrowed, before the table changes."""
+        for borrowed in self._borrowed:
+            borrowed.detach()
+        self._borrowed.clear()
 
-    def _keep_loose(
+    def _put_loose(
         self, values: Sequence[bytes | None], positions: Positions, slots: Positions
     ) -> None:
-        """Keep the values at some positions beside the table."""
-        for at, slot in zip(positions.tolist(), slots.tolist(), strict=True):
+        """Store the values at `positions` outside the table, as the rows of `slots`."""
+        for position, slot in zip(positions.tolist(), slots.tolist(), strict=True):
             self._drop_loose(slot)
-            value = values[at]
+            value = values[position]
             assert value is not None
             self._loose[slot] = value
             self._loose_bytes += len(value)
 
     def _trim(self, counts: CacheCounts) -> None:
-        """Let the least used go of rows that are not in the table, if they take too much."""
-        over = self._used - self._max_bytes
-        if over <= 0:
+        """Evict the least used rows outside the table until the group is within its limit."""
+        excess = self._used - self._max_bytes
+        if excess <= 0:
             return
         for slot in sorted(self._loose, key=self._uses.__getitem__):
-            over -= len(self._loose[slot]) + self._size + SLOT_BYTES
+            excess -= len(self._loose[slot]) + self._size + SLOT_BYTES
             self._drop_loose(slot)
             self._index.pop(self._key_of(slot))
             self._free.append(slot)
             counts.evicted += 1
-            if over <= 0:
+            if excess <= 0:
                 return
 
     def _slots_for(
@@ -272,7 +282,11 @@ class CachedGroup:
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
     ) -> Positions:
-        """Return a slot per key, its own, a free one or that of one less used; -1 for none."""
+        """Return one slot per key, or -1 for a key that gets no slot.
+
+        A key that has a slot keeps it. A new key gets an unused slot, or the slot of a key that was
+        used less often.
+        """
         slots = self._index.get_all(keys)
         new = np.flatnonzero(slots < 0)
         if not len(new):
@@ -280,36 +294,38 @@ class CachedGroup:
         if self._absent and not self._absent.keys().isdisjoint(keys):
             for key in keys:
                 self._absent.pop(key, None)
-        beside = np.where(sizes[new] == self._size, 0, sizes[new])
-        needed = np.cumsum(beside + (self._size + SLOT_BYTES))
+        extra_bytes = np.where(sizes[new] == self._size, 0, sizes[new])
+        needed = np.cumsum(extra_bytes + (self._size + SLOT_BYTES))
         fitting = int(np.searchsorted(needed, self._max_bytes - self._used, side="right"))
-        given = self._give(min(fitting, len(self._free) + self._capacity - self._opened))
-        if len(given):
-            names = keys if len(given) == len(keys) else [keys[at] for at in new[: len(given)]]
-            taken = self._index.put_all(names, given)
-            slots[new[: len(given)]] = taken
-            self._uses[taken] = 0
-            # of a key that is twice among them, one is left over
-            self._free += given[taken != given].tolist()
-        waiting = new[len(given) :]
-        if len(waiting) and self._opened:
-            self._replace(keys, waiting, slots, frequency, counts)
+        unused = self._take_unused(min(fitting, len(self._free) + self._capacity - self._opened))
+        if len(unused):
+            added_keys = keys if len(unused) == len(keys) else [keys[i] for i in new[: len(unused)]]
+            assigned = self._index.put_all(added_keys, unused)
+            slots[new[: len(unused)]] = assigned
+            self._uses[assigned] = 0
+            # A key that occurs twice needs one slot. The slot of its second occurrence is free.
+            self._free += unused[assigned != unused].tolist()
+        without_slot = new[len(unused) :]
+        if len(without_slot) and self._opened:
+            self._replace(keys, without_slot, slots, frequency, counts)
         return slots
 
-    def _give(self, count: int) -> Positions:
-        """Return so many slots that no key has, those first that one had."""
-        again = self._free[len(self._free) - min(count, len(self._free)) :]
-        del self._free[len(self._free) - len(again) :]
-        fresh = np.arange(self._opened, self._opened + count - len(again))
-        self._opened += len(fresh)
-        return np.concatenate([np.array(again[::-1], dtype=np.intp), fresh]) if again else fresh
+    def _take_unused(self, count: int) -> Positions:
+        """Return `count` unused slots; slots that were used before come first."""
+        reused = self._free[len(self._free) - min(count, len(self._free)) :]
+        del self._free[len(self._free) - len(reused) :]
+        new = np.arange(self._opened, self._opened + count - len(reused))
+        self._opened += len(new)
+        return np.concatenate([np.array(reused[::-1], dtype=np.intp), new]) if reused else new
 
-    def _take(self, key: str, slot: int) -> int:
+    def _assign(self, key: str, slot: int) -> int:
+        """Assign an unused slot to a new key, and reset its uses."""
         self._index.put(key, slot)
         self._uses[slot] = 0
         return slot
 
     def _key_of(self, slot: int) -> str:
+        """Return the key of a slot that is in use."""
         key = self._index.key_of(slot)
         assert key is not None
         return key
@@ -317,51 +333,67 @@ class CachedGroup:
     def _replace(
         self,
         keys: list[str],
-        waiting: Positions,
+        without_slot: Positions,
         slots: Positions,
         frequency: npt.NDArray[np.uint8],
         counts: CacheCounts,
     ) -> None:
-        """Give each key that waits the least used of some slots, if that is used less often."""
-        sampled = self._random.integers(0, self._opened, size=(len(waiting), _SAMPLED))
-        least = sampled[np.arange(len(waiting)), self._uses[sampled].argmin(axis=1)]
-        better = np.flatnonzero(frequency[waiting] > self._uses[least])
-        before = slots[waiting]
-        gone = self._index.replace(keys, waiting[better], least[better], slots, self._uses)
-        counts.refused += len(waiting) - gone
-        counts.evicted += gone
+        """Give keys at the positions `without_slot` the slots of rows that were used less often.
+
+        For each of these keys, only the least used of `_SAMPLED` random slots is considered. The
+        new slots are written to `slots`.
+        """
+        sampled = self._random.integers(0, self._opened, size=(len(without_slot), _SAMPLED))
+        candidates = sampled[np.arange(len(without_slot)), self._uses[sampled].argmin(axis=1)]
+        admitted = np.flatnonzero(frequency[without_slot] > self._uses[candidates])
+        before = slots[without_slot]
+        evicted = self._index.replace(
+            keys, without_slot[admitted], candidates[admitted], slots, self._uses
+        )
+        counts.refused += len(without_slot) - evicted
+        counts.evicted += evicted
         if self._loose:
-            for slot in slots[waiting][slots[waiting] != before].tolist():
+            after = slots[without_slot]
+            for slot in after[after != before].tolist():
                 self._drop_loose(slot)
 
     def most_used(self, count: int) -> Positions:
-        """Return the slots of the `count` most used rows, or of as many as there are, in order."""
+        """Return the `count` most used slots, or all slots if there are fewer, most used first.
+
+        Slots that are no longer in use may be among them.
+        """
         least_first = np.argsort(self._uses[: self._opened], kind="stable")
         return least_first[::-1][:count]
 
     def resized(self, max_bytes: int) -> CachedGroup:
-        """Return one of another size for the same group, with no row yet: see `adopt`."""
-        made = CachedGroup(self.versions, self._size, max_bytes, self.read_at)
-        if len(self._absent) <= made._max_absent:
-            made._absent.update(self._absent)
-        return made
+        """Return a `CachedGroup` with the limit `max_bytes` and no rows.
+
+        Call `adopt` on it to copy rows. The record of keys that have no row is copied if it fits.
+        """
+        target = CachedGroup(self.versions, self._size, max_bytes, self.read_at)
+        if len(self._absent) <= target._max_absent:
+            target._absent.update(self._absent)
+        return target
 
     def adopt(self, other: CachedGroup, slots: Positions) -> None:
-        """Take over what another one has in these slots, as long as there is room."""
-        own, theirs = [], []
+        """Copy rows of `other` into this group, in the order of `slots`. Skip rows that do not fit.
+
+        `slots` are slots of `other`. Keys that already have a row in this group keep it.
+        """
+        own_slots, other_slots = [], []
         for slot in slots.tolist():
             key = other._index.key_of(slot)
             if key is None or self.has(key) or self._opened == self._capacity:
                 continue
             loose = other._loose.get(slot)
-            beside = 0 if loose is None else len(loose)
-            if self._used + self._size + SLOT_BYTES + beside > self._max_bytes:
+            extra_bytes = 0 if loose is None else len(loose)
+            if self._used + self._size + SLOT_BYTES + extra_bytes > self._max_bytes:
                 continue
             if loose is not None:
                 self._loose[self._opened] = loose
-                self._loose_bytes += beside
-            own.append(self._take(key, self._opened))
-            theirs.append(slot)
+                self._loose_bytes += extra_bytes
+            own_slots.append(self._assign(key, self._opened))
+            other_slots.append(slot)
             self._opened += 1
-        self._table[own] = other._table[theirs]
-        self._marks[own] = other._marks[theirs]
+        self._table[own_slots] = other._table[other_slots]
+        self._marks[own_slots] = other._marks[other_slots]

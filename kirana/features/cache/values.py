@@ -1,4 +1,7 @@
-"""The values of a batch on their way into the cache, without an object per value."""
+"""Functions that measure fetched values, and copy them into the table of the cache.
+
+The compiled code makes no Python object per value.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ Values = Sequence[bytes | None]
 
 
 def sizes_of(values: Values) -> npt.NDArray[np.int64]:
-    """Return the bytes of each value, -1 where there is none."""
+    """Return the size of each value in bytes, or -1 for None: `int64[values]`."""
     if native.COMPILED:
-        return native.pointers.sizes_of(_as_it_is(values))
+        return native.pointers.sizes_of(_readable(values))
     sizes = (-1 if value is None else len(value) for value in values)
     return np.fromiter(sizes, dtype=np.int64, count=len(values))
 
@@ -24,14 +27,18 @@ def sizes_of(values: Values) -> npt.NDArray[np.int64]:
 def copy_values(
     values: Values, positions: Positions, table: npt.NDArray[np.uint8], slots: Positions
 ) -> None:
-    """Copy the values at some positions into slots of a table: each has the bytes of a row."""
+    """Copy the value at `positions[i]` into the row `slots[i]` of `table`, for each i.
+
+    Each of these values must have the size of a row of the table.
+    """
     if native.COMPILED:
-        native.pointers.copy_values(_as_it_is(values), positions, table, slots)
+        native.pointers.copy_values(_readable(values), positions, table, slots)
         return
-    chosen = [values[at] for at in positions.tolist()]
-    together = b"".join(chosen)
-    table[slots] = np.frombuffer(together, dtype=np.uint8).reshape(len(slots), -1)
+    row_values = [values[i] for i in positions.tolist()]
+    joined = b"".join(row_values)
+    table[slots] = np.frombuffer(joined, dtype=np.uint8).reshape(len(slots), -1)
 
 
-def _as_it_is(values: Values) -> Values:
+def _readable(values: Values) -> Values:
+    """Return `values` as a type that the compiled code reads: a list, or a reply of Redis."""
     return values if isinstance(values, list | native.replies.Values) else list(values)

@@ -1,4 +1,7 @@
-"""Candidate generators, by the name that `generator:` gives. A new one is a file, and a line."""
+"""The candidate generators, by the name that `generator:` has in the catalog.
+
+To add one, add a module and an entry in `GENERATORS`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ GENERATORS: dict[str, Callable[[Mapping[str, Any], Catalog], Generator]] = {
 
 
 def build_generator(generator: CandidateGeneratorObject, catalog: Catalog) -> Generator:
-    """Raises `CatalogError` with paths in the generator's object."""
+    """Return the generator that a catalog object declares.
+
+    Raise `CatalogError` with paths in the object if the generator is unknown, or if its parameters
+    are invalid.
+    """
     build = GENERATORS.get(generator.generator)
     if build is None:
         hint = did_you_mean(generator.generator, GENERATORS)

@@ -1,4 +1,4 @@
-"""What a candidate generator is: one interface, so that one node calls any of them."""
+"""The interface of candidate generators, and a check that several of them share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from kirana.request import RequestContext
 from kirana.schema import Feature, FeatureGroup
 
 Generated = tuple[list[str], npt.NDArray[np.float32]]
-"""Ids, and a weight for each, best first."""
+"""Candidate ids, and the weight of each id. The best come first."""
 
 
 class Generator(Protocol):
+    """A source of candidates, which a `candidates` node calls."""
+
     needs_seeds: bool
-    """Whether it starts from interactions, so that its node must consume some."""
+    """Whether the node that calls it must consume interactions, which are passed as seeds."""
 
     async def generate(
         self,
@@ -30,15 +32,22 @@ class Generator(Protocol):
         limit: int,
         features: FeatureSource,
         request: RequestContext,
-    ) -> Generated: ...
+    ) -> Generated:
+        """Return up to `limit` candidates, best first.
+
+        `seeds` are interactions, newest first. They are empty unless `needs_seeds`. `context` has
+        the ids and values of the flow's request. Raise `InvalidInput` if an id that the generator
+        needs is missing in the context, or invalid.
+        """
 
 
 def list_features(
     catalog: Catalog, ids: str, weights: str
 ) -> tuple[FeatureGroup, Feature, Feature]:
-    """Find a stored list: a vector of integer ids, and one of as many weights beside it.
+    """Return the group of a stored list, and its features for ids and for weights.
 
-    Raises `CatalogError` with paths below `with`.
+    `ids` must be a vector of integers, and `weights` a vector of the same length in the same group.
+    Raise `CatalogError` with paths below `with` if a feature is unknown or does not fit.
     """
     try:
         group, id_feature = catalog.feature(ids, field="with.ids")
@@ -48,6 +57,6 @@ def list_features(
     if "int" not in id_feature.dtype or len(id_feature.shape) != 1:
         raise CatalogError([Problem(f"'{ids}' must be a vector of integers", path="with.ids")])
     if weight_group != group or weight_feature.shape != id_feature.shape:
-        reason = f"'{weights}' must be a vector of the group and length of '{ids}'"
+        reason = f"'{weights}' must be in the same group as '{ids}', with the same length"
         raise CatalogError([Problem(reason, path="with.weights")])
     return group, id_feature, weight_feature

@@ -1,4 +1,4 @@
-"""`stored_list`: a ready list, kept as a feature of some entity (what is popular in a shop)."""
+"""The `stored_list` generator: products in a list that is stored as features of an entity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import CatalogError, InvalidInput, Problem
+from kirana.errors import CatalogError, InvalidInput, Problem, did_you_mean
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
@@ -20,6 +20,8 @@ from kirana.request import RequestContext
 
 
 class Parameters(Strict):
+    """Parameters of the `stored_list` generator."""
+
     ids: Annotated[str, Field(description="The feature with the ids of the list.")]
     weights: Annotated[str, Field(description="The feature with their weights.")]
     keys: Annotated[
@@ -29,7 +31,7 @@ class Parameters(Strict):
 
 
 class StoredList:
-    """Gives a list that is stored as a feature of an entity, like what is popular in a shop."""
+    """Products in a list that is stored as features of an entity, such as a shop's most popular."""
 
     needs_seeds = False
 
@@ -40,7 +42,9 @@ class StoredList:
         names = [key.name for key in self._entity.keys]
         for name in self._with.keys:
             if name not in names:
-                message = f"entity '{self._entity.name}' has no key '{name}': its keys are {names}"
+                message = (
+                    f"entity '{self._entity.name}' has no key '{name}': {did_you_mean(name, names)}"
+                )
                 raise CatalogError([Problem(message, path=f"with.keys.{name}")])
         for key in self._entity.keys:
             if key.name in self._with.keys:
@@ -60,6 +64,7 @@ class StoredList:
         features: FeatureSource,
         request: RequestContext,
     ) -> Generated:
+        """Return the ids with the highest stored weights. Ids with the weight 0 are left out."""
         texts = [self._key_text(context)]
         query = FeatureQuery(self._entity.name, texts, columns=(self._ids, self._weights))
         (rows,) = await features.read([query], request)
@@ -70,12 +75,15 @@ class StoredList:
         return list(map(str, ids[best].tolist())), weights[best]
 
     def _key_text(self, context: Mapping[str, Any]) -> str:
-        """Join the fixed keys and those of the context, by whose name an error goes."""
+        """Return the key text of the list. Keys that are not fixed come from the context.
+
+        Raise `InvalidInput` with the field `context.<key>` if a key is missing or invalid.
+        """
         columns = []
         for key in self._entity.keys:
             field = f"context.{key.name}"
             value = self._with.keys.get(key.name, context.get(key.name))
             if value is None:
-                raise InvalidInput(f"'{key.name}' is missing", field=field)
+                raise InvalidInput(f"'{key.name}' is missing in the context", field=field)
             columns.append([id_text(key, value, field=field)])
         return join_ids(columns)[0]

@@ -1,4 +1,7 @@
-"""The kinds of node by the `op` that a flow gives. A new kind is a new file, and a line here."""
+"""The kinds of node, by the `op` that a flow names.
+
+To add one, add a module and an entry in `OPS`.
+"""
 
 from kirana.flow.nodes.base import NodeKind
 from kirana.flow.nodes.candidates import CandidatesNode

@@ -1,4 +1,4 @@
-"""What a kind of node is: parameters that are checked when a flow is published, and `run`."""
+"""The interface of nodes, and checks that several kinds of node share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kirana.request import RequestContext
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What nodes call; local objects or handles of other deployments."""
+    """The parts that nodes call: objects of this process, or remotes of other deployments."""
 
     features: FeatureSource
     interactions: InteractionSource
@@ -27,70 +27,93 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as a node sees it; `context` are the ids and values that the flow was given."""
+    """One run of a flow, as its nodes see it. `context` has the ids and values of the request."""
 
     context: Mapping[str, Any]
     services: Services
     request: RequestContext
 
     def within(self, seconds: float) -> Call:
-        """Return this call with a deadline in so many seconds, unless its own is sooner."""
+        """Return this call with a deadline in `seconds`, unless its own deadline is sooner."""
         return Call(self.context, self.services, self.request.within(seconds))
 
     def id_of(self, name: str) -> str:
-        """Return one id of the context as text. Raises `InvalidInput` if it isn't there."""
+        """Return an id of the context as text.
+
+        Raise `InvalidInput` if it is missing, empty, or neither a string nor an integer.
+        """
         value = self.context.get(name)
-        if type(value) not in (str, int) or value == "":
-            reason = "is missing" if value is None else "must be a string or an integer"
-            raise InvalidInput(f"'{name}' {reason}", field=f"context.{name}")
-        return str(value)
+        if type(value) in (str, int) and value != "":
+            return str(value)
+        if value is None:
+            reason = "is missing in the context"
+        elif value == "":
+            reason = "must not be empty"
+        else:
+            reason = "must be a string or an integer"
+        raise InvalidInput(f"'{name}' {reason}", field=f"context.{name}")
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a node stands: what it may refer to, and the shapes of what it consumes."""
+    """The place of a node in a flow: its name, the catalog, and the shapes of its inputs."""
 
     node: str
     catalog: Catalog
     inputs: Mapping[str, Shape]
 
-    def refuse(self, message: str, path: str = "") -> CatalogError:
+    def error(self, message: str, path: str = "") -> CatalogError:
+        """Return an error about this node. `path` leads from the node to the wrong value."""
         return CatalogError([Problem(message, path=path)])
 
-    def parameters(self, model: type[P], given: Mapping[str, Any]) -> P:
-        """Check `with:`. Raises `CatalogError` whose paths begin at `with`."""
-        return check_parameters(model, given)
+    def parameters(self, model: type[P], parameters: Mapping[str, Any]) -> P:
+        """Return the parameters as `model`.
 
-    def only(self, type_: type[Value]) -> str:
-        """Return the one consumed node that gives a `type_`."""
-        found = [name for name, shape in self.inputs.items() if shape.type is type_]
-        if len(found) != 1:
-            raise self.refuse(
-                f"it must consume one node that gives {type_.__name__.lower()}, "
-                f"it consumes {found or 'none'}"
+        Raise `CatalogError` with paths below `with` if they are invalid.
+        """
+        return check_parameters(model, parameters)
+
+    def only_input(self, type_: type[Value]) -> str:
+        """Return the name of the consumed node whose value is a `type_`.
+
+        Raise `CatalogError` unless there is exactly one.
+        """
+        names = [name for name, shape in self.inputs.items() if shape.type is type_]
+        if len(names) != 1:
+            raise self.error(
+                f"must consume one node that gives {type_.__name__.lower()}, not {len(names)}"
             )
-        return found[0]
+        return names[0]
 
-    def allow(self, *types: type[Value]) -> None:
-        """Refuse to consume anything else."""
+    def allow_inputs(self, *types: type[Value]) -> None:
+        """Raise `CatalogError` if the node consumes a value of a type that is not in `types`."""
         for name, shape in self.inputs.items():
             if shape.type not in types:
-                raise self.refuse(f"it can't consume the {shape.type.__name__.lower()} of '{name}'")
+                raise self.error(f"can't consume the {shape.type.__name__.lower()} of '{name}'")
 
-    def known(self, kind: str, name: str, names: Mapping[str, Any], path: str) -> None:
+    def check_name(self, kind: str, name: str, names: Mapping[str, Any], path: str) -> None:
+        """Raise `CatalogError` at `path` unless `name` is in `names`.
+
+        `kind` says in the message what the name stands for.
+        """
         if name not in names:
-            raise self.refuse(f"unknown {kind} '{name}': {did_you_mean(name, names)}", path)
+            raise self.error(f"unknown {kind} '{name}': {did_you_mean(name, names)}", path)
 
 
 class Node(Protocol):
-    """`gives` is known once the node is built; `run` gets what it consumes by node name."""
+    """A step of a flow. `gives` is the shape of its value, which is known before it runs."""
 
     gives: Shape
 
-    async def run(self, inputs: Mapping[str, Value], call: Call) -> Value: ...
+    async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        """Return the value of the node. `inputs` has the consumed values, by the names of nodes."""
 
 
 class NodeKind(Protocol):
-    """How an `op` becomes a node. Raises `CatalogError` with paths below the node."""
+    """A callable that makes a node, usually the class of the node."""
 
-    def __call__(self, parameters: Mapping[str, Any], site: Site) -> Node: ...
+    def __call__(self, parameters: Mapping[str, Any], site: Site) -> Node:
+        """Return a node with these parameters.
+
+        Raise `CatalogError` with paths in the node if its parameters or its inputs are invalid.
+        """

@@ -1,4 +1,4 @@
-"""`filter`: drops the candidates that are among a person's interactions (already seen)."""
+"""The `filter` node, which drops candidates."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from kirana.interactions import Interactions
 
 
 class Parameters(Strict):
-    pass
+    """Parameters of a `filter` node: none."""
 
 
 class FilterNode:
-    """Drops the candidates that are among the interactions it consumes: what a person has seen."""
+    """The consumed candidates without those that are among the consumed interactions.
+
+    For example, this drops the products that the user has seen.
+    """
 
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         site.parameters(Parameters, parameters)
-        site.allow(Candidates, Interactions)
-        self._kept = site.only(Candidates)
-        self._dropped = [name for name, s in site.inputs.items() if s.type is Interactions]
+        site.allow_inputs(Candidates, Interactions)
+        self._kept = site.only_input(Candidates)
+        self._dropped = [name for name, shape in site.inputs.items() if shape.type is Interactions]
         if not self._dropped:
-            raise site.refuse("it must consume a node that gives interactions, to drop them")
+            raise site.error(
+                "must consume a node that gives interactions: their products are dropped"
+            )
         self.gives = Shape(Candidates, site.inputs[self._kept].columns)
 
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        """Return the candidates whose ids are not among the interactions, in their order."""
         candidates = inputs[self._kept]
         assert isinstance(candidates, Candidates)
         seen: set[str] = set()
@@ -37,7 +43,7 @@ class FilterNode:
             interactions = inputs[name]
             assert isinstance(interactions, Interactions)
             seen.update(interactions.product_ids)
-        kept = [at for at, id_ in enumerate(candidates.ids) if id_ not in seen]
+        kept = [i for i, id_ in enumerate(candidates.ids) if id_ not in seen]
         if len(kept) == len(candidates):
             return candidates
         return candidates.take(np.array(kept, dtype=np.intp))

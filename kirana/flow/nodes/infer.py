@@ -1,4 +1,4 @@
-"""`infer`: scores candidates by an inferflow; its inputs are candidate columns of their name."""
+"""The `infer` node, which scores candidates with an inferflow."""
 
 from __future__ import annotations
 
@@ -15,26 +15,36 @@ from kirana.inferflow import InferRequest
 
 
 class Parameters(Strict):
+    """Parameters of an `infer` node."""
+
     model_id: Annotated[str, Field(description="The inferflow.")]
 
 
 class InferNode:
-    """Adds the column `score`, and one for each output of the models."""
+    """The consumed candidates with a column `score`, and a column for each output of the models.
+
+    Each column of the candidates that has the name of an input of the inferflow is sent as this
+    input.
+    """
 
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         self._model_id = site.parameters(Parameters, parameters).model_id
-        site.known("model id", self._model_id, site.catalog.inferflows, "with.model_id")
-        site.allow(Candidates)
-        self._candidates = site.only(Candidates)
+        site.check_name("model id", self._model_id, site.catalog.inferflows, "with.model_id")
+        site.allow_inputs(Candidates)
+        self._candidates = site.only_input(Candidates)
         inferflow = site.catalog.inferflows[self._model_id]
         columns = site.inputs[self._candidates].columns
-        self._inputs = [each.name for each in inferflow.inputs if each.name in columns]
+        self._inputs = [item.name for item in inferflow.inputs if item.name in columns]
         self._rows = inferflow.rows
         self._scalars = [name for name in inferflow.context if name != inferflow.rows]
-        outputs = {each.output for each in inferflow.models}
+        outputs = {model.output for model in inferflow.models}
         self.gives = Shape(Candidates, columns | outputs | {"score"})
 
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        """Score all candidates in one call of Inferflow. Without candidates, call nothing.
+
+        Raise `InvalidInput` if an id of the inferflow is missing in the context, or invalid.
+        """
         candidates = inputs[self._candidates]
         assert isinstance(candidates, Candidates)
         if not candidates:

@@ -1,4 +1,4 @@
-"""`interactions`: the newest events of one type, of the person in the context."""
+"""The `interactions` node, which reads a user's events."""
 
 from __future__ import annotations
 
@@ -15,26 +15,35 @@ from kirana.interactions import InteractionQuery, Interactions
 
 
 class Parameters(Strict):
+    """Parameters of an `interactions` node."""
+
     event: Annotated[str, Field(description="The event type.")]
     last: Annotated[int, Field(ge=1, le=100_000, description="How many events.")] = 20
-    user: Annotated[str, Field(description="The id in the context.")] = "user_id"
+    user: Annotated[str, Field(description="The id in the context that names the user.")] = (
+        "user_id"
+    )
 
 
 class InteractionsNode:
-    """Gives the newest events of one type, of the person in the context."""
+    """The newest events of one type, for the user in the context."""
 
     gives = Shape(Interactions)
 
     def __init__(self, parameters: Mapping[str, Any], site: Site) -> None:
         self._with = site.parameters(Parameters, parameters)
-        site.allow()
-        site.known("event type", self._with.event, site.catalog.event_types, "with.event")
+        site.allow_inputs()
+        site.check_name("event type", self._with.event, site.catalog.event_types, "with.event")
 
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
+        """Read the events of the user.
+
+        Raise `InvalidInput` with the field `context.<id>` if the id of the user is missing or
+        invalid.
+        """
         query = InteractionQuery(call.id_of(self._with.user), self._with.event, self._with.last)
         try:
-            (found,) = await call.services.interactions.query([query], call.request)
+            (events,) = await call.services.interactions.query([query], call.request)
         except InvalidInput as error:
             error.path = ("context", self._with.user)
             raise
-        return found
+        return events

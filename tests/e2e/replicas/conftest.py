@@ -1,4 +1,4 @@
-"""An application on a Ray of its own, whose replicas tests kill, scale and roll."""
+"""A Kirana on its own Ray cluster, whose replicas tests kill, scale and replace."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from tests.support import publish, write_shop
 
 @pytest.fixture(scope="package")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The shop of `tests.support`, fused, with two replicas."""
+    """Serve the shop of `tests.support`, fused, with two replicas."""
     folder = tmp_path_factory.mktemp("serving")
     shop = write_shop(folder / "shop")
     publish(shop)
-    short = Path(tempfile.mkdtemp(prefix="kirana-"))
+    haproxy_folder = Path(tempfile.mkdtemp(prefix="kirana-"))
     try:
         with ExitStack() as stack:
             with one_at_a_time():
-                cluster = stack.enter_context(cluster_beside_others(shop, short))
+                cluster = stack.enter_context(cluster_beside_others(shop, haproxy_folder))
                 started = Serving(cluster, folder)
                 started.deploy(2)
-                started.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+                started.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
             with httpx.Client(base_url=cluster.url, timeout=30) as client:
                 for call in WRITES:
                     assert call.send(client).status_code == 200
             yield started
     finally:
-        shutil.rmtree(short)
+        shutil.rmtree(haproxy_folder)

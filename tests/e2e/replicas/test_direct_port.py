@@ -1,4 +1,4 @@
-"""The direct ports under load while replicas are killed, scaled and rolled to another version."""
+"""Direct ports under load, while replicas are killed, scaled and replaced."""
 
 from __future__ import annotations
 
@@ -12,101 +12,105 @@ from tests.waiting import wait_for
 
 
 def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
+    """Wait until each direct port has answered 20 more requests."""
     before = load.answered.copy()
 
     def answered() -> bool:
         assert load.wrong == []
         return all(load.answered[url] > before[url] + 20 for url in urls)
 
-    wait_for(answered, "every port answers")
+    wait_for(answered, "every direct port answers")
 
 
 def _roll_and_lose_nothing(serving: Serving, old: Mapping[str, str]) -> None:
-    """Replace both replicas under load; `old` are their direct ports by replica."""
+    """Replace both replicas under load, and check that no request is lost.
+
+    `old` has their direct ports by replica.
+    """
     with serving.load() as load:
         _wait_until_each_answers(load, list(old.values()))
         serving.deploy(2, timeout_ms=4_000)
         new = serving.wait_for_endpoints(
-            lambda found: len(found) == 2 and not found.keys() & old.keys(), "two new replicas"
+            lambda ports: len(ports) == 2 and not ports.keys() & old.keys(), "two new replicas"
         )
         _wait_until_each_answers(load, list(new.values()))
     assert (load.lost, load.wrong) == ([], [])
 
 
-def test_a_replica_killed_under_load_costs_only_what_it_was_doing(serving: Serving) -> None:
-    before = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
-    gone, killed = sorted(before.items())[0]
+def test_a_replica_killed_under_load_loses_only_requests_in_flight(serving: Serving) -> None:
+    before = serving.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
+    killed_replica, killed_url = sorted(before.items())[0]
     with serving.load() as load:
         _wait_until_each_answers(load, list(before.values()))
-        replica = listening_on(killed)
+        process = listening_on(killed_url)
         killed_at = time.monotonic()
-        replica.kill()
-        replica.wait()
-        died = time.monotonic()
+        process.kill()
+        process.wait()
+        died_at = time.monotonic()
         after = serving.wait_for_endpoints(
-            lambda found: len(found) == 2 and gone not in found, "another replica"
+            lambda ports: len(ports) == 2 and killed_replica not in ports, "another replica"
         )
         _wait_until_each_answers(load, list(after.values()))
     assert load.wrong == []
-    assert {lost.url for lost in load.lost} <= {killed}
-    # one thread may lose two: Linux closes the connections of a killed process before its port,
-    # so who is quick connects once more to a process that accepts nobody
-    assert [lost for lost in load.lost if lost.sent > died or lost.noticed < killed_at] == []
+    assert {lost.url for lost in load.lost} <= {killed_url}
+    # A thread may lose two requests: Linux closes the connections of a killed process before its
+    # port, so a quick client can connect once more to a process that accepts no connections.
+    assert [lost for lost in load.lost if lost.sent > died_at or lost.noticed < killed_at] == []
     assert len(load.lost) <= 2 * load.threads
 
 
 def test_scaling_up_and_down_under_load_loses_no_request(serving: Serving) -> None:
     with serving.load() as load:
         serving.deploy(3)
-        three = serving.wait_for_endpoints(lambda found: len(found) == 3, "three replicas")
-        _wait_until_each_answers(load, list(three.values()))
+        of_three = serving.wait_for_endpoints(lambda ports: len(ports) == 3, "three replicas")
+        _wait_until_each_answers(load, list(of_three.values()))
         serving.deploy(1)
-        one = serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica")
-        _wait_until_each_answers(load, list(one.values()))
-    assert one.items() <= three.items()
+        of_one = serving.wait_for_endpoints(lambda ports: len(ports) == 1, "one replica")
+        _wait_until_each_answers(load, list(of_one.values()))
+    assert of_one.items() <= of_three.items()
     assert (load.lost, load.wrong) == ([], [])
 
 
-def test_a_slow_request_is_finished_by_a_replica_that_goes(serving: Serving) -> None:
+def test_a_replica_that_stops_finishes_a_slow_request(serving: Serving) -> None:
     serving.deploy(2)
-    both = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+    both = serving.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
     with serving.load() as load, ExitStack() as stack:
         _wait_until_each_answers(load, list(both.values()))
         slow = [stack.enter_context(SlowRequest(url, INFER, BODY)) for url in both.values()]
         serving.deploy(1)
-        serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica")
-        # the other one has withdrawn itself, and is there for as long as this request is
-        replies = [each.finish() for each in slow]
+        serving.wait_for_endpoints(lambda ports: len(ports) == 1, "one replica")
+        # The other replica has withdrawn its port, but it stays up until this request is finished.
+        replies = [request.finish() for request in slow]
     assert replies == [200, 200]
     assert (load.lost, load.wrong) == ([], [])
 
 
-def test_rolling_to_another_version_under_load_loses_no_request(serving: Serving) -> None:
+def test_replacing_all_replicas_under_load_loses_no_request(serving: Serving) -> None:
     serving.deploy(2)
-    old = serving.wait_for_endpoints(lambda found: len(found) == 2, "two replicas")
+    old = serving.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
     _roll_and_lose_nothing(serving, old)
 
 
 def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None:
     serving.deploy(1)
-    serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica")
+    serving.wait_for_endpoints(lambda ports: len(ports) == 1, "one replica")
     quick = {"metrics_interval_s": 0.5, "look_back_period_s": 2, "upscale_delay_s": 1}
     serving.scale_by_load(**quick, min_replicas=1, max_replicas=2, target_ongoing_requests=2)
     with serving.load(pause_s=0) as load:
-        serving.wait_for_endpoints(lambda found: len(found) == 2, "a replica for the load")
+        serving.wait_for_endpoints(lambda ports: len(ports) == 2, "a replica for the load")
         serving.scale_by_load(
             **quick, downscale_delay_s=1, min_replicas=1, max_replicas=2, target_ongoing_requests=90
         )
-        serving.wait_for_endpoints(lambda found: len(found) == 1, "one replica is enough")
+        serving.wait_for_endpoints(lambda ports: len(ports) == 1, "one replica is enough")
     assert (load.lost, load.wrong) == ([], [])
 
 
-def test_of_the_spread_graph_a_rolled_ingress_loses_no_request(serving: Serving) -> None:
+def test_rolling_the_ingress_of_the_spread_graph_loses_no_request(serving: Serving) -> None:
     fused = serving.endpoints()
     serving.spread()
     serving.deploy(2, placement="spread", timeout_ms=5_000)
     old = serving.wait_for_endpoints(
-        lambda found: len(found) == 2 and not found.keys() & fused.keys(), "two replicas"
+        lambda ports: len(ports) == 2 and not ports.keys() & fused.keys(), "two replicas"
     )
     serving.cluster.wait_until("RUNNING")
     _roll_and_lose_nothing(serving, old)

@@ -1,4 +1,4 @@
-"""A running Kirana over the shop of `tests.support`, started as a user starts it."""
+"""A running Kirana with the shop of `tests.support`, started as a user starts it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import write_shop
 
 @pytest.fixture(scope="package")
 def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog's folder; tests leave the catalog as it is."""
+    """Return the catalog's folder. Tests must not change the catalog."""
     return write_shop(tmp_path_factory.mktemp("served") / "shop")
 
 

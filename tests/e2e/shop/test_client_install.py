@@ -1,4 +1,4 @@
-"""`kirana[client]` in an environment of its own: no Ray, and it works."""
+"""`kirana[client]` installed in a new environment works, and does not install Ray."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import httpx
 REPOSITORY = Path(__file__).parents[3]
 
 
-def test_the_client_comes_without_ray(client: httpx.Client, tmp_path: Path) -> None:
+def test_the_client_works_without_ray(client: httpx.Client, tmp_path: Path) -> None:
     environment = tmp_path / "venv"
     uv = str(Path(sys.executable).with_name("uv"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
-    words = [uv, "pip", "install", "--quiet", "--python", str(python), f"{REPOSITORY}[client]"]
-    subprocess.run(words, check=True)
+    command = [uv, "pip", "install", "--quiet", "--python", str(python), f"{REPOSITORY}[client]"]
+    subprocess.run(command, check=True)
     program = (
         "import importlib.util, sys\n"
         "from kirana.client import Client\n"
         "assert importlib.util.find_spec('ray') is None\n"
         "import kirana.client.handles\n"
         "with Client(sys.argv[1]) as kirana:\n"
-        "    found = kirana.infer('ranker', {'user_id': 7, 'product_id': [1, 2]}, matrix=True)\n"
-        "    print(found.matrix.shape, found.matrix.dtype, sorted(found.ids))\n"
+        "    ranking = kirana.infer('ranker', {'user_id': 7, 'product_id': [1, 2]}, matrix=True)\n"
+        "    print(ranking.matrix.shape, ranking.matrix.dtype, sorted(ranking.ids))\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(python), "-c", program, str(client.base_url)],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "(2, 7) float32 ['1', '2']\n"
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == "(2, 7) float32 ['1', '2']\n"

@@ -1,4 +1,4 @@
-"""The contract over real HTTP: through HAProxy and Serve to a replica and back."""
+"""The HTTP API from end to end, through HAProxy and Serve to a replica."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def test_every_part_reports_its_state(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("door", ["front door", "direct port"])
 @pytest.mark.parametrize("path", ["/healthz", "/nothing"])
-def test_a_reply_has_the_id_of_its_request_once(client: httpx.Client, door: str, path: str) -> None:
+def test_a_reply_has_one_header_with_the_request_id(
+    client: httpx.Client, door: str, path: str
+) -> None:
     direct = client.get("/v1/endpoints").json()["endpoints"][0]["url"]
     url = path if door == "front door" else f"{direct}{path}"
     given = client.get(url, headers={"x-request-id": "from-the-gateway"})
     assert given.headers.get_list("x-request-id") == ["from-the-gateway"]
-    (made,) = client.get(url).headers.get_list("x-request-id")
-    assert made
+    (generated,) = client.get(url).headers.get_list("x-request-id")
+    assert generated
 
 
 def test_features_come_back_with_dtype_and_status(client: httpx.Client) -> None:
@@ -55,16 +57,16 @@ def test_features_come_back_with_dtype_and_status(client: httpx.Client) -> None:
 
 def test_interactions_come_newest_first(client: httpx.Client) -> None:
     reply = client.get("/v1/interactions/7/click?last=2").json()
-    assert [each["product_id"] for each in reply["interactions"]] == ["3", "2"]
+    assert [entry["product_id"] for entry in reply["interactions"]] == ["3", "2"]
     ranged = client.get(f"/v1/interactions/7/click?since={NOW_MS + 1}&until={NOW_MS + 2}").json()
-    assert [each["timestamp"] for each in ranged["interactions"]] == [NOW_MS + 2, NOW_MS + 1]
+    assert [entry["timestamp"] for entry in ranged["interactions"]] == [NOW_MS + 2, NOW_MS + 1]
 
 
 def test_infer_scores_the_matrix_that_it_returns(client: httpx.Client) -> None:
     reply = READS[6].send(client).json()
     assert reply["ids"] == ["3", "1", "nobody"]
     matrix = reply["matrix"]["rows"]
-    # similar, age, ctr, clicks, in_stock, category share, clicks of user x category
+    # Columns: similar, age, ctr, clicks, in_stock, category share, clicks of user and category.
     assert matrix[0] == [0.5, 41.0, 0.125, 2.0, 1.0, 0.25, 3.0]
     assert matrix[1] == [1.0, 41.0, 0.0, 0.0, 1.0, 0.25, 1.0]
     assert matrix[2] == [2.5, 41.0, 0.5, 0.0, 1.0, 0.25, -1.0]
@@ -72,7 +74,7 @@ def test_infer_scores_the_matrix_that_it_returns(client: httpx.Client) -> None:
     assert reply["defaults"]["product.stats"] == 1
 
 
-def test_a_flow_recommends_what_is_near_and_unseen(client: httpx.Client) -> None:
+def test_a_flow_recommends_similar_products_that_are_unseen(client: httpx.Client) -> None:
     reply = client.post("/v1/flows/for_you", json={"context": {"user_id": 7}, "trace": True}).json()
     ids = reply["output"]["ids"]
     assert len(ids) == 3
@@ -89,7 +91,7 @@ def test_a_flow_recommends_what_is_near_and_unseen(client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(("call", "status", "code", "field"), BAD)
-def test_bad_input_is_named(
+def test_bad_input_is_refused_with_the_expected_code_and_field(
     client: httpx.Client, call: Call, status: int, code: str, field: str | None
 ) -> None:
     reply = call.send(client)
@@ -99,7 +101,7 @@ def test_bad_input_is_named(
     assert "Traceback" not in reply.text
 
 
-def test_broken_json_is_a_400_and_the_server_goes_on(client: httpx.Client) -> None:
+def test_broken_json_is_a_400_and_the_server_stays_healthy(client: httpx.Client) -> None:
     headers = {"content-type": "application/json"}
     for body in (b"{", b'{"context": {', b"\xff\xfe", b"", b'{"context": NaN}'):
         reply = client.post("/v1/flows/for_you", content=body, headers=headers)
@@ -117,7 +119,7 @@ def test_a_body_over_the_limit_is_a_413(client: httpx.Client) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_an_id_may_hold_a_slash(client: httpx.Client) -> None:
+def test_an_id_may_contain_a_slash(client: httpx.Client) -> None:
     event = {"user_id": "a/b", "event": "click", "product_id": "c|d", "timestamp": NOW_MS}
     assert client.post("/v1/interactions", json={"events": [event]}).status_code == 200
     reply = client.get("/v1/interactions/a%2Fb/click").json()

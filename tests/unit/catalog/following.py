@@ -1,4 +1,4 @@
-"""A live revision that follows its catalog for a while."""
+"""A context manager in which a live revision follows its catalog."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kirana.catalog.revisions import LiveRevision
 
 @asynccontextmanager
 async def following(live: LiveRevision) -> AsyncIterator[None]:
+    """Run `live.follow()` as a task until the end of the block."""
     task = asyncio.create_task(live.follow())
     try:
         yield

@@ -1,4 +1,4 @@
-"""Aliases and checksums of a feature group that can't be, refused with field and reason."""
+"""Invalid aliases and checksums of a feature group are refused with field and reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import nth
 
 HEAD = """kind: entity
@@ -24,14 +24,18 @@ B = "{name: b, dtype: int32}"
 
 
 def write(folder: Path, features: Sequence[str], *, options: str = "") -> DirectoryCatalog:
+    """Write a catalog with these features of `product.stats`, without publishing it."""
     lines = "".join(f"  - {feature}\n" for feature in features)
     folder.mkdir(exist_ok=True)
     (folder / "catalog.yaml").write_text(f"{HEAD}{options}features:\n{lines}")
-    return DirectoryCatalog(folder, checks_of())
+    return DirectoryCatalog(folder, catalog_checks())
 
 
 def refused(catalog: DirectoryCatalog) -> list[tuple[str, str]]:
-    """Paths and messages of what is refused; nothing of it goes live."""
+    """Publish a catalog that must be refused; return the path and message of each problem.
+
+    Assert too that nothing was published and no schema version was written.
+    """
     live = catalog.current()
     with pytest.raises(CatalogError) as caught:
         catalog.publish()
@@ -65,21 +69,28 @@ def refused(catalog: DirectoryCatalog) -> list[tuple[str, str]]:
             "a",
         ),
     ],
-    ids=["a name", "a later name", "its own", "twice", "another's alias", "swapped"],
+    ids=[
+        "earlier feature",
+        "later feature",
+        "its own name",
+        "twice",
+        "alias of another feature",
+        "swapped names",
+    ],
 )
-@pytest.mark.parametrize("published", [True, False], ids=["after a version", "at once"])
+@pytest.mark.parametrize("published", [True, False], ids=["published before", "first publish"])
 def test_an_alias_that_is_in_use_is_refused(
     tmp_path: Path, features: list[str], path: str, name: str, published: bool
 ) -> None:
     if published:
         write(tmp_path / "shop", [A, B]).publish()
-    found = refused(write(tmp_path / "shop", features))
-    assert found[0][0] == path
-    assert f"'{name}'" in found[0][1]
+    problems = refused(write(tmp_path / "shop", features))
+    assert problems[0][0] == path
+    assert f"'{name}'" in problems[0][1]
 
 
 @pytest.mark.parametrize("alias", ["1st", "a.b", "a b", "", "x" * 49])
-def test_an_alias_that_is_no_name_is_refused(tmp_path: Path, alias: str) -> None:
+def test_an_alias_that_is_not_a_valid_name_is_refused(tmp_path: Path, alias: str) -> None:
     catalog = write(tmp_path / "shop", [f"{{name: b, dtype: int32, aliases: ['{alias}']}}"])
     ((path, message),) = refused(catalog)
     assert path == "features[0].aliases[0]"
@@ -87,7 +98,7 @@ def test_an_alias_that_is_no_name_is_refused(tmp_path: Path, alias: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "was"),
+    ("old", "new", "old_type"),
     [
         ("int32", "int64", "int32"),
         ("int32", "float32", "int32"),
@@ -98,19 +109,19 @@ def test_an_alias_that_is_no_name_is_refused(tmp_path: Path, alias: str) -> None
     ],
 )
 @pytest.mark.parametrize("name", ["a", "renamed"])
-def test_another_dtype_or_shape_is_refused_under_an_alias_too(
-    tmp_path: Path, old: str, new: str, was: str, name: str
+def test_a_changed_dtype_or_shape_is_refused_even_under_an_alias(
+    tmp_path: Path, old: str, new: str, old_type: str, name: str
 ) -> None:
     write(tmp_path / "shop", [B, f"{{name: a, dtype: {old}}}"]).publish()
     aliases = ", aliases: [a]" if name == "renamed" else ""
     changed = write(tmp_path / "shop", [f"{{name: {name}, dtype: {new}{aliases}}}", B])
     ((path, message),) = refused(changed)
     assert path == "features[0]"
-    assert f"'a' was {was} in schema version 1" in message
+    assert f"'a' was {old_type} in schema version 1" in message
     assert "needs another name" in message
 
 
-def test_another_dtype_is_refused_of_any_older_version(tmp_path: Path) -> None:
+def test_a_dtype_is_compared_with_every_older_schema_version(tmp_path: Path) -> None:
     write(tmp_path / "shop", ["{name: a, dtype: string}", B]).publish()
     write(tmp_path / "shop", [B]).publish()
     changed = write(tmp_path / "shop", [B, "{name: c, dtype: int32, aliases: [a]}"])
@@ -118,7 +129,7 @@ def test_another_dtype_is_refused_of_any_older_version(tmp_path: Path) -> None:
     assert (path, "'a' was string in schema version 1" in message) == ("features[1]", True)
 
 
-def test_a_feature_that_was_two_in_one_version_is_refused(tmp_path: Path) -> None:
+def test_one_feature_can_not_replace_two_features_of_one_version(tmp_path: Path) -> None:
     write(tmp_path / "shop", [A, B]).publish()
     for feature in (
         "{name: b, dtype: int32, aliases: [a]}",
@@ -131,17 +142,17 @@ def test_a_feature_that_was_two_in_one_version_is_refused(tmp_path: Path) -> Non
         assert "'b'" in message
 
 
-# checksums
+# Checksums
 
 
-def test_a_checksum_is_the_groups_choice_and_makes_no_schema_version(tmp_path: Path) -> None:
-    plain = write(tmp_path / "shop", [A])
-    assert plain.publish().revision.number == 1
+def test_a_changed_checksum_makes_a_revision_but_no_schema_version(tmp_path: Path) -> None:
+    catalog = write(tmp_path / "shop", [A])
+    assert catalog.publish().revision.number == 1
     assert write(tmp_path / "shop", [A], options="checksum: crc32\n").publish().revision.number == 2
     assert write(tmp_path / "shop", [A], options="checksum: none\n").publish().revision.number == 3
-    found = [plain.load(nth(plain, number)).groups["product.stats"] for number in (1, 2, 3)]
-    assert [group.checksum for group in found] == [False, True, False]
-    assert [len(group.versions) for group in found] == [1, 1, 1]
+    groups = [catalog.load(nth(catalog, number)).groups["product.stats"] for number in (1, 2, 3)]
+    assert [group.checksum for group in groups] == [False, True, False]
+    assert [len(group.versions) for group in groups] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -152,10 +163,13 @@ def test_a_checksum_is_the_groups_choice_and_makes_no_schema_version(tmp_path: P
         ("codec: text\nchecksum: crc32\n", "the codec 'text' has no checksum"),
     ],
 )
-def test_a_checksum_that_can_not_be_is_refused(tmp_path: Path, options: str, reason: str) -> None:
+def test_an_unsupported_checksum_is_refused(tmp_path: Path, options: str, reason: str) -> None:
     ((path, message),) = refused(write(tmp_path / "shop", [A], options=options))
     assert path == "checksum"
     assert reason in message
+
+
+# Renamed features
 
 
 RENAMED = "{name: b, dtype: int32, aliases: [a]}"
@@ -170,7 +184,7 @@ RENAMED = "{name: b, dtype: int32, aliases: [a]}"
             "features[0].aliases",
             "'c' was called 'a' before schema version 2",
         ),
-        ([A, "{name: c, dtype: int32}"], "features[0].name", "another feature"),
+        ([A, "{name: c, dtype: int32}"], "features[0].name", "give the new feature another name"),
         ([A], "features[0].name", "'a' was renamed to 'b' in schema version 2"),
         (
             [B[:-1] + ", default: 1}", "{name: c, dtype: int32, aliases: [a]}"],
@@ -178,19 +192,25 @@ RENAMED = "{name: b, dtype: int32, aliases: [a]}"
             "'b' was called 'a'",
         ),
     ],
-    ids=["forgotten", "renamed again", "a new feature", "in its place", "given to another"],
+    ids=[
+        "dropped",
+        "dropped by a second rename",
+        "reused beside a new feature",
+        "reused alone",
+        "moved to another feature",
+    ],
 )
-def test_a_name_that_was_left_is_neither_forgotten_nor_used_again(
+def test_an_old_name_must_stay_an_alias_and_can_not_be_reused(
     tmp_path: Path, features: list[str], path: str, message: str
 ) -> None:
     write(tmp_path / "shop", [A]).publish()
     write(tmp_path / "shop", [RENAMED]).publish()
-    found = refused(write(tmp_path / "shop", features))
-    assert found[0][0] == path
-    assert message in found[0][1]
+    problems = refused(write(tmp_path / "shop", features))
+    assert problems[0][0] == path
+    assert message in problems[0][1]
 
 
-def test_a_feature_can_get_its_old_name_back_or_be_removed(tmp_path: Path) -> None:
+def test_a_renamed_feature_may_get_its_old_name_back_or_be_removed(tmp_path: Path) -> None:
     for features in (
         [A],
         [RENAMED],

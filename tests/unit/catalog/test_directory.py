@@ -1,4 +1,4 @@
-"""The catalog in a directory: what is published, what stays as it was, and who is first."""
+"""The catalog in a directory: publishing, loading old revisions, and concurrent publishers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, Conflict, Unknown
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import SHOP, nth, write_shop
 
 NEW_FEATURE = SHOP.replace(
@@ -24,8 +24,8 @@ BROKEN = SHOP.replace("4 * p_order", "4 * p_oder")
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> DirectoryCatalog:
-    """The shop, not yet published."""
-    return DirectoryCatalog(write_shop(tmp_path), checks_of())
+    """Return the catalog of a shop that is not published yet."""
+    return DirectoryCatalog(write_shop(tmp_path), catalog_checks())
 
 
 def change(catalog: DirectoryCatalog, text: str) -> None:
@@ -33,6 +33,7 @@ def change(catalog: DirectoryCatalog, text: str) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, except lock files."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))
@@ -50,11 +51,11 @@ def revision_file(catalog: DirectoryCatalog, number: int) -> Path:
 
 def test_nothing_is_live_before_the_first_publish(catalog: DirectoryCatalog) -> None:
     assert catalog.current().number == 0
-    with pytest.raises(Unknown, match="unknown revision '1': there is none"):
+    with pytest.raises(Unknown, match="unknown revision '1': none is defined"):
         catalog.load(nth(catalog, 1))
 
 
-def test_checking_changes_nothing(catalog: DirectoryCatalog) -> None:
+def test_checking_changes_no_file(catalog: DirectoryCatalog) -> None:
     before = files_of(catalog.folder)
     checked = catalog.check()
     assert {version.group for version in checked.added.versions} == set(checked.catalog.groups)
@@ -73,7 +74,7 @@ def test_publishing_makes_the_next_revision_live(catalog: DirectoryCatalog) -> N
     assert second.revision.catalog == first.revision.catalog != ""
 
 
-def test_publishing_the_same_again_changes_nothing(catalog: DirectoryCatalog) -> None:
+def test_publishing_an_unchanged_catalog_changes_no_file(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     before = files_of(catalog.folder)
     again = catalog.publish()
@@ -81,13 +82,15 @@ def test_publishing_the_same_again_changes_nothing(catalog: DirectoryCatalog) ->
     assert files_of(catalog.folder) == before
 
 
-def test_comments_and_order_are_no_change(catalog: DirectoryCatalog) -> None:
+def test_comments_and_the_order_of_objects_do_not_count_as_changes(
+    catalog: DirectoryCatalog,
+) -> None:
     catalog.publish()
     change(catalog, "# hello\n" + "---\n".join(reversed(SHOP.split("---\n"))))
     assert not catalog.publish().changed
 
 
-def test_what_was_published_is_what_is_loaded(catalog: DirectoryCatalog) -> None:
+def test_loading_a_revision_returns_the_published_objects(catalog: DirectoryCatalog) -> None:
     source = catalog.check().catalog
     catalog.publish()
     loaded = catalog.load(nth(catalog, 1))
@@ -112,19 +115,19 @@ def test_an_old_revision_stays_as_it_was(catalog: DirectoryCatalog) -> None:
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
-def test_a_default_that_json_lacks_is_loaded_as_it_was_written(
+def test_a_non_finite_default_survives_publishing_and_loading(
     catalog: DirectoryCatalog, value: str
 ) -> None:
     change(catalog, SHOP.replace("float32, default: 0.5", f"float32, default: {value}"))
     catalog.publish()
     _, feature = catalog.load(nth(catalog, 1)).feature("product.stats.ctr")
-    wanted = float(value.replace(".", ""))
+    expected = float(value.replace(".", ""))
     loaded = float(feature.default_array())
-    assert loaded == wanted or (math.isnan(loaded) and math.isnan(wanted))
+    assert loaded == expected or (math.isnan(loaded) and math.isnan(expected))
     assert not catalog.publish().changed
 
 
-def test_a_revision_that_is_not_there_is_unknown(catalog: DirectoryCatalog) -> None:
+def test_a_missing_revision_is_unknown(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     with pytest.raises(Unknown, match="unknown revision '7': there is only '1'") as caught:
         catalog.load(nth(catalog, 7))
@@ -147,7 +150,7 @@ def test_a_publish_that_expects_another_revision_conflicts(catalog: DirectoryCat
     assert files_of(catalog.folder) == before
 
 
-def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> None:
+def test_publishing_a_broken_catalog_changes_no_file(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     change(catalog, BROKEN.replace("name: ctr,", "name: ctr_7d,"))
     before = files_of(catalog.folder)
@@ -157,15 +160,15 @@ def test_a_broken_catalog_leaves_everything_alone(catalog: DirectoryCatalog) -> 
     assert files_of(catalog.folder) == before
 
 
-def test_a_catalog_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="does not exist"):
-        DirectoryCatalog(tmp_path / "nowhere", checks_of()).publish()
+        DirectoryCatalog(tmp_path / "nowhere", catalog_checks()).publish()
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_each_group_gets_its_first_schema_version(catalog: DirectoryCatalog) -> None:
     published = catalog.publish()
-    assert {(each.group, each.number) for each in published.checked.added.versions} == {
+    assert {(version.group, version.number) for version in published.checked.added.versions} == {
         (group, 1) for group in catalog.load(nth(catalog, 1)).groups
     }
     assert version_file(catalog, 1).is_file()
@@ -179,21 +182,21 @@ def test_changed_features_make_the_next_schema_version(catalog: DirectoryCatalog
     assert (added.group, added.number) == ("product.stats", 2)
     assert version_file(catalog, 1).read_bytes() == first
     numbers = [
-        each.number for each in catalog.load(nth(catalog, 2)).groups["product.stats"].versions
+        version.number for version in catalog.load(nth(catalog, 2)).groups["product.stats"].versions
     ]
     assert numbers == [1, 2]
 
 
-def test_a_version_once_left_is_not_reused(catalog: DirectoryCatalog) -> None:
+def test_returning_to_older_features_makes_a_new_schema_version(catalog: DirectoryCatalog) -> None:
     for number, text in enumerate((SHOP, NEW_FEATURE, SHOP), start=1):
         change(catalog, text)
         assert catalog.publish().revision.number == number
     versions = catalog.load(nth(catalog, 3)).groups["product.stats"].versions
-    assert [each.number for each in versions] == [1, 2, 3]
+    assert [version.number for version in versions] == [1, 2, 3]
     assert versions[0].fingerprint == versions[2].fingerprint
 
 
-def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
+def test_more_than_nine_versions_stay_in_numeric_order(catalog: DirectoryCatalog) -> None:
     for number in range(1, 12):
         change(catalog, SHOP.replace("int32, default: 0", f"int32, default: {number}"))
         catalog.publish()
@@ -213,9 +216,7 @@ def test_ten_and_more_versions_stay_in_order(catalog: DirectoryCatalog) -> None:
     ],
     ids=["dtype", "name", "default"],
 )
-def test_a_version_that_was_tampered_with_is_refused(
-    catalog: DirectoryCatalog, old: str, new: str
-) -> None:
+def test_an_edited_version_file_is_refused(catalog: DirectoryCatalog, old: str, new: str) -> None:
     catalog.publish()
     file = version_file(catalog, 1)
     text = file.read_text()
@@ -229,7 +230,7 @@ def test_a_version_that_was_tampered_with_is_refused(
 @pytest.mark.parametrize(
     "text", ["", "[]", "a: [", "features: 7\nfingerprint: '0'\n", "fingerprint: x\nfeatures: []\n"]
 )
-def test_a_version_that_can_not_be_read_is_refused(catalog: DirectoryCatalog, text: str) -> None:
+def test_an_unreadable_version_file_is_refused(catalog: DirectoryCatalog, text: str) -> None:
     catalog.publish()
     version_file(catalog, 1).write_text(text)
     with pytest.raises(CatalogError, match="this is not a schema version") as caught:
@@ -242,14 +243,14 @@ def test_a_gap_in_the_versions_is_refused(catalog: DirectoryCatalog) -> None:
     change(catalog, NEW_FEATURE)
     catalog.publish()
     version_file(catalog, 1).unlink()
-    with pytest.raises(CatalogError, match=r"record 1 of 'product\.stats' is missing"):
+    with pytest.raises(CatalogError, match=r"schema version 1 of 'product\.stats' is missing"):
         catalog.publish()
 
 
-def test_a_published_version_is_never_made_anew_with_other_features(
+def test_the_number_of_a_lost_version_is_never_given_to_other_features(
     catalog: DirectoryCatalog,
 ) -> None:
-    """Stored rows follow it: the newest one lost from disk must not be numbered again."""
+    """Stored rows carry the number of their version, so a lost file must not free its number."""
     catalog.publish()
     change(catalog, NEW_FEATURE)
     catalog.publish()
@@ -263,7 +264,7 @@ def test_a_published_version_is_never_made_anew_with_other_features(
     assert catalog.load(catalog.current()).groups["product.stats"].version(2) == old
 
 
-def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog) -> None:
+def test_a_version_file_written_before_a_crash_is_used(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     change(catalog, NEW_FEATURE)
     catalog.publish()
@@ -275,7 +276,7 @@ def test_a_version_written_before_a_crash_is_taken_up(catalog: DirectoryCatalog)
 
 
 @pytest.mark.parametrize("text", [b"", b"one", b"-1", b"1.5", b"\xff\xfe"])
-def test_an_unreadable_current_counts_as_nothing_published(
+def test_an_unreadable_current_file_counts_as_nothing_published(
     catalog: DirectoryCatalog, text: bytes
 ) -> None:
     catalog.publish()
@@ -285,7 +286,7 @@ def test_an_unreadable_current_counts_as_nothing_published(
     assert catalog.current().number == 2
 
 
-def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: DirectoryCatalog) -> None:
+def test_publishing_replaces_a_live_revision_whose_file_is_lost(catalog: DirectoryCatalog) -> None:
     catalog.publish()
     revision_file(catalog, 1).unlink()
     with pytest.raises(Unknown):
@@ -310,7 +311,7 @@ def test_a_live_revision_that_is_gone_is_replaced_by_publishing(catalog: Directo
         b'{"objects": [], "versions": {"a.b": [[{"name": "x", "dtype": "y"}]]}}',
     ],
 )
-def test_a_revision_that_can_not_be_read_is_refused_with_its_file(
+def test_an_unreadable_revision_file_is_refused_and_named(
     catalog: DirectoryCatalog, content: bytes
 ) -> None:
     catalog.publish()
@@ -325,37 +326,37 @@ PUBLISHER = """
 import json, os, sys
 from pathlib import Path
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 
-folder, who = Path(sys.argv[1]), sys.argv[2]
-catalog = DirectoryCatalog(folder, checks_of())
+folder, name = Path(sys.argv[1]), sys.argv[2]
+catalog = DirectoryCatalog(folder, catalog_checks())
 sys.stdin.readline()
-found = []
-for turn in range(8):
-    beside = folder / f"{who}.new"
-    beside.write_text(f"kind: event_type\\nname: {who}\\nkeep: {turn + 1}\\n")
-    os.replace(beside, folder / f"{who}.yaml")
+numbers = []
+for keep in range(1, 9):
+    temporary = folder / f"{name}.new"
+    temporary.write_text(f"kind: event_type\\nname: {name}\\nkeep: {keep}\\n")
+    os.replace(temporary, folder / f"{name}.yaml")
     published = catalog.publish()
     if published.changed:
-        found.append(published.revision.number)
-print(json.dumps(found))
+        numbers.append(published.revision.number)
+print(json.dumps(numbers))
 """
 
 
-def test_processes_that_publish_at_once_make_different_revisions(
+def test_concurrent_publishers_make_different_revisions(
     catalog: DirectoryCatalog,
 ) -> None:
     catalog.publish()
     publishers = [
         subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER, str(catalog.folder), who],
+            [sys.executable, "-c", PUBLISHER, str(catalog.folder), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for who in ("ann", "bob")
+        for name in ("ann", "bob")
     ]
-    found: list[int] = []
+    numbers: list[int] = []
     for publisher in publishers:
         assert publisher.stdin is not None
         publisher.stdin.write("go\n")
@@ -363,8 +364,8 @@ def test_processes_that_publish_at_once_make_different_revisions(
     for publisher in publishers:
         output, _ = publisher.communicate(timeout=60)
         assert publisher.returncode == 0
-        found += json.loads(output)
-    assert sorted(found) == list(range(2, len(found) + 2))
-    assert catalog.current().number == max(found)
+        numbers += json.loads(output)
+    assert sorted(numbers) == list(range(2, len(numbers) + 2))
+    assert catalog.current().number == max(numbers)
     live = catalog.load(catalog.current())
     assert {name: live.event_types[name].keep for name in ("ann", "bob")} == {"ann": 8, "bob": 8}

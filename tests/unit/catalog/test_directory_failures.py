@@ -1,4 +1,4 @@
-"""What a publish that failed, or another environment, leaves behind is never taken for live."""
+"""Files that a failed publish left in a catalog, and version files of other environments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def event(name: str) -> str:
 
 
 def group(*features: str) -> str:
-    lines = "".join(f"- {{name: {each}, dtype: float32}}\n" for each in features)
+    lines = "".join(f"- {{name: {feature}, dtype: float32}}\n" for feature in features)
     return f"kind: feature_group\nname: user.s\nfeatures:\n{lines}"
 
 
@@ -33,20 +33,25 @@ def events(catalog: Catalog) -> list[str]:
 
 
 def versions(catalog: Catalog) -> list[list[str]]:
-    return [[feature.name for feature in each.features] for each in catalog.versions["user.s"]]
+    """Return the feature names of each schema version of `user.s`."""
+    return [
+        [feature.name for feature in version.features] for version in catalog.versions["user.s"]
+    ]
 
 
 def files_of_versions(folder: Path) -> dict[str, str]:
-    return {each.name: each.read_text() for each in (folder / "versions/user.s").iterdir()}
+    """Return the version files of `user.s` by name."""
+    return {file.name: file.read_text() for file in (folder / "versions/user.s").iterdir()}
 
 
 def publish_in(folder: Path, *features: str) -> None:
+    """Publish a folder with these features of `user.s`."""
     (folder / "group.yaml").write_text(group(*features))
     DirectoryCatalog(folder).publish()
 
 
 def fail_half_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Publish, over HTTP, an object that is written down and never becomes live."""
+    """Fail a change after its revision is written and before it becomes live."""
 
     def refuse(file: Path, content: bytes) -> None:
         raise PermissionError(13, "denied")
@@ -59,13 +64,13 @@ def fail_half_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a catalog with a group whose files have versions that are not published here."""
+    """Return a published catalog to which two version files of another environment were copied."""
     folder, other = tmp_path / "here", tmp_path / "other"
-    for each in (folder, other):
-        each.mkdir()
-        (each / "entity.yaml").write_text(ENTITY)
-        (each / "view.yaml").write_text(event("view"))
-        publish_in(each, "a")
+    for environment in (folder, other):
+        environment.mkdir()
+        (environment / "entity.yaml").write_text(ENTITY)
+        (environment / "view.yaml").write_text(event("view"))
+        publish_in(environment, "a")
     publish_in(other, "a", "b")
     publish_in(other, "a")
     for name, text in files_of_versions(other).items():
@@ -73,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_revision_that_failed_half_way_is_not_followed(
+def test_the_revision_of_a_failed_publish_is_not_followed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = DirectoryCatalog(folder)
@@ -84,33 +89,34 @@ def test_a_revision_that_failed_half_way_is_not_followed(
     assert events(DirectoryCatalog(folder).load(live)) == ["real", "view"]
 
 
-def test_a_revision_that_failed_half_way_is_not_in_the_history(
+def test_the_revision_of_a_failed_publish_is_not_in_the_history(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_half_way(folder, monkeypatch)
     catalog = DirectoryCatalog(folder)
     live = catalog.publish_change(put("real"), None).revision.number
-    assert [each.revision for each in catalog.history(10)] == [live, 1]
+    assert [record.revision for record in catalog.history(10)] == [live, 1]
 
 
-def test_a_chain_of_changes_from_another_revision_is_not_followed(
+def test_changes_based_on_another_revision_are_not_applied(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = DirectoryCatalog(folder)
     reader.load(reader.current())
-    # the revision that the reader has is another one now, of the same number
+    # Revision 1 now differs from the revision 1 that the reader has loaded.
     revision = folder / ".kirana/revisions/1/catalog.json"
     revision.write_bytes(revision.read_bytes() + b" ")
     live = DirectoryCatalog(folder).publish_change(put("cart"), None).revision
     calls: list[int] = []
-    monkeypatch.setattr(reader, "_changed", lambda *_: calls.append(1))
+    monkeypatch.setattr(reader, "_with_delta", lambda *_: calls.append(1))
     assert events(reader.load(live)) == ["cart", "view"]
     assert calls == []
 
 
-def test_versions_that_others_have_appended_reach_replicas_that_follow(folder: Path) -> None:
+def test_version_files_of_another_environment_reach_following_replicas(folder: Path) -> None:
     reader = DirectoryCatalog(folder)
     reader.load(reader.current())
+    # Without these caches, the publish parses and checks all objects.
     for uses in folder.glob(".kirana/revisions/*/uses.json"):
         uses.unlink()
     (folder / "cart.yaml").write_text(event("cart"))
@@ -121,7 +127,7 @@ def test_versions_that_others_have_appended_reach_replicas_that_follow(folder: P
     assert versions(DirectoryCatalog(folder).load(after)) == [["a"], ["a", "b"], ["a"]]
 
 
-def test_versions_that_others_have_appended_are_never_overwritten(folder: Path) -> None:
+def test_version_files_of_another_environment_are_never_overwritten(folder: Path) -> None:
     before = files_of_versions(folder)
     (folder / "cart.yaml").write_text(event("cart"))
     DirectoryCatalog(folder).publish()
@@ -131,22 +137,20 @@ def test_versions_that_others_have_appended_are_never_overwritten(folder: Path) 
     assert sorted(after) == ["1.yaml", "2.yaml", "3.yaml", "4.yaml"]
 
 
-def test_a_version_that_is_there_already_is_not_written(folder: Path) -> None:
+def test_an_existing_version_file_is_not_overwritten(folder: Path) -> None:
     catalog = DirectoryCatalog(folder)
     checked = catalog.check()
     number = len(checked.catalog.versions["user.s"])
     (folder / "group.yaml").write_text(group("a", "d"))
     added = catalog.check().added
     (folder / f"versions/user.s/{number + 1}.yaml").write_text("fingerprint: '0'\nfeatures: []\n")
-    with pytest.raises(CatalogError, match="was written meanwhile"):
+    with pytest.raises(CatalogError, match="was written in the meantime"):
         catalog._records.append(added)
 
 
-@pytest.mark.parametrize("between", ["...\n---\n", "\x85---\n", "\u2028---\n", "\r---\n"])
-def test_each_document_of_a_text_stays_when_the_text_is_not_read_again(
-    tmp_path: Path, between: str
-) -> None:
-    text = f"{ENTITY.rstrip()}{between if between[0] != '.' else chr(10) + between}"
+@pytest.mark.parametrize("separator", ["...\n---\n", "\x85---\n", "\u2028---\n", "\r---\n"])
+def test_an_unchanged_file_keeps_all_its_documents(tmp_path: Path, separator: str) -> None:
+    text = f"{ENTITY.rstrip()}{separator if separator[0] != '.' else chr(10) + separator}"
     text += '"kind": event_type\n"name": click\n'
     (tmp_path / "all.yaml").write_text(text, newline="")
     assert events(DirectoryCatalog(tmp_path).publish().checked.catalog) == ["click"]
@@ -156,7 +160,7 @@ def test_each_document_of_a_text_stays_when_the_text_is_not_read_again(
     assert published.changed == {("event_type", "view")}
 
 
-def test_a_file_that_is_saved_while_it_is_rewritten_is_left_alone(
+def test_a_file_saved_during_a_rewrite_is_left_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog, edited = DirectoryCatalog(folder), event("view") + "keep: 3\n"
@@ -169,7 +173,7 @@ def test_a_file_that_is_saved_while_it_is_rewritten_is_left_alone(
     rewrite = directory.rewrite
     monkeypatch.setattr(directory, "rewrite", rewrite_late)
     change = Change({"put[0]": {"kind": "event_type", "name": "view", "keep": 7}})
-    with pytest.raises(Conflict, match=r"view\.yaml changed while it was read"):
+    with pytest.raises(Conflict, match=r"view\.yaml changed while it was being rewritten"):
         catalog.publish_change(change, None)
     assert (folder / "view.yaml").read_text() == edited
     assert catalog.current().number == 1

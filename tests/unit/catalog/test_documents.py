@@ -1,4 +1,4 @@
-"""YAML with lines: what is wrong is shown where it was written, with what would be right."""
+"""YAML documents with line numbers: each problem is reported at its line, with a suggestion."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ def write(folder: Path, text: str | bytes, name: str = "shop.yaml") -> Path:
 
 
 def problems_of(folder: Path) -> tuple[Problem, ...]:
+    """Return the problems for which the documents of a folder are refused."""
     with pytest.raises(CatalogError) as caught:
         parse_documents(read_documents(folder))
     return caught.value.problems
 
 
 def only_problem(folder: Path, text: str | bytes) -> Problem:
+    """Write a file that is refused for one problem, and return the problem."""
     file = write(folder, text)
     (problem,) = problems_of(folder)
     assert problem.file == str(file)
@@ -50,7 +52,7 @@ def test_a_document_becomes_an_object(tmp_path: Path) -> None:
     assert [feature.name for feature in group.features] == ["clicks", "ctr"]
 
 
-def test_every_value_knows_its_line(tmp_path: Path) -> None:
+def test_every_value_has_its_line_number(tmp_path: Path) -> None:
     write(tmp_path, GROUP)
     (document,) = read_documents(tmp_path)
     lines = {path: document.lines[path] for path in ("name", "features[0].dtype", "features[1]")}
@@ -58,42 +60,42 @@ def test_every_value_knows_its_line(tmp_path: Path) -> None:
     assert document.lines["features[1].dtype"] == 7
 
 
-def test_a_path_that_is_not_there_has_the_line_of_the_nearest_value(tmp_path: Path) -> None:
+def test_a_missing_path_has_the_line_of_its_nearest_parent(tmp_path: Path) -> None:
     write(tmp_path, GROUP)
     (document,) = read_documents(tmp_path)
     assert document.problem("x", "features[1].shape[0]").line == 6
     assert document.problem("x", "nowhere").line == 1
 
 
-def test_documents_come_in_order_of_file_and_line(tmp_path: Path) -> None:
+def test_documents_are_ordered_by_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, "kind: entity\nname: b\n---\nkind: entity\nname: c\n", "2.yaml")
     write(tmp_path, "kind: entity\nname: a\n", "1.yml")
     write(tmp_path, "no catalog at all: [", "notes.txt")
     documents = list(read_documents(tmp_path))
-    assert [each.data["name"] for each in documents] == ["a", "b", "c"]
-    assert [each.lines["name"] for each in documents] == [2, 2, 5]
+    assert [document.data["name"] for document in documents] == ["a", "b", "c"]
+    assert [document.lines["name"] for document in documents] == [2, 2, 5]
 
 
-def test_empty_documents_are_passed_over(tmp_path: Path) -> None:
+def test_empty_documents_are_skipped(tmp_path: Path) -> None:
     write(tmp_path, "---\n---\nkind: entity\nname: a\nkeys: [{name: id}]\n---\n# the end\n")
-    (placed,) = parse_documents(read_documents(tmp_path))
-    assert isinstance(placed.object, EntityObject)
+    (located,) = parse_documents(read_documents(tmp_path))
+    assert isinstance(located.object, EntityObject)
 
 
-def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, GROUP.replace("ttl:", "tll:"))
     assert (problem.line, problem.path) == (3, "tll")
     assert "did you mean 'ttl'?" in problem.message
 
 
-def test_an_unknown_key_deep_inside_has_its_path(tmp_path: Path) -> None:
+def test_an_unknown_nested_key_has_its_full_path(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, GROUP.replace("    dtype: float32", "    type: float32"))
     assert (problem.line, problem.path) == (7, "features[1].type")
     assert "did you mean 'dtype'?" in problem.message
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "path", "tells"),
+    ("old", "new", "line", "path", "message"),
     [
         ("name: product.stats", "name: 7", 2, "name", "valid string"),
         ("ttl: 7d", "ttl: a week", 3, "ttl", "like 7d"),
@@ -106,22 +108,22 @@ def test_an_unknown_key_deep_inside_has_its_path(tmp_path: Path) -> None:
         ("name: clicks", "name: click s", 5, "features[0].name", "is not a valid name"),
     ],
 )
-def test_a_wrong_value_is_shown_where_it_stands(
-    tmp_path: Path, old: str, new: str, line: int, path: str, tells: str
+def test_a_wrong_value_is_reported_with_its_line_and_path(
+    tmp_path: Path, old: str, new: str, line: int, path: str, message: str
 ) -> None:
     problem = only_problem(tmp_path, GROUP.replace(old, new))
     assert (problem.line, problem.path) == (line, path)
-    assert tells in problem.message
+    assert message in problem.message
 
 
-def test_a_missing_key_is_named_at_the_object_that_lacks_it(tmp_path: Path) -> None:
+def test_a_missing_key_is_reported_at_the_object_that_lacks_it(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, GROUP.replace("    dtype: float32\n", ""))
     assert (problem.line, problem.path) == (6, "features[1]")
     assert problem.message == "'dtype' is missing"
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "tells"),
+    ("text", "path", "message"),
     [
         ("kind: entitty\nname: a\n", "kind", "did you mean 'entity'?"),
         ("name: a\n", "kind", "'kind' is missing"),
@@ -131,29 +133,30 @@ def test_a_missing_key_is_named_at_the_object_that_lacks_it(tmp_path: Path) -> N
     ],
 )
 def test_a_document_without_a_known_kind_is_refused(
-    tmp_path: Path, text: str, path: str, tells: str
+    tmp_path: Path, text: str, path: str, message: str
 ) -> None:
     problem = only_problem(tmp_path, text)
     assert (problem.line, problem.path) == (1, path)
-    assert tells in problem.message
+    assert message in problem.message
 
 
-def test_all_problems_of_all_files_come_together(tmp_path: Path) -> None:
+def test_the_problems_of_all_files_are_reported_together(tmp_path: Path) -> None:
     write(tmp_path, GROUP.replace("ttl: 7d", "ttl: soon").replace("dtype: int32", "dtype: int"))
     write(tmp_path, "kind: entity\nname: user\n", "users.yaml")
-    found = [(Path(each.file).name, each.path) for each in problems_of(tmp_path)]
-    assert found == [("shop.yaml", "ttl"), ("shop.yaml", "features[0].dtype"), ("users.yaml", "")]
+    places = [(Path(problem.file).name, problem.path) for problem in problems_of(tmp_path)]
+    assert places == [("shop.yaml", "ttl"), ("shop.yaml", "features[0].dtype"), ("users.yaml", "")]
 
 
-def test_the_second_object_of_a_name_says_where_the_first_is(tmp_path: Path) -> None:
+def test_a_duplicate_object_names_the_place_of_the_first(tmp_path: Path) -> None:
     write(tmp_path, GROUP)
-    again = write(tmp_path, "kind: entity\nname: a\nkeys: [{name: b}]\n---\n" + GROUP, "two.yaml")
+    second = write(tmp_path, "kind: entity\nname: a\nkeys: [{name: b}]\n---\n" + GROUP, "two.yaml")
     (problem,) = problems_of(tmp_path)
-    assert (problem.file, problem.line, problem.path) == (str(again), 6, "name")
-    assert "shop.yaml:1" in problem.message
+    assert (problem.file, problem.line, problem.path) == (str(second), 6, "name")
+    assert "'product.stats' is already defined in " in problem.message
+    assert problem.message.endswith("shop.yaml:1")
 
 
-def test_a_key_that_stands_twice_is_refused_at_the_second_one(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_reported_at_its_second_occurrence(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, GROUP + "ttl: 8d\n")
     assert problem.line == 8
     assert "'ttl' is given twice" in problem.message
@@ -168,7 +171,7 @@ def test_a_key_that_stands_twice_is_refused_at_the_second_one(tmp_path: Path) ->
         ("kind: entity\nname: !!python/object:os.system a\n", 2),
     ],
 )
-def test_what_is_not_yaml_is_shown_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     problem = only_problem(tmp_path, text)
     assert problem.line == line
     assert problem.message.startswith("this is not YAML: ")
@@ -183,7 +186,7 @@ def test_what_is_not_yaml_is_shown_with_its_line(tmp_path: Path, text: str, line
     ],
     ids=["latin-1", "NUL", "binary"],
 )
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None:
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path, text: bytes) -> None:
     assert "not YAML" in only_problem(tmp_path, text).message
 
 
@@ -197,7 +200,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None
     ],
     ids=["left-over template", "list as key", "impossible date", "value inside itself"],
 )
-def test_yaml_that_makes_no_value_is_a_problem_of_the_catalog(tmp_path: Path, text: str) -> None:
+def test_unsupported_yaml_is_a_problem_with_a_line(tmp_path: Path, text: str) -> None:
     assert only_problem(tmp_path, text).line
 
 
@@ -207,12 +210,12 @@ def test_a_folder_without_yaml_is_refused(tmp_path: Path) -> None:
     assert (problem.file, problem.message) == (str(tmp_path), "the folder has no *.yaml file")
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path / "nowhere")
     assert "does not exist" in problem.message
 
 
-def test_paths_are_spelled_like_people_read_them() -> None:
+def test_paths_are_written_with_dots_and_brackets() -> None:
     assert path_text(("nodes", "similar", "with")) == "nodes.similar.with"
     assert path_text(("features", 2, "dtype")) == "features[2].dtype"
     assert path_text(()) == ""

@@ -1,4 +1,4 @@
-"""A change is checked with what refers to it: the outcome is that of checking everything."""
+"""A check of only changed objects and their dependents has the outcome of a full check."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from hypothesis import strategies as st
 from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, KiranaError
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import write_shop
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
 def shop_objects(folder: Path) -> Objects:
-    text = "\n---\n".join(each.read_text() for each in sorted(folder.glob("*.yaml")))
-    return {(each["kind"], each["name"]): each for each in yaml.safe_load_all(text) if each}
+    """Return the objects in a folder, by kind and name."""
+    text = "\n---\n".join(file.read_text() for file in sorted(folder.glob("*.yaml")))
+    return {
+        (document["kind"], document["name"]): document
+        for document in yaml.safe_load_all(text)
+        if document
+    }
 
 
 @pytest.fixture(scope="module")
@@ -34,41 +39,45 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, objects: Objects) -> None:
+    """Write all objects to one file, which replaces every other file of the folder."""
     for file in folder.glob("*.yaml"):
         file.unlink()
-    text = "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects.values())
+    text = "---\n".join(yaml.safe_dump(record, sort_keys=False) for record in objects.values())
     (folder / "all.yaml").write_text(text)
 
 
 def edited(objects: Objects, edits: list[tuple[int, str]]) -> Objects:
-    """Apply edits, each to one object: some leave it valid, some break it or what refers to it."""
-    found = json.loads(json.dumps(list(objects.items())))
-    made: Objects = {tuple(key): each for key, each in found}  # type: ignore[misc]
-    for at, what in edits:
-        keys = sorted(made)
-        kind, name = key = keys[at % len(keys)]
-        each = made[key]
-        if what == "remove":
-            del made[key]
-        elif what == "rename":
-            made[kind, f"{name}x"] = {**each, "name": f"{name}x"}
-            del made[key]
-        elif kind == "feature_group" and what == "drop":
-            each["features"] = each["features"][1:] or each["features"]
+    """Return a copy of the objects after `edits`, pairs of a position and an action.
+
+    Some actions leave the catalog valid. Others break an object or the objects that refer to it.
+    """
+    copies = json.loads(json.dumps(list(objects.items())))
+    result: Objects = {tuple(key): record for key, record in copies}  # type: ignore[misc]
+    for position, action in edits:
+        keys = sorted(result)
+        kind, name = key = keys[position % len(keys)]
+        record = result[key]
+        if action == "remove":
+            del result[key]
+        elif action == "rename":
+            result[kind, f"{name}x"] = {**record, "name": f"{name}x"}
+            del result[key]
+        elif kind == "feature_group" and action == "drop":
+            record["features"] = record["features"][1:] or record["features"]
         elif kind == "feature_group":
-            each["ttl"] = "3d" if what == "touch" else "9d"
-        elif kind == "entity" and what == "drop":
-            each["keys"] = [{"name": "other"}]
+            record["ttl"] = "3d" if action == "touch" else "9d"
+        elif kind == "entity" and action == "drop":
+            record["keys"] = [{"name": "other"}]
         elif kind == "inferflow":
-            each["score"] = "1 + 1" if what == "touch" else "nothing"
-        elif kind == "flow" and what == "touch":
-            # once a key of an entity is called so, this is no number any more
-            each["context"] = {"other": "number"}
-        elif kind == "flow" and what == "drop":
-            each["nodes"] = dict(list(each["nodes"].items())[1:])
+            record["score"] = "1 + 1" if action == "touch" else "nothing"
+        elif kind == "flow" and action == "touch":
+            # This becomes invalid if an edit names a key 'other', because ids are text.
+            record["context"] = {"other": "number"}
+        elif kind == "flow" and action == "drop":
+            record["nodes"] = dict(list(record["nodes"].items())[1:])
         elif kind == "event_type":
-            each["keep"] = 7 if what == "touch" else 8
-    return made
+            record["keep"] = 7 if action == "touch" else 8
+    return result
 
 
 EDITS = st.lists(
@@ -79,7 +88,7 @@ EDITS = st.lists(
 
 
 def outcome(call: Any) -> set[str] | None:
-    """Return what is wrong; None if nothing is."""
+    """Return the problems for which `call` is refused, or None if it succeeds."""
     try:
         call()
     except CatalogError as error:
@@ -89,67 +98,74 @@ def outcome(call: Any) -> set[str] | None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(EDITS, min_size=1, max_size=4))
-def test_publishing_refuses_and_takes_what_checking_everything_does(
+def test_publishing_accepts_and_refuses_the_same_as_a_full_check(
     shop: Path, tmp_path_factory: pytest.TempPathFactory, steps: list[list[tuple[int, str]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("shop") / "shop"
     shutil.copytree(shop, folder)
     objects = shop_objects(folder)
     write(folder, objects)
-    DirectoryCatalog(folder, checks_of()).publish()
-    follower = DirectoryCatalog(folder, checks_of())
+    DirectoryCatalog(folder, catalog_checks()).publish()
+    follower = DirectoryCatalog(folder, catalog_checks())
     follower.load(follower.current())
     for edits in steps:
         changed = edited(objects, edits)
         write(folder, changed)
         if not changed:
             break
-        # each in a catalog of its own, as commands in processes of their own would
-        whole = outcome(DirectoryCatalog(folder, checks_of()).check)
-        told = outcome(DirectoryCatalog(folder, checks_of()).publish)
-        assert (told is None) == (whole is None), (told, whole)
-        if told is not None:
-            assert told <= (whole or set())
+        # Each call gets its own `DirectoryCatalog`, as a separate command would.
+        full = outcome(DirectoryCatalog(folder, catalog_checks()).check)
+        incremental = outcome(DirectoryCatalog(folder, catalog_checks()).publish)
+        assert (incremental is None) == (full is None), (incremental, full)
+        if incremental is not None:
+            assert incremental <= (full or set())
             continue
         objects = changed
         live = follower.current()
-        followed, read = follower.load(live), DirectoryCatalog(folder, checks_of()).load(live)
-        assert followed.items == read.items
-        assert dict(followed.versions) == dict(read.versions)
-        assert dict(followed.storage) == dict(read.storage)
-        assert followed.uses == read.uses
-        assert dict(followed.groups) == dict(read.groups)
-        assert followed.id_names == read.id_names
+        followed, loaded = (
+            follower.load(live),
+            DirectoryCatalog(folder, catalog_checks()).load(live),
+        )
+        assert followed.items == loaded.items
+        assert dict(followed.versions) == dict(loaded.versions)
+        assert dict(followed.storage) == dict(loaded.storage)
+        assert followed.uses == loaded.uses
+        assert dict(followed.groups) == dict(loaded.groups)
+        assert followed.id_names == loaded.id_names
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS)
-def test_a_change_over_http_is_refused_or_taken_as_the_files_would_be(
+def test_a_change_is_accepted_or_refused_like_the_same_edit_of_files(
     shop: Path, tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("shop") / "shop"
     shutil.copytree(shop, folder)
-    catalog = DirectoryCatalog(folder, checks_of())
+    catalog = DirectoryCatalog(folder, catalog_checks())
     catalog.publish()
     objects = shop_objects(folder)
     changed = edited(objects, edits)
-    put = {f"objects[{at}]": e for at, (k, e) in enumerate(changed.items()) if objects.get(k) != e}
-    gone = {f"delete[{at}]": key for at, key in enumerate(objects.keys() - changed.keys())}
+    put = {
+        f"objects[{i}]": record
+        for i, (key, record) in enumerate(changed.items())
+        if objects.get(key) != record
+    }
+    deleted = {f"delete[{i}]": key for i, key in enumerate(objects.keys() - changed.keys())}
     try:
-        catalog.publish_change(Change(put, gone), None)
+        catalog.publish_change(Change(put, deleted), None)
         refused = False
     except KiranaError:
         refused = True
     write(folder, changed)
-    assert refused == (outcome(DirectoryCatalog(folder, checks_of()).check) is not None)
+    assert refused == (outcome(DirectoryCatalog(folder, catalog_checks()).check) is not None)
 
 
-def test_what_has_not_changed_is_neither_parsed_nor_compiled_again(
+def test_unchanged_objects_are_neither_parsed_nor_compiled_again(
     shop: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
-    catalog = DirectoryCatalog(folder, checks_of())
+    catalog = DirectoryCatalog(folder, catalog_checks())
     catalog.publish()
     before = catalog.load(catalog.current())
     put = {"object": {"kind": "event_type", "name": "click", "keep": 11}}
@@ -160,22 +176,20 @@ def test_what_has_not_changed_is_neither_parsed_nor_compiled_again(
         for name, item in items.items():
             assert (item is before.item((kind, name))) == ((kind, name) != ("event_type", "click"))
     assert after.compiled("inferflow", "ranker") is before.compiled("inferflow", "ranker")
-    # the flow looks at the event type
+    # The flow reads this event type.
     assert after.compiled("flow", "for_you") is not before.compiled("flow", "for_you")
 
 
-def test_a_revision_that_other_code_has_checked_is_checked_as_a_whole(
-    shop: Path, tmp_path: Path
-) -> None:
-    """What was valid to that code need not be to this."""
+def test_a_revision_checked_by_other_code_is_not_trusted(shop: Path, tmp_path: Path) -> None:
+    """Objects that other code accepted may not be valid for this code."""
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
-    DirectoryCatalog(folder, checks_of()).publish()
+    DirectoryCatalog(folder, catalog_checks()).publish()
     uses = folder / ".kirana/revisions/1/uses.json"
     record = json.loads(uses.read_text())
     assert record["uses"]
     uses.write_text(json.dumps({**record, "code": "0"}))
-    again = DirectoryCatalog(folder, checks_of())
+    again = DirectoryCatalog(folder, catalog_checks())
     live, trusted = again._live_or_none()
     assert live is not None
     assert not trusted
@@ -191,14 +205,14 @@ print(sorted(name for name in sys.modules if name.startswith(ENGINES)))
 """
 
 
-def test_the_catalog_knows_no_engine() -> None:
+def test_importing_the_catalog_imports_no_engine() -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n[]\n"
 
 
-def test_a_name_that_becomes_an_id_is_noticed_by_the_flows_that_use_it(
+def test_a_name_that_becomes_an_id_is_refused_in_flows_that_declare_it(
     shop: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"
@@ -206,8 +220,8 @@ def test_a_name_that_becomes_an_id_is_noticed_by_the_flows_that_use_it(
     objects = shop_objects(folder)
     objects["flow", "for_you"]["context"] = {"other": "number"}
     write(folder, objects)
-    DirectoryCatalog(folder, checks_of()).publish()
+    DirectoryCatalog(folder, catalog_checks()).publish()
     objects["entity", "lonely"] = {"kind": "entity", "name": "lonely", "keys": [{"name": "other"}]}
     write(folder, objects)
-    (problem,) = outcome(DirectoryCatalog(folder, checks_of()).publish) or ()
+    (problem,) = outcome(DirectoryCatalog(folder, catalog_checks()).publish) or ()
     assert "'other' is an id" in problem

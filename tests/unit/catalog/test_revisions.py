@@ -1,4 +1,4 @@
-"""What parts make of revisions: built once, kept while pinned, switched to only when prepared."""
+"""Revisions: each is built once and kept, and becomes live when every part is prepared."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.catalog.revisions import KEPT_REVISIONS, LiveRevision, Revisions
+from kirana.catalog.revisions import KEPT_VALUES, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
 from kirana.revision import Revision
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import SHOP, nth, write_shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
@@ -23,7 +23,7 @@ POLL_S = 0.001
 
 
 class Builder:
-    """Counts what it builds; each build says which thread ran it."""
+    """A builder that records the revisions it built, and the threads in which it ran."""
 
     def __init__(self) -> None:
         self.built: list[int] = []
@@ -36,7 +36,7 @@ class Builder:
 
 
 class Part:
-    """A service that refuses some revisions."""
+    """A part that refuses some revisions, and records those it prepared."""
 
     def __init__(self, refuses: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.refuses = refuses
@@ -50,16 +50,16 @@ class Part:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> DirectoryCatalog:
-    return DirectoryCatalog(write_shop(tmp_path), checks_of())
+    return DirectoryCatalog(write_shop(tmp_path), catalog_checks())
 
 
 def publish_next(catalog: DirectoryCatalog, keep: int) -> Revision:
-    """Publish a revision that differs from the others by `keep`."""
+    """Publish a revision that differs from the others by `keep`, and return it."""
     (catalog.folder / "shop.yaml").write_text(SHOP.replace("keep: 50", f"keep: {keep}"))
     return catalog.publish().revision
 
 
-async def test_a_revision_is_built_once_for_all_who_ask_together(
+async def test_concurrent_calls_build_a_revision_once(
     catalog: DirectoryCatalog,
 ) -> None:
     publish_next(catalog, 1)
@@ -70,7 +70,7 @@ async def test_a_revision_is_built_once_for_all_who_ask_together(
     assert builder.built == [1]
 
 
-async def test_a_revision_is_built_in_a_thread(catalog: DirectoryCatalog) -> None:
+async def test_a_revision_is_built_in_another_thread(catalog: DirectoryCatalog) -> None:
     publish_next(catalog, 1)
     builder = Builder()
     await Revisions(catalog, builder).at(nth(catalog, 1))
@@ -86,30 +86,30 @@ async def test_old_revisions_are_kept_beside_the_new_one(catalog: DirectoryCatal
     assert builder.built == [1, 2, 3]
 
 
-async def test_the_oldest_revisions_are_let_go(catalog: DirectoryCatalog) -> None:
+async def test_the_oldest_revisions_are_dropped(catalog: DirectoryCatalog) -> None:
     builder = Builder()
     revisions = Revisions(catalog, builder)
-    for keep in range(1, KEPT_REVISIONS + 2):
+    for keep in range(1, KEPT_VALUES + 2):
         await revisions.at(publish_next(catalog, keep))
     await revisions.at(nth(catalog, 2))
-    assert len(builder.built) == KEPT_REVISIONS + 1
+    assert len(builder.built) == KEPT_VALUES + 1
     await revisions.at(nth(catalog, 1))
     assert builder.built[-1] == 1
 
 
-async def test_one_who_stops_waiting_does_not_stop_the_others(catalog: DirectoryCatalog) -> None:
+async def test_cancelling_one_call_does_not_cancel_the_others(catalog: DirectoryCatalog) -> None:
     publish_next(catalog, 1)
     builder = Builder()
     revisions = Revisions(catalog, builder)
-    impatient = asyncio.create_task(revisions.at(nth(catalog, 1)))
-    patient = asyncio.create_task(revisions.at(nth(catalog, 1)))
+    cancelled = asyncio.create_task(revisions.at(nth(catalog, 1)))
+    waiting = asyncio.create_task(revisions.at(nth(catalog, 1)))
     await asyncio.sleep(0)
-    impatient.cancel()
-    assert await patient == 1
+    cancelled.cancel()
+    assert await waiting == 1
     assert builder.built == [1]
 
 
-async def test_a_revision_that_is_not_there_is_unavailable_and_asked_for_again(
+async def test_a_missing_revision_is_unavailable_until_it_is_published(
     catalog: DirectoryCatalog,
 ) -> None:
     revisions = Revisions(catalog, Builder())
@@ -119,12 +119,12 @@ async def test_a_revision_that_is_not_there_is_unavailable_and_asked_for_again(
     assert await revisions.at(nth(catalog, 1)) == 1
 
 
-async def test_nothing_starts_without_a_revision(catalog: DirectoryCatalog) -> None:
+async def test_starting_without_a_published_revision_fails(catalog: DirectoryCatalog) -> None:
     with pytest.raises(Unavailable, match="publish one with 'kirana apply'"):
         await LiveRevision(catalog, []).start()
 
 
-async def test_nothing_starts_on_a_revision_that_a_part_refuses(catalog: DirectoryCatalog) -> None:
+async def test_starting_on_a_revision_that_a_part_refuses_fails(catalog: DirectoryCatalog) -> None:
     publish_next(catalog, 1)
     live = LiveRevision(catalog, [Part(), Part(refuses={1})])
     with pytest.raises(Unavailable, match="not for me"):
@@ -143,7 +143,7 @@ async def test_starting_prepares_every_part_for_the_live_revision(
     assert (live.revision.number, [part.prepared for part in parts]) == (2, [[2], [2]])
 
 
-async def test_following_switches_to_what_is_published(catalog: DirectoryCatalog) -> None:
+async def test_following_switches_to_each_published_revision(catalog: DirectoryCatalog) -> None:
     publish_next(catalog, 1)
     part = Part()
     live = LiveRevision(catalog, [part], poll_s=POLL_S)
@@ -161,11 +161,11 @@ async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
 ) -> None:
     class Slow:
         def __init__(self) -> None:
-            self.asked, self.released = asyncio.Event(), asyncio.Event()
+            self.preparing, self.released = asyncio.Event(), asyncio.Event()
 
         async def prepare(self, revision: Revision) -> None:
             if revision.number > 1:
-                self.asked.set()
+                self.preparing.set()
                 await self.released.wait()
 
     publish_next(catalog, 1)
@@ -174,13 +174,13 @@ async def test_requests_stay_on_the_old_revision_until_every_part_is_prepared(
     await live.start()
     publish_next(catalog, 2)
     async with following(live):
-        await slow.asked.wait()
+        await slow.preparing.wait()
         assert live.revision.number == 1
         slow.released.set()
         await wait_until(lambda: live.revision.number == 2)
 
 
-async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
+async def test_a_refused_revision_is_counted_once_and_the_last_good_one_stays_live(
     catalog: DirectoryCatalog, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_next(catalog, 1)
@@ -195,10 +195,10 @@ async def test_a_broken_revision_is_counted_once_and_the_last_good_one_stays(
             publish_next(catalog, 3)
             await wait_until(lambda: live.revision.number == 3)
     assert live.refused == 1
-    assert "revision 1 stays live" in caplog.text
+    assert "this replica stays on revision 1" in caplog.text
 
 
-async def test_a_revision_file_that_is_broken_is_refused_by_following(
+async def test_following_refuses_a_broken_revision_file(
     catalog: DirectoryCatalog,
 ) -> None:
     publish_next(catalog, 1)
@@ -220,11 +220,12 @@ async def test_a_revision_file_that_is_broken_is_refused_by_following(
     assert await revisions.at(nth(catalog, 1)) == 1
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe", None], ids=["empty", "not UTF-8", "gone"])
-async def test_following_survives_an_unreadable_current(
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", None], ids=["empty", "not UTF-8", "missing"])
+async def test_following_survives_an_unreadable_current_file(
     catalog: DirectoryCatalog, text: bytes | None
 ) -> None:
     publish_next(catalog, 1)
+    # No part may be asked to prepare `NO_REVISION`, whose number is 0.
     live = LiveRevision(catalog, [Part(refuses={0})], poll_s=POLL_S)
     await live.start()
     current = catalog.folder / ".kirana/CURRENT"

@@ -1,4 +1,4 @@
-"""What gives stored bytes another meaning is refused, also after a delete and a new creation."""
+"""Changes that would give stored rows another meaning are refused, even after a delete."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from kirana.catalog.changes import Change
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import CatalogError, Problem
 from kirana.schema import Key
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 
 KEYS = "[{name: user_id}, {name: genre, dtype: int32}]"
 
 
 def write(folder: Path, *, keys: str = KEYS, options: str = "") -> DirectoryCatalog:
+    """Write a catalog with one entity and one group, without publishing it."""
     folder.mkdir(exist_ok=True)
     (folder / "catalog.yaml").write_text(
         f"kind: entity\nname: user_genre\nkeys: {keys}\n---\n"
         f"kind: feature_group\nname: user_genre.affinity\n{options}"
         "features: [{name: clicks, dtype: int32}]\n"
     )
-    return DirectoryCatalog(folder, checks_of())
+    return DirectoryCatalog(folder, catalog_checks())
 
 
 def refused(catalog: DirectoryCatalog) -> Problem:
+    """Publish a catalog that must be refused for one problem, and return the problem."""
     live = catalog.current()
     with pytest.raises(CatalogError) as caught:
         catalog.publish()
@@ -39,11 +41,17 @@ def refused(catalog: DirectoryCatalog) -> Problem:
 
 OTHER_KEYS = {
     "another order": ("[{name: genre, dtype: int32}, {name: user_id}]", "was key 2"),
-    "one key more": ("[{name: user_id}, {name: genre, dtype: int32}, {name: x}]", "had 2 keys"),
-    "one key less": ("[{name: user_id}]", "had 2 keys"),
-    "a key that moved": ("[{name: genre}, {name: rank, dtype: int32}]", "was key 2"),
-    "text for numbers": ("[{name: user_id}, {name: genre}]", "was int32"),
-    "numbers for text": ("[{name: user_id, dtype: int64}, {name: genre, dtype: int32}]", "string"),
+    "an added key": (
+        "[{name: user_id}, {name: genre, dtype: int32}, {name: x}]",
+        "was published with 2 keys",
+    ),
+    "a removed key": ("[{name: user_id}]", "was published with 2 keys"),
+    "a moved key": ("[{name: genre}, {name: rank, dtype: int32}]", "was key 2"),
+    "a string instead of an integer": ("[{name: user_id}, {name: genre}]", "was int32"),
+    "an integer instead of a string": (
+        "[{name: user_id, dtype: int64}, {name: genre, dtype: int32}]",
+        "string",
+    ),
 }
 
 
@@ -52,23 +60,23 @@ def test_keys_that_would_read_other_rows_are_refused(
     tmp_path: Path, keys: str, reason: str
 ) -> None:
     write(tmp_path / "shop").publish()
-    live = DirectoryCatalog(tmp_path / "shop", checks_of()).current()
+    live = DirectoryCatalog(tmp_path / "shop", catalog_checks()).current()
     with pytest.raises(CatalogError) as caught:
         write(tmp_path / "shop", keys=keys).publish()
     assert reason in caught.value.message
-    assert "another entity" in caught.value.message
-    assert all(each.path.startswith("keys") for each in caught.value.problems)
-    assert DirectoryCatalog(tmp_path / "shop", checks_of()).current() == live
+    assert "define a new entity" in caught.value.message
+    assert all(problem.path.startswith("keys") for problem in caught.value.problems)
+    assert DirectoryCatalog(tmp_path / "shop", catalog_checks()).current() == live
 
 
-def test_a_number_narrower_than_before_is_refused(tmp_path: Path) -> None:
+def test_a_narrower_integer_key_is_refused(tmp_path: Path) -> None:
     wide = KEYS.replace("int32", "int64")
     write(tmp_path / "shop").publish()
     assert write(tmp_path / "shop", keys=wide).publish().revision.number == 2
     assert refused(write(tmp_path / "shop")).path == "keys[1].dtype"
 
 
-def test_a_key_may_have_a_new_name_at_its_place_but_no_name_of_another_place(
+def test_a_key_may_be_renamed_but_not_to_the_old_name_of_another_key(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "shop").publish()
@@ -79,7 +87,7 @@ def test_a_key_may_have_a_new_name_at_its_place_but_no_name_of_another_place(
     assert refused(write(tmp_path / "shop", keys=swapped)).path == "keys[0].name"
 
 
-def test_another_codec_is_refused_and_another_checksum_is_not(tmp_path: Path) -> None:
+def test_a_changed_codec_is_refused_but_a_changed_checksum_is_not(tmp_path: Path) -> None:
     write(tmp_path / "shop").publish()
     assert write(tmp_path / "shop", options="checksum: crc32\n").publish().changed
     problem = refused(write(tmp_path / "shop", options="codec: text\n"))
@@ -87,7 +95,7 @@ def test_another_codec_is_refused_and_another_checksum_is_not(tmp_path: Path) ->
     assert "give the group another name" in problem.message
 
 
-def test_what_was_deleted_is_remembered(tmp_path: Path) -> None:
+def test_the_record_of_a_deleted_entity_still_counts(tmp_path: Path) -> None:
     catalog = write(tmp_path / "shop")
     catalog.publish()
     (tmp_path / "shop" / "catalog.yaml").write_text(
@@ -99,7 +107,7 @@ def test_what_was_deleted_is_remembered(tmp_path: Path) -> None:
         write(tmp_path / "shop", keys="[{name: genre, dtype: int32}, {name: user_id}]").publish()
 
 
-def test_a_change_over_http_is_refused_as_the_files_are(tmp_path: Path) -> None:
+def test_a_change_is_refused_like_the_same_edit_of_files(tmp_path: Path) -> None:
     catalog = write(tmp_path / "shop")
     catalog.publish()
     entity = {
@@ -111,8 +119,8 @@ def test_a_change_over_http_is_refused_as_the_files_are(tmp_path: Path) -> None:
         catalog.publish_change(Change({"object": entity}), None)
 
 
-def test_the_live_revision_is_the_first_record_of_a_catalog_that_has_none(tmp_path: Path) -> None:
-    """It was published before there were records; the source has changed since."""
+def test_a_catalog_without_records_gets_them_from_its_live_revision(tmp_path: Path) -> None:
+    """The revision is as early versions of Kirana wrote it, and the source has changed since."""
     record = published_before_records(tmp_path / "shop")
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
     write(tmp_path / "shop").publish()
@@ -120,9 +128,9 @@ def test_the_live_revision_is_the_first_record_of_a_catalog_that_has_none(tmp_pa
 
 
 def published_before_records(folder: Path, **edits: str) -> Path:
-    """Publish as it was done before there were records; return where the first would be.
+    """Publish a catalog as early versions of Kirana did, without a storage record.
 
-    `edits` replace text of the published revision.
+    `edits` replaces texts in the published revision. Return the path of the missing record.
     """
     write(folder).publish()
     (record,) = (folder / "versions" / "user_genre").iterdir()
@@ -138,27 +146,27 @@ def published_before_records(folder: Path, **edits: str) -> Path:
     return record
 
 
-def test_what_an_old_catalog_leaves_out_is_remembered_too(tmp_path: Path) -> None:
+def test_an_entity_deleted_from_a_catalog_without_records_gets_a_record(tmp_path: Path) -> None:
     record = published_before_records(tmp_path / "shop")
     (tmp_path / "shop" / "catalog.yaml").write_text(
         "kind: entity\nname: user\nkeys: [{name: user_id}]\n"
     )
-    DirectoryCatalog(tmp_path / "shop", checks_of()).publish()
+    DirectoryCatalog(tmp_path / "shop", catalog_checks()).publish()
     assert record.is_file()
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
 
 
-def test_a_live_revision_that_can_not_be_loaded_any_more_has_a_record_too(tmp_path: Path) -> None:
-    """It was published by rules that are stricter now: a TTL of 0 meant never."""
+def test_a_record_is_made_even_if_the_live_revision_is_not_valid_any_more(tmp_path: Path) -> None:
+    """The revision was published when a TTL of 0 was still allowed."""
     published_before_records(tmp_path / "shop", **{'"ttl": null': '"ttl": "0ms"'})
-    catalog = DirectoryCatalog(tmp_path / "shop", checks_of())
+    catalog = DirectoryCatalog(tmp_path / "shop", catalog_checks())
     with pytest.raises(CatalogError):
         catalog.load(catalog.current())
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
 
 
 @pytest.mark.parametrize("edit", ["genre", "packed", None])
-def test_a_record_that_was_edited_or_lost_is_refused(tmp_path: Path, edit: str | None) -> None:
+def test_an_edited_or_missing_record_is_refused(tmp_path: Path, edit: str | None) -> None:
     catalog = write(tmp_path / "shop")
     catalog.publish()
     (record,) = (tmp_path / "shop" / "versions" / "user_genre").iterdir()
@@ -171,7 +179,7 @@ def test_a_record_that_was_edited_or_lost_is_refused(tmp_path: Path, edit: str |
     assert caught.value.problems[0].file == str(record)
 
 
-def test_a_revision_knows_what_its_rows_were_stored_by(tmp_path: Path) -> None:
+def test_a_revision_holds_the_storage_records_of_its_entities(tmp_path: Path) -> None:
     catalog = write(tmp_path / "shop")
     catalog.publish()
     (record,) = catalog.load(catalog.current()).storage["user_genre"]

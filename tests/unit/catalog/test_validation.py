@@ -1,4 +1,7 @@
-"""What objects can only be refused for together: every broken shop is, where it is broken."""
+"""Checks across the objects of a catalog.
+
+A broken shop is refused, and the problem names the field that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, Problem
 from kirana.models.files import ModelFiles
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import SHOP, publish, write_linear_model, write_shop
 
-MORE = "\n---\n"
-CATEGORY_PARENT = "  - {name: share, dtype: float64, default: 0.25}"
+NEXT_DOCUMENT = "\n---\n"
+SHARE_FEATURE = "  - {name: share, dtype: float64, default: 0.25}"
 
 
 def edited(*edits: tuple[str, str]) -> str:
-    """Return the shop's catalog with the first of each text replaced, which must be there."""
+    """Return the shop's catalog with the first occurrence of each old text replaced."""
     text = SHOP
     for old, new in edits:
         assert old in text, old
@@ -27,18 +30,21 @@ def edited(*edits: tuple[str, str]) -> str:
 
 
 def check(folder: Path, catalog: str, *, models: bool = False) -> Catalog:
+    """Check a shop with this catalog, and with its model files if `models` is set."""
     write_shop(folder, catalog)
     files = ModelFiles(f"file://{folder}/models") if models else None
-    return DirectoryCatalog(folder, checks_of(files)).check().catalog
+    return DirectoryCatalog(folder, catalog_checks(files)).check().catalog
 
 
 def problems_of(folder: Path, catalog: str, *, models: bool = False) -> tuple[Problem, ...]:
+    """Return the problems for which this catalog is refused."""
     with pytest.raises(CatalogError) as caught:
         check(folder, catalog, models=models)
     return caught.value.problems
 
 
 def line_of(catalog: str, text: str) -> int:
+    """Return the number of the line, from 1, in which `text` first occurs."""
     return catalog[: catalog.index(text)].count("\n") + 1
 
 
@@ -61,9 +67,9 @@ BROKEN = {
     "arithmetic on an id": (
         [("limit: 10}}", 'limit: 10}, when: "user_id % 2 == 1"}')],
         "nodes.similar.when",
-        "'user_id' is text, not a number: number(user_id) makes a number of an id",
+        "'user_id' is text, not a number: convert an id with number(user_id)",
     ),
-    "arithmetic on what nothing declares": (
+    "arithmetic on an undeclared name": (
         [("limit: 10}}", 'limit: 10}, when: "hour < 5"}')],
         "nodes.similar.when",
         "context: {hour: number}",
@@ -79,22 +85,22 @@ BROKEN = {
     "a feature in a condition": (
         [("limit: 10}}", 'limit: 10}, when: "product.stats.ctr > 1"}')],
         "nodes.similar.when",
-        "features can't be named in an expression",
+        "features can't be used in an expression",
     ),
-    "an id that is declared a number": (
+    "an id declared as a number": (
         [("name: for_you\n", "name: for_you\ncontext: {user_id: number}\n")],
         "context.user_id",
         "'user_id' is an id, and ids are text",
     ),
-    "a context of the name of a node": (
+    "a context field named like a node": (
         [("name: for_you\n", "name: for_you\ncontext: {recent: number}\n")],
         "context.recent",
-        "'recent' is the name of a node too",
+        "'recent' is also the name of a node",
     ),
-    "an output as an id": (
+    "a model output used as an id": (
         [('score: "p_click + 4 * p_order"', 'score: "number(p_click)"')],
         "score",
-        "'p_click' is a number already",
+        "'p_click' is already a number",
     ),
     "a group of an unknown entity": (
         [("name: product.stats", "name: produkt.stats")],
@@ -106,20 +112,20 @@ BROKEN = {
         "codec",
         "did you mean 'packed'?",
     ),
-    "a feature twice": (
+    "a duplicate feature": (
         [("{name: ctr, dtype", "{name: clicks, dtype")],
         "features[1].name",
         "'clicks' is given twice",
     ),
-    "a feature of the name of a key": (
+    "a feature named like a key": (
         [("{name: ctr, dtype", "{name: product_id, dtype")],
         "features[1].name",
         "'product_id' is a key of 'product'",
     ),
-    "a feature of the name of the event time": (
+    "a feature named event_time": (
         [("{name: ctr, dtype", "{name: event_time, dtype")],
         "features[1].name",
-        "is the time of a row",
+        "is reserved for the event time of a row",
     ),
     "a vector of strings": (
         [('dtype: string, default: "?"', "dtype: string, shape: [2]")],
@@ -129,14 +135,14 @@ BROKEN = {
     "a default out of range": (
         [("dtype: int16, default: 30", "dtype: int16, default: 40000")],
         "features[0].default",
-        "not in the range of int16",
+        "does not fit int16",
     ),
     "a negative default of an unsigned feature": (
         [("dtype: int16, default: 30", "dtype: uint8, default: -1")],
         "features[0].default",
-        "not in the range of uint8",
+        "does not fit uint8",
     ),
-    "a default of another type": (
+    "a default of the wrong type": (
         [("dtype: int32, default: 0", "dtype: int32, default: none")],
         "features[0].default",
         "must be a number",
@@ -144,7 +150,7 @@ BROKEN = {
     "a fraction as the default of an integer": (
         [("dtype: int32, default: 0", "dtype: int32, default: 0.5")],
         "features[0].default",
-        "not in the range of int32",
+        "does not fit int32",
     ),
     "a number as the default of a string": (
         [('dtype: string, default: "?"', "dtype: string, default: 5")],
@@ -156,62 +162,62 @@ BROKEN = {
         "features[2].default",
         "true or false",
     ),
-    "a default of another shape": (
+    "a default of the wrong shape": (
         [("dtype: int32, shape: [4]", "dtype: int32, shape: [4], default: [1, 2]")],
         "features[0].default",
-        "the shape [2], not [4]",
+        "the shape [4], not [2]",
     ),
-    "a float that its dtype can't hold as default": (
+    "a default beyond the range of float16": (
         [("dtype: float32, default: 0.5", "dtype: float16, default: 1000000.0")],
         "features[1].default",
         "float16",
     ),
-    "a key twice": (
+    "a duplicate key": (
         [("keys: [{name: product_id}]", "keys: [{name: a}, {name: a}]")],
         "keys",
         "twice",
     ),
-    "an entity that is called like the inputs": (
+    "an entity named input": (
         [
             (
                 "kind: event_type",
-                f"kind: entity\nname: input\nkeys: [{{name: a}}]{MORE}kind: event_type",
+                f"kind: entity\nname: input\nkeys: [{{name: a}}]{NEXT_DOCUMENT}kind: event_type",
             )
         ],
         "name",
-        "inferflow's inputs",
+        "'input' is reserved for the inputs of inferflows",
     ),
-    "event types whose keys would collide": (
+    "event types with colliding keys": (
         [("name: wishlist", "name: fast_click")],
         "name",
-        "the stored key <user>_fast_click would also be that of 'click'",
+        "ends with '_' and the name of the event type 'click'",
     ),
     "an unknown generator": (
         [("generator: neighbours", "generator: neighbors")],
         "generator",
         "did you mean 'neighbours'?",
     ),
-    "a generator's unknown parameter": (
+    "an unknown parameter of a generator": (
         [("decay: 0.5", "dekay: 0.5")],
         "with.dekay",
         "did you mean 'decay'?",
     ),
-    "a generator's parameter out of range": (
+    "a parameter of a generator out of range": (
         [("decay: 0.5", "decay: 1.5")],
         "with.decay",
         "less than or equal to 1",
     ),
-    "a generator's missing parameter": (
+    "a missing parameter of a generator": (
         [("ids: product.similar.ids, ", "")],
         "with",
         "'ids' is missing",
     ),
-    "a generator's unknown feature": (
+    "an unknown feature in a generator": (
         [("ids: product.similar.ids", "ids: product.similar.idz")],
         "with.ids",
         "did you mean 'product.similar.ids'?",
     ),
-    "a generator's unknown group": (
+    "an unknown group in a generator": (
         [("weights: product.similar.weights", "weights: product.similr.weights")],
         "with.weights",
         "did you mean 'product.similar.weights'?",
@@ -221,17 +227,17 @@ BROKEN = {
         "with.ids",
         "a vector of integers",
     ),
-    "a generator over lists of two lengths": (
+    "a generator over lists of different lengths": (
         [("dtype: float32, shape: [4]", "dtype: float32, shape: [5]")],
         "with.weights",
-        "of the group and length",
+        "in the same group",
     ),
-    "an inferflow's unknown entity": (
+    "an unknown entity in an inferflow": (
         [("product_id: product}", "product_id: products}")],
         "context.product_id",
         "unknown entity 'products': did you mean 'product'?",
     ),
-    "rows by an id that is not in the context": (
+    "rows by an id missing from the context": (
         [("rows: product_id", "rows: item_id")],
         "rows",
         "'item_id' is not an id of the context",
@@ -246,7 +252,7 @@ BROKEN = {
         "features[2]",
         "did you mean 'product.stats.ctr'?",
     ),
-    "a column twice": (
+    "a duplicate column": (
         [("  - product.stats.clicks", "  - product.stats.ctr")],
         "features[3]",
         "is given twice",
@@ -261,20 +267,20 @@ BROKEN = {
         "features[0]",
         "did you mean 'similar'?",
     ),
-    "an input that nothing uses": (
+    "an unused input": (
         [("  - input.similar\n", "")],
         "inputs[0]",
         "nothing uses 'similar'",
     ),
-    "an entity that no id reaches": (
+    "an entity without a resolved id": (
         [("resolve: {category_id: product.attrs.category_id}\n", "")],
         "features[5]",
-        "nothing gives its 'category_id'",
+        "needs 'category_id': add it to",
     ),
     "an id resolved through a float": (
         [("product.attrs.category_id}", "product.stats.ctr}")],
         "resolve.category_id",
-        "never a float",
+        "must be a single string or integer",
     ),
     "an id resolved through a vector": (
         [("product.attrs.category_id}", "product.similar.ids}")],
@@ -289,22 +295,22 @@ BROKEN = {
     "an id of the context resolved again": (
         [("resolve: {", "resolve: {user_id: product.attrs.title, ")],
         "resolve.user_id",
-        "an id of the context already",
+        "already an id of the context",
     ),
     "an id resolved through itself": (
         [
-            (CATEGORY_PARENT, CATEGORY_PARENT + "\n  - {name: parent, dtype: int64}"),
+            (SHARE_FEATURE, SHARE_FEATURE + "\n  - {name: parent, dtype: int64}"),
             ("product.attrs.category_id}", "category.stats.parent}"),
         ],
         "resolve.category_id",
-        "depend on each other",
+        "it depends on itself",
     ),
     "an unknown model": (
         [("model: click_model,", "model: clik_model,")],
         "models[0].model",
         "did you mean 'click_model'?",
     ),
-    "an output twice": (
+    "a duplicate output": (
         [("output: p_order", "output: p_click")],
         "models[1].output",
         "is given twice",
@@ -312,19 +318,19 @@ BROKEN = {
     "a score with an unknown name": (
         [("4 * p_order", "4 * p_oder")],
         "score",
-        "unknown 'p_oder', did you mean 'p_order'?",
+        "unknown name 'p_oder': did you mean 'p_order'?",
     ),
     "a score with an unknown function": (
         [("4 * p_order", "sigmod(p_order)")],
         "score",
         "did you mean 'sigmoid'?",
     ),
-    "a score that is no expression": (
+    "a score that is not an expression": (
         [("4 * p_order", "4 *")],
         "score",
         "column",
     ),
-    "a score with a number without end": (
+    "a score with a number of 400 digits": (
         [("4 * p_order", "9" * 400)],
         "score",
         "",
@@ -339,7 +345,7 @@ BROKEN = {
         "score",
         "clip",
     ),
-    "an input of the name of an output": (
+    "an input named like an output": (
         [
             ("inputs: [{name: similar,", "inputs: [{name: p_click},{name: similar,"),
             ("  - input.similar", "  - input.similar\n  - input.p_click"),
@@ -355,14 +361,14 @@ BROKEN = {
     "a node that is only in the graph": (
         [("  seen: {op: interactions, with: {event: click, last: 50}}\n", "")],
         "graph.seen",
-        "not among the nodes",
+        "unknown node 'seen'",
     ),
-    "a consumer that is not there": (
+    "an unknown consumer": (
         [("  seen: [unseen]", "  seen: [unsen]")],
         "graph.seen[0]",
         "did you mean 'unseen'?",
     ),
-    "a consumer twice": (
+    "a duplicate consumer": (
         [("  seen: [unseen]", "  seen: [unseen, unseen]")],
         "graph.seen[1]",
         "is given twice",
@@ -377,7 +383,7 @@ BROKEN = {
         "graph",
         "cycle: ",
     ),
-    "a condition that is no expression": (
+    "a condition that is not an expression": (
         [("limit: 10}}", 'limit: 10}, when: "size(recent) >"}')],
         "nodes.similar.when",
         "column",
@@ -385,9 +391,9 @@ BROKEN = {
     "two outputs": (
         [("  ranked: [top]", "  ranked: []")],
         "graph",
-        "one output, a node that no other node consumes: ",
+        "one output (a node that no other node consumes), not 2: 'top', 'ranked'",
     ),
-    "an output that is no candidates": (
+    "an output that is not a candidate list": (
         [
             ("  recent: [similar]", "  recent: []"),
             ("  seen: [unseen]\n", ""),
@@ -409,12 +415,12 @@ BROKEN = {
         "nodes.unseen.op",
         "did you mean 'filter'?",
     ),
-    "a node's unknown parameter": (
+    "an unknown parameter of a node": (
         [("with: {k: 3}", "with: {n: 3}")],
         "nodes.top.with.n",
         "unknown key 'n'",
     ),
-    "a node's parameter out of range": (
+    "a parameter of a node out of range": (
         [("with: {k: 3}", "with: {k: 0}")],
         "nodes.top.with.k",
         "greater than or equal to 1",
@@ -434,12 +440,12 @@ BROKEN = {
         "nodes.ranked.with.model_id",
         "did you mean 'ranker'?",
     ),
-    "a `by` column that no node gives": (
+    "a `by` column that no node provides": (
         [("with: {k: 3}", "with: {k: 3, by: scores}")],
         "nodes.top.with.by",
         "did you mean 'score'?",
     ),
-    "a `by` column of a list that was never scored": (
+    "a `by` column of an unscored list": (
         [
             ("  unseen: [ranked]\n  ranked: [top]", "  unseen: [top]"),
             ("  ranked: {op: infer, with: {model_id: ranker}}\n", ""),
@@ -447,10 +453,10 @@ BROKEN = {
         "nodes.top.with.by",
         "unknown column 'score': there is only 'similar'",
     ),
-    "a generator without the interactions it starts from": (
+    "a generator without interactions to start from": (
         [("  recent: [similar]", "  recent: [unseen]")],
         "nodes.similar",
-        "one node that gives interactions, it consumes none",
+        "must consume one node that gives interactions, not 0",
     ),
     "a filter with nothing to drop": (
         [
@@ -458,7 +464,7 @@ BROKEN = {
             ("  seen: {op: interactions, with: {event: click, last: 50}}\n", ""),
         ],
         "nodes.unseen",
-        "to drop them",
+        "their products are dropped",
     ),
     "a ranking of interactions": (
         [
@@ -469,57 +475,60 @@ BROKEN = {
         "can't consume the interactions of 'seen'",
     ),
 }
+"""Edits that break the shop, each with the path of the problem that they cause.
+
+An edit is a pair of an old and a new text. The last value of an entry is a part of the message.
+"""
 
 
-@pytest.mark.parametrize(("edits", "path", "tells"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("edits", "path", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_shop_is_refused(
-    tmp_path: Path, edits: list[tuple[str, str]], path: str, tells: str
+    tmp_path: Path, edits: list[tuple[str, str]], path: str, message: str
 ) -> None:
     problems = problems_of(tmp_path, edited(*edits))
-    found = next((each for each in problems if each.path == path), None)
-    assert found is not None, problems
-    assert tells in found.message
-    assert found.file == str(tmp_path / "shop.yaml")
-    assert found.line > 0
+    problem = next((p for p in problems if p.path == path), None)
+    assert problem is not None, problems
+    assert message in problem.message
+    assert problem.file == str(tmp_path / "shop.yaml")
+    assert problem.line > 0
 
 
-def test_a_problem_of_a_compiler_has_the_line_of_what_it_is_about(tmp_path: Path) -> None:
+def test_a_problem_found_by_a_compiler_has_the_line_of_its_field(tmp_path: Path) -> None:
     catalog = edited(("  - product.stats.ctr", "  - product.stats.crt"))
     (problem,) = problems_of(tmp_path, catalog)
     assert problem.line == line_of(catalog, "  - product.stats.crt")
 
 
-def test_problems_of_several_objects_come_together(tmp_path: Path) -> None:
+def test_problems_of_several_objects_are_reported_together(tmp_path: Path) -> None:
     catalog = edited(("decay: 0.5", "decay: 2.0"), ("4 * p_order", "4 * x"))
-    assert {each.path for each in problems_of(tmp_path, catalog)} == {"with.decay", "score"}
+    assert {problem.path for problem in problems_of(tmp_path, catalog)} == {"with.decay", "score"}
 
 
 @pytest.mark.parametrize("default", ["100", "-100", "0.25", "0"])
-def test_a_number_is_a_default_of_a_float(tmp_path: Path, default: str) -> None:
+def test_any_number_is_a_valid_default_of_a_float(tmp_path: Path, default: str) -> None:
     catalog = check(tmp_path, edited(("float32, default: 0.5", f"float32, default: {default}")))
     assert catalog.feature("product.stats.ctr")[1].default_array() == float(default)
 
 
-def test_a_ttl_that_no_stored_value_can_hold_is_refused(tmp_path: Path) -> None:
-    """Time in the header has 64 bits: a write would fail for ever after."""
+def test_a_ttl_that_is_too_long_is_refused(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, edited(("ttl: 7d", "ttl: 999999999999999d")))
     assert problem.path == "ttl"
 
 
-def test_a_node_that_a_condition_looks_at_need_not_be_consumed_by_it(tmp_path: Path) -> None:
+def test_a_condition_may_read_a_node_that_its_own_node_does_not_consume(tmp_path: Path) -> None:
     check(tmp_path, edited(("limit: 10}}", 'limit: 10}, when: "size(seen) > 0"}')))
     split = "limit: 10}, when: \"hash(user_id, 'a', 100) < 50 and hour < 5\"}"
     declared = ("name: for_you\n", "name: for_you\ncontext: {hour: number}\n")
     check(tmp_path, edited(("limit: 10}}", split), declared))
 
 
-def test_ids_may_be_resolved_through_resolved_ones(tmp_path: Path) -> None:
+def test_an_id_may_be_resolved_through_another_resolved_id(tmp_path: Path) -> None:
     catalog = edited(
-        (CATEGORY_PARENT, CATEGORY_PARENT + "\n  - {name: parent, dtype: int32}"),
+        (SHARE_FEATURE, SHARE_FEATURE + "\n  - {name: parent, dtype: int32}"),
         ("resolve: {", "resolve: {shelf_id: category.stats.parent, "),
-        ("name: user_category\n", f"name: shelf\nkeys: [{{name: shelf_id}}]{MORE}"
+        ("name: user_category\n", f"name: shelf\nkeys: [{{name: shelf_id}}]{NEXT_DOCUMENT}"
          "kind: feature_group\nname: shelf.stats\nfeatures: [{name: depth, dtype: uint8}]"
-         f"{MORE}kind: entity\nname: user_category\n"),
+         f"{NEXT_DOCUMENT}kind: entity\nname: user_category\n"),
         ("  - user_category.affinity.clicks", "  - shelf.stats.depth"),
     )  # fmt: skip
     check(tmp_path, catalog)
@@ -540,19 +549,19 @@ def test_a_stored_feature_can_not_change_its_type(tmp_path: Path, old: str, new:
     assert "'clicks' was int32 in schema version 1" in problem.message
 
 
-def test_a_name_of_an_older_version_can_not_come_back_as_another_type(tmp_path: Path) -> None:
+def test_a_removed_feature_can_not_return_with_another_type(tmp_path: Path) -> None:
     publish(write_shop(tmp_path), models=False)
-    without = edited(
+    removed = edited(
         ("  - product.stats.clicks\n", ""),
         ("  - {name: clicks, dtype: int32", "  - {name: views, dtype: int32"),
     )
-    publish(write_shop(tmp_path, without), models=False)
-    back = edited(("{name: clicks, dtype: int32", "{name: clicks, dtype: int8"))
-    (problem,) = problems_of(tmp_path, back)
+    publish(write_shop(tmp_path, removed), models=False)
+    returned = edited(("{name: clicks, dtype: int32", "{name: clicks, dtype: int8"))
+    (problem,) = problems_of(tmp_path, returned)
     assert "schema version 1" in problem.message
 
 
-def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_the_wrong_width_is_refused(tmp_path: Path) -> None:
     write_shop(tmp_path)
     write_linear_model(tmp_path / "models/wide/1/model.onnx", [1.0] * 9, "p_click")
     catalog = edited(("path: click/1/model.onnx", "path: wide/1/model.onnx"))
@@ -561,7 +570,7 @@ def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
     assert "takes 9 columns, the features and inputs make 7" in problem.message
 
 
-def test_a_model_without_the_output_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_the_named_output_is_refused(tmp_path: Path) -> None:
     catalog = edited(("output: p_click}", "output: p_clck}"), ("p_click + 4", "p_clck + 4"))
     (problem,) = problems_of(tmp_path, catalog, models=True)
     assert problem.path == "models[0].output"

@@ -1,47 +1,47 @@
-"""Starting Ray where it is too slow for itself."""
+"""A second start of Ray, after its processes have timed out during startup."""
 
 from __future__ import annotations
 
 import pytest
 
-from kirana.cli.cluster import TOO_SLOW, twice_if_slow
+from kirana.cli.cluster import STARTUP_TIMEOUT_TEXT, start_with_retry
 
-SLOW = Exception(f"The current node {TOO_SLOW}.")
+SLOW = Exception(f"The current node {STARTUP_TIMEOUT_TEXT}.")
 
 
 class Starts:
-    """Fails with one error after the other, then starts; notes what was done."""
+    """A cluster whose starts raise the given errors in turn. It records all calls in `calls`."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
-        self.done: list[str] = []
+        self.calls: list[str] = []
 
     def start(self) -> None:
-        self.done.append("start")
+        self.calls.append("start")
         if self._errors:
             raise self._errors.pop(0)
 
-    def end(self) -> None:
-        self.done.append("end")
+    def kill(self) -> None:
+        self.calls.append("kill")
 
 
-def test_a_start_that_was_too_slow_is_cleared_away_and_made_again() -> None:
+def test_after_a_timeout_the_processes_are_killed_and_the_start_is_repeated() -> None:
     ray = Starts(SLOW)
-    twice_if_slow(ray.start, ray.end)
-    assert ray.done == ["start", "end", "start"]
+    start_with_retry(ray.start, ray.kill)
+    assert ray.calls == ["start", "kill", "start"]
 
 
 @pytest.mark.parametrize(
-    ("errors", "done"),
+    ("errors", "calls"),
     [
-        ((SLOW, SLOW), ["start", "end", "start"]),
+        ((SLOW, SLOW), ["start", "kill", "start"]),
         ((ValueError("no such option"),), ["start"]),
     ],
 )
-def test_what_another_start_does_not_mend_is_raised(
-    errors: tuple[Exception, ...], done: list[str]
+def test_a_second_timeout_or_another_error_is_raised(
+    errors: tuple[Exception, ...], calls: list[str]
 ) -> None:
     ray = Starts(*errors)
     with pytest.raises(type(errors[-1]), match=str(errors[-1])):
-        twice_if_slow(ray.start, ray.end)
-    assert ray.done == done
+        start_with_retry(ray.start, ray.kill)
+    assert ray.calls == calls

@@ -1,4 +1,4 @@
-"""The commands as a person types them: what is said, where, and with which exit code."""
+"""The commands as a user runs them: their output, error output and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class Kirana(Protocol):
 
 @pytest.fixture
 def kirana(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kirana:
-    """Run a command in this process: a process of its own takes half a second to import it all."""
+    """Return a function that runs a command in this process.
+
+    A separate process would take half a second to import the command.
+    """
 
     def run(*arguments: object) -> CompletedProcess[str]:
         command = ["kirana", *map(str, arguments)]
@@ -33,8 +36,8 @@ def kirana(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         code = 0
         try:
             main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as exit_error:
+            code = int(exit_error.code or 0)
         return CompletedProcess(command, code, *capsys.readouterr())
 
     return run
@@ -45,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return write_shop(tmp_path / "shop")
 
 
-def test_check_counts_what_is_there_and_says_what_apply_would_do(
+def test_check_counts_the_objects_and_says_what_apply_would_publish(
     folder: Path, kirana: Kirana
 ) -> None:
     done = kirana("check", folder)
@@ -62,13 +65,16 @@ def test_check_names_file_line_and_path_of_every_problem(folder: Path, kirana: K
     assert done.returncode == 1
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    at = text.splitlines().index("ttl: 7d".replace("ttl", "tll")) + 1
-    assert f"error: {folder}/shop.yaml:{at}: tll: unknown key 'tll': did you mean 'ttl'?" in lines
+    line_number = text.splitlines().index("tll: 7d") + 1
+    assert (
+        f"error: {folder}/shop.yaml:{line_number}: tll: unknown key 'tll': did you mean 'ttl'?"
+        in lines
+    )
     assert any("repeats" in line and "newest" in line for line in lines)
     assert "Traceback" not in done.stderr
 
 
-def test_check_without_models_does_not_look_into_them(folder: Path, kirana: Kirana) -> None:
+def test_check_without_models_reads_no_model_files(folder: Path, kirana: Kirana) -> None:
     (folder / "models" / "click" / "1" / "model.onnx").unlink()
     assert kirana("check", folder).returncode == 1
     assert kirana("check", folder, "--without-models").returncode == 0
@@ -81,24 +87,20 @@ def test_apply_publishes_once(folder: Path, kirana: Kirana) -> None:
     assert second.stdout == "revision 1 is live already, nothing has changed\n"
 
 
-def test_many_schema_versions_are_summed_up_unless_all_are_wanted(
-    folder: Path, kirana: Kirana
-) -> None:
+def test_many_schema_versions_are_summarized_unless_verbose(folder: Path, kirana: Kirana) -> None:
     group = "kind: feature_group\nname: product.g{}\nfeatures: [{{name: a, dtype: int32}}]\n"
-    (folder / "many.yaml").write_text("---\n".join(group.format(at) for at in range(20)))
-    told, listed = kirana("check", folder), kirana("check", folder, "-v")
-    assert "would publish schema versions of" in told.stdout
-    assert "(-v lists them)" in told.stdout
-    assert "product.g7" not in told.stdout
-    assert "would publish schema version 1 of product.g7" in listed.stdout
+    (folder / "many.yaml").write_text("---\n".join(group.format(i) for i in range(20)))
+    summary, listing = kirana("check", folder), kirana("check", folder, "-v")
+    assert "would publish schema versions of" in summary.stdout
+    assert "(-v lists them)" in summary.stdout
+    assert "product.g7" not in summary.stdout
+    assert "would publish schema version 1 of product.g7" in listing.stdout
     first = kirana("apply", folder)
     assert "published schema versions of" in first.stderr
     assert "product.g7" not in first.stderr
 
 
-def test_push_tells_what_was_written_and_what_was_stale(
-    folder: Path, tmp_path: Path, kirana: Kirana
-) -> None:
+def test_push_reports_written_and_stale_rows(folder: Path, tmp_path: Path, kirana: Kirana) -> None:
     kirana("apply", folder)
     file = tmp_path / "user.profile.parquet"
     now = int(time.time() * 1000)
@@ -110,7 +112,7 @@ def test_push_tells_what_was_written_and_what_was_stale(
     assert "user.profile: 1 rows written, 1 stale\n" in kirana("push", folder, file).stdout
 
 
-def test_push_tells_what_had_expired(folder: Path, tmp_path: Path, kirana: Kirana) -> None:
+def test_push_reports_expired_rows(folder: Path, tmp_path: Path, kirana: Kirana) -> None:
     kirana("apply", folder)
     file = tmp_path / "user.profile.parquet"
     now = int(time.time() * 1000)
@@ -120,11 +122,13 @@ def test_push_tells_what_had_expired(folder: Path, tmp_path: Path, kirana: Kiran
     assert "user.profile: 1 rows written, 2 expired\n" in kirana("push", folder, file).stdout
     older = {**rows, "event_time": [now - 1, *times[1:]]}
     pq.write_table(pa.table(older), file)
-    said = kirana("push", folder, file).stdout
-    assert "user.profile: 0 rows written, 1 stale, 2 expired\n" in said
+    output = kirana("push", folder, file).stdout
+    assert "user.profile: 0 rows written, 1 stale, 2 expired\n" in output
 
 
-def test_push_of_seconds_says_what_to_send(folder: Path, tmp_path: Path, kirana: Kirana) -> None:
+def test_push_of_times_in_seconds_says_what_to_send(
+    folder: Path, tmp_path: Path, kirana: Kirana
+) -> None:
     kirana("apply", folder)
     file = tmp_path / "user.profile.parquet"
     rows = {"user_id": ["1"], "age": [20], "event_time": [1_700_000_000]}
@@ -135,7 +139,7 @@ def test_push_of_seconds_says_what_to_send(folder: Path, tmp_path: Path, kirana:
     assert "send milliseconds, 1700000000000" in " ".join(done.stderr.split())
 
 
-def test_push_of_a_wrong_row_names_it_and_writes_nothing(
+def test_push_of_a_wrong_value_names_it_and_writes_nothing(
     folder: Path, tmp_path: Path, kirana: Kirana
 ) -> None:
     kirana("apply", folder)
@@ -162,14 +166,14 @@ def test_wrong_usage_exits_with_2(kirana: Kirana) -> None:
     assert kirana("nonsense").returncode == 2
 
 
-def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path, kirana: Kirana) -> None:
+def test_a_missing_directory_is_reported_in_one_line(tmp_path: Path, kirana: Kirana) -> None:
     done = kirana("apply", tmp_path / "nothing")
     assert done.returncode == 1
-    assert done.stderr == f"error: there is no directory {tmp_path}/nothing\n"
+    assert done.stderr == f"error: the directory does not exist: {tmp_path}/nothing\n"
 
 
 @pytest.mark.parametrize("command", ["check", "apply", "push", "up", "down", "env", "demo"])
-def test_every_command_explains_itself(command: str, kirana: Kirana) -> None:
+def test_every_command_has_a_help_text(command: str, kirana: Kirana) -> None:
     done = kirana(command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout

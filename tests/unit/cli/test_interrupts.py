@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice, in a process of its own."""
+"""Ctrl-C, pressed once or several times, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kirana.cli.interrupts import interrupts_held_back
+from kirana.cli.interrupts import delayed_interrupts
 from tests.waiting import wait_for
 
 BOUND_S = 30
@@ -38,6 +38,7 @@ except KeyboardInterrupt:
 
 @contextmanager
 def waiting(tidy_s: float) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that waits for Ctrl-C and then takes `tidy_s` seconds to end."""
     code = WAITING.replace("TIDY_S", str(tidy_s))
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
@@ -52,16 +53,16 @@ def waiting(tidy_s: float) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_ctrl_c_lets_what_runs_leave_in_order(times: int) -> None:
+def test_ctrl_c_lets_the_running_coroutine_clean_up(times: int) -> None:
     with waiting(0.0) as process:
         for _ in range(times):
             process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=BOUND_S)
-    assert (said, errors) == ("leaving\ntidy\n", "")
+        output, errors = process.communicate(timeout=BOUND_S)
+    assert (output, errors) == ("leaving\ntidy\n", "")
     assert process.returncode == 130
 
 
-def test_ctrl_c_once_more_ends_what_does_not_leave() -> None:
+def test_a_later_ctrl_c_kills_a_process_that_does_not_end() -> None:
     with waiting(600.0) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -72,8 +73,8 @@ def test_ctrl_c_once_more_ends_what_does_not_leave() -> None:
             return process.poll() is not None
 
         wait_for(ended, "a further Ctrl-C ends it")
-        said, errors = process.communicate(timeout=BOUND_S)
-    assert (said, errors) == ("", "")
+        output, errors = process.communicate(timeout=BOUND_S)
+    assert (output, errors) == ("", "")
     assert process.returncode == -signal.SIGINT
 
 
@@ -89,11 +90,11 @@ class Announce:
 sys.meta_path.insert(0, Announce())
 main()
 """
-"""Says so as `main` begins to import the commands: before that, Python handles Ctrl-C."""
+"""A program that prints a line when `main` begins to import the commands."""
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.15, 0.3, 0.5])
-def test_ctrl_c_before_the_commands_are_there_is_quiet(delay_s: float) -> None:
+def test_ctrl_c_during_the_import_of_the_commands_prints_nothing(delay_s: float) -> None:
     command = [sys.executable, "-c", IMPORTING, "doctor", "--help"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -107,11 +108,11 @@ def test_ctrl_c_before_the_commands_are_there_is_quiet(delay_s: float) -> None:
 
 
 def interrupted(times: int) -> list[str]:
-    """Return what a block that is interrupted so often still did."""
+    """Interrupt a block this many times, and return the steps that it completed after that."""
     done = []
 
     def block() -> None:
-        with interrupts_held_back():
+        with delayed_interrupts():
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
             done.append("the rest")

@@ -1,4 +1,4 @@
-"""What a push says that does not come to its end."""
+"""Messages of a push that fails or is interrupted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from kirana.errors import Unavailable
 from kirana.ingest.push import Push
 
 
-class Ending:
-    """A push of nothing, which ends with an error after so many rows."""
+class FailingPush:
+    """A stand-in for `Push` that writes nothing, reports progress, and then raises `error`.
+
+    It raises in `check` if `checked` is less than `rows`, otherwise in `write`.
+    """
 
     rows = 1_000
 
@@ -33,26 +36,28 @@ class Ending:
         raise self._error
 
 
-async def push(folder: Path, job: Ending) -> None:
+async def push(folder: Path, job: FailingPush) -> None:
     settings = local_settings(folder, {"features": "memory://"})
     await run_push(cast(Push, job), settings)
 
 
-async def test_a_store_that_goes_away_is_said_with_what_it_has(tmp_path: Path) -> None:
+async def test_a_push_to_a_store_that_stops_answering_reports_the_rows_written(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(Unavailable) as caught:
-        await push(tmp_path, Ending(Unavailable("redis does not answer"), 1_000, 300))
+        await push(tmp_path, FailingPush(Unavailable("redis does not answer"), 1_000, 300))
     assert caught.value.message == (
-        "redis does not answer; 300 of 1000 rows or some more are in the store; "
+        "redis does not answer; at least 300 of 1000 rows are in the store; "
         "the same command writes the rest"
     )
 
 
 @pytest.mark.parametrize(
-    ("checked", "said"), [(500, "nothing was written"), (1_000, "300 of 1000 rows or some more")]
+    ("checked", "message"), [(500, "nothing was written"), (1_000, "at least 300 of 1000 rows")]
 )
-async def test_who_interrupts_it_is_told_what_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], checked: int, said: str
+async def test_an_interrupted_push_reports_the_rows_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checked: int, message: str
 ) -> None:
     with pytest.raises(asyncio.CancelledError):
-        await push(tmp_path, Ending(asyncio.CancelledError(), checked, 300))
-    assert f"interrupted: {said}" in capsys.readouterr().err
+        await push(tmp_path, FailingPush(asyncio.CancelledError(), checked, 300))
+    assert f"interrupted: {message}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""One store, one truth about where: a directory remembers where it was served from."""
+"""A catalog directory remembers the URLs of its last `kirana up`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kirana.cli.locations import local_settings, require_given_store
-from kirana.cli.remembered import remember, require_same, shown_stores
+from kirana.cli.remembered import remember, require_same_stores, stores_without_passwords
 from kirana.errors import ConfigurationError
 from kirana.urls import without_password
 
@@ -16,11 +16,11 @@ NOTHING: dict[str, str] = {}
 
 
 def serve(folder: Path, **options: str) -> None:
-    """Remember what `kirana up` would with these options."""
+    """Record the URLs that `kirana up` would record with these options."""
     remember(folder, local_settings(folder, options, environment=NOTHING))
 
 
-def test_a_directory_that_was_never_served_has_its_stores_inside(
+def test_stores_are_inside_the_directory_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = local_settings(tmp_path, {}, environment=NOTHING)
@@ -39,17 +39,17 @@ def test_a_directory_that_was_never_served_has_its_stores_inside(
         ("catalog", "zk://127.0.0.1:2181/shop"),
     ],
 )
-def test_a_store_that_is_not_given_is_that_of_the_last_up_and_this_is_said(
+def test_a_store_that_is_not_given_is_taken_from_the_last_up_with_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, url: str
 ) -> None:
     serve(tmp_path, **{name: url})
     assert getattr(local_settings(tmp_path, {}, environment=NOTHING), name) == url
-    said = capsys.readouterr().err
-    assert f"{name}: {url}, as of the last 'kirana up'" in said
-    assert f"--{name}" in said
+    note = capsys.readouterr().err
+    assert f"{name}: using {url}, as the last 'kirana up' did" in note
+    assert f"--{name}" in note
 
 
-def test_what_is_given_beats_what_is_remembered(
+def test_a_given_store_overrides_the_remembered_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve(tmp_path, features=REDIS)
@@ -74,7 +74,7 @@ def test_what_is_given_beats_what_is_remembered(
 def test_a_password_is_not_remembered_and_must_be_given_again(tmp_path: Path, url: str) -> None:
     serve(tmp_path, features=url)
     assert "hunter2" not in (tmp_path / ".kirana" / "stores.json").read_text()
-    with pytest.raises(ConfigurationError, match="with a password") as caught:
+    with pytest.raises(ConfigurationError, match="the password of") as caught:
         local_settings(tmp_path, {}, environment=NOTHING)
     assert caught.value.field == "features"
     assert "hunter2" not in caught.value.message
@@ -96,19 +96,21 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
-def test_a_running_kirana_with_another_store_is_named(tmp_path: Path) -> None:
-    serving = shown_stores(local_settings(tmp_path, {"features": REDIS}, environment=NOTHING))
-    mine = local_settings(tmp_path, {}, environment=NOTHING)
+def test_a_store_that_differs_from_the_running_kirana_is_refused(tmp_path: Path) -> None:
+    serving = stores_without_passwords(
+        local_settings(tmp_path, {"features": REDIS}, environment=NOTHING)
+    )
+    settings = local_settings(tmp_path, {}, environment=NOTHING)
     with pytest.raises(ConfigurationError) as caught:
-        require_same(tmp_path, serving, mine, "features")
+        require_same_stores(tmp_path, serving, settings, "features")
     assert caught.value.field == "features"
     assert REDIS in caught.value.message
-    assert mine.features in caught.value.message
-    require_same(tmp_path, serving, mine, "catalog", "models")
-    require_same(tmp_path, {}, mine, "features")
+    assert settings.features in caught.value.message
+    require_same_stores(tmp_path, serving, settings, "catalog", "models")
+    require_same_stores(tmp_path, {}, settings, "features")
 
 
-def test_of_a_catalog_elsewhere_the_store_must_be_given(tmp_path: Path) -> None:
+def test_the_store_of_a_catalog_outside_the_directory_must_be_given(tmp_path: Path) -> None:
     zookeeper = {"catalog": "zk://127.0.0.1:2181/shop"}
     settings = local_settings(tmp_path, zookeeper, environment=NOTHING)
 
@@ -118,8 +120,9 @@ def test_of_a_catalog_elsewhere_the_store_must_be_given(tmp_path: Path) -> None:
 
     for served in (False, True):
         if served:
-            serve(tmp_path)  # from a catalog in the directory, which says nothing of this one
-        with pytest.raises(ConfigurationError, match="give --features") as caught:
+            # This records the catalog in the directory, not the one in ZooKeeper.
+            serve(tmp_path)
+        with pytest.raises(ConfigurationError, match="use --features") as caught:
             require()
         assert caught.value.field == "features"
         require("features")
@@ -128,7 +131,7 @@ def test_of_a_catalog_elsewhere_the_store_must_be_given(tmp_path: Path) -> None:
     require()
 
 
-def test_a_command_hears_of_nothing_that_it_does_not_use(
+def test_a_command_gets_no_note_about_stores_that_it_does_not_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve(tmp_path, features="redis://:hunter2@127.0.0.1:6379/3", models="file:///elsewhere")

@@ -1,4 +1,4 @@
-"""The Serve configuration, as `kirana up --config` reads it."""
+"""The Serve configuration file that `kirana up --config` reads."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ def file(tmp_path: Path) -> Path:
 
 
 def written(file: Path, content: Any) -> Path:
+    """Write `content` as YAML, and return the file."""
     file.write_text(yaml.safe_dump(content))
     return file
 
 
-def test_without_a_file_all_is_as_it_is_by_default() -> None:
+def test_without_a_file_the_defaults_apply() -> None:
     assert read_serve_config(None) == ServeConfig({}, {}, {})
 
 
-def test_http_options_settings_and_options_of_deployments_are_read(file: Path) -> None:
+def test_http_options_settings_and_deployment_options_are_read(file: Path) -> None:
     content = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": 9000},
@@ -59,14 +60,14 @@ def test_http_options_settings_and_options_of_deployments_are_read(file: Path) -
     )
 
 
-def test_what_is_not_there_is_as_it_is_by_default(file: Path) -> None:
+def test_missing_sections_get_the_defaults(file: Path) -> None:
     assert read_serve_config(written(file, BARE)) == ServeConfig()
     empty = {"import_path": IMPORT, "args": {}, "deployments": []}
     content = {"http_options": {}, "applications": [empty]}
     assert read_serve_config(written(file, content)) == ServeConfig()
 
 
-def test_of_several_applications_the_first_is_read(file: Path) -> None:
+def test_only_the_first_application_is_read(file: Path) -> None:
     applications = [
         {"name": name, "route_prefix": f"/{name}", "import_path": IMPORT, "args": {"replicas": n}}
         for n, name in enumerate("ab", 1)
@@ -75,7 +76,7 @@ def test_of_several_applications_the_first_is_read(file: Path) -> None:
     assert read_serve_config(written(file, content)).arguments == {"replicas": 1}
 
 
-def test_the_shipped_file_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_file_is_a_valid_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_serve_config(SHIPPED)
     urls = dict.fromkeys(("catalog", "features", "interactions", "models"), "x:///y")
     settings = read_settings({**urls, **config.arguments}, {})
@@ -86,13 +87,13 @@ def test_the_shipped_file_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN = {
-    "nothing": b"",
+    "an empty file": b"",
     "text": b"hello",
     "a list": b"- 1\n- 2\n",
-    "no YAML": b"applications: [",
+    "invalid YAML": b"applications: [",
     "tabs": b"applications:\n\t- name: kirana\n",
-    "an object of Python": b"!!python/object/apply:os.getcwd []",
-    "no UTF-8": b"applications: [{name: caf\xe9}]",
+    "a Python object": b"!!python/object/apply:os.getcwd []",
+    "not UTF-8": b"applications: [{name: caf\xe9}]",
     "a control character": b"applications: [{name: \x07}]",
     "no applications": b"http_options: {}",
     "applications are null": b"applications:",
@@ -104,9 +105,9 @@ BROKEN = {
     "args are text": b"applications: [{args: placement}]",
     "args are a number": b"applications: [{args: 5}]",
     "args are a list": b"applications: [{args: [placement, spread]}]",
-    "args are pairs of letters": b"applications: [{args: [ab, cd]}]",
+    "args are two-letter texts": b"applications: [{args: [ab, cd]}]",
     "deployments are a number": b"applications: [{deployments: 5}]",
-    "deployments are by name": b"applications: [{deployments: {Ingress: {num_replicas: 2}}}]",
+    "deployments are a mapping": b"applications: [{deployments: {Ingress: {num_replicas: 2}}}]",
     "a deployment is text": b"applications: [{deployments: [Ingress]}]",
     "a deployment has no name": b"applications: [{deployments: [{num_replicas: 2}]}]",
     "the name is a list": b"applications: [{deployments: [{name: [a]}]}]",
@@ -125,7 +126,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("field", MISTAKES)
-def test_a_mistake_is_named_by_its_place(file: Path, field: str) -> None:
+def test_a_mistake_is_reported_with_its_path(file: Path, field: str) -> None:
     mistake = MISTAKES[field]
     content: dict[str, Any] = {"applications": [{"import_path": IMPORT}]}
     if field.startswith(INGRESS):
@@ -138,14 +139,14 @@ def test_a_mistake_is_named_by_its_place(file: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_what_is_no_configuration_is_one_message(file: Path, content: bytes) -> None:
+def test_an_invalid_configuration_is_reported_in_one_message(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ConfigurationError, match="is not a Serve configuration") as caught:
         read_serve_config(file)
     assert caught.value.message.startswith(f"{file} is")
 
 
-def test_a_file_that_is_not_there_is_one_message(file: Path) -> None:
+def test_an_unreadable_file_is_reported_in_one_message(file: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         read_serve_config(file)
     with pytest.raises(ConfigurationError, match="Is a directory"):

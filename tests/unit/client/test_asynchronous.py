@@ -1,4 +1,4 @@
-"""What is sent again, and what is not, by a transport that does as it is told."""
+"""The requests that the client sends again after a failure, over a scripted transport."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def refused(status: int, code: str, field: str | None = None) -> Response:
 
 
 class Scripted:
-    """Answers in turn with what it is given; the last stands for all that follow."""
+    """A transport that gives the answers in turn, and repeats the last one.
+
+    An answer that is an exception is raised. An answer that is a number delays the reply `DONE` by
+    this many seconds.
+    """
 
     def __init__(self, *answers: Response | Exception | float) -> None:
         self._answers: Sequence[Response | Exception | float] = answers
@@ -60,34 +64,37 @@ def client_of(transport: Scripted, timeout_s: float = 5.0) -> AsyncClient:
     return AsyncClient(transport=transport, timeout_s=timeout_s)
 
 
-@pytest.mark.parametrize("trouble", [NotSent("x"), Broken("x"), refused(503, "unavailable")])
-async def test_a_read_is_sent_again(trouble: Response | Exception) -> None:
-    transport = Scripted(trouble, trouble, DONE)
+@pytest.mark.parametrize("failure", [NotSent("x"), Broken("x"), refused(503, "unavailable")])
+async def test_a_failed_read_is_sent_again(failure: Response | Exception) -> None:
+    transport = Scripted(failure, failure, DONE)
     assert (await client_of(transport).health())["status"] == "ok"
     assert len(transport.sent) == 3
 
 
-async def test_what_nobody_has_seen_is_sent_again_whatever_it_is() -> None:
+async def test_a_write_that_no_replica_accepted_is_sent_again() -> None:
     transport = Scripted(NotSent("x"), refused(503, "overloaded"), DONE)
     assert await client_of(transport).put_object("entity", "x", {}) == 3
     assert len(transport.sent) == 3
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error"),
+    ("failure", "error"),
     [(Broken("x"), ConnectionLost), (refused(503, "unavailable"), Unavailable)],
 )
-async def test_what_may_have_been_done_is_not_repeated(
-    trouble: Response | Exception, error: type[KiranaError]
+async def test_a_write_that_may_have_been_done_is_not_sent_again(
+    failure: Response | Exception, error: type[KiranaError]
 ) -> None:
-    transport = Scripted(trouble, DONE)
+    transport = Scripted(failure, DONE)
     with pytest.raises(error):
         await client_of(transport).put_object("entity", "x", {})
     assert len(transport.sent) == 1
 
 
 HAPROXY = Response(500, b"Internal Server Error")
-"""What Serve's HAProxy says for its own 502, 503 and 504: a replica went, or there is none."""
+"""The reply of Serve's HAProxy when its replica has died, or when there is no replica.
+
+HAProxy sends it in place of its own 502, 503 and 504.
+"""
 
 
 async def test_a_read_is_sent_again_when_the_front_door_lost_its_replica() -> None:
@@ -96,7 +103,7 @@ async def test_a_read_is_sent_again_when_the_front_door_lost_its_replica() -> No
     assert len(transport.sent) == 3
 
 
-async def test_what_the_front_door_lost_may_have_been_done() -> None:
+async def test_a_write_is_not_sent_again_when_the_front_door_lost_its_replica() -> None:
     transport = Scripted(HAPROXY, DONE)
     with pytest.raises(Unavailable):
         await client_of(transport).put_object("entity", "x", {})
@@ -104,43 +111,43 @@ async def test_what_the_front_door_lost_may_have_been_done() -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "internal"), (502, "model_failed")])
-async def test_what_would_fail_again_is_not_sent_again(status: int, code: str) -> None:
+async def test_a_request_that_would_fail_again_is_not_sent_again(status: int, code: str) -> None:
     transport = Scripted(refused(status, code), DONE)
     with pytest.raises(KiranaError):
         await client_of(transport).health()
     assert len(transport.sent) == 1
 
 
-async def test_a_write_with_its_event_time_can_be_repeated() -> None:
+async def test_a_write_of_features_is_sent_again_only_with_an_event_time() -> None:
     reply = Response(200, pb.FeaturesPutReply(written=1).SerializeToString())
     transport = Scripted(Broken("x"), reply)
     client = client_of(transport)
     assert (await client.put_features("a.b", {"id": 1}, COLUMNS, event_time=7)).written == 1
-    again = Scripted(Broken("x"), reply)
+    without_time = Scripted(Broken("x"), reply)
     with pytest.raises(ConnectionLost):
-        await client_of(again).put_features("a.b", {"id": 1}, COLUMNS)
+        await client_of(without_time).put_features("a.b", {"id": 1}, COLUMNS)
 
 
-async def test_the_same_event_again_is_the_same_event() -> None:
+async def test_events_are_sent_again() -> None:
     reply = Response(200, pb.InteractionsPostReply(accepted=1).SerializeToString())
     transport = Scripted(Broken("x"), reply)
     assert await client_of(transport).add_interactions([Event("7", "click", "1", 5)]) == Accepted(1)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://a"])
-def test_a_url_is_one_of_http(url: str) -> None:
-    with pytest.raises(InvalidInput, match="is not like http://"):
+def test_a_url_that_is_not_http_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="must be an HTTP URL such as http://"):
         AsyncClient(url)
 
 
-async def test_attempts_come_to_an_end() -> None:
-    transport = Scripted(NotSent("nobody listens"))
-    with pytest.raises(Unavailable, match="nobody listens"):
+async def test_the_number_of_attempts_is_limited() -> None:
+    transport = Scripted(NotSent("connection refused"))
+    with pytest.raises(Unavailable, match="connection refused"):
         await client_of(transport).health()
     assert len(transport.sent) == ATTEMPTS
 
 
-async def test_a_deadline_is_for_all_attempts_together() -> None:
+async def test_one_deadline_covers_all_attempts() -> None:
     transport = Scripted(NotSent("x"), 60.0)
     with pytest.raises(DeadlineExceeded):
         await client_of(transport, timeout_s=0.2).health()
@@ -160,7 +167,7 @@ async def test_a_deadline_is_for_all_attempts_together() -> None:
         (Response(400, b"{}"), InvalidInput, "http_400"),
     ],
 )
-async def test_errors_are_those_of_the_tree(
+async def test_an_error_reply_raises_the_matching_error(
     answer: Response, error: type[KiranaError], code: str
 ) -> None:
     transport = Scripted(answer)
@@ -172,7 +179,7 @@ async def test_errors_are_those_of_the_tree(
     assert len(transport.sent) == 1
 
 
-async def test_all_attempts_of_a_call_have_one_id_and_its_error_names_it() -> None:
+async def test_all_attempts_of_a_call_share_one_id_and_its_error_carries_it() -> None:
     transport = Scripted(refused(503, "unavailable"), refused(400, "invalid_input"))
     client = AsyncClient(transport=transport, caller="storefront")
     for _ in range(2):
@@ -182,5 +189,7 @@ async def test_all_attempts_of_a_call_have_one_id_and_its_error_names_it() -> No
             "x-kirana-caller": "storefront",
             "x-request-id": caught.value.request_id,
         }
-    first, again, other = (each.headers["x-request-id"] for each in transport.sent)
-    assert first == again != other
+    first_attempt, second_attempt, next_call = (
+        request.headers["x-request-id"] for request in transport.sent
+    )
+    assert first_attempt == second_attempt != next_call

@@ -1,4 +1,4 @@
-"""Which address a request goes to."""
+"""How the balancer chooses the address of a request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Clock:
         return self.now
 
 
-def test_without_direct_ports_all_goes_through_the_front_door() -> None:
+def test_without_direct_ports_every_request_goes_to_the_front_door() -> None:
     assert Balancer("http://front").choose().url == "http://front"
 
 
-def test_of_two_the_one_with_fewer_under_way_is_taken() -> None:
+def test_the_port_with_fewer_requests_in_progress_is_chosen() -> None:
     balancer = Balancer("http://front")
     balancer.update(["http://a", "http://b"])
     first = balancer.choose()
@@ -25,14 +25,14 @@ def test_of_two_the_one_with_fewer_under_way_is_taken() -> None:
     assert {balancer.choose().url for _ in range(50)} == {"http://a", "http://b"}
 
 
-def test_every_port_of_many_is_used() -> None:
+def test_every_direct_port_is_used() -> None:
     balancer = Balancer("http://front")
-    urls = [f"http://{at}" for at in range(5)]
+    urls = [f"http://{i}" for i in range(5)]
     balancer.update(urls)
     assert {balancer.choose().url for _ in range(500)} == set(urls)
 
 
-def test_what_failed_is_left_alone_for_a_while() -> None:
+def test_a_port_that_failed_is_avoided_for_a_while() -> None:
     clock = Clock()
     balancer = Balancer("http://front", clock=clock)
     balancer.update(["http://a", "http://b"])
@@ -46,7 +46,7 @@ def test_what_failed_is_left_alone_for_a_while() -> None:
     assert balancer.choose().url in ("http://a", "http://b")
 
 
-def test_what_stays_keeps_its_count_and_what_goes_is_forgotten() -> None:
+def test_an_update_keeps_the_counts_of_known_ports_and_drops_the_others() -> None:
     balancer = Balancer("http://front")
     balancer.update(["http://a"])
     with balancer.using(balancer.choose()):

@@ -1,4 +1,4 @@
-"""Each error of the tree comes out of its reply as it went in."""
+"""Errors that the edge encodes into replies, and the client decodes from them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kirana.errors import (
     KiranaError,
     ModelFailed,
     NodeError,
+    Overloaded,
     Problem,
     StoreFull,
     TooLarge,
@@ -32,37 +33,47 @@ TREE: list[KiranaError] = [
     CatalogError(PROBLEMS),
     Conflict("revision 7 is live, not 6", field="expected_revision"),
     NodeError("for_you", "ranked", "no model"),
-    ModelFailed("clicks", "its output 'p' has 1 rows"),
+    ModelFailed("clicks", "output 'p' has 1 row, expected 2"),
     Unavailable("the store does not answer"),
-    StoreFull("no room"),
+    Overloaded("too many runs are waiting"),
+    StoreFull("the store is full"),
     DeadlineExceeded("no answer in 5 ms"),
 ]
 
 
 def over_the_wire(error: KiranaError) -> KiranaError:
+    """Encode an error as the edge does, and decode it as the client does."""
     return error_of(status_of(error), body_of(error))
 
 
 @pytest.mark.parametrize("error", TREE, ids=lambda error: error.code)
 def test_an_error_arrives_as_it_was_raised(error: KiranaError) -> None:
-    found = over_the_wire(error)
-    assert type(found) is type(error)
-    assert (found.code, found.message, found.field) == (error.code, error.message, error.field)
-    assert str(found) == error.message
+    received = over_the_wire(error)
+    assert type(received) is type(error)
+    assert (received.code, received.message, received.field) == (
+        error.code,
+        error.message,
+        error.field,
+    )
+    assert str(received) == str(error)
 
 
 @pytest.mark.parametrize("error", TREE, ids=lambda error: error.code)
-def test_an_error_can_be_sent_on(error: KiranaError) -> None:
-    found = over_the_wire(error)
-    again = pickle.loads(pickle.dumps(found))
-    assert type(again) is type(found)
-    assert (again.code, again.message, again.field) == (found.code, found.message, found.field)
+def test_a_received_error_can_be_pickled(error: KiranaError) -> None:
+    received = over_the_wire(error)
+    unpickled = pickle.loads(pickle.dumps(received))
+    assert type(unpickled) is type(received)
+    assert (unpickled.code, unpickled.message, unpickled.field) == (
+        received.code,
+        received.message,
+        received.field,
+    )
 
 
-def test_the_problems_of_a_catalog_are_there() -> None:
-    found = over_the_wire(CatalogError(PROBLEMS))
-    assert isinstance(found, CatalogError)
-    assert "\n".join(str(each) for each in found.problems) == found.message
+def test_a_catalog_error_arrives_with_its_problems() -> None:
+    received = over_the_wire(CatalogError(PROBLEMS))
+    assert isinstance(received, CatalogError)
+    assert "\n".join(str(problem) for problem in received.problems) == received.message
 
 
 @pytest.mark.parametrize(
@@ -70,33 +81,34 @@ def test_the_problems_of_a_catalog_are_there() -> None:
     [
         (Unknown("model_id", "ranked", ["ranker"]), ("kind", "name")),
         (NodeError("for_you", "ranked", "no model"), ("flow", "node")),
-        (ModelFailed("clicks", "its output 'p' has 1 rows"), ("model",)),
+        (ModelFailed("clicks", "output 'p' has 1 row, expected 2"), ("model",)),
     ],
-    ids=lambda each: getattr(each, "code", None),
+    ids=lambda value: getattr(value, "code", None),
 )
-def test_what_a_class_documents_can_be_read(error: KiranaError, names: tuple[str, str]) -> None:
-    found = over_the_wire(error)
-    assert [name for name in names if not hasattr(found, name)] == []
+def test_the_attributes_of_an_error_exist_after_decoding(
+    error: KiranaError, names: tuple[str, ...]
+) -> None:
+    received = over_the_wire(error)
+    assert [name for name in names if not hasattr(received, name)] == []
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (HttpError(404, "not_found", "no such route"), Unknown),
-        (HttpError(405, "method_not_allowed", "POST is"), KiranaError),
+        (HttpError(405, "method_not_allowed", "use POST"), KiranaError),
         (HttpError(415, "unsupported_media_type", "send JSON"), InvalidInput),
         (HttpError(400, "invalid_protobuf", "no message"), InvalidInput),
-        (HttpError(503, "overloaded", "too many"), Unavailable),
         (KiranaError("an error of Kirana itself"), KiranaError),
     ],
-    ids=lambda each: each.code,
+    ids=lambda error: error.code,
 )
-def test_what_only_the_edge_says_goes_by_its_status(
+def test_an_error_code_without_its_own_class_is_classified_by_its_status(
     error: KiranaError, kind: type[KiranaError]
 ) -> None:
-    found = over_the_wire(error)
-    assert type(found) is kind
-    assert (found.code, found.message) == (error.code, error.message)
+    received = over_the_wire(error)
+    assert type(received) is kind
+    assert (received.code, received.message) == (error.code, error.message)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +125,13 @@ def test_what_only_the_edge_says_goes_by_its_status(
         (504, DeadlineExceeded),
     ],
 )
-def test_what_a_proxy_says_goes_by_its_status(status: int, kind: type[KiranaError]) -> None:
-    found = error_of(status, b"<html><body>a proxy speaks</body></html>")
-    assert type(found) is kind
-    assert found.code == f"http_{status}"
-    assert "a proxy speaks" in found.message
+def test_an_error_page_of_a_proxy_is_classified_by_its_status(
+    status: int, kind: type[KiranaError]
+) -> None:
+    error = error_of(status, b"<html><body>a proxy speaks</body></html>")
+    assert type(error) is kind
+    assert error.code == f"http_{status}"
+    assert "a proxy speaks" in error.message
     assert error_of(status, b"").message == f"HTTP {status}"
 
 
@@ -136,15 +150,15 @@ def test_what_a_proxy_says_goes_by_its_status(status: int, kind: type[KiranaErro
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_no_body_of_an_error_breaks_the_client(body: bytes) -> None:
-    found = error_of(503, body)
-    assert type(found) is Unavailable
-    assert found.code == "http_503"
-    assert 0 < len(found.message) <= 200
+def test_a_malformed_error_body_is_classified_by_its_status(body: bytes) -> None:
+    error = error_of(503, body)
+    assert type(error) is Unavailable
+    assert error.code == "http_503"
+    assert 0 < len(error.message) <= 200
 
 
-def test_a_code_of_a_later_version_is_kept() -> None:
+def test_an_unknown_code_is_kept() -> None:
     body = b'{"error": {"code": "too_hot", "message": "wait", "field": null}}'
-    found = error_of(503, body)
-    assert type(found) is Unavailable
-    assert found.code == "too_hot"
+    error = error_of(503, body)
+    assert type(error) is Unavailable
+    assert error.code == "too_hot"

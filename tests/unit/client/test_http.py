@@ -1,4 +1,4 @@
-"""Over real sockets: servers that break off, refuse, or are not there."""
+"""The HTTP transport over real sockets: servers that disconnect, refuse, or do not exist."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ async def _reply(writer: asyncio.StreamWriter, body: bytes) -> None:
     await writer.drain()
 
 
-async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _disconnect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
 
-async def _ask(url: str, *, direct: bool = False, method: str = "POST") -> bytes:
+async def _send(url: str, *, direct: bool = False, method: str = "POST") -> bytes:
+    """Send one request and return the body of its reply."""
     transport = HttpTransport(url, direct=direct, connections=4)
     try:
         return (await transport.send(Request(method, "/a%2Fb", {"x": "1"}, b"{}"), 5.0)).body
@@ -42,7 +43,7 @@ async def _ask(url: str, *, direct: bool = False, method: str = "POST") -> bytes
         await transport.close()
 
 
-async def test_a_request_goes_out_as_it_is_given() -> None:
+async def test_a_request_is_sent_with_its_path_query_and_headers() -> None:
     heads = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,13 +52,13 @@ async def test_a_request_goes_out_as_it_is_given() -> None:
         writer.close()
 
     async with _listening(handler) as url:
-        assert await _ask(url) == b"done"
+        assert await _send(url) == b"done"
     assert heads[0].startswith("post /a%2fb?x=1 http/1.1")
     assert "x-kirana-timeout-ms: 5000" in heads[0]
     assert "content-type: application/json" in heads[0]
 
 
-async def test_a_deadline_is_one_that_kirana_takes() -> None:
+async def test_the_timeout_header_stays_within_the_limits_of_the_edge() -> None:
     heads = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,14 +77,14 @@ async def test_a_deadline_is_one_that_kirana_takes() -> None:
     assert sent == [1, MAX_TIMEOUT_MS]
 
 
-async def test_a_connection_that_breaks_may_have_been_carried_out() -> None:
-    async with _listening(_hang_up) as url:
+async def test_a_connection_that_breaks_raises_broken() -> None:
+    async with _listening(_disconnect) as url:
         with pytest.raises(Broken):
-            await _ask(url)
+            await _send(url)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_what_may_have_been_carried_out_is_not_sent_again(method: str) -> None:
+async def test_a_request_that_may_have_been_carried_out_is_not_sent_again(method: str) -> None:
     heads = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,11 +93,11 @@ async def test_what_may_have_been_carried_out_is_not_sent_again(method: str) -> 
 
     async with _listening(handler) as url:
         with pytest.raises(Broken):
-            await _ask(url, method=method)
+            await _send(url, method=method)
     assert len(heads) == 1
 
 
-async def test_a_replica_that_dies_with_a_request_may_have_carried_it_out() -> None:
+async def test_a_replica_that_dies_during_a_request_raises_broken() -> None:
     servers: list[asyncio.Server] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -107,17 +108,17 @@ async def test_a_replica_that_dies_with_a_request_may_have_carried_it_out() -> N
     servers.append(await asyncio.start_server(handler, "127.0.0.1", 0))
     port = servers[0].sockets[0].getsockname()[1]
     with pytest.raises(Broken):
-        await _ask(f"http://127.0.0.1:{port}", method="PUT")
+        await _send(f"http://127.0.0.1:{port}", method="PUT")
 
 
-async def test_where_nobody_listens_nothing_was_sent() -> None:
-    async with _listening(_hang_up) as url:
+async def test_a_refused_connection_raises_not_sent() -> None:
+    async with _listening(_disconnect) as url:
         pass
     with pytest.raises(NotSent):
-        await _ask(url)
+        await _send(url)
 
 
-async def test_direct_ports_are_asked_for_and_used() -> None:
+async def test_direct_ports_are_discovered_and_used() -> None:
     async def direct(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await _reply(writer, b"direct")
@@ -132,11 +133,11 @@ async def test_direct_ports_are_asked_for_and_used() -> None:
             writer.close()
 
         async with _listening(front) as url:
-            assert await _ask(url, direct=True) == b"direct"
+            assert await _send(url, direct=True) == b"direct"
 
 
-async def test_direct_ports_are_found_though_the_first_call_was_given_up() -> None:
-    asked = asyncio.Event()
+async def test_direct_ports_are_discovered_even_if_the_first_call_is_cancelled() -> None:
+    first_request = asyncio.Event()
 
     async def direct(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -147,8 +148,8 @@ async def test_direct_ports_are_found_though_the_first_call_was_given_up() -> No
 
         async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
-            if not asked.is_set():
-                asked.set()
+            if not first_request.is_set():
+                first_request.set()
                 await reader.read()
             elif head.startswith(b"GET /v1/endpoints"):
                 body = b'{"endpoints": [{"replica": "a", "url": "%s"}]}' % port.encode()
@@ -161,13 +162,13 @@ async def test_direct_ports_are_found_though_the_first_call_was_given_up() -> No
             transport = HttpTransport(url, direct=True, connections=4)
             try:
                 first = asyncio.create_task(transport.send(Request("GET", "/a"), 5.0))
-                await asked.wait()
+                await first_request.wait()
                 first.cancel()
                 await asyncio.gather(first, return_exceptions=True)
 
-                async def asked_direct() -> bool:
+                async def goes_direct() -> bool:
                     return (await transport.send(Request("GET", "/a"), 5.0)).body == b"direct"
 
-                await wait_until(asked_direct)
+                await wait_until(goes_direct)
             finally:
                 await transport.close()

@@ -1,4 +1,4 @@
-"""Replies that are none of Kirana's: errors of the tree, no answers and no raw exceptions."""
+"""Replies that do not come from Kirana: each call raises an error of Kirana."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLS: dict[str, Call] = {
 
 
 class Always:
-    """Answers with one reply whatever is asked."""
+    """A transport that returns the same response to every request."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -44,15 +44,15 @@ class Always:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_redirect_is_no_answer(call: Call) -> None:
-    # a front door that sends to https answers so, and nothing is an empty message in Proto3
+async def test_a_redirect_is_an_error(call: Call) -> None:
+    # A front door that redirects to HTTPS sends this. An empty body is a valid Protobuf message.
     client = AsyncClient(transport=Always(Response(302, b"")))
     with pytest.raises(KiranaError):
         await call(client)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_page_of_somebody_else_is_no_answer(call: Call) -> None:
+async def test_an_html_page_is_an_error(call: Call) -> None:
     client = AsyncClient(transport=Always(Response(200, b"<html>Welcome to nginx</html>")))
     with pytest.raises(KiranaError):
         await call(client)

@@ -1,4 +1,4 @@
-"""The client for plain code: threads share it, and closing it leaves nobody waiting."""
+"""The synchronous client: threads share it, and closing it ends the calls in progress."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def url() -> Iterator[str]:
 
 @contextmanager
 def _silent() -> Iterator[tuple[str, socket.socket]]:
-    """Yield the URL of a server that takes connections and never answers."""
+    """Yield the URL and the listening socket of a server that never replies."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", listening
 
@@ -54,11 +54,11 @@ def test_threads_share_a_client(url: str) -> None:
         Client(url, direct=False) as client,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):
-        found = list(pool.map(lambda _: client.health(), range(64)))
-    assert found == [{"status": "ok"}] * 64
+        replies = list(pool.map(lambda _: client.health(), range(64)))
+    assert replies == [{"status": "ok"}] * 64
 
 
-def test_errors_come_through(url: str) -> None:
+def test_an_error_reply_is_raised(url: str) -> None:
     with Client(url, direct=False) as client, pytest.raises(Unknown):
         client.catalog()
 
@@ -74,7 +74,7 @@ def test_a_client_that_was_never_used_can_be_closed() -> None:
     Client("http://127.0.0.1:9").close()
 
 
-def test_a_silent_server_is_waited_for_as_long_as_asked() -> None:
+def test_a_call_to_a_silent_server_ends_at_its_timeout() -> None:
     with _silent() as (url, _), Client(url) as client, pytest.raises(DeadlineExceeded):
         client.health(timeout_s=0.1)
 
@@ -97,5 +97,5 @@ def test_closing_ends_the_calls_of_other_threads() -> None:
             connection.recv(1)
             client.close()
             thread.join(PATIENCE_S)
-    assert not thread.is_alive(), "a call outlives its client, and nobody will ever answer it"
+    assert not thread.is_alive(), "the call still waits for a reply after its client was closed"
     assert ended

@@ -1,4 +1,4 @@
-"""What the client encodes is what the edge reads, and what can't be sent is refused by name."""
+"""Requests as the client encodes them and the edge reads them, and values that are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CTR = np.array([0.25, 0.5], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
-    ("given", "read"),
+    ("given", "expected"),
     [
         ("7", "7"),
         (7, 7),
@@ -35,11 +35,15 @@ CTR = np.array([0.25, 0.5], dtype=np.float32)
     ],
     ids=repr,
 )
-def test_ids_are_read_as_they_are_given(given: wire.Ids, read: object) -> None:
+def test_ids_arrive_as_strings_or_as_integers(given: wire.Ids, expected: object) -> None:
     body = wire.features_get("product", {"product_id": given, "user_id": "u"}, ["stats.ctr"], True)
-    found = decode(messages.FeaturesGet, body)
-    assert found.keys == {"product_id": read, "user_id": "u"}
-    assert (found.entity, found.features, found.provenance) == ("product", ["stats.ctr"], True)
+    message = decode(messages.FeaturesGet, body)
+    assert message.keys == {"product_id": expected, "user_id": "u"}
+    assert (message.entity, message.features, message.provenance) == (
+        "product",
+        ["stats.ctr"],
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_ids_are_read_as_they_are_given(given: wire.Ids, read: object) -> None:
     [None, 1.5, True, b"12", [1.5], [None], [b"1"], [["1"]], "\ud800", 1 << 64],
     ids=repr,
 )
-def test_what_is_no_id_is_refused_by_name(given: Any) -> None:
+def test_an_invalid_id_is_refused_and_named(given: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         wire.features_get("product", {"product_id": given}, ["stats.ctr"], False)
     assert caught.value.field == "keys.product_id"
@@ -58,17 +62,17 @@ def test_a_put_of_arrays_is_binary(event_time: wire.Times) -> None:
     title = Column(np.array(["né", ""], dtype=object), np.array([False, True]))
     columns = {"ctr": CTR, "title": title}
     body, binary = wire.features_put("a.b", {"id": ["1", "2"]}, columns, event_time, 3)
-    found = decode(messages.FeaturesPut, body)
+    message = decode(messages.FeaturesPut, body)
     assert binary
-    assert (found.group, found.keys) == ("a.b", {"id": ["1", "2"]})
-    assert (found.event_time, found.schema_version) == (event_time, 3)
-    read: dict[str, Any] = found.columns
-    assert read["ctr"].values.tolist() == CTR.tolist()
-    assert read["title"].values.tolist() == ["né", ""]
-    assert read["title"].nulls.tolist() == [False, True]
+    assert (message.group, message.keys) == ("a.b", {"id": ["1", "2"]})
+    assert (message.event_time, message.schema_version) == (event_time, 3)
+    received: dict[str, Any] = message.columns
+    assert received["ctr"].values.tolist() == CTR.tolist()
+    assert received["title"].values.tolist() == ["né", ""]
+    assert received["title"].nulls.tolist() == [False, True]
 
 
-def test_a_put_of_lists_is_json() -> None:
+def test_a_put_with_a_list_is_json() -> None:
     nulls = np.array([False, True])
     columns = {
         "ctr": [0.5, None],
@@ -85,34 +89,41 @@ def test_a_put_of_lists_is_json() -> None:
     }
 
 
-def test_events_are_read_as_they_are_given() -> None:
+def test_events_arrive_as_they_were_given() -> None:
     events = [
         Event("7", "click", "1", 5),
         Event("8", "order", "né", 6, {"price": 9.5}),
         Event("7", "click", "1", 7, {}),
     ]
-    found = decode(messages.InteractionsPost, wire.interactions_post(events)).events
-    told = [
-        Event(str(e.user_id), e.event, str(e.product_id), e.timestamp, e.metadata) for e in found
+    posted = decode(messages.InteractionsPost, wire.interactions_post(events)).events
+    received = [
+        Event(
+            str(message.user_id),
+            message.event,
+            str(message.product_id),
+            message.timestamp,
+            message.metadata,
+        )
+        for message in posted
     ]
-    assert told == events
+    assert received == events
 
 
 def test_bounds_that_are_not_given_are_not_sent() -> None:
     body = wire.interactions_query([7, "8"], ["click"], {"last": None, "since": 0, "until": 9})
-    found = decode(messages.InteractionsQuery, body)
-    assert (found.user_ids, found.events) == (["7", "8"], ["click"])
-    assert (found.last, found.since, found.until, found.limit) == (None, 0, 9, None)
+    message = decode(messages.InteractionsQuery, body)
+    assert (message.user_ids, message.events) == (["7", "8"], ["click"])
+    assert (message.last, message.since, message.until, message.limit) == (None, 0, 9, None)
 
 
-def test_an_infer_is_read_as_it_is_given() -> None:
+def test_an_infer_request_arrives_with_all_fields() -> None:
     inputs: dict[str, Any] = {"similar": [0.5, 1], "hour": 7, "price": CTR}
     body = wire.infer({"user_id": 7, "product_id": ["1", "2"]}, inputs, 5, ["matrix"])
-    found = decode(messages.Infer, body)
-    assert found.context == {"user_id": 7, "product_id": ["1", "2"]}
-    assert (found.top_k, found.returned) == (5, ["matrix"])
-    read: dict[str, Any] = found.inputs
-    assert {name: each.tolist() for name, each in read.items()} == {
+    message = decode(messages.Infer, body)
+    assert message.context == {"user_id": 7, "product_id": ["1", "2"]}
+    assert (message.top_k, message.returned) == (5, ["matrix"])
+    received: dict[str, Any] = message.inputs
+    assert {name: array.tolist() for name, array in received.items()} == {
         "similar": [0.5, 1.0],
         "hour": 7,
         "price": CTR.tolist(),
@@ -121,7 +132,7 @@ def test_an_infer_is_read_as_it_is_given() -> None:
 
 
 UNSENDABLE: dict[str, Callable[[], object]] = {
-    "metadata that is no JSON": lambda: wire.interactions_post(
+    "metadata that is not JSON": lambda: wire.interactions_post(
         [Event("7", "click", "1", 5, {"shop": object()})]
     ),
     "a timestamp beyond 64 bits": lambda: wire.interactions_post(
@@ -130,31 +141,31 @@ UNSENDABLE: dict[str, Callable[[], object]] = {
     "a count beyond 64 bits": lambda: wire.interactions_query(["7"], ["click"], {"last": 1 << 70}),
     "a top_k beyond 64 bits": lambda: wire.infer({}, {}, 1 << 70, []),
     "a negative schema version": lambda: wire.features_put("a.b", {}, {"ctr": CTR}, None, -1),
-    "an input of texts": lambda: wire.infer({}, {"x": ["a"]}, None, []),
+    "an input of strings": lambda: wire.infer({}, {"x": ["a"]}, None, []),
     "a ragged input": lambda: wire.infer({}, {"x": [[1.0], [2.0, 3.0]]}, None, []),
     "a column of complex numbers": lambda: wire.features_put(
         "a.b", {}, {"ctr": np.array([1j])}, None, None
     ),
-    "None in an array of texts": lambda: wire.features_put(
+    "None in an array of strings": lambda: wire.features_put(
         "a.b", {}, {"title": np.array(["a", None], dtype=object)}, None, None
     ),
     "bytes in a list": lambda: wire.features_put("a.b", {}, {"title": [b"x"]}, None, None),
     "half a surrogate pair in a name": lambda: wire.features_get("\ud800", {}, [], False),
     "half a surrogate pair in a path": lambda: wire.path_of("v1", "interactions", "\ud800"),
-    "a context that is no JSON": lambda: wire.json_body({"context": {"user_id": {1, 2}}}),
+    "a context that is not JSON": lambda: wire.json_body({"context": {"user_id": {1, 2}}}),
 }
 
 
 @pytest.mark.parametrize("send", UNSENDABLE.values(), ids=UNSENDABLE)
-def test_what_cannot_be_sent_is_refused(send: Callable[[], object]) -> None:
+def test_a_value_that_can_not_be_sent_is_refused(send: Callable[[], object]) -> None:
     with pytest.raises(InvalidInput):
         send()
 
 
-def test_an_array_of_texts_is_a_column_of_strings() -> None:
+def test_an_array_of_strings_is_sent_as_a_string_column() -> None:
     body, _ = wire.features_put("a.b", {"id": "1"}, {"title": np.array(["né", "b"])}, None, None)
-    read: dict[str, Any] = decode(messages.FeaturesPut, body).columns
-    assert read["title"].values.tolist() == ["né", "b"]
+    received: dict[str, Any] = decode(messages.FeaturesPut, body).columns
+    assert received["title"].values.tolist() == ["né", "b"]
 
 
 def test_times_may_be_an_array() -> None:
@@ -173,11 +184,11 @@ def test_times_may_be_an_array() -> None:
         ("..", "/v1/x/.."),
     ],
 )
-def test_a_segment_stays_one_segment(segment: str, path: str) -> None:
+def test_a_segment_of_a_path_is_escaped(segment: str, path: str) -> None:
     assert wire.path_of("v1", "x", segment) == path
 
 
-def test_columns_of_a_flow_are_arrays() -> None:
+def test_the_columns_of_a_flow_reply_are_arrays() -> None:
     output = {
         "ids": ["1", "2"],
         "scores": [0.5, "NaN"],
@@ -187,14 +198,14 @@ def test_columns_of_a_flow_are_arrays() -> None:
         "price": [1.5, None],
         "taste": [[1.0, 2.0], [3.0, 4.0]],
     }
-    found = wire.flow_reply(orjson.dumps({"output": output, "revision": 4}))
-    assert (found.ids, found.trace, found.revision) == (["1", "2"], [], 4)
-    assert list(found.columns) == [name for name in output if name != "ids"]
-    assert found.columns["scores"].dtype == np.float64
-    assert np.isnan(found.columns["scores"][1])
-    assert found.columns["clicks"].dtype == np.int64
-    assert found.columns["in_stock"].dtype == np.bool_
+    reply = wire.flow_reply(orjson.dumps({"output": output, "revision": 4}))
+    assert (reply.ids, reply.trace, reply.revision) == (["1", "2"], [], 4)
+    assert list(reply.columns) == [name for name in output if name != "ids"]
+    assert reply.columns["scores"].dtype == np.float64
+    assert np.isnan(reply.columns["scores"][1])
+    assert reply.columns["clicks"].dtype == np.int64
+    assert reply.columns["in_stock"].dtype == np.bool_
     for name in ("title", "price", "taste"):
-        assert found.columns[name].tolist() == output[name]
+        assert reply.columns[name].tolist() == output[name]
     empty = wire.flow_reply(b'{"output": {"ids": [], "scores": []}, "revision": 4}')
     assert empty.columns["scores"].dtype == np.float64

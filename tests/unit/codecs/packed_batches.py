@@ -1,4 +1,4 @@
-"""Groups, rows and batches of the packed codec, given and drawn."""
+"""Groups, rows and batches for the tests of the codecs: fixed ones, and Hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -37,12 +37,16 @@ ROWS = (
 def group_of(
     *versions: Sequence[Feature], ttl_ms: int = 0, name: str = "product.g"
 ) -> FeatureGroup:
-    numbered = tuple(SchemaVersion(name, at, tuple(v)) for at, v in enumerate(versions, start=1))
+    """Return a group with these schema versions, from the oldest to the newest."""
+    numbered = tuple(
+        SchemaVersion(name, number, tuple(features))
+        for number, features in enumerate(versions, start=1)
+    )
     return FeatureGroup(name, PRODUCT, ttl_ms, "packed", numbered)
 
 
 def column(feature: Feature, values: Sequence[Any]) -> Column:
-    """None is null."""
+    """Return values of a feature as a column. None means null."""
     nulls = np.array([value is None for value in values], dtype=np.bool_)
     out: Array
     if feature.dtype == "string":
@@ -51,9 +55,9 @@ def column(feature: Feature, values: Sequence[Any]) -> Column:
         out = np.array([bool(value) for value in values], dtype=np.bool_)
     else:
         out = np.zeros((len(values), *feature.shape), dtype=NUMERIC[feature.dtype])
-        for at, value in enumerate(values):
+        for i, value in enumerate(values):
             if value is not None:
-                out[at] = np.array(value, dtype=out.dtype).reshape(feature.shape)
+                out[i] = np.array(value, dtype=out.dtype).reshape(feature.shape)
     return Column(out, nulls if nulls.any() else None)
 
 
@@ -61,13 +65,17 @@ Row = Mapping[str, Any]
 
 
 def tombstone(event_time_ms: int, expiry_s: int) -> bytes:
+    """Return one packed tombstone."""
     (value,) = PACKED.tombstones(np.array([event_time_ms], dtype=np.uint64), expiry_s)
     return value
 
 
 def columns_of(group: FeatureGroup, rows: Sequence[Row], version: int = 0) -> dict[str, Column]:
+    """Return rows as columns of the schema version `version`; 0 is the newest."""
     features = group.versions[version - 1].features
-    return {each.name: column(each, [row[each.name] for row in rows]) for each in features}
+    return {
+        feature.name: column(feature, [row[feature.name] for row in rows]) for feature in features
+    }
 
 
 def encode(
@@ -77,24 +85,28 @@ def encode(
     version: int = 0,
     codec: Codec = PACKED,
 ) -> list[bytes]:
+    """Encode rows in the schema version `version`, one value per row; 0 is the newest."""
     schema = group.versions[version - 1]
     event_times = np.array([NOW_MS] * len(rows) if times is None else times, dtype=np.uint64)
     return codec.encode(group, schema, columns_of(group, rows, version), event_times)
 
 
 def cells(rows: Rows, name: str) -> list[Any]:
-    """What a column holds, None where null."""
-    found = rows.column(name)
-    nulls = [False] * len(found.values) if found.nulls is None else found.nulls.tolist()
-    return [None if null else v for v, null in zip(found.values.tolist(), nulls, strict=True)]
+    """Return the values of a column, None for nulls."""
+    column = rows.column(name)
+    nulls = [False] * len(column.values) if column.nulls is None else column.nulls.tolist()
+    return [
+        None if null else value for value, null in zip(column.values.tolist(), nulls, strict=True)
+    ]
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal, with NaN equal to NaN and -0.0 not to 0.0."""
-    return repr(one) == repr(other)
+def same(left: Any, right: Any) -> bool:
+    """Return whether two values are equal. NaN equals NaN, and -0.0 does not equal 0.0."""
+    return repr(left) == repr(right)
 
 
 def listed(value: Any, shape: tuple[int, ...]) -> Any:
+    """Return the elements of a vector as nested lists of this shape; other values unchanged."""
     return (
         value
         if value is None or not shape
@@ -102,7 +114,7 @@ def listed(value: Any, shape: tuple[int, ...]) -> Any:
     )
 
 
-# what a schema allows
+# strategies: schemas, and the rows that they allow
 
 
 @st.composite
@@ -137,7 +149,7 @@ def row_of(version: Sequence[Feature]) -> st.SearchStrategy[Row]:
 @st.composite
 def schemas(draw: st.DrawFn) -> tuple[Feature, ...]:
     count = draw(st.integers(1, 12))
-    return tuple(draw(features(f"f{at}")) for at in range(count))
+    return tuple(draw(features(f"f{i}")) for i in range(count))
 
 
 @st.composite
@@ -148,10 +160,10 @@ def tables(draw: st.DrawFn) -> tuple[FeatureGroup, list[Row]]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> FeatureGroup:
-    """A few versions, each some of a pool of features in an order of its own."""
+    """Draw a group of up to three schema versions, each with some features of one pool."""
     pool = draw(schemas())
     versions = [
-        [pool[at] for at in draw(st.permutations(range(len(pool))))][
+        [pool[i] for i in draw(st.permutations(range(len(pool))))][
             : draw(st.integers(1, len(pool)))
         ]
         for _ in range(draw(st.integers(1, 3)))
@@ -159,11 +171,11 @@ def histories(draw: st.DrawFn) -> FeatureGroup:
     return group_of(*versions, ttl_ms=1_000)
 
 
-KINDS = ("ok", "ok", "ok", "missing", "expired", "dead", "unknown", "cut", "foreign")
+KINDS = ("ok", "ok", "ok", "missing", "expired", "deleted", "unknown", "cut", "foreign")
 STATUS_OF_KIND = {
     "ok": Status.OK,
     "missing": Status.MISSING,
-    "dead": Status.MISSING,
+    "deleted": Status.MISSING,
     "expired": Status.EXPIRED,
     "unknown": Status.CORRUPT,
     "cut": Status.CORRUPT,
@@ -172,30 +184,35 @@ STATUS_OF_KIND = {
 
 
 def assert_fill_agrees(rows: Rows, wanted: Sequence[Feature], group: FeatureGroup) -> None:
+    """Assert that `fill` writes the wanted columns, converted to float32, side by side."""
     count = len(rows.status)
     out = np.full((count, sum(feature.size for feature in wanted)), 12345.0, dtype=np.float32)
     blocks = [np.empty((count, 0), dtype=np.float32)]
     with np.errstate(over="ignore"):
         if wanted:
-            rows.fill(out, MatrixPlan(group.current, tuple(each.name for each in wanted)))
-        for each in wanted:
-            block = rows.column(each.name).values.reshape(count, each.size)
+            rows.fill(out, MatrixPlan(group.current, tuple(feature.name for feature in wanted)))
+        for feature in wanted:
+            block = rows.column(feature.name).values.reshape(count, feature.size)
             blocks.append(block.astype(np.float32))
     np.testing.assert_array_equal(out, np.concatenate(blocks, axis=1))
 
 
-def assert_neighbours_are_right(group: FeatureGroup, values: Sequence[bytes], at: int) -> Rows:
-    """Decode; every row but `at` must be as it was written. Read what there is of `at`, too."""
+def assert_neighbours_are_right(group: FeatureGroup, values: Sequence[bytes], damaged: int) -> Rows:
+    """Decode `values`, the encoded `ROWS` with damage to one of them, and return the rows.
+
+    Assert that all rows but the one at `damaged` are as they were written. Assert that the row at
+    `damaged` has defaults unless its status is OK.
+    """
     decoded = PACKED.decode(values, group, NOW)
-    for each in range(len(values)):
-        if each != at:
-            assert decoded.status[each] == Status.OK
+    for i in range(len(values)):
+        if i != damaged:
+            assert decoded.status[i] == Status.OK
     for feature in group.current.features:
-        found = cells(decoded, feature.name)
-        for each, value in enumerate(found):
-            if each != at:
-                assert value == ROWS[each][feature.name]
-            elif decoded.status[at] != Status.OK:
+        column = cells(decoded, feature.name)
+        for i, value in enumerate(column):
+            if i != damaged:
+                assert value == ROWS[i][feature.name]
+            elif decoded.status[damaged] != Status.OK:
                 assert same(value, feature.default_array().tolist())
-                assert decoded.provenance(feature.name)[at] == Provenance.NO_ROW
+                assert decoded.provenance(feature.name)[damaged] == Provenance.NO_ROW
     return decoded

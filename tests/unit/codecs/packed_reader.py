@@ -1,4 +1,4 @@
-"""A reader of packed rows after docs/formats.md: plain Python, nothing of Kirana's."""
+"""A reader of packed rows, written from docs/formats.md in plain Python without Kirana's code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ Spec = tuple[str, str, tuple[int, ...]]
 
 @dataclass
 class ReadRow:
+    """The header, body and values of a packed row."""
+
     layout: int
     flags: int
     version: int
@@ -24,10 +26,11 @@ class ReadRow:
     event_time_ms: int
     body: bytes
     values: dict[str, Any]
-    """None where null, a flat tuple for a vector."""
+    """By feature name: None for a null, and a flat tuple for a vector."""
 
 
 def read_row(row: bytes, features: Sequence[Spec]) -> ReadRow:
+    """Read a row by the features of its schema version, in their order."""
     layout, flags, version, fingerprint, expiry, length, time = struct.unpack("<BBHIIIQ", row[:24])
     body = row[24:]
     assert len(body) == length
@@ -37,23 +40,23 @@ def read_row(row: bytes, features: Sequence[Spec]) -> ReadRow:
         if dtype != "bool"
     }
     values: dict[str, Any] = {}
-    at = 0
+    position = 0
     for name, dtype, shape in sorted(
-        (each for each in features if each[1] != "bool"), key=lambda each: -widths[each[0]]
+        (spec for spec in features if spec[1] != "bool"), key=lambda spec: -widths[spec[0]]
     ):
         if dtype == "string":
-            start, size = struct.unpack_from("<II", body, at)
+            start, size = struct.unpack_from("<II", body, position)
             values[name] = body[start : start + size].decode()
-            at += 8
+            position += 8
         else:
             count = prod(shape)
-            cells = struct.unpack_from(f"<{count}{CODES[dtype]}", body, at)
+            cells = struct.unpack_from(f"<{count}{CODES[dtype]}", body, position)
             values[name] = cells if shape else cells[0]
-            at += count * widths[name]
-    nulls = int.from_bytes(body[at : at + (len(features) + 7) // 8], "little")
-    at += (len(features) + 7) // 8
+            position += count * widths[name]
+    nulls = int.from_bytes(body[position : position + (len(features) + 7) // 8], "little")
+    position += (len(features) + 7) // 8
     booleans = [name for name, dtype, _ in features if dtype == "bool"]
-    bits = int.from_bytes(body[at : at + (len(booleans) + 7) // 8], "little")
+    bits = int.from_bytes(body[position : position + (len(booleans) + 7) // 8], "little")
     values |= {name: bool(bits >> bit & 1) for bit, name in enumerate(booleans)}
     for bit, (name, _, _) in enumerate(features):
         if nulls >> bit & 1:

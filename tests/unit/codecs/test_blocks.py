@@ -1,4 +1,4 @@
-"""Rows of a bulk load mean what rows of any other write do; packed ones are the same bytes."""
+"""Blocks of encoded rows for bulk loads. They decode like the rows that `encode` returns."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ PACKED, TEXT = CODECS["packed"], CODECS["text"]
 
 
 def texts_of(given: Column, *, before: bytes = b"") -> Texts:
-    """The same strings side by side, behind bytes that are none of theirs."""
+    """Return the strings of a column as `Texts`. The unrelated bytes `before` precede them."""
     pieces = [text.encode() for text in given.values.tolist()]
-    sizes = np.array([len(each) for each in pieces], dtype=np.int64)
+    sizes = np.array([len(piece) for piece in pieces], dtype=np.int64)
     data = np.frombuffer(before + b"".join(pieces), dtype=np.uint8)
     return Texts(data, len(before) + np.cumsum(sizes) - sizes, sizes, given.nulls)
 
 
 def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) -> list[bytes]:
+    """Encode rows as one block, and return the value of each row."""
     columns: dict[str, Column | Texts] = {**columns_of(group, rows)}
     for feature in group.current.features:
-        found = columns[feature.name]
-        if feature.dtype == "string" and isinstance(found, Column):
-            columns[feature.name] = texts_of(found, before=b"other")
+        column = columns[feature.name]
+        if feature.dtype == "string" and isinstance(column, Column):
+            columns[feature.name] = texts_of(column, before=b"other")
     times = np.full(len(rows), NOW_MS, dtype=np.uint64)
     data, ends = codec.encode_block(group, group.current, columns, times)
     joined = data.tobytes()
@@ -56,7 +57,7 @@ def block_of(group: FeatureGroup, rows: Sequence[Row], codec: Codec = PACKED) ->
 
 
 @given(tables(), st.booleans())
-def test_a_block_is_the_values_side_by_side(
+def test_a_block_holds_the_same_bytes_as_single_values(
     table: tuple[FeatureGroup, list[Row]], checksum: bool
 ) -> None:
     group, rows = table
@@ -64,7 +65,7 @@ def test_a_block_is_the_values_side_by_side(
     assert block_of(group, rows) == encode(group, rows)
 
 
-def test_nulls_and_empty_strings_between_others() -> None:
+def test_nulls_and_empty_strings_are_encoded_between_other_strings() -> None:
     group = group_of([Feature("a", "string"), Feature("x", "int8"), Feature("b", "string")])
     words = ["", None, "ü", "long " * 40]
     rows = [{"a": a, "x": 1, "b": b} for a in words for b in words]
@@ -73,7 +74,7 @@ def test_nulls_and_empty_strings_between_others() -> None:
 
 @pytest.mark.parametrize("codec", [PACKED, TEXT])
 @pytest.mark.parametrize("checksum", [False, True])
-def test_a_block_has_no_object_a_row(codec: Codec, checksum: bool) -> None:
+def test_encoding_a_block_creates_no_object_per_row(codec: Codec, checksum: bool) -> None:
     count = 20_000
     features = [Feature("a", "string"), Feature("b", "float32"), Feature("c", "bool")]
     group = replace(group_of(features), checksum=checksum)
@@ -92,7 +93,7 @@ def test_a_block_has_no_object_a_row(codec: Codec, checksum: bool) -> None:
 
 
 @pytest.mark.parametrize("codec", [PACKED, TEXT])
-def test_no_rows_are_no_values(codec: Codec) -> None:
+def test_an_empty_batch_encodes_to_no_values(codec: Codec) -> None:
     group = group_of(MIXED)
     times = np.zeros(0, dtype=np.uint64)
     assert codec.encode(group, group.current, columns_of(group, []), times) == []
@@ -107,7 +108,7 @@ def test_a_string_that_is_too_long_is_refused(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", [PACKED, TEXT])
-def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None:
+def test_a_string_that_is_far_too_long_is_refused_without_a_copy(codec: Codec) -> None:
     group = group_of([Feature("a", "string")])
     texts = Texts(np.zeros(1, np.uint8), np.zeros(1, np.int64), np.array([1 << 50]))
     times = np.full(1, NOW_MS, dtype=np.uint64)
@@ -115,19 +116,19 @@ def test_a_string_that_is_far_too_long_is_not_copied_first(codec: Codec) -> None
         codec.encode_block(group, group.current, {"a": texts}, times)
 
 
-@pytest.mark.usefixtures("inmost_loops")
+@pytest.mark.usefixtures("inner_loops")
 @given(tables())
-def test_a_block_of_text_is_read_as_its_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
+def test_a_text_block_decodes_like_single_rows(table: tuple[FeatureGroup, list[Row]]) -> None:
     group, rows = table
-    found = TEXT.decode(block_of(group, rows, TEXT), group, NOW)
-    wanted = TEXT.decode(encode(group, rows, codec=TEXT), group, NOW)
-    assert found.status.tolist() == wanted.status.tolist() == [Status.OK] * len(rows)
-    assert found.event_time_ms.tolist() == wanted.event_time_ms.tolist()
+    decoded = TEXT.decode(block_of(group, rows, TEXT), group, NOW)
+    expected = TEXT.decode(encode(group, rows, codec=TEXT), group, NOW)
+    assert decoded.status.tolist() == expected.status.tolist() == [Status.OK] * len(rows)
+    assert decoded.event_time_ms.tolist() == expected.event_time_ms.tolist()
     for feature in group.current.features:
-        assert same(cells(found, feature.name), cells(wanted, feature.name))
+        assert same(cells(decoded, feature.name), cells(expected, feature.name))
 
 
-def test_a_block_of_text_is_spelled_as_documented() -> None:
+def test_a_text_block_is_written_as_documented() -> None:
     features = [
         Feature("words", "string"),
         Feature("stock", "bool"),

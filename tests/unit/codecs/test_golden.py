@@ -1,4 +1,4 @@
-"""Rows whose bytes are pinned: what was written once must be written and read for ever."""
+"""Rows with pinned bytes: every version of Kirana must write and read the same bytes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ each_row = pytest.mark.parametrize("row", GOLDEN["rows"], ids=[r["name"] for r i
 
 
 def golden_group() -> FeatureGroup:
+    """Return the group of the pinned rows, with its schema versions."""
     versions = tuple(
         SchemaVersion(
             GOLDEN["group"],
             number,
             tuple(
-                Feature(each["name"], each["dtype"], tuple(each.get("shape", ())))
-                for each in version["features"]
+                Feature(feature["name"], feature["dtype"], tuple(feature.get("shape", ())))
+                for feature in version["features"]
             ),
         )
         for number, version in enumerate(GOLDEN["versions"], start=1)
@@ -40,10 +41,11 @@ def golden_group() -> FeatureGroup:
 
 
 def value_of(feature: Feature, given: Any) -> Any:
+    """Return the value of a feature that the JSON file gives as `given`."""
     if feature.dtype in ("string", "bool"):
         return given
     if isinstance(given, list):
-        return [value_of(feature, each) for each in given]
+        return [value_of(feature, element) for element in given]
     return NON_FINITE[given] if isinstance(given, str) else given
 
 
@@ -70,7 +72,7 @@ def encode(group: FeatureGroup, row: dict[str, Any], codec: Codec = PACKED) -> b
 
 
 def stored(row: dict[str, Any], codec: Codec) -> bytes:
-    """The bytes that are pinned."""
+    """Return the pinned bytes of a row."""
     if codec is TEXT:
         return str(TEXTS["rows"][row["name"]]).encode()
     return bytes.fromhex("".join(row["hex"]))
@@ -83,14 +85,14 @@ def test_the_fingerprints_are_pinned() -> None:
 
 @each_row
 @each_codec
-def test_a_row_is_written_as_it_always_was(row: dict[str, Any], codec: Codec) -> None:
+def test_a_row_is_written_as_its_pinned_bytes(row: dict[str, Any], codec: Codec) -> None:
     assert encode(golden_group(), row, codec) == stored(row, codec)
 
 
-@pytest.mark.usefixtures("inmost_loops")
+@pytest.mark.usefixtures("inner_loops")
 @each_row
 @each_codec
-def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any], codec: Codec) -> None:
+def test_a_pinned_row_is_read_as_its_values(row: dict[str, Any], codec: Codec) -> None:
     pinned = golden_group()
     group = FeatureGroup(
         pinned.name, pinned.entity, pinned.ttl_ms, codec.name, pinned.versions[: row["version"]]
@@ -99,13 +101,13 @@ def test_a_pinned_row_is_read_as_it_always_was(row: dict[str, Any], codec: Codec
     assert rows.status.tolist() == [Status.OK]
     assert rows.event_time_ms.tolist() == [row["event_time_ms"]]
     for feature in group.current.features:
-        found = rows.column(feature.name)
+        column = rows.column(feature.name)
         given = row["values"][feature.name]
         if given is None:
-            assert found.nulls is not None
-            assert found.nulls.tolist() == [True]
+            assert column.nulls is not None
+            assert column.nulls.tolist() == [True]
         else:
-            assert repr(found.values.tolist()) == repr([value_of(feature, given)])
+            assert repr(column.values.tolist()) == repr([value_of(feature, given)])
 
 
 @each_row
@@ -114,18 +116,18 @@ def test_the_independent_reader_agrees_with_the_pinned_row(
     row: dict[str, Any], codec: Codec
 ) -> None:
     features = golden_group().version(row["version"]).features
-    specs = [(each.name, each.dtype, each.shape) for each in features]
+    specs = [(feature.name, feature.dtype, feature.shape) for feature in features]
     read = (read_text if codec is TEXT else read_row)(stored(row, codec), specs)
     assert read.version == row["version"]
     assert read.expiry_s == row["expiry_s"]
     for feature in features:
-        wanted = value_of(feature, row["values"][feature.name])
+        expected = value_of(feature, row["values"][feature.name])
         assert repr(read.values[feature.name]) == repr(
-            tuple(wanted) if isinstance(wanted, list) else wanted
+            tuple(expected) if isinstance(expected, list) else expected
         )
 
 
-def test_a_tombstone_is_written_as_it_always_was() -> None:
+def test_a_tombstone_is_written_as_its_pinned_bytes() -> None:
     pinned = GOLDEN["tombstone"]
     times = np.array([pinned["event_time_ms"]], dtype=np.uint64)
     (value,) = PACKED.tombstones(times, pinned["expiry_s"])
@@ -133,10 +135,10 @@ def test_a_tombstone_is_written_as_it_always_was() -> None:
     assert TEXT.tombstones(times, pinned["expiry_s"]) == [TEXTS["tombstone"].encode()]
 
 
-def test_the_independent_reader_knows_what_is_cut_short_or_deleted() -> None:
+def test_the_independent_reader_reads_shortened_and_deleted_rows() -> None:
     specs = [("a", "int8", ()), ("b", "string", ())]
     assert read_text(b"1,x\\,y", specs).values == {"a": 1, "b": "x,y"}
     short = read_text(b"1,x;9", specs)
     assert (short.expiry_s, short.version, short.event_time_ms) == (9, 1, 0)
-    dead = read_text(TEXTS["tombstone"].encode(), specs)
-    assert (dead.version, dead.values) == (0, {})
+    deleted = read_text(TEXTS["tombstone"].encode(), specs)
+    assert (deleted.version, deleted.values) == (0, {})

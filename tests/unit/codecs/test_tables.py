@@ -1,4 +1,4 @@
-"""Rows that come as the rows of a table, or in pieces, mean what they mean one by one."""
+"""Batches that are given as tables or in pieces, and decode like batches of single values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.codecs.packed_batches import (
     tombstone,
 )
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 PACKED = CODECS["packed"]
 TEXT = CODECS["text"]
@@ -36,10 +36,10 @@ Values = list[bytes | None]
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[FeatureGroup, Values]:
-    """A history, and rows of all of its versions, with and without checksums, good and bad."""
+    """Draw a group with up to three schema versions, and valid and invalid rows of them."""
     group = draw(histories())
     foreign = replace(
-        group, versions=tuple(replace(each, group="other.g") for each in group.versions)
+        group, versions=tuple(replace(version, group="other.g") for version in group.versions)
     )
     values: Values = []
     for kind in draw(st.lists(st.sampled_from(KINDS), max_size=8)):
@@ -53,7 +53,7 @@ def batches(draw: st.DrawFn) -> tuple[FeatureGroup, Values]:
             value = value[:2] + (len(group.versions) + 1).to_bytes(2, "little") + value[4:]
         elif kind == "cut":
             value = value[: draw(st.integers(0, len(value) - 1))]
-        elif kind == "dead":
+        elif kind == "deleted":
             value = tombstone(NOW_MS, NOW + 9)
         elif value and draw(st.booleans()):
             bit = draw(st.integers(0, len(value) * 8 - 1))
@@ -64,26 +64,27 @@ def batches(draw: st.DrawFn) -> tuple[FeatureGroup, Values]:
     return group, values
 
 
-def assert_same_rows(one: Rows, other: Rows, group: FeatureGroup) -> None:
-    assert one.status.tolist() == other.status.tolist()
-    assert one.event_time_ms.tolist() == other.event_time_ms.tolist()
-    assert one.unknown_versions == other.unknown_versions
-    assert one.any_nulls == other.any_nulls
+def assert_same_rows(actual: Rows, expected: Rows, group: FeatureGroup) -> None:
+    """Assert that two decoded batches agree in every status, value and matrix."""
+    assert actual.status.tolist() == expected.status.tolist()
+    assert actual.event_time_ms.tolist() == expected.event_time_ms.tolist()
+    assert actual.unknown_versions == expected.unknown_versions
+    assert actual.any_nulls == expected.any_nulls
     for feature in group.current.features:
-        assert same(cells(one, feature.name), cells(other, feature.name))
-        first, second = one.column(feature.name).values, other.column(feature.name).values
+        assert same(cells(actual, feature.name), cells(expected, feature.name))
+        first, second = actual.column(feature.name).values, expected.column(feature.name).values
         assert (first.dtype, first.shape) == (second.dtype, second.shape)
         assert same(first.tolist(), second.tolist())
-        codes = one.provenance(feature.name).tolist()
-        assert codes == other.provenance(feature.name).tolist()
-    numeric = [each for each in group.current.features if each.dtype != "string"]
+        codes = actual.provenance(feature.name).tolist()
+        assert codes == expected.provenance(feature.name).tolist()
+    numeric = [feature for feature in group.current.features if feature.dtype != "string"]
     if numeric:
-        plan = MatrixPlan(group.current, tuple(each.name for each in numeric))
-        width = sum(each.size for each in numeric)
+        plan = MatrixPlan(group.current, tuple(feature.name for feature in numeric))
+        width = sum(feature.size for feature in numeric)
         matrices = []
-        for rows in (one, other):
-            out = np.full((len(one.status), width), 12345.0, dtype=np.float32)
-            # damage may make an infinity a signalling NaN
+        for rows in (actual, expected):
+            out = np.full((len(actual.status), width), 12345.0, dtype=np.float32)
+            # A flipped bit may turn an infinity into a signalling NaN.
             with np.errstate(over="ignore", invalid="ignore"):
                 rows.fill(out, plan)
             matrices.append(out)
@@ -94,35 +95,38 @@ def assert_same_rows(one: Rows, other: Rows, group: FeatureGroup) -> None:
 
 
 def table_of(values: Sequence[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Return values of one length as `uint8[rows, bytes]`."""
     size = len(values[0])
     joined = np.frombuffer(b"".join(values), dtype=np.uint8)
     return joined.reshape(len(values), size)
 
 
 def by_length(values: Values) -> dict[int, list[int]]:
-    places: dict[int, list[int]] = {}
-    for at, value in enumerate(values):
+    """Return the positions of the values that are not None, by their length."""
+    positions: dict[int, list[int]] = {}
+    for position, value in enumerate(values):
         if value is not None:
-            places.setdefault(len(value), []).append(at)
-    return places
+            positions.setdefault(len(value), []).append(position)
+    return positions
 
 
-def piece_of(values: Values, places: Sequence[int], *, as_table: bool) -> Piece:
-    chosen = [value for at in places if (value := values[at]) is not None]
-    where = np.array(places, dtype=np.intp)
-    return Piece(where, table_of(chosen) if as_table and chosen else chosen)
+def piece_of(values: Values, positions: Sequence[int], *, as_table: bool) -> Piece:
+    """Return the values at `positions` as a piece, in a table or one by one."""
+    chosen = [value for position in positions if (value := values[position]) is not None]
+    indices = np.array(positions, dtype=np.intp)
+    return Piece(indices, table_of(chosen) if as_table and chosen else chosen)
 
 
 @FEW
 @given(batches(), st.data())
-def test_tables_agree_with_the_values_that_are_in_them(
+def test_tables_decode_like_their_values(
     batch: tuple[FeatureGroup, Values], data: st.DataObject
 ) -> None:
-    """One table a length; what is in none is missing."""
+    """Decode one piece per row length, most of them tables. Rows in no piece are missing."""
     group, values = batch
     pieces = [
-        piece_of(values, places, as_table=data.draw(st.integers(0, 3)) > 0)
-        for places in by_length(values).values()
+        piece_of(values, positions, as_table=data.draw(st.integers(0, 3)) > 0)
+        for positions in by_length(values).values()
     ]
     pieces = data.draw(st.permutations(pieces))
     expected = PACKED.decode(values, group, NOW)
@@ -131,10 +135,10 @@ def test_tables_agree_with_the_values_that_are_in_them(
 
 @FEW
 @given(batches())
-def test_each_table_alone_agrees_with_its_values(batch: tuple[FeatureGroup, Values]) -> None:
+def test_a_single_table_decodes_like_its_values(batch: tuple[FeatureGroup, Values]) -> None:
     group, values = batch
-    for places in by_length(values).values():
-        chosen: Values = [values[at] for at in places]
+    for positions in by_length(values).values():
+        chosen: Values = [values[position] for position in positions]
         piece = piece_of(chosen, range(len(chosen)), as_table=True)
         rows = PACKED.decode_pieces(len(chosen), [piece], group, NOW)
         assert_same_rows(rows, PACKED.decode(chosen, group, NOW), group)
@@ -142,15 +146,17 @@ def test_each_table_alone_agrees_with_its_values(batch: tuple[FeatureGroup, Valu
 
 @FEW
 @given(batches(), st.data())
-def test_values_in_pieces_agree_with_the_whole(
+def test_pieces_decode_like_the_whole_batch(
     batch: tuple[FeatureGroup, Values], data: st.DataObject
 ) -> None:
     group, values = batch
-    owner = [data.draw(st.integers(0, 2)) for _ in values]
+    numbers = [data.draw(st.integers(0, 2)) for _ in values]
     pieces = []
-    for each in range(3):
-        places = [at for at, mine in enumerate(owner) if mine == each]
-        pieces.append(Piece(np.array(places, dtype=np.intp), [values[at] for at in places]))
+    for number in range(3):
+        positions = [position for position, drawn in enumerate(numbers) if drawn == number]
+        pieces.append(
+            Piece(np.array(positions, dtype=np.intp), [values[position] for position in positions])
+        )
     expected = PACKED.decode(values, group, NOW)
     assert_same_rows(PACKED.decode_pieces(len(values), pieces, group, NOW), expected, group)
 
@@ -161,14 +167,14 @@ def test_a_piece_may_have_its_rows_in_any_order(
     batch: tuple[FeatureGroup, Values], data: st.DataObject
 ) -> None:
     group, values = batch
-    places = data.draw(st.permutations(range(len(values))))
-    piece = Piece(np.array(places, dtype=np.intp), [values[at] for at in places])
+    positions = data.draw(st.permutations(range(len(values))))
+    piece = Piece(np.array(positions, dtype=np.intp), [values[position] for position in positions])
     rows = PACKED.decode_pieces(len(values), [piece] if values else [], group, NOW)
     assert_same_rows(rows, PACKED.decode(values, group, NOW), group)
 
 
 @pytest.mark.parametrize("codec", ["packed", "text"])
-def test_what_is_in_no_piece_is_missing(codec: str) -> None:
+def test_a_row_in_no_piece_is_missing(codec: str) -> None:
     group = group_of([Feature("a", "int8", default=9)])
     nothing = Piece(np.array([], dtype=np.intp), [])
     for pieces in ([], [nothing]):
@@ -178,12 +184,12 @@ def test_what_is_in_no_piece_is_missing(codec: str) -> None:
         assert CODECS[codec].decode_pieces(0, pieces, group, NOW).status.tolist() == []
 
 
-def test_a_table_whose_rows_have_strings_is_read() -> None:
-    """A group that had strings, or will have them, may have rows of the length of the newest."""
+def test_a_table_of_rows_with_strings_is_read() -> None:
+    """Rows with strings may also form a table if they happen to have one length."""
     number, text = Feature("a", "int64"), Feature("s", "string", default="?")
     for versions in ([[number, text], [number, Feature("b", "int64")]], [[number], [number, text]]):
         group = group_of(*versions)
-        with_string = next(at for at, each in enumerate(versions, start=1) if text in each)
+        with_string = next(i for i, features in enumerate(versions, start=1) if text in features)
         values = encode(group, [{"a": 5, "s": ""}, {"a": 6, "s": ""}], version=with_string)
         table = Piece(np.arange(2), table_of(values))
         rows = PACKED.decode_pieces(2, [table], group, NOW)
@@ -191,7 +197,7 @@ def test_a_table_whose_rows_have_strings_is_read() -> None:
         assert cells(rows, "a") == [5, 6]
 
 
-def test_a_table_of_anything_is_text_that_is_read() -> None:
+def test_the_text_codec_reads_a_table() -> None:
     group = replace(group_of([Feature("a", "int8", default=9)]), codec="text")
     good = b"7;0;1;5;" + f"{group.current.fingerprint:08x}".encode()
     table = Piece(np.arange(2), table_of([good, b"\0" * len(good)]))

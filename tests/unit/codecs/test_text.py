@@ -1,4 +1,4 @@
-"""The text codec: what was written is read, what was cut short too, and damage stays in its row."""
+"""The text codec: encoded rows, rows that people write, and damaged rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.codecs.packed_batches import (
 )
 from tests.unit.codecs.packed_batches import encode as encode_any
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 TEXT = CODECS["text"]
 PACKED = CODECS["packed"]
@@ -39,7 +39,8 @@ OLD, NEW = MIXED[:2], MIXED[:3]
 encode = partial(encode_any, codec=TEXT)
 
 
-def one(group: FeatureGroup, value: bytes) -> tuple[Status, list[Any]]:
+def decode_one(group: FeatureGroup, value: bytes) -> tuple[Status, list[Any]]:
+    """Decode one value. Return its status, and its values in the order of the features."""
     rows = TEXT.decode([value], group, NOW)
     names = [feature.name for feature in group.current.features]
     return Status(int(rows.status[0])), [cells(rows, name)[0] for name in names]
@@ -47,7 +48,7 @@ def one(group: FeatureGroup, value: bytes) -> tuple[Status, list[Any]]:
 
 @FEW
 @given(tables())
-def test_what_was_encoded_is_decoded(table: tuple[FeatureGroup, list[Row]]) -> None:
+def test_encoded_rows_decode_to_the_same_values(table: tuple[FeatureGroup, list[Row]]) -> None:
     group, rows = table
     decoded = TEXT.decode(encode(group, rows), group, NOW)
     assert decoded.status.tolist() == [Status.OK] * len(rows)
@@ -57,13 +58,13 @@ def test_what_was_encoded_is_decoded(table: tuple[FeatureGroup, list[Row]]) -> N
             nulls = [row[feature.name] is None for row in rows]
             codes = decoded.provenance(feature.name).tolist()
             assert codes == [Provenance.NULL if null else Provenance.STORED for null in nulls]
-        wanted = column(feature, [row[feature.name] for row in rows]).values.tolist()
-        for at, found in enumerate(cells(decoded, feature.name)):
-            if found is not None:
-                assert same(listed(found, feature.shape), listed(wanted[at], feature.shape))
+        expected = column(feature, [row[feature.name] for row in rows]).values.tolist()
+        for i, value in enumerate(cells(decoded, feature.name)):
+            if value is not None:
+                assert same(listed(value, feature.shape), listed(expected[i], feature.shape))
 
 
-def test_a_row_is_spelled_as_documented() -> None:
+def test_a_row_is_written_as_documented() -> None:
     features = (
         Feature("clicks", "int32"),
         Feature("ctr", "float32"),
@@ -111,55 +112,57 @@ NUMBERS = group_of((Feature("a", "int32"), Feature("b", "float32", default=0.5))
         ),
     ],
 )
-def test_what_people_write_is_read(text: str, expected: tuple[Status, list[Any]]) -> None:
-    status, values = one(NUMBERS, text.encode())
+def test_rows_that_people_write_get_their_status_and_values(
+    text: str, expected: tuple[Status, list[Any]]
+) -> None:
+    status, values = decode_one(NUMBERS, text.encode())
     shown = ["nan" if value != value else value for value in values]
     assert (status, shown) == expected
 
 
-def test_bytes_that_are_no_text_are_corrupt() -> None:
-    assert one(NUMBERS, b"\xff\xfe")[0] == Status.CORRUPT
-    assert one(NUMBERS, b"1,2;0" + b" " * (3 << 20))[0] == Status.CORRUPT
+def test_bytes_that_are_not_a_text_row_are_corrupt() -> None:
+    assert decode_one(NUMBERS, b"\xff\xfe")[0] == Status.CORRUPT
+    assert decode_one(NUMBERS, b"1,2;0" + b" " * (3 << 20))[0] == Status.CORRUPT
 
 
 @FEW
 @given(tables(), st.data())
-def test_damage_stays_in_its_row(
+def test_damage_to_a_row_affects_no_other_row(
     table: tuple[FeatureGroup, list[Row]], data: st.DataObject
 ) -> None:
     group, rows = table
     values = encode(group, rows)
-    at = data.draw(st.integers(0, len(values) - 1))
-    cut = data.draw(st.integers(0, len(values[at])))
+    position = data.draw(st.integers(0, len(values) - 1))
+    length = data.draw(st.integers(0, len(values[position])))
     junk = data.draw(st.binary(max_size=4))
-    damaged = [*values[:at], values[at][:cut] + junk, *values[at + 1 :]]
-    whole, found = TEXT.decode(values, group, NOW), TEXT.decode(damaged, group, NOW)
-    for place in range(len(values)):
-        if place != at:
-            assert found.status[place] == whole.status[place]
+    damaged = [*values[:position], values[position][:length] + junk, *values[position + 1 :]]
+    expected, decoded = TEXT.decode(values, group, NOW), TEXT.decode(damaged, group, NOW)
+    for i in range(len(values)):
+        if i != position:
+            assert decoded.status[i] == expected.status[i]
             for feature in group.current.features:
                 name = feature.name
-                assert same(cells(found, name)[place], cells(whole, name)[place])
+                assert same(cells(decoded, name)[i], cells(expected, name)[i])
 
 
-def test_older_rows_are_read_through_the_new_version() -> None:
+def test_rows_of_older_versions_are_read_by_the_newest() -> None:
     group = group_of(OLD, NEW)
     row = {feature.name: None for feature in NEW}
     old = encode(group, [{**row, "clicks": 7}], version=1)
     new = encode(group, [{**row, "clicks": 9, "vector": [1, 2, 3]}], version=2)
-    later = [new[0].replace(b";2;", b";3;")]
-    rows = TEXT.decode([*old, None, *new, *later], group, NOW)
-    names = [Status(int(code)).name for code in rows.status]
-    assert names == ["OK", "MISSING", "OK", "CORRUPT"]
+    unknown = [new[0].replace(b";2;", b";3;")]
+    rows = TEXT.decode([*old, None, *new, *unknown], group, NOW)
+    statuses = [Status(int(code)).name for code in rows.status]
+    assert statuses == ["OK", "MISSING", "OK", "CORRUPT"]
     assert rows.unknown_versions == {3}
     assert cells(rows, "clicks") == [7, -1, 9, -1]
     assert cells(rows, "vector")[:3] == [[0.5] * 3, [0.5] * 3, [1.0, 2.0, 3.0]]
     assert rows.provenance("vector").tolist()[0] == Provenance.NOT_IN_VERSION
 
 
-def test_a_tombstone_beats_a_value_of_its_time() -> None:
+def test_a_tombstone_is_ordered_after_a_value_of_the_same_time() -> None:
     (value,) = encode(NUMBERS, [{"a": 1, "b": 2.0}])
-    (dead,) = TEXT.tombstones(np.array([NOW_MS], dtype=np.uint64), NOW + 5)
-    assert dead == f";{NOW + 5};0;{NOW_MS}".encode()
-    assert TEXT.order(value) == (NOW_MS, False) < TEXT.order(dead) == (NOW_MS, True)
-    assert TEXT.order(b"\xff") == TEXT.order(b"1,2") == (0, False)
+    (deleted,) = TEXT.tombstones(np.array([NOW_MS], dtype=np.uint64), NOW + 5)
+    assert deleted == f";{NOW + 5};0;{NOW_MS}".encode()
+    assert TEXT.write_order(value) == (NOW_MS, False) < TEXT.write_order(deleted) == (NOW_MS, True)
+    assert TEXT.write_order(b"\xff") == TEXT.write_order(b"1,2") == (0, False)

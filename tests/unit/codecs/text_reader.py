@@ -1,4 +1,4 @@
-"""A reader of text rows after docs/formats.md: plain Python, nothing of Kirana's."""
+"""A reader of text rows, written from docs/formats.md in plain Python without Kirana's code."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ Spec = tuple[str, str, tuple[int, ...]]
 
 @dataclass
 class ReadText:
+    """The sections of a text row, and the values of its fields."""
+
     version: int
     fingerprint: int | None
     expiry_s: int
     event_time_ms: int
     values: dict[str, Any]
-    """None where null, a flat tuple for a vector; nothing of a row that was deleted."""
+    """By feature name: None for a null, and a flat tuple for a vector. Empty for a deleted row."""
 
 
 def read_text(row: bytes, features: Sequence[Spec]) -> ReadText:
+    """Read a row by the features of its schema version, in their order."""
     body, *rest = split(row.decode(), ";")
     expiry, version, time = map(int, [*rest[:3], *("0", "1", "0")[len(rest[:3]) :]])
     fingerprint = int(rest[3], 16) if len(rest) == 4 else None
@@ -52,7 +55,7 @@ def value_of(dtype: str, shape: tuple[int, ...], field: str) -> Any:
     if dtype == "string":
         return "" if field == "\\e" else re.sub(r"\\(.)", r"\1", field, flags=re.DOTALL)
     if shape:
-        return tuple(number(dtype, each) for each in field.strip("[]").split(" "))
+        return tuple(number(dtype, element) for element in field.strip("[]").split(" "))
     return number(dtype, field)
 
 

@@ -1,4 +1,4 @@
-"""The direct port over the real shop, on a real socket: same answers, limits, drain, load."""
+"""The direct port of a shop, on a real socket: replies, limits, draining and load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kirana.edge import Edge, Limits
 from kirana.edge.app import REQUESTS
 from kirana.metrics import Metrics
 from kirana.serving.preflight import bind
-from tests.e2e.shop_requests import BAD, READS, WRITES, Call
+from tests.e2e.shop_requests import BAD, READS, UNCHANGING_PUBLISHES, WRITES, Call
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of
 from tests.waiting import wait_until
@@ -37,6 +37,7 @@ def client_at(direct: DirectPort) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def opened(edge: Edge, finish_s: float = 5.0) -> AsyncIterator[DirectPort]:
+    """Serve the edge on a free port until the block is left."""
     direct = DirectPort(edge, bind(HOST, 0), finish_s=finish_s)
     await direct.started()
     yield direct
@@ -55,22 +56,22 @@ async def caller(direct: DirectPort) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-class Slow:
-    """A request that is under way, with half of its body, until its client goes on."""
+class SlowRequest:
+    """A request whose client sends part of the body, and then the rest or a disconnect."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def begin(cls, direct: DirectPort, *headers: str) -> Slow:
-        """Return once the application reads the body: that is what the server says 100 for."""
-        made = cls(*await asyncio.open_connection(HOST, direct.port))
-        fixed = ("host: shop", f"content-length: {len(BODY)}", "expect: 100-continue")
-        lines = (f"POST {FLOW} HTTP/1.1", *fixed, *headers, "", "")
-        made._writer.write("\r\n".join(lines).encode())
-        assert (await made._head()).status_code == 100
-        made._writer.write(BODY[:9])
-        return made
+    async def begin(cls, direct: DirectPort, *headers: str) -> SlowRequest:
+        """Return once the application reads the body: the server sends `100 Continue` then."""
+        request = cls(*await asyncio.open_connection(HOST, direct.port))
+        common = ("host: shop", f"content-length: {len(BODY)}", "expect: 100-continue")
+        lines = (f"POST {FLOW} HTTP/1.1", *common, *headers, "", "")
+        request._writer.write("\r\n".join(lines).encode())
+        assert (await request._head()).status_code == 100
+        request._writer.write(BODY[:9])
+        return request
 
     async def finish(self) -> httpx.Response:
         self._writer.write(BODY[9:])
@@ -79,10 +80,10 @@ class Slow:
     async def answer(self) -> httpx.Response:
         head = await self._head()
         body = await self._reader.readexactly(int(head.headers["content-length"]))
-        await self.hang_up()
+        await self.disconnect()
         return httpx.Response(head.status_code, headers=head.headers, content=body)
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         self._writer.close()
         await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
 
@@ -92,27 +93,28 @@ class Slow:
         return httpx.Response(int(first.split()[1]), headers=headers)
 
 
-def code_of(response: httpx.Response) -> tuple[int, str]:
+def status_and_code(response: httpx.Response) -> tuple[int, str]:
+    """Return the status and the error code of a reply."""
     return response.status_code, response.json()["error"]["code"]
 
 
-class TestAnswers:
-    async def test_they_are_those_of_the_front_door(
+class TestReplies:
+    async def test_replies_are_those_of_the_front_door(
         self, edge: Edge, caller: httpx.AsyncClient
     ) -> None:
         async def ask(client: httpx.AsyncClient, call: Call) -> tuple[int, Any, dict[str, str]]:
-            named = {"x-request-id": "one"}
-            reply = await client.request(call.method, call.path, json=call.body, headers=named)
-            headers = {k: v for k, v in reply.headers.items() if k != "date"}
+            with_id = {"x-request-id": "one"}
+            reply = await client.request(call.method, call.path, json=call.body, headers=with_id)
+            headers = {name: value for name, value in reply.headers.items() if name != "date"}
             return reply.status_code, reply.json(), headers
 
         async with client_of(edge) as front:
-            for call in (*WRITES, *READS, *(each[0] for each in BAD)):
+            for call in (*WRITES, *READS, *UNCHANGING_PUBLISHES, *(bad[0] for bad in BAD)):
                 assert await ask(caller, call) == await ask(front, call), call
 
-    async def test_many_at_once_are_answered(self, caller: httpx.AsyncClient) -> None:
+    async def test_many_concurrent_requests_are_answered(self, caller: httpx.AsyncClient) -> None:
         calls = [caller.post(FLOW, content=BODY) for _ in range(100)]
-        assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
+        assert {response.status_code for response in await asyncio.gather(*calls)} == {200}
 
     async def test_a_connection_serves_one_request_after_another(self, direct: DirectPort) -> None:
         reader, writer = await asyncio.open_connection(HOST, direct.port)
@@ -131,17 +133,17 @@ class TestAnswers:
         writer.close()
         await writer.wait_closed()
 
-    async def test_what_is_no_http_ends_its_own_connection_only(
+    async def test_bytes_that_are_not_http_end_only_their_own_connection(
         self, direct: DirectPort, caller: httpx.AsyncClient
     ) -> None:
         reader, writer = await asyncio.open_connection(HOST, direct.port)
-        writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        writer.write(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 400")
         writer.close()
         await writer.wait_closed()
         assert (await caller.get("/healthz")).status_code == 200
 
-    async def test_requests_are_counted_as_those_of_this_door(self, shop: Shop) -> None:
+    async def test_requests_are_counted_under_the_door_direct(self, shop: Shop) -> None:
         metrics = Metrics()
         edge = await shop.edge(metrics=metrics)
         async with opened(edge) as direct, client_at(direct) as caller, client_of(edge) as front:
@@ -156,7 +158,7 @@ class TestAnswers:
 
 
 class TestStart:
-    async def test_its_port_is_that_of_the_socket(self, edge: Edge) -> None:
+    async def test_the_port_is_that_of_the_socket(self, edge: Edge) -> None:
         listening = bind(HOST, 0)
         direct = DirectPort(edge, listening, finish_s=1)
         await direct.started()
@@ -165,13 +167,13 @@ class TestStart:
         await direct.drain(0)
         assert not direct.serving
 
-    async def test_signals_stay_the_replicas_business(self, edge: Edge) -> None:
-        before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    async def test_signal_handlers_are_left_alone(self, edge: Edge) -> None:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         async with opened(edge):
-            now = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-        assert now == before
+            after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        assert after == before
 
-    async def test_a_socket_that_can_not_be_served_is_an_error(self, edge: Edge) -> None:
+    async def test_a_closed_socket_raises_an_error(self, edge: Edge) -> None:
         listening = bind(HOST, 0)
         listening.close()
         direct = DirectPort(edge, listening, finish_s=1)
@@ -186,16 +188,16 @@ async def pieces(count: int, size: int) -> AsyncIterator[bytes]:
 
 
 class TestLimits:
-    async def test_a_body_over_the_limit_is_refused_and_the_connection_lives_on(
+    async def test_a_body_over_the_limit_is_refused_and_the_next_request_is_served(
         self, shop: Shop
     ) -> None:
         edge = await shop.edge(Limits(max_body_bytes=1_000))
         async with opened(edge) as direct, client_at(direct) as caller:
             for body in (b" " * 1_001, pieces(11, 100), b" " * 1_000_000, pieces(100, 10_000)):
-                assert code_of(await caller.post(FLOW, content=body)) == (413, "too_large")
+                assert status_and_code(await caller.post(FLOW, content=body)) == (413, "too_large")
                 assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
-    async def test_a_body_that_says_it_is_too_large_is_not_waited_for(
+    async def test_a_body_with_too_large_a_content_length_is_refused_at_once(
         self, direct: DirectPort
     ) -> None:
         reader, writer = await asyncio.open_connection(HOST, direct.port)
@@ -207,43 +209,47 @@ class TestLimits:
         writer.close()
         await writer.wait_closed()
 
-    async def test_a_body_that_does_not_come_meets_the_deadline(self, direct: DirectPort) -> None:
-        slow = await Slow.begin(direct, f"{TIMEOUT}: 50")
+    async def test_a_request_whose_body_does_not_arrive_ends_at_its_deadline(
+        self, direct: DirectPort
+    ) -> None:
+        slow = await SlowRequest.begin(direct, f"{TIMEOUT}: 50")
         response = await slow.answer()
-        assert code_of(response) == (504, "deadline_exceeded")
+        assert status_and_code(response) == (504, "deadline_exceeded")
         assert response.json()["error"]["message"] == "no answer in 50 ms"
 
-    async def test_a_deadline_that_is_none_is_refused(self, caller: httpx.AsyncClient) -> None:
+    async def test_an_invalid_timeout_is_refused(self, caller: httpx.AsyncClient) -> None:
         response = await caller.post(FLOW, content=BODY, headers={TIMEOUT: "soon"})
         assert (response.status_code, response.json()["error"]["field"]) == (400, TIMEOUT)
 
-    async def test_who_comes_when_all_places_are_taken_is_turned_away(self, shop: Shop) -> None:
+    async def test_a_request_over_max_ongoing_is_refused_as_overloaded(self, shop: Shop) -> None:
         edge = await shop.edge(Limits(max_ongoing=2))
         async with opened(edge) as direct, client_at(direct) as caller, client_of(edge) as front:
-            one = await Slow.begin(direct)
+            first = await SlowRequest.begin(direct)
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
-            other = await Slow.begin(direct)
+            second = await SlowRequest.begin(direct)
             for client in (caller, front):
                 response = await client.post(FLOW, content=BODY)
-                assert code_of(response) == (503, "overloaded")
+                assert status_and_code(response) == (503, "overloaded")
                 assert response.headers["retry-after"] == "1"
-            assert [(await each.finish()).status_code for each in (one, other)] == [200, 200]
+            assert [(await slow.finish()).status_code for slow in (first, second)] == [200, 200]
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
-    async def test_who_hangs_up_within_the_body_leaves_a_free_place(self, shop: Shop) -> None:
+    async def test_a_client_that_disconnects_within_the_body_frees_its_place(
+        self, shop: Shop
+    ) -> None:
         metrics = Metrics()
         edge = await shop.edge(Limits(max_ongoing=1), metrics=metrics)
         async with opened(edge) as direct, client_at(direct) as caller:
-            slow = await Slow.begin(direct)
+            slow = await SlowRequest.begin(direct)
             assert metrics.counts(REQUESTS) == {}
-            await slow.hang_up()
+            await slow.disconnect()
             await wait_until(lambda: bool(metrics.counts(REQUESTS)))
             assert metrics.counts(REQUESTS) == {("flow_run", "direct", "499"): 1}
             assert (await caller.post(FLOW, content=BODY)).status_code == 200
 
 
 class TestDrain:
-    async def test_replies_say_close_and_requests_are_taken_while_clients_move(
+    async def test_requests_are_served_while_draining_and_replies_close_the_connection(
         self, direct: DirectPort, caller: httpx.AsyncClient
     ) -> None:
         assert "connection" not in (await caller.get("/healthz")).headers
@@ -258,9 +264,11 @@ class TestDrain:
             assert direct.serving
         await draining
 
-    async def test_a_request_that_was_under_way_says_close_too(self, direct: DirectPort) -> None:
-        """Else its client sends the next one on a connection that is about to be closed."""
-        slow = await Slow.begin(direct)
+    async def test_the_reply_to_a_request_in_progress_closes_the_connection_too(
+        self, direct: DirectPort
+    ) -> None:
+        """Otherwise its client would send the next request on a connection about to close."""
+        slow = await SlowRequest.begin(direct)
         draining = asyncio.create_task(direct.drain(0.3))
         await asyncio.sleep(0)
         response = await slow.finish()
@@ -268,9 +276,9 @@ class TestDrain:
         assert response.headers.get("connection") == "close"
         await draining
 
-    async def test_requests_under_way_finish(self, direct: DirectPort) -> None:
+    async def test_requests_in_progress_finish(self, direct: DirectPort) -> None:
         port = direct.port
-        slow = await Slow.begin(direct)
+        slow = await SlowRequest.begin(direct)
         draining = asyncio.create_task(direct.drain(0))
         await wait_until(lambda: refuses(port))
         assert not draining.done()
@@ -279,7 +287,7 @@ class TestDrain:
         assert response.json()["output"]["ids"] == []
         await draining
 
-    async def test_afterwards_nobody_is_let_in_and_the_port_is_free(self, edge: Edge) -> None:
+    async def test_a_drained_port_refuses_connections_and_is_free(self, edge: Edge) -> None:
         async with opened(edge) as direct, client_at(direct) as caller:
             port = direct.port
             assert (await caller.get("/healthz")).status_code == 200
@@ -289,7 +297,7 @@ class TestDrain:
                 await caller.get("/healthz")
             bind(HOST, port).close()
 
-    async def test_connections_that_wait_for_nothing_do_not_hold_it_up(self, edge: Edge) -> None:
+    async def test_idle_connections_do_not_delay_draining(self, edge: Edge) -> None:
         async with opened(edge, finish_s=600) as direct, client_at(direct) as caller:
             assert (await caller.get("/healthz")).status_code == 200
             reader, writer = await asyncio.open_connection(HOST, direct.port)
@@ -298,10 +306,10 @@ class TestDrain:
             writer.close()
             await writer.wait_closed()
 
-    async def test_who_does_not_finish_is_not_waited_for_without_end(self, shop: Shop) -> None:
+    async def test_draining_waits_for_requests_no_longer_than_finish_s(self, shop: Shop) -> None:
         edge = await shop.edge(Limits(timeout_ms=600_000))
         async with opened(edge, finish_s=0.1) as direct:
-            slow = await Slow.begin(direct)
+            slow = await SlowRequest.begin(direct)
             await asyncio.wait_for(direct.drain(0), 10)
             assert (await asyncio.wait_for(slow.answer(), 10)).status_code == 500
 
@@ -312,43 +320,46 @@ class TestDrain:
 
 
 def refuses(port: int) -> bool:
+    """Return whether a port refuses connections."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) != 0
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What the direct port takes the time from: it stands still until a test moves `now`."""
-    made = SimpleNamespace(now=1_000.0)
-    made.monotonic = lambda: made.now
-    monkeypatch.setattr(module, "time", made)
-    return made
+    """Return the clock of the direct port, which stands still until a test changes `now`."""
+    stopped = SimpleNamespace(now=1_000.0)
+    stopped.monotonic = lambda: stopped.now
+    monkeypatch.setattr(module, "time", stopped)
+    return stopped
 
 
 class TestLoad:
-    async def test_nothing_was_under_way(self, clock: SimpleNamespace, direct: DirectPort) -> None:
-        assert direct.average_ongoing() == 0
+    async def test_the_load_is_zero_without_requests(
+        self, clock: SimpleNamespace, direct: DirectPort
+    ) -> None:
+        assert direct.take_average_ongoing() == 0
         clock.now += 10
-        assert direct.average_ongoing() == 0
+        assert direct.take_average_ongoing() == 0
 
-    async def test_what_took_no_time_weighs_nothing(
+    async def test_requests_that_take_no_time_add_no_load(
         self, clock: SimpleNamespace, direct: DirectPort, caller: httpx.AsyncClient
     ) -> None:
         for _ in range(5):
             await caller.get("/healthz")
             clock.now += 1
-        assert direct.average_ongoing() == 0
+        assert direct.take_average_ongoing() == 0
 
-    async def test_within_no_time_it_is_what_is_under_way_now(
+    async def test_over_no_time_the_load_is_the_number_of_requests_in_progress(
         self, clock: SimpleNamespace, direct: DirectPort
     ) -> None:
-        slow = [await Slow.begin(direct) for _ in range(3)]
-        assert direct.average_ongoing() == 3
-        for each in slow:
-            await each.finish()
-        await wait_until(lambda: direct.average_ongoing() == 0)
+        requests = [await SlowRequest.begin(direct) for _ in range(3)]
+        assert direct.take_average_ongoing() == 3
+        for request in requests:
+            await request.finish()
+        await wait_until(lambda: direct.take_average_ongoing() == 0)
 
-    async def test_requests_weigh_as_long_as_they_last(
+    async def test_a_request_adds_load_for_as_long_as_it_lasts(
         self, clock: SimpleNamespace, shop: Shop
     ) -> None:
         metrics = Metrics()
@@ -358,29 +369,29 @@ class TestLoad:
             return metrics.counts(REQUESTS)["flow_run", "direct", "200"]
 
         async with opened(edge) as direct:
-            clock.now += 1  # nobody
-            one = await Slow.begin(direct)
-            clock.now += 2  # one
-            other = await Slow.begin(direct)
-            clock.now += 3  # both
-            await one.finish()
+            clock.now += 1  # no request is in progress during this second
+            first = await SlowRequest.begin(direct)
+            clock.now += 2  # the first request is in progress
+            second = await SlowRequest.begin(direct)
+            clock.now += 3  # both requests are in progress
+            await first.finish()
             await wait_until(lambda: answered() == 1)
-            clock.now += 4  # the other
-            assert direct.average_ongoing() == pytest.approx((2 + 2 * 3 + 4) / 10)
-            clock.now += 1  # still the other
-            await other.finish()
+            clock.now += 4  # only the second request is in progress
+            assert direct.take_average_ongoing() == pytest.approx((2 + 2 * 3 + 4) / 10)
+            clock.now += 1  # the second request is still in progress
+            await second.finish()
             await wait_until(lambda: answered() == 2)
-            clock.now += 3  # nobody
-            assert direct.average_ongoing() == pytest.approx(1 / 4)
+            clock.now += 3  # no request is in progress
+            assert direct.take_average_ongoing() == pytest.approx(1 / 4)
             clock.now += 1
-            assert direct.average_ongoing() == 0
+            assert direct.take_average_ongoing() == 0
 
-    async def test_who_hung_up_weighs_nothing_any_more(
+    async def test_a_request_whose_client_disconnected_adds_no_more_load(
         self, clock: SimpleNamespace, direct: DirectPort
     ) -> None:
-        slow = await Slow.begin(direct)
-        assert direct.average_ongoing() == 1
-        await slow.hang_up()
-        await wait_until(lambda: direct.average_ongoing() == 0)
+        slow = await SlowRequest.begin(direct)
+        assert direct.take_average_ongoing() == 1
+        await slow.disconnect()
+        await wait_until(lambda: direct.take_average_ongoing() == 0)
         clock.now += 10
-        assert direct.average_ongoing() == 0
+        assert direct.take_average_ongoing() == 0

@@ -1,4 +1,4 @@
-"""The real edge over the shop, called as ASGI, without a server."""
+"""Fixtures for the edge of a shop, called as an ASGI application without a server."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 async def client(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield an HTTP client of the edge."""
     async with client_of(edge) as opened:
         yield opened
 
 
 class EdgeTransport:
-    """Calls the edge as a handle of Serve does, without Serve."""
+    """A transport that calls the edge as a Serve handle does, without Serve."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -53,6 +54,7 @@ class EdgeTransport:
 
 @pytest.fixture
 async def kirana(edge: Edge) -> AsyncIterator[AsyncClient]:
+    """Yield an `AsyncClient` of the edge."""
     async with AsyncClient(transport=EdgeTransport(edge)) as client:
         yield client
 
@@ -64,39 +66,42 @@ def client_of(edge: Edge) -> httpx.AsyncClient:
 
 
 @dataclass
-class AwayCatalog:
-    """A shop over HTTP that follows its catalog, and a catalog that can go and come again."""
+class CatalogOutage:
+    """A client of a shop, and a switch that makes its catalog unreadable."""
 
     client: httpx.AsyncClient
     live: LiveRevision
     current: Path
 
-    async def go(self) -> None:
+    async def begin(self) -> None:
+        """Move the file `CURRENT` away, and wait until the shop notices."""
         self.current.rename(self.current.with_name("AWAY"))
         await wait_until(lambda: self.live.away_since is not None)
 
-    async def come(self) -> None:
+    async def end(self) -> None:
+        """Move the file `CURRENT` back, and wait until the shop notices."""
         self.current.with_name("AWAY").rename(self.current)
         await wait_until(lambda: self.live.away_since is None)
 
 
 @pytest.fixture
-async def away(shop: Shop, shop_folder: Path) -> AsyncIterator[AwayCatalog]:
+async def outage(shop: Shop, shop_folder: Path) -> AsyncIterator[CatalogOutage]:
+    """Yield a client of a shop that follows its catalog, which can be read at first."""
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
     parts = shop.served()
     edge = Edge(Resources(parts, live, shop.source, shop.publisher))
     async with following(live), client_of(edge) as client:
-        yield AwayCatalog(client, live, shop_folder / ".kirana/CURRENT")
+        yield CatalogOutage(client, live, shop_folder / ".kirana/CURRENT")
 
 
 async def refused(
-    client: httpx.AsyncClient, method: str, path: str, body: Any = None, **sent: Any
+    client: httpx.AsyncClient, method: str, path: str, body: Any = None, **options: Any
 ) -> tuple[int, str, str | None]:
-    """Send what must be refused; return status, code and field of the documented error."""
+    """Send a request that must be refused, and return its status, error code and field."""
     if body is not None:
-        sent["json"] = body
-    response = await client.request(method, path, **sent)
+        options["json"] = body
+    response = await client.request(method, path, **options)
     reply = response.json()
     assert list(reply) == ["error"], reply
     assert set(reply["error"]) == {"code", "message", "field"}

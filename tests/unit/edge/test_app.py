@@ -1,4 +1,4 @@
-"""The ASGI application: routes, bodies, deadlines, and a loop that is never held."""
+"""The ASGI application: routes, bodies, deadlines, metrics, and work off the event loop."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from kirana.inferflow.engine import InferflowService
 from kirana.lmdb.environment import open_environment
 from kirana.metrics import Metrics
 from kirana.models.copies import ModelCopies
-from kirana.models.onnx import OnnxModel
-from kirana.models.registry import LoadedModels, ModelRegistry
+from kirana.models.loaded import LoadedModel, LoadedModels
+from kirana.models.registry import ModelRegistry
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from tests.support import Shop
@@ -44,17 +44,23 @@ SENT_MS = 1_700_000_000_000
 
 
 def filled(template: str) -> str:
+    """Return the path of a POST route with its parameters filled in."""
     return template.replace("{name}", "for_you").replace("{model_id}", "ranker")
 
 
 async def never() -> Message:
+    """Wait forever, like a client that sends nothing more."""
     await asyncio.Event().wait()
     raise AssertionError("unreachable")
 
 
 @dataclass
 class Exchange:
-    """One raw ASGI call: what the client sends, message by message, and what it gets."""
+    """One raw ASGI call.
+
+    The edge receives `messages`, and then those that `then` returns. `sent` has the messages that
+    the edge sent.
+    """
 
     messages: list[Message]
     then: Callable[[], Awaitable[Message]] = never
@@ -84,7 +90,7 @@ class Exchange:
 
     @property
     def body(self) -> Any:
-        assert [each["type"] for each in self.sent] == [
+        assert [message["type"] for message in self.sent] == [
             "http.response.start",
             "http.response.body",
         ]
@@ -103,8 +109,9 @@ async def exchange(
     door: str = FRONT_DOOR,
     **scope: Any,
 ) -> Exchange:
-    made = Exchange(messages)
-    whole = {
+    """Call the edge with these ASGI messages, and return what it sent."""
+    call = Exchange(messages)
+    whole_scope = {
         "type": "http",
         "method": method,
         "path": path,
@@ -114,8 +121,8 @@ async def exchange(
         **scope,
     }
     async with asyncio.timeout(30):
-        await AsgiEdge(edge, door=door)(whole, made.receive, made.send)
-    return made
+        await AsgiEdge(edge, door=door)(whole_scope, call.receive, call.send)
+    return call
 
 
 def chunk(body: bytes, more: bool = False) -> Message:
@@ -135,143 +142,147 @@ class TestRoutes:
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
     @pytest.mark.parametrize("path", POSTS)
-    async def test_a_wrong_method_says_which_is_right(
+    async def test_a_wrong_method_is_refused_with_the_allowed_methods(
         self, client: httpx.AsyncClient, method: str, path: str
     ) -> None:
-        right = {"POST"}
+        allowed = {"POST"}
         if path == "/v1/interactions/query":
-            right.add("DELETE")  # of a person of this name
+            allowed.add("DELETE")  # forgets the user whose id is "query"
         if path == "/v1/catalog":
-            right.add("GET")
-        if method in right:
+            allowed.add("GET")
+        if method in allowed:
             return
         response = await client.request(method, filled(path))
         assert response.status_code == 405
-        assert set(response.headers["allow"].split(", ")) == right
+        assert set(response.headers["allow"].split(", ")) == allowed
         assert response.json()["error"]["code"] == "method_not_allowed"
 
     async def test_routes_match_the_raw_path(self, edge: Edge) -> None:
         event = {"user_id": "a/b", "event": "click", "product_id": "1", "timestamp": SENT_MS}
         post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
-        found = await exchange(
+        reply = await exchange(
             edge, [chunk(b"")], method="GET", path="/v1/interactions/a/b/click",
             raw_path=b"/v1/interactions/a%2Fb/click",
         )  # fmt: skip
-        assert [each["product_id"] for each in found.body["interactions"]] == ["1"]
+        assert [click["product_id"] for click in reply.body["interactions"]] == ["1"]
 
     async def test_a_percent_sign_is_decoded_once(self, edge: Edge) -> None:
         event = {"user_id": "%41", "event": "click", "product_id": "1", "timestamp": SENT_MS}
         post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
-        found = await exchange(
+        reply = await exchange(
             edge, [chunk(b"")], method="GET", path="/v1/interactions/%41/click",
             raw_path=b"/v1/interactions/%2541/click",
         )  # fmt: skip
-        assert len(found.body["interactions"]) == 1
+        assert len(reply.body["interactions"]) == 1
 
     @pytest.mark.parametrize("user", ["é", "%41"])
-    async def test_a_server_without_raw_paths_gives_decoded_ones(
+    async def test_without_a_raw_path_the_path_is_not_decoded_again(
         self, edge: Edge, user: str
     ) -> None:
-        """`raw_path` is optional in ASGI; `path` is decoded already."""
+        """`raw_path` is optional in ASGI, and `path` is already decoded."""
         event = {"user_id": user, "event": "click", "product_id": "1", "timestamp": SENT_MS}
         post = json.dumps({"events": [event]}).encode()
         assert (await exchange(edge, [chunk(post)], path="/v1/interactions")).status == 200
         path = f"/v1/interactions/{user}/click"
-        found = await exchange(edge, [chunk(b"")], method="GET", path=path, raw_path=None)
-        assert len(found.body["interactions"]) == 1
+        reply = await exchange(edge, [chunk(b"")], method="GET", path=path, raw_path=None)
+        assert len(reply.body["interactions"]) == 1
 
     async def test_a_mount_below_a_root_path_serves_the_same_routes(self, edge: Edge) -> None:
-        found = await exchange(
+        reply = await exchange(
             edge, [chunk(b"")], method="GET", path="/shop/healthz", root_path="/shop"
         )
-        assert found.status == 200
+        assert reply.status == 200
 
-    async def test_a_path_that_is_no_utf8_is_refused(self, edge: Edge) -> None:
-        found = await exchange(
+    async def test_a_path_that_is_not_utf8_is_refused(self, edge: Edge) -> None:
+        reply = await exchange(
             edge, [chunk(BODY)], path="/v1/flows/x", raw_path=b"/v1/flows/%ff%fe"
         )
-        assert (found.status, found.error["field"]) == (400, "path")
+        assert (reply.status, reply.error["field"]) == (400, "path")
 
 
 class TestBodies:
     async def test_a_body_in_chunks_is_one_body(self, edge: Edge) -> None:
-        pieces = [chunk(BODY[at : at + 1], more=True) for at in range(len(BODY))]
+        pieces = [chunk(BODY[i : i + 1], more=True) for i in range(len(BODY))]
         assert (await exchange(edge, [*pieces, chunk(b"")])).status == 200
 
-    async def test_messages_may_leave_out_what_is_default(self, edge: Edge) -> None:
+    async def test_messages_may_omit_fields_with_defaults(self, edge: Edge) -> None:
         messages = [{"type": "http.request", "more_body": True}, chunk(BODY, more=True)]
         assert (await exchange(edge, [*messages, {"type": "http.request"}])).status == 200
 
-    @pytest.mark.parametrize("before", [[], [chunk(BODY[:5], more=True)]], ids=["at once", "late"])
-    async def test_nobody_is_answered_who_hung_up(self, edge: Edge, before: list[Message]) -> None:
-        made = await exchange(edge, [*before, {"type": "http.disconnect"}])
-        assert made.sent == []
+    @pytest.mark.parametrize(
+        "before", [[], [chunk(BODY[:5], more=True)]], ids=["before the body", "within the body"]
+    )
+    async def test_a_client_that_disconnected_gets_no_reply(
+        self, edge: Edge, before: list[Message]
+    ) -> None:
+        reply = await exchange(edge, [*before, {"type": "http.disconnect"}])
+        assert reply.sent == []
 
-    async def test_a_body_of_exactly_the_limit_is_taken(self, shop: Shop) -> None:
+    async def test_a_body_of_exactly_the_limit_is_accepted(self, shop: Shop) -> None:
         edge = await shop.edge(Limits(max_body_bytes=len(BODY)))
         length = [(b"content-length", str(len(BODY)).encode())]
         assert (await exchange(edge, [chunk(BODY)], headers=length)).status == 200
         halves = [chunk(BODY[:9], more=True), chunk(BODY[9:])]
         assert (await exchange(edge, halves)).status == 200
 
-    async def test_a_body_that_says_it_is_too_large_is_not_read(self, shop: Shop) -> None:
+    async def test_a_body_with_too_large_a_content_length_is_not_read(self, shop: Shop) -> None:
         edge = await shop.edge(Limits(max_body_bytes=20))
-        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", b"21")])
-        assert (made.status, made.error["code"], made.received) == (413, "too_large", 0)
+        reply = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", b"21")])
+        assert (reply.status, reply.error["code"], reply.received) == (413, "too_large", 0)
 
     @pytest.mark.parametrize("length", [b"9" * 30, b"9" * 5000], ids=len)
-    async def test_a_length_without_end_is_too_large(self, edge: Edge, length: bytes) -> None:
-        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
-        assert (made.status, made.error["code"]) == (413, "too_large")
+    async def test_a_huge_content_length_is_too_large(self, edge: Edge, length: bytes) -> None:
+        reply = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
+        assert (reply.status, reply.error["code"]) == (413, "too_large")
 
     @pytest.mark.parametrize("length", [b"many", b"", b"-1", b"0000000000000000029"])
-    async def test_a_length_that_says_nothing_is_no_error_of_ours(
+    async def test_an_invalid_content_length_causes_no_internal_error(
         self, edge: Edge, length: bytes
     ) -> None:
-        made = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
-        assert made.status in (200, 400)
+        reply = await exchange(edge, [chunk(BODY)], headers=[(b"content-length", length)])
+        assert reply.status in (200, 400)
 
-    async def test_a_body_that_turns_out_too_large_is_refused_where_it_does(
-        self, shop: Shop
-    ) -> None:
-        """The rest is not waited for: the client may never send it."""
+    async def test_a_body_is_refused_as_soon_as_it_exceeds_the_limit(self, shop: Shop) -> None:
+        """The edge does not wait for the rest, which the client may never send."""
         edge = await shop.edge(Limits(max_body_bytes=20, timeout_ms=2_000))
         for pieces in (
             [chunk(b" " * 21)],
             [chunk(b" " * 11, more=True), chunk(b" " * 10, more=True)],
             [chunk(b" " * 21, more=True)],
         ):
-            made = await exchange(edge, pieces)
-            assert (made.status, made.error["code"]) == (413, "too_large"), pieces
+            reply = await exchange(edge, pieces)
+            assert (reply.status, reply.error["code"]) == (413, "too_large"), pieces
 
-    async def test_a_body_that_does_not_come_meets_the_deadline(self, edge: Edge) -> None:
+    async def test_a_request_whose_body_does_not_arrive_ends_at_its_deadline(
+        self, edge: Edge
+    ) -> None:
         headers = [(TIMEOUT.encode(), b"5")]
         for pieces in ([], [chunk(BODY[:5], more=True)]):
-            made = await exchange(edge, pieces, headers=headers)
-            assert (made.status, made.error["code"]) == (504, "deadline_exceeded")
-            assert made.error["message"] == "no answer in 5 ms"
+            reply = await exchange(edge, pieces, headers=headers)
+            assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
+            assert reply.error["message"] == "no answer in 5 ms"
 
-    async def test_the_limit_of_time_holds_without_a_header(self, shop: Shop) -> None:
-        made = await exchange(await shop.edge(Limits(timeout_ms=5)), [])
-        assert (made.status, made.error["message"]) == (504, "no answer in 5 ms")
+    async def test_the_default_timeout_applies_without_a_header(self, shop: Shop) -> None:
+        reply = await exchange(await shop.edge(Limits(timeout_ms=5)), [])
+        assert (reply.status, reply.error["message"]) == (504, "no answer in 5 ms")
 
     @pytest.mark.parametrize(
         "value",
         ["0", "-1", "600001", "soon", "1.5", "", " 5", "٣", "9" * 5000],
         ids=lambda v: v[:9],
     )
-    async def test_a_deadline_that_is_none_is_refused(self, edge: Edge, value: str) -> None:
+    async def test_an_invalid_timeout_is_refused(self, edge: Edge, value: str) -> None:
         headers = [(TIMEOUT.encode(), value.encode())]
-        made = await exchange(edge, [chunk(BODY)], headers=headers)
-        assert (made.status, made.error["code"], made.error["field"]) == (
+        reply = await exchange(edge, [chunk(BODY)], headers=headers)
+        assert (reply.status, reply.error["code"], reply.error["field"]) == (
             400,
             "invalid_input",
             TIMEOUT,
         )
 
-    async def test_the_longest_deadline_is_taken(self, edge: Edge) -> None:
+    async def test_the_longest_timeout_is_accepted(self, edge: Edge) -> None:
         headers = [(TIMEOUT.encode(), b"600000")]
         assert (await exchange(edge, [chunk(BODY)], headers=headers)).status == 200
 
@@ -285,15 +296,15 @@ class TestBodies:
         self, client: httpx.AsyncClient, path: str, kind: str
     ) -> None:
         headers = {"content-type": kind}
-        found = await refused(client, "POST", filled(path), content=BODY, headers=headers)
-        assert found == (415, "unsupported_media_type", None)
+        refusal = await refused(client, "POST", filled(path), content=BODY, headers=headers)
+        assert refusal == (415, "unsupported_media_type", None)
 
     @pytest.mark.parametrize(
         "kind",
         ["application/json", "Application/JSON", "application/json; charset=utf-8",
          "application/json ;charset=utf-8", None],
     )  # fmt: skip
-    async def test_json_is_taken_however_it_is_spelled(
+    async def test_the_json_content_type_may_have_parameters_or_be_left_out(
         self, client: httpx.AsyncClient, kind: str | None
     ) -> None:
         headers = {} if kind is None else {"content-type": kind}
@@ -301,10 +312,10 @@ class TestBodies:
         assert response.status_code == 200
 
 
-NO_JSON = {
-    "nothing": b"",
-    "half": BODY[:-1],
-    "two": BODY + b" {}",
+INVALID_JSON = {
+    "empty": b"",
+    "cut short": BODY[:-1],
+    "two values": BODY + b" {}",
     "single quotes": BODY.replace(b'"', b"'"),
     "a comment": BODY + b" // hello",
     "a trailing comma": BODY + b",",
@@ -316,27 +327,29 @@ NO_JSON = {
 
 
 class TestJson:
-    @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON.keys())
-    async def test_what_is_no_json_is_refused(self, client: httpx.AsyncClient, body: bytes) -> None:
-        found = await refused(client, "POST", FLOW, content=body)
-        assert found == (400, "invalid_json", None)
+    @pytest.mark.parametrize("body", INVALID_JSON.values(), ids=INVALID_JSON.keys())
+    async def test_invalid_json_is_refused(self, client: httpx.AsyncClient, body: bytes) -> None:
+        refusal = await refused(client, "POST", FLOW, content=body)
+        assert refusal == (400, "invalid_json", None)
 
     @pytest.mark.parametrize("path", POSTS)
-    async def test_an_empty_body_is_no_json(self, client: httpx.AsyncClient, path: str) -> None:
-        found = await refused(client, "POST", filled(path))
-        assert found == (400, "invalid_json", None)
+    async def test_an_empty_body_is_invalid_json(
+        self, client: httpx.AsyncClient, path: str
+    ) -> None:
+        refusal = await refused(client, "POST", filled(path))
+        assert refusal == (400, "invalid_json", None)
 
     @pytest.mark.parametrize("path", POSTS)
     @pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b"true"])
-    async def test_what_is_no_object_is_refused(
+    async def test_json_that_is_not_an_object_is_refused(
         self, client: httpx.AsyncClient, path: str, body: bytes
     ) -> None:
-        found = await refused(client, "POST", filled(path), content=body)
-        assert found == (400, "invalid_input", None)
+        refusal = await refused(client, "POST", filled(path), content=body)
+        assert refusal == (400, "invalid_input", None)
 
     @pytest.mark.parametrize("path", POSTS)
     @pytest.mark.parametrize("opened", [b"[", b'{"a":', b'{"context":{"a":' + b"[", b'{"keys":['])
-    async def test_nesting_without_end_is_refused(
+    async def test_extremely_deep_nesting_is_refused(
         self, client: httpx.AsyncClient, path: str, opened: bytes
     ) -> None:
         body = opened + b"[" * 100_000 + b"]" * 100_000
@@ -350,7 +363,7 @@ class TestJson:
          b"0x10", b"01", b"+1", b".5", b"9" * 5000],
         ids=lambda literal: literal[:10].decode(),
     )  # fmt: skip
-    async def test_what_json_lacks_is_refused_within_values_too(
+    async def test_invalid_json_literals_are_refused_within_values_too(
         self, client: httpx.AsyncClient, literal: bytes
     ) -> None:
         bodies = {
@@ -370,13 +383,13 @@ class TestJson:
             assert status == 400, path
 
     @pytest.mark.parametrize("body", [{"context": {"user_id": 10**400}}, {"context": {"a": 2**64}}])
-    async def test_a_number_without_end_is_no_error_of_ours(
+    async def test_an_id_beyond_64_bits_is_refused(
         self, client: httpx.AsyncClient, body: Any
     ) -> None:
-        status, _, found = await refused(client, "POST", FLOW, body)
-        assert (status, found) == (400, "context.user_id")
+        status, _, field_path = await refused(client, "POST", FLOW, body)
+        assert (status, field_path) == (400, "context.user_id")
 
-    async def test_a_name_that_is_not_there_comes_back_in_the_message(
+    async def test_an_unknown_name_is_quoted_in_the_message(
         self, client: httpx.AsyncClient
     ) -> None:
         name = 'a"b\\c\n\0é🛒'
@@ -387,7 +400,7 @@ class TestJson:
 
 
 class Failing:
-    """A part that fails as it is told."""
+    """A flow runner that raises `error`."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -407,24 +420,24 @@ class TestErrors:
         parts = shop.served(flows=flows)
         return Edge(Resources(parts, live, shop.source))
 
-    async def test_an_error_of_ours_says_nothing_of_its_inside(
+    async def test_an_internal_error_reveals_no_details(
         self, shop: Shop, caplog: pytest.LogCaptureFixture
     ) -> None:
         edge = await self.edge_with(shop, Failing(ZeroDivisionError("secret")))
-        made = await exchange(edge, [chunk(BODY)])
-        assert (made.status, made.error["code"]) == (500, "internal")
-        assert "secret" not in made.error["message"]
+        reply = await exchange(edge, [chunk(BODY)])
+        assert (reply.status, reply.error["code"]) == (500, "internal")
+        assert "secret" not in reply.error["message"]
         assert "secret" in caplog.text
 
-    async def test_an_error_whose_text_has_no_utf8_is_still_answered(self, shop: Shop) -> None:
-        """A lone surrogate comes in by a file's name or a store's reply."""
+    async def test_an_error_whose_text_is_not_utf8_is_still_answered(self, shop: Shop) -> None:
+        """The name of a file or the reply of a store may contain a lone surrogate."""
         edge = await self.edge_with(shop, Failing(KiranaError("caf\udce9 is gone")))
         assert (await exchange(edge, [chunk(BODY)])).status == 500
 
-    async def test_lifespan_is_acknowledged(self, edge: Edge) -> None:
-        made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-        await AsgiEdge(edge)({"type": "lifespan"}, made.receive, made.send)
-        assert [each["type"] for each in made.sent] == [
+    async def test_lifespan_messages_are_acknowledged(self, edge: Edge) -> None:
+        call = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        await AsgiEdge(edge)({"type": "lifespan"}, call.receive, call.send)
+        assert [message["type"] for message in call.sent] == [
             "lifespan.startup.complete",
             "lifespan.shutdown.complete",
         ]
@@ -477,33 +490,35 @@ class TestMetrics:
         ((name, _, _),) = metrics.counts(REQUESTS)
         assert name == route.name
 
-    async def test_a_route_is_no_path_that_anybody_can_think_of(
+    async def test_requests_are_counted_by_route_and_not_by_path(
         self, counted: Edge, metrics: Metrics
     ) -> None:
         async with client_of(counted) as client:
-            for at in range(20):
-                await client.get(f"/{at}")
-                await client.get(f"/v1/interactions/{at}/click")
+            for i in range(20):
+                await client.get(f"/{i}")
+                await client.get(f"/v1/interactions/{i}/click")
         assert metrics.counts(REQUESTS) == {
             ("none", "serve", "404"): 20,
             ("interactions_get", "serve", "200"): 20,
         }
 
-    async def test_the_door_is_the_one_that_the_server_names(
+    async def test_requests_are_counted_under_the_door_that_the_server_names(
         self, counted: Edge, metrics: Metrics
     ) -> None:
         await exchange(counted, [chunk(BODY)], door="direct")
         assert metrics.counts(REQUESTS) == {("flow_run", "direct", "200"): 1}
         assert set(metrics.buckets(REQUEST_SECONDS)) == {("flow_run", "direct")}
 
-    @pytest.mark.parametrize("before", [[], [chunk(BODY[:5], more=True)]], ids=["at once", "late"])
-    async def test_who_hung_up_is_counted_too(
+    @pytest.mark.parametrize(
+        "before", [[], [chunk(BODY[:5], more=True)]], ids=["before the body", "within the body"]
+    )
+    async def test_a_client_that_disconnected_is_counted_too(
         self, counted: Edge, metrics: Metrics, before: list[Message]
     ) -> None:
         await exchange(counted, [*before, {"type": "http.disconnect"}])
         assert metrics.counts(REQUESTS) == {("flow_run", "serve", "499"): 1}
 
-    async def test_a_time_that_ran_out_is_counted_in_its_bucket(
+    async def test_a_request_that_timed_out_is_counted_in_its_bucket(
         self, counted: Edge, metrics: Metrics
     ) -> None:
         await exchange(counted, [], headers=[(TIMEOUT.encode(), b"30")])
@@ -511,7 +526,7 @@ class TestMetrics:
         (buckets,) = metrics.buckets(REQUEST_SECONDS).values()
         assert sum(buckets[REQUEST_SECONDS.bounds.index(0.05) :]) == sum(buckets) == 1
 
-    async def test_an_error_of_ours_is_counted(self, shop: Shop, metrics: Metrics) -> None:
+    async def test_an_internal_error_is_counted(self, shop: Shop, metrics: Metrics) -> None:
         live = LiveRevision(shop.source, [])
         await live.start()
         flows = Failing(ZeroDivisionError("secret"))
@@ -520,15 +535,17 @@ class TestMetrics:
         await exchange(edge, [chunk(BODY)])
         assert metrics.counts(REQUESTS) == {("flow_run", "serve", "500"): 1}
 
-    async def test_what_is_no_request_is_not_counted(self, counted: Edge, metrics: Metrics) -> None:
-        made = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-        await AsgiEdge(counted)({"type": "lifespan"}, made.receive, made.send)
-        await AsgiEdge(counted)({"type": "websocket", "path": FLOW}, made.receive, made.send)
+    async def test_lifespan_and_websocket_scopes_are_not_counted(
+        self, counted: Edge, metrics: Metrics
+    ) -> None:
+        call = Exchange([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        await AsgiEdge(counted)({"type": "lifespan"}, call.receive, call.send)
+        await AsgiEdge(counted)({"type": "websocket", "path": FLOW}, call.receive, call.send)
         assert metrics.counts(REQUESTS) == {}
 
 
 class TestOngoing:
-    async def test_more_requests_than_the_limit_are_turned_away(
+    async def test_requests_over_max_ongoing_are_refused(
         self, shop: Shop, metrics: Metrics
     ) -> None:
         edge = await shop.edge(Limits(max_ongoing=2), metrics=metrics)
@@ -542,16 +559,16 @@ class TestOngoing:
             "type": "http", "method": "POST", "path": FLOW, "query_string": b"", "headers": [],
         }  # fmt: skip
         calls = [AsgiEdge(edge)(scope, body_that_never_comes, Exchange([]).send) for _ in range(2)]
-        hanging = [asyncio.create_task(each) for each in calls]
-        for _ in hanging:
+        waiting = [asyncio.create_task(call) for call in calls]
+        for _ in waiting:
             await asyncio.wait_for(reading.acquire(), 10)
         async with client_of(edge) as client:
             response = await client.post(FLOW, content=BODY)
             assert response.headers["retry-after"] == "1"
             assert await refused(client, "POST", FLOW, content=BODY) == (503, "overloaded", None)
-            for each in hanging:
-                each.cancel()
-            await asyncio.gather(*hanging, return_exceptions=True)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
             assert (await client.post(FLOW, content=BODY)).status_code == 200
         assert metrics.counts(REQUESTS) == {
             ("flow_run", "serve", "503"): 2,
@@ -561,54 +578,58 @@ class TestOngoing:
 
 
 class WatchedModels(LoadedModels):
-    """Says which threads load models."""
+    """Models that record which threads load them."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(ModelCopies(root))
         self.threads: set[int] = set()
 
-    def load(self, model: ModelObject) -> OnnxModel:
+    def load(self, model: ModelObject) -> LoadedModel:
         self.threads.add(threading.get_ident())
         return super().load(model)
 
 
 class TestLoop:
-    async def test_concurrent_calls_succeed_and_commits_leave_the_loop(
+    async def test_concurrent_calls_succeed_and_commits_run_off_the_loop(
         self, tmp_path: Path, edge: Edge
     ) -> None:
-        """200 calls at once, and the writer asked in between which thread it is."""
+        """Send 200 calls at once, and record in which threads LMDB is written meanwhile."""
         now_ms = int(time.time() * 1000)
 
-        def put(at: int) -> tuple[str, Any]:
-            keys, columns = {"product_id": str(at)}, {"clicks": [at], "ctr": [0.5]}
+        def put(i: int) -> tuple[str, Any]:
+            keys, columns = {"product_id": str(i)}, {"clicks": [i], "ctr": [0.5]}
             return "/v1/features/put", {"group": "product.stats", "keys": keys, "columns": columns}
 
-        def event(at: int) -> tuple[str, Any]:
-            made = {"user_id": "7", "event": "click", "product_id": at, "timestamp": now_ms - at}
-            return "/v1/interactions", {"events": [made]}
+        def event(i: int) -> tuple[str, Any]:
+            click = {"user_id": "7", "event": "click", "product_id": i, "timestamp": now_ms - i}
+            return "/v1/interactions", {"events": [click]}
 
-        def read(at: int) -> tuple[str, Any]:
-            keys = {"product_id": [str(each) for each in range(50)]}
+        def read(i: int) -> tuple[str, Any]:
+            keys = {"product_id": [str(key) for key in range(50)]}
             body = {"entity": "product", "keys": keys, "features": ["stats.ctr"]}
             return "/v1/features/get", body
 
-        def flow(at: int) -> tuple[str, Any]:
+        def flow(i: int) -> tuple[str, Any]:
             return FLOW, {"context": {"user_id": "7"}}
 
         data = tmp_path / "shop/.kirana/data"
         environments = [open_environment(data / name) for name in ("features", "interactions")]
         writers: set[int] = set()
 
-        def note(transaction: Any) -> None:
+        def record_thread(transaction: Any) -> None:
             writers.add(threading.get_ident())
 
         async with client_of(edge) as client:
-            calls = [make(at) for at in range(50) for make in (put, event, read, flow)]
+            calls = [make(i) for i in range(50) for make in (put, event, read, flow)]
             responses = await asyncio.gather(
                 *(client.post(path, json=body) for path, body in calls),
-                *(each.write(note) for each in environments for _ in range(20)),
+                *(
+                    environment.write(record_thread)
+                    for environment in environments
+                    for _ in range(20)
+                ),
             )
-            assert {each.status_code for each in responses if each is not None} == {200}
+            assert {reply.status_code for reply in responses if reply is not None} == {200}
             assert len(writers) == 2
             assert threading.get_ident() not in writers
             path, body = read(0)
@@ -630,20 +651,20 @@ class TestLoop:
         body = {"context": {"user_id": "7", "product_id": ["1"]}}
         async with client_of(edge) as client:
             calls = [client.post("/v1/infer/ranker", json=body) for _ in range(10)]
-            assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
+            assert {response.status_code for response in await asyncio.gather(*calls)} == {200}
         assert watched.threads
         assert threading.get_ident() not in watched.threads
 
-    async def test_a_long_read_in_a_thread_does_not_hold_the_loop(
+    async def test_a_long_read_in_a_thread_does_not_block_the_loop(
         self, tmp_path: Path, edge: Edge
     ) -> None:
-        """Thousands of keys are read in a thread; small reads go on beside it on the loop."""
+        """Reads of thousands of keys run in a thread, while small reads run on the event loop."""
         environment = open_environment(tmp_path / "shop/.kirana/data/features")
         reading, answered = threading.Event(), threading.Event()
 
         def read(transaction: Any) -> bool:
             reading.set()
-            return answered.wait(1)  # where the loop is held, nobody sets it
+            return answered.wait(1)  # False if the event loop is blocked
 
         long_read = asyncio.create_task(asyncio.to_thread(environment.read, read))
         await asyncio.to_thread(reading.wait)
@@ -651,6 +672,6 @@ class TestLoop:
         async with client_of(edge) as client:
             assert (await client.post("/v1/features/get", json=body)).status_code == 200
         answered.set()
-        held = not await long_read
+        blocked = not await long_read
         environment.close()
-        assert not held
+        assert not blocked

@@ -1,4 +1,4 @@
-"""`/v1/catalog...`: changes as one revision, compared and set, and followed by the source."""
+"""`/v1/catalog...`: each change is one revision, and also changes the source files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kirana.edge.replies import CatalogListReply
 from kirana.errors import Problem
 from kirana.serving.assembly import catalog_backend
 from tests.support import Shop, nth, open_shop
-from tests.unit.edge.conftest import AwayCatalog, client_of, refused
+from tests.unit.edge.conftest import CatalogOutage, client_of, refused
 
 NEW = {"keep": 7, "ttl": "2d"}
 
@@ -28,65 +28,66 @@ def source(shop_folder: Path) -> DirectoryCatalog:
     return catalog_backend(local_settings(shop_folder, {}))
 
 
-async def _put(client: httpx.AsyncClient, path: str, each: Any, **more: Any) -> int:
-    response = await client.put(f"/v1/catalog/{path}", json={"object": each, **more})
+async def _put(client: httpx.AsyncClient, path: str, record: Any, **fields: Any) -> int:
+    """Put an object, and return the number of the live revision."""
+    response = await client.put(f"/v1/catalog/{path}", json={"object": record, **fields})
     assert response.status_code == 200, response.text
     number: int = response.json()["revision"]
     return number
 
 
-async def test_what_is_live_is_listed_with_its_history(
+async def test_the_live_revision_is_listed_with_its_history(
     client: httpx.AsyncClient, source: DirectoryCatalog
 ) -> None:
-    found = (await client.get("/v1/catalog")).json()
-    assert (found["revision"], found["catalog"]) == (1, source.current().catalog)
-    assert "away_since" not in found
-    assert found["objects"]["event_type"] == ["click", "wishlist"]
-    (first,) = found["history"]
+    listing = (await client.get("/v1/catalog")).json()
+    assert (listing["revision"], listing["catalog"]) == (1, source.current().catalog)
+    assert "away_since" not in listing
+    assert listing["objects"]["event_type"] == ["click", "wishlist"]
+    (first,) = listing["history"]
     assert first["revision"] == 1
     assert "flow for_you" in first["put"]
     assert first["deleted"] == []
 
 
-async def test_while_the_catalog_is_away_what_is_live_is_listed_without_its_history(
-    away: AwayCatalog,
+async def test_the_live_revision_is_listed_without_history_while_the_catalog_can_not_be_read(
+    outage: CatalogOutage,
 ) -> None:
-    before = (await away.client.get("/v1/catalog")).json()
+    before = (await outage.client.get("/v1/catalog")).json()
     assert len(before["history"]) == 1
-    await away.go()
-    response = await away.client.get("/v1/catalog")
+    await outage.begin()
+    response = await outage.client.get("/v1/catalog")
     assert response.status_code == 200
-    assert away.live.away_since is not None
-    since_ms = int(away.live.away_since * 1000)
+    assert outage.live.away_since is not None
+    since_ms = int(outage.live.away_since * 1000)
     assert response.json() == {**before, "history": [], "away_since": since_ms}
     msgspec.json.decode(response.content, type=CatalogListReply)
-    click = await away.client.get("/v1/catalog/event_type/click")
+    click = await outage.client.get("/v1/catalog/event_type/click")
     assert click.json()["object"]["keep"] == 50
-    await away.come()
-    assert (await away.client.get("/v1/catalog")).json() == before
+    await outage.end()
+    assert (await outage.client.get("/v1/catalog")).json() == before
 
 
-async def test_an_object_is_read_as_people_write_it(client: httpx.AsyncClient) -> None:
-    found = (await client.get("/v1/catalog/feature_group/product.stats")).json()
-    assert found["object"]["ttl"] == "7d"
-    assert found["object"]["features"][0] == {"name": "clicks", "dtype": "int32", "default": 0}
-    (version,) = found["schema_versions"]
+async def test_an_object_is_returned_as_people_write_it(client: httpx.AsyncClient) -> None:
+    reply = (await client.get("/v1/catalog/feature_group/product.stats")).json()
+    assert reply["object"]["ttl"] == "7d"
+    assert reply["object"]["features"][0] == {"name": "clicks", "dtype": "int32", "default": 0}
+    (version,) = reply["schema_versions"]
     assert version["version"] == 1
     assert len(version["fingerprint"]) == 8
 
 
-async def test_what_was_read_can_be_put_again_and_changes_nothing(
+async def test_putting_back_an_object_that_was_read_changes_nothing(
     client: httpx.AsyncClient, source: DirectoryCatalog
 ) -> None:
     listed = (await client.get("/v1/catalog")).json()["objects"]
     for kind, names in listed.items():
         for name in names:
-            each = (await client.get(f"/v1/catalog/{kind}/{name}")).json()["object"]
-            assert await _put(client, f"{kind}/{name}", each) == 1
+            record = (await client.get(f"/v1/catalog/{kind}/{name}")).json()["object"]
+            assert await _put(client, f"{kind}/{name}", record) == 1
     assert not source.publish().changed
 
 
-async def test_a_put_is_the_next_revision_and_the_source_follows(
+async def test_a_put_makes_the_next_revision_and_rewrites_the_source(
     client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
 ) -> None:
     assert await _put(client, "event_type/click", NEW, expected_revision=1) == 2
@@ -95,21 +96,21 @@ async def test_a_put_is_the_next_revision_and_the_source_follows(
     assert "keep: 7" in text
     assert not source.publish().changed
     history = (await client.get("/v1/catalog?history=1")).json()["history"]
-    assert [each["put"] for each in history] == [["event_type click"]]
+    assert [entry["put"] for entry in history] == [["event_type click"]]
 
 
-async def test_another_revision_than_expected_is_a_conflict(
+async def test_an_unexpected_live_revision_is_a_conflict(
     client: httpx.AsyncClient, source: DirectoryCatalog
 ) -> None:
     body = {"object": NEW, "expected_revision": 7}
-    found = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
-    assert found == (409, "conflict", "expected_revision")
+    refusal = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
+    assert refusal == (409, "conflict", "expected_revision")
     path = "/v1/catalog/event_type/wishlist?expected_revision=7"
     assert await refused(client, "DELETE", path) == (409, "conflict", "expected_revision")
     assert source.current().number == 1
 
 
-async def test_several_objects_are_one_revision(
+async def test_several_objects_make_one_revision(
     client: httpx.AsyncClient, source: DirectoryCatalog
 ) -> None:
     entity = {"kind": "entity", "name": "seller", "keys": [{"name": "seller_id"}]}
@@ -127,33 +128,33 @@ async def test_several_objects_are_one_revision(
     assert not source.publish().changed
 
 
-async def test_a_change_that_gives_warnings_is_published_and_they_are_told(
+async def test_a_change_with_warnings_is_published_and_returns_them(
     shop: Shop, shop_folder: Path
 ) -> None:
     class Warned(DirectoryCatalog):
         def publish_change(self, change: Change, expected_revision: int | None = None) -> Published:
-            done = super().publish_change(change, expected_revision)
-            warned = replace(done.checked, warnings=(Problem("it is slow", "shop.yaml"),))
-            return replace(done, checked=warned)
+            published = super().publish_change(change, expected_revision)
+            problems = (Problem("the flow is slow", "shop.yaml"),)
+            return replace(published, checked=replace(published.checked, warnings=problems))
 
     shop.publisher = Warned(shop_folder)
     async with client_of(await shop.edge()) as client:
-        path, warned = "/v1/catalog/event_type/cart", ["shop.yaml: it is slow"]
+        path, warnings = "/v1/catalog/event_type/cart", ["shop.yaml: the flow is slow"]
         put = await client.put(path, json={"object": NEW})
-        assert put.json() == {"revision": 2, "warnings": warned}
+        assert put.json() == {"revision": 2, "warnings": warnings}
         body = {"objects": [{"kind": "event_type", "name": "cart"}]}
         post = await client.post("/v1/catalog", json=body)
-        assert post.json() == {"revision": 3, "warnings": warned}
-        assert (await client.delete(path)).json() == {"revision": 4, "warnings": warned}
+        assert post.json() == {"revision": 3, "warnings": warnings}
+        assert (await client.delete(path)).json() == {"revision": 4, "warnings": warnings}
 
 
-async def test_one_bad_object_refuses_them_all_and_names_the_field(
+async def test_a_bad_object_is_named_and_nothing_is_published(
     client: httpx.AsyncClient, source: DirectoryCatalog
 ) -> None:
     good = {"kind": "event_type", "name": "cart"}
     bad = {"kind": "feature_group", "name": "user.x", "features": [{"name": "a", "dtype": "int"}]}
-    found = await refused(client, "POST", "/v1/catalog", {"objects": [good, bad]})
-    assert found == (400, "invalid_catalog", "objects[1].features[0].dtype")
+    refusal = await refused(client, "POST", "/v1/catalog", {"objects": [good, bad]})
+    assert refusal == (400, "invalid_catalog", "objects[1].features[0].dtype")
     assert source.current().number == 1
     assert not source.publish().changed
 
@@ -174,48 +175,48 @@ async def test_one_bad_object_refuses_them_all_and_names_the_field(
         ("PUT", "event_type/c", {"object": {"kept": 7}}, (400, "invalid_catalog", "object.kept")),
     ],
 )  # fmt: skip
-async def test_what_is_wrong_is_named(
+async def test_a_bad_request_is_refused_and_its_field_named(
     client: httpx.AsyncClient, method: str, path: str, body: Any, expected: tuple[int, str, str]
 ) -> None:
     assert await refused(client, method, f"/v1/catalog/{path}", body) == expected
 
 
-async def test_an_object_as_deep_as_a_well_is_refused(client: httpx.AsyncClient) -> None:
+async def test_an_extremely_nested_object_is_refused(client: httpx.AsyncClient) -> None:
     deep: Any = []
     for _ in range(500):
         deep = [deep]
-    each = {"generator": "stored_list", "with": {"deep": deep}}
+    record = {"generator": "stored_list", "with": {"deep": deep}}
     path = "/v1/catalog/candidate_generator/deep"
-    response = await client.put(path, json={"object": each})
+    response = await client.put(path, json={"object": record})
     assert response.status_code == 400
     assert response.json()["error"]["field"] == "object"
 
 
-async def test_edits_that_were_not_applied_are_neither_lost_nor_published(
+async def test_edits_of_the_source_are_neither_lost_nor_published(
     client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
 ) -> None:
     file = shop_folder / "shop.yaml"
     file.write_text(file.read_text().replace("keep: 50", "keep: 49"))
     body = {"object": NEW}
-    found = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
-    assert found == (409, "conflict", None)
+    refusal = await refused(client, "PUT", "/v1/catalog/event_type/click", body)
+    assert refusal == (409, "conflict", None)
     assert await _put(client, "event_type/wishlist", {"keep": 4}) == 2
     assert source.load(nth(source, 2)).event_types["click"].keep == 50
     assert "keep: 49" in file.read_text()
 
 
-async def test_a_source_that_is_broken_must_be_mended_first(
+async def test_a_broken_source_must_be_fixed_first(
     client: httpx.AsyncClient, shop_folder: Path
 ) -> None:
     (shop_folder / "broken.yaml").write_text("kind: [")
-    found = await refused(client, "PUT", "/v1/catalog/event_type/click", {"object": NEW})
-    assert found == (409, "conflict", None)
+    refusal = await refused(client, "PUT", "/v1/catalog/event_type/click", {"object": NEW})
+    assert refusal == (409, "conflict", None)
 
 
-async def test_bytes_of_another_history_are_corrupt(
+async def test_rows_of_lost_schema_versions_are_corrupt(
     client: httpx.AsyncClient, source: DirectoryCatalog, shop_folder: Path
 ) -> None:
-    """The version files are lost under a filled store, and with them what the bytes mean."""
+    """The version files are lost while rows that they describe are still stored."""
     put = {
         "group": "product.stats",
         "keys": {"product_id": ["1"]},
@@ -226,9 +227,9 @@ async def test_bytes_of_another_history_are_corrupt(
         file.unlink()
     features = [{"name": "ctr", "dtype": "float32"}, {"name": "clicks", "dtype": "int32"}]
     body = {"object": {"ttl": "7d", "features": features}}
-    found = await refused(client, "PUT", "/v1/catalog/feature_group/product.stats", body)
-    assert found[:2] == (400, "invalid_catalog")
-    # where the published revisions are lost too, nobody can know any more: the bytes tell
+    refusal = await refused(client, "PUT", "/v1/catalog/feature_group/product.stats", body)
+    assert refusal[:2] == (400, "invalid_catalog")
+    # If the published revisions are lost too, only the fingerprints in the rows show the loss.
     (shop_folder / ".kirana" / "CURRENT").unlink()
     text = (shop_folder / "shop.yaml").read_text()
     swapped = text.replace("  - {name: clicks, dtype: int32, default: 0}\n", "").replace(
@@ -241,9 +242,9 @@ async def test_bytes_of_another_history_are_corrupt(
     assert source.load(revision).groups["product.stats"].current.number == 1
     reopened = open_shop(shop_folder)
     try:
-        async with client_of(await reopened.edge()) as again:
+        async with client_of(await reopened.edge()) as reopened_client:
             get = {"entity": "product", "keys": {"product_id": ["1"]}, "features": ["stats.ctr"]}
-            reply = (await again.post("/v1/features/get", json=get)).json()
+            reply = (await reopened_client.post("/v1/features/get", json=get)).json()
     finally:
         await reopened.close()
     assert reply["status"] == {"stats": ["corrupt"]}

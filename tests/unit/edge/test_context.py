@@ -1,4 +1,4 @@
-"""Headers in, and what a part sees of them; a client that hangs up."""
+"""The headers of a request as parts receive them, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.doors.direct import DirectPort
 from kirana.edge import Edge, Resources
 from kirana.edge.app import REQUESTS
-from kirana.edge.hang_up import WATCHED_AFTER_S
+from kirana.edge.disconnect import WATCHED_AFTER_S
 from kirana.errors import Unavailable
 from kirana.flow import FlowRequest, FlowResult
 from kirana.flow.values import Candidates
@@ -34,10 +34,10 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @dataclass
 class Flows:
-    """A flow runner that notes what it is given; it answers when it may."""
+    """A flow runner that records its contexts, and answers once `may_answer` is set."""
 
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
-    given: list[RequestContext] = field(default_factory=list)
+    contexts: list[RequestContext] = field(default_factory=list)
     cancelled: int = 0
     error: Exception | None = None
 
@@ -45,7 +45,7 @@ class Flows:
         pass
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
-        self.given.append(context)
+        self.contexts.append(context)
         try:
             await self.may_answer.wait()
         except asyncio.CancelledError:
@@ -59,9 +59,9 @@ class Flows:
 
 @pytest.fixture
 def flows() -> Flows:
-    made = Flows()
-    made.may_answer.set()
-    return made
+    runner = Flows()
+    runner.may_answer.set()
+    return runner
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def client(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class TestHeaders:
-    async def test_a_part_sees_what_they_say(
+    async def test_a_part_gets_the_values_of_the_headers(
         self, client: httpx.AsyncClient, flows: Flows, shop: Shop
     ) -> None:
         headers = {
@@ -94,7 +94,7 @@ class TestHeaders:
             "traceparent": TRACE,
         }
         reply = await client.post(FLOW, json=BODY, headers=headers)
-        (context,) = flows.given
+        (context,) = flows.contexts
         assert (context.id, context.caller, context.traceparent) == (
             "from-the-gateway",
             "storefront",
@@ -104,12 +104,12 @@ class TestHeaders:
         assert (context.revision, context.priority) == (shop.revision, "shopper")
         assert reply.headers["x-request-id"] == "from-the-gateway"
 
-    async def test_a_request_without_an_id_gets_one_of_its_own(
+    async def test_a_request_without_an_id_gets_a_new_one(
         self, client: httpx.AsyncClient, flows: Flows
     ) -> None:
         replies = [await client.post(FLOW, json=BODY) for _ in range(2)]
-        ids = [each.id for each in flows.given]
-        assert [each.headers["x-request-id"] for each in replies] == ids
+        ids = [context.id for context in flows.contexts]
+        assert [reply.headers["x-request-id"] for reply in replies] == ids
         assert len({*ids}) == 2
 
     @pytest.mark.parametrize("path", [FLOW, "/nothing", "/v1/features/get"])
@@ -119,31 +119,33 @@ class TestHeaders:
 
     @pytest.mark.parametrize("header", ["x-request-id", "x-kirana-caller"])
     @pytest.mark.parametrize("value", ["a b", "x" * 129, "caf\xe9"])
-    async def test_a_name_that_can_not_be_logged_is_refused(
+    async def test_an_invalid_request_id_or_caller_is_refused(
         self, client: httpx.AsyncClient, flows: Flows, header: str, value: str
     ) -> None:
         sent = {header: value.encode("latin-1")}
-        found = await refused(client, "POST", FLOW, BODY, headers=sent)
-        assert found == (400, "invalid_input", header)
-        assert flows.given == []
+        refusal = await refused(client, "POST", FLOW, BODY, headers=sent)
+        assert refusal == (400, "invalid_input", header)
+        assert flows.contexts == []
 
     @pytest.mark.parametrize("value", ["", "00-1-2-01", TRACE.upper(), f"{TRACE}-more"])
-    async def test_a_trace_that_is_not_valid_is_left_out(
+    async def test_an_invalid_traceparent_is_ignored(
         self, client: httpx.AsyncClient, flows: Flows, value: str
     ) -> None:
         await client.post(FLOW, json=BODY, headers={"traceparent": value})
-        assert flows.given[0].traceparent == ""
+        assert flows.contexts[0].traceparent == ""
 
-    async def test_a_line_of_the_log_has_the_id(
+    async def test_a_log_line_has_the_request_id(
         self, client: httpx.AsyncClient, flows: Flows, caplog: pytest.LogCaptureFixture
     ) -> None:
-        flows.error = Unavailable("away")
+        flows.error = Unavailable("down")
         reply = await client.post(FLOW, json=BODY, headers={"x-request-id": "mine"})
         assert reply.status_code == 503
-        assert [each.message for each in caplog.records if each.name == "kirana.flow"] == ["mine"]
+        assert [record.message for record in caplog.records if record.name == "kirana.flow"] == [
+            "mine"
+        ]
 
 
-class TestHangUp:
+class TestDisconnect:
     @pytest.fixture
     async def direct(self, edge: Edge) -> AsyncIterator[DirectPort]:
         port = DirectPort(edge, bind("127.0.0.1", 0), finish_s=5.0)
@@ -153,17 +155,17 @@ class TestHangUp:
 
     @pytest.fixture
     async def writer(self, direct: DirectPort, flows: Flows) -> AsyncIterator[asyncio.StreamWriter]:
-        """A client whose request waits in a node."""
+        """Yield a connection whose request waits in the flow runner."""
         flows.may_answer.clear()
         _, writer = await asyncio.open_connection("127.0.0.1", direct.port)
         body = b'{"context": {"user_id": "7"}}'
         head = f"POST {FLOW} HTTP/1.1\r\nhost: shop\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        await wait_until(lambda: len(flows.given) == 1)
+        await wait_until(lambda: len(flows.contexts) == 1)
         yield writer
         writer.close()
 
-    async def test_the_work_for_a_client_that_is_gone_stops(
+    async def test_the_work_for_a_client_that_disconnected_is_cancelled(
         self, writer: asyncio.StreamWriter, flows: Flows, metrics: Metrics
     ) -> None:
         writer.close()

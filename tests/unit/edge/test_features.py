@@ -1,4 +1,4 @@
-"""`/v1/features/...`: what comes back, and what is refused by name."""
+"""`/v1/features/...`: rows are stored and returned, and bad requests are refused."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ ASK: dict[str, Any] = {
 
 
 async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    """Send JSON, and return the reply, which must have status 200."""
     response = await client.post(path, json=body)
     assert response.status_code == 200, response.text
     return response.json()
 
 
-async def test_what_was_put_comes_back_with_its_dtype(client: httpx.AsyncClient) -> None:
+async def test_values_are_returned_with_their_dtypes(client: httpx.AsyncClient) -> None:
     assert await post(client, PUT, STATS) == {"written": 2, "stale": 0, "expired": 0}
     await post(client, PUT, ATTRS)
     await post(client, PUT, SIMILAR)
@@ -73,14 +74,14 @@ async def test_what_was_put_comes_back_with_its_dtype(client: httpx.AsyncClient)
     }
 
 
-async def test_columns_of_one_dtype_come_back_as_rows(client: httpx.AsyncClient) -> None:
+async def test_features_of_one_dtype_are_returned_as_rows(client: httpx.AsyncClient) -> None:
     await post(client, PUT, STATS)
     assert (await post(client, GET, ASK))["values"] == [[0.1], [0.25]]
     reply = await post(client, GET, {**ASK, "features": ["stats.ctr", "stats.ctr"]})
     assert reply["values"] == [[0.1, 0.1], [0.25, 0.25]]
 
 
-async def test_floats_that_json_lacks_are_named(client: httpx.AsyncClient) -> None:
+async def test_non_finite_floats_are_returned_as_strings(client: httpx.AsyncClient) -> None:
     columns = {"clicks": [1, 2, 3], "ctr": ["NaN", "Infinity", "-Infinity"]}
     await post(client, PUT, {**STATS, "keys": {"product_id": [1, 2, 3]}, "columns": columns})
     reply = await post(client, GET, {**ASK, "keys": {"product_id": [1, 2, 3]}})
@@ -89,7 +90,7 @@ async def test_floats_that_json_lacks_are_named(client: httpx.AsyncClient) -> No
     assert reply["values"] == [["NaN", 1], ["Infinity", 2]]
 
 
-async def test_a_stored_null_is_null(client: httpx.AsyncClient) -> None:
+async def test_a_stored_null_is_returned_as_null(client: httpx.AsyncClient) -> None:
     columns = {"clicks": [None, 4], "ctr": [0.5, None]}
     await post(client, PUT, {**STATS, "columns": columns})
     reply = await post(client, GET, {**ASK, "features": ["stats.ctr", "stats.clicks"]})
@@ -98,14 +99,18 @@ async def test_a_stored_null_is_null(client: httpx.AsyncClient) -> None:
 
 
 async def test_large_integers_keep_every_digit(client: httpx.AsyncClient) -> None:
-    most = 2**63 - 1
-    columns = {"title": ["a", "b"], "category_id": [most, -most - 1], "in_stock": [True, True]}
+    largest = 2**63 - 1
+    columns = {
+        "title": ["a", "b"],
+        "category_id": [largest, -largest - 1],
+        "in_stock": [True, True],
+    }
     await post(client, PUT, {**ATTRS, "columns": columns})
     reply = await post(client, GET, {**ASK, "features": ["attrs.category_id"]})
-    assert reply["values"] == [[most], [-most - 1]]
+    assert reply["values"] == [[largest], [-largest - 1]]
 
 
-async def test_scalars_broadcast_over_lists_of_keys(client: httpx.AsyncClient) -> None:
+async def test_a_single_id_applies_to_all_rows(client: httpx.AsyncClient) -> None:
     await post(client, PUT, AFFINITY)
     ask = {"entity": "user_category", "features": ["affinity.clicks"]}
     keys: dict[str, Any] = {"user_id": 7, "category_id": ["2", 1, 3]}
@@ -116,7 +121,7 @@ async def test_scalars_broadcast_over_lists_of_keys(client: httpx.AsyncClient) -
     assert (await post(client, GET, {**ask, "keys": keys}))["values"] == [[2.0]]
 
 
-async def test_a_key_may_stand_in_the_request_twice(client: httpx.AsyncClient) -> None:
+async def test_a_request_may_repeat_a_key(client: httpx.AsyncClient) -> None:
     await post(client, PUT, STATS)
     reply = await post(client, GET, {**ASK, "keys": {"product_id": ["2", "1", 2]}})
     assert reply["values"] == [[0.25], [0.1], [0.25]]
@@ -141,7 +146,7 @@ async def test_an_older_write_is_stale(client: httpx.AsyncClient) -> None:
     assert (await post(client, GET, ASK))["values"] == [[0.1], [0.0]]
 
 
-async def test_a_deleted_row_is_missing_and_older_writes_do_not_raise_it(
+async def test_a_deleted_row_is_missing_and_older_writes_do_not_restore_it(
     client: httpx.AsyncClient,
 ) -> None:
     now = int(time.time() * 1000)
@@ -157,7 +162,7 @@ async def test_a_deleted_row_is_missing_and_older_writes_do_not_raise_it(
     assert await post(client, DELETE, older) == {"deleted": 0, "stale": 1}
 
 
-async def test_provenance_explains_every_cell(client: httpx.AsyncClient) -> None:
+async def test_provenance_says_where_each_cell_comes_from(client: httpx.AsyncClient) -> None:
     now = int(time.time() * 1000)
     columns = {"clicks": [None], "ctr": [0.5]}
     keys = {"product_id": ["1"]}
@@ -170,15 +175,17 @@ async def test_provenance_explains_every_cell(client: httpx.AsyncClient) -> None
         "stats.ctr": ["stored", "no_row"],
         "stats.clicks": ["null", "no_row"],
     }
-    young, none = reply["age_ms"]["stats"]
-    assert young >= 60_000
-    assert none is None
+    age_ms, no_age = reply["age_ms"]["stats"]
+    assert age_ms >= 60_000
+    assert no_age is None
 
 
-async def test_an_expired_row_is_seen_as_such(client: httpx.AsyncClient) -> None:
+async def test_an_expired_row_reads_as_defaults_with_the_status_expired(
+    client: httpx.AsyncClient,
+) -> None:
     eight_days_ago = int(time.time() * 1000) - 8 * DAY_MS
-    done = await post(client, PUT, {**STATS, "event_time": eight_days_ago})
-    assert done == {"written": 0, "stale": 0, "expired": 2}
+    written = await post(client, PUT, {**STATS, "event_time": eight_days_ago})
+    assert written == {"written": 0, "stale": 0, "expired": 2}
     reply = await post(client, GET, ASK)
     assert reply["status"] == {"stats": ["expired", "expired"]}
     assert reply["values"] == [[0.5], [0.5]]
@@ -199,12 +206,12 @@ async def test_rows_of_one_put_may_be_written_stale_and_expired(client: httpx.As
 BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "get without an entity": (GET, {"keys": {}, "features": []}, 400, "invalid_input", "entity"),
     "get without keys": (GET, {"entity": "a", "features": []}, 400, "invalid_input", "keys"),
-    "get with another key": (GET, {**ASK, "kees": {}}, 400, "invalid_input", "kees"),
+    "get with an unknown field": (GET, {**ASK, "kees": {}}, 400, "invalid_input", "kees"),
     "get of a number as entity": (GET, {**ASK, "entity": 5}, 400, "invalid_input", "entity"),
     "get of an unknown entity": (
         GET, {**ASK, "entity": "produkt"}, 404, "unknown_entity", "entity"),
-    "get of nothing": (GET, {**ASK, "features": []}, 400, "invalid_input", "features"),
-    "get of one feature that is no list": (
+    "get of no features": (GET, {**ASK, "features": []}, 400, "invalid_input", "features"),
+    "get of a feature that is not in a list": (
         GET, {**ASK, "features": "stats.ctr"}, 400, "invalid_input", "features"),
     "get of a number as feature": (
         GET, {**ASK, "features": ["stats.ctr", 1]}, 400, "invalid_input", "features[1]"),
@@ -218,7 +225,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "get of an empty name": (GET, {**ASK, "features": [""]}, 404, "unknown_feature", "features[0]"),
     "get with the entity before the group": (
         GET, {**ASK, "features": ["product.stats.ctr"]}, 404, "unknown_feature", "features[0]"),
-    "get with provenance that is no boolean": (
+    "get with provenance that is not a boolean": (
         GET, {**ASK, "provenance": "yes"}, 400, "invalid_input", "provenance"),
     "get of keys that are a list": (GET, {**ASK, "keys": ["1"]}, 400, "invalid_input", "keys"),
     "get without its key": (GET, {**ASK, "keys": {}}, 400, "invalid_input", "keys.product_id"),
@@ -232,7 +239,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "get of a long id": (
         GET, {**ASK, "keys": {"product_id": ["1", "é" * 201]}}, 413, "too_large",
         "keys.product_id[1]"),
-    "get of an id that is no integer": (
+    "get of an id that is not an integer": (
         GET,
         {"entity": "category", "keys": {"category_id": [1, "books"]}, "features": ["stats.share"]},
         400, "invalid_input", "keys.category_id[1]"),
@@ -244,7 +251,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
         GET,
         {"entity": "user_category", "keys": {"user_id": "7"}, "features": ["affinity.clicks"]},
         400, "invalid_input", "keys.category_id"),
-    "get by lists of two lengths": (
+    "get by lists of different lengths": (
         GET,
         {
             "entity": "user_category",
@@ -252,7 +259,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
             "features": ["affinity.clicks"],
         },
         400, "invalid_input", "keys.category_id"),
-    "put into no group": (PUT, {"keys": {}, "columns": {}}, 400, "invalid_input", "group"),
+    "put without a group": (PUT, {"keys": {}, "columns": {}}, 400, "invalid_input", "group"),
     "put into an unknown group": (
         PUT, {**STATS, "group": "product.stat"}, 404, "unknown_feature_group", "group"),
     "put without a feature": (
@@ -261,7 +268,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "put of an unknown feature": (
         PUT, {**STATS, "columns": {**STATS["columns"], "crt": [1, 2]}}, 404, "unknown_feature",
         "columns.crt"),
-    "put of a column of another length": (
+    "put of a column that is too short": (
         PUT, {**STATS, "columns": {"clicks": [1, 2], "ctr": [1]}}, 400, "invalid_input",
         "columns.ctr"),
     "put of an unknown schema version": (
@@ -272,15 +279,15 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
         PUT, {**STATS, "event_time": "now"}, 400, "invalid_input", "event_time"),
     "put of a time before 1970": (
         PUT, {**STATS, "event_time": -1}, 400, "invalid_input", "event_time"),
-    "put of a time without end": (
+    "put of a time beyond 64 bits": (
         PUT, {**STATS, "event_time": 10**30}, 400, "invalid_input", "event_time"),
     "put of a time in the future": (
         PUT, {**STATS, "event_time": FUTURE_MS}, 400, "invalid_input", "event_time"),
     "put of times in the future": (
         PUT, {**STATS, "event_time": [SENT_MS, FUTURE_MS]}, 400, "invalid_input", "event_time[1]"),
-    "put of times of another length": (
+    "put of too few times": (
         PUT, {**STATS, "event_time": [SENT_MS]}, 400, "invalid_input", "event_time"),
-    "put of times of which one is none": (
+    "put of times before 1970": (
         PUT, {**STATS, "event_time": [SENT_MS, -1]}, 400, "invalid_input", "event_time[1]"),
     "put to no keys": (
         PUT, {**STATS, "keys": {"product_id": []}}, 400, "invalid_input", "keys.product_id"),
@@ -306,7 +313,7 @@ BAD: dict[str, tuple[str, Any, int, str, str]] = {
 
 
 @pytest.mark.parametrize(("path", "body", "status", "code", "field"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_request_is_refused_by_name(
+async def test_a_bad_request_is_refused_and_its_field_named(
     client: httpx.AsyncClient, path: str, body: Any, status: int, code: str, field: str
 ) -> None:
     assert await refused(client, "POST", path, body) == (status, code, field)
@@ -318,12 +325,12 @@ BAD_VALUES = {
     "a boolean as an integer": (STATS, "clicks", True),
     "an integer beyond its dtype": (STATS, "clicks", 2**31),
     "an integer below its dtype": (STATS, "clicks", -(2**31) - 1),
-    "an integer without end": (STATS, "clicks", 10**300),
+    "an integer of 301 digits": (STATS, "clicks", 10**300),
     "a list as a number": (STATS, "clicks", [1]),
     "a mapping as a number": (STATS, "clicks", {"a": 1}),
     "a ragged list as a number": (STATS, "clicks", [[1], [1, 2]]),
     "text as a float": (STATS, "ctr", "0.5"),
-    "nan in other letters": (STATS, "ctr", "nan"),
+    "nan in lower case": (STATS, "ctr", "nan"),
     "a boolean as a float": (STATS, "ctr", False),
     "a float beyond its dtype": (STATS, "ctr", 1e300),
     "an integer beyond all floats": (STATS, "ctr", 10**400),
@@ -344,6 +351,7 @@ BAD_VALUES = {
 
 
 def nested(depth: int) -> Any:
+    """Return a list nested this deep."""
     value: Any = 1
     for _ in range(depth):
         value = [value]
@@ -357,16 +365,19 @@ BAD_VALUES["a value nested a hundred times"] = (SIMILAR, "ids", nested(100))
 async def test_a_value_that_its_feature_can_not_hold_is_named(
     client: httpx.AsyncClient, body: dict[str, Any], column: str, value: Any
 ) -> None:
-    """Alone it is the first of its column, and beside a good one the last."""
+    """The value is sent alone, and then after a good one."""
     good = body["columns"][column]
-    for at, values in enumerate(([value], [good[0], value])):
-        keys = {"product_id": [str(key) for key in range(len(values))]}
-        columns = {name: [each[0]] * len(values) for name, each in body["columns"].items()}
+    for position, values in enumerate(([value], [good[0], value])):
+        keys = {"product_id": [str(i) for i in range(len(values))]}
+        columns = {
+            name: [column_values[0]] * len(values)
+            for name, column_values in body["columns"].items()
+        }
         columns[column] = values
         sent = {**body, "keys": keys, "columns": columns}
         status, _, field = await refused(client, "POST", PUT, sent)
         assert status in (400, 413)
-        assert field == f"columns.{column}[{at}]"
+        assert field == f"columns.{column}[{position}]"
     assert (await post(client, GET, ASK))["status"] == {"stats": ["missing", "missing"]}
 
 
@@ -404,24 +415,26 @@ async def test_a_wrong_type_within_a_mapping_is_named_by_its_key(
         ),
     ],
 )
-async def test_a_single_id_is_named_without_a_place(
+async def test_a_single_id_is_named_without_an_index(
     client: httpx.AsyncClient, keys: Any, entity: str, feature: str, field: str
 ) -> None:
     body = {"entity": entity, "keys": keys, "features": [feature]}
-    status, _, found = await refused(client, "POST", GET, body)
+    status, _, refused_field = await refused(client, "POST", GET, body)
     assert status in (400, 413)
-    assert found == field
+    assert refused_field == field
 
 
-async def test_more_than_a_limit_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_over_a_limit_are_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handlers, "MAX_CELLS", 20_000)
     async with client_of(await shop.edge()) as client:
-        ids = [str(at) for at in range(MAX_KEYS)]
+        ids = [str(i) for i in range(MAX_KEYS)]
         ask = {**ASK, "keys": {"product_id": ids}, "features": ["stats.ctr"]}
         assert len((await post(client, GET, ask))["values"]) == MAX_KEYS
         too_large = (413, "too_large", "keys.product_id")
-        more = {**ask, "keys": {"product_id": [*ids, "more"]}}
-        assert await refused(client, "POST", GET, more) == too_large
+        long = {**ask, "keys": {"product_id": [*ids, "more"]}}
+        assert await refused(client, "POST", GET, long) == too_large
         wide = {**ask, "features": ["similar.ids"]}
         assert await refused(client, "POST", GET, wide) == too_large
         many = {"group": "product.stats", "keys": {"product_id": [*ids, "more"]}}

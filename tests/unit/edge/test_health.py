@@ -1,4 +1,4 @@
-"""`/healthz`: 200 with each part's state, 503 where one that is needed is down."""
+"""`/healthz`: 200 with the state of each part, or 503 if a part is down."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kirana.interactions.service import InteractionService
 from kirana.interactions.store import Retention
 from tests.store_calls import DownStore
 from tests.support import Shop, open_shop, publish, write_shop
-from tests.unit.edge.conftest import AwayCatalog, client_of
+from tests.unit.edge.conftest import CatalogOutage, client_of
 
 
-class NoInteractions:
+class DownInteractions:
     """An interaction store that does not answer."""
 
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
@@ -43,13 +43,14 @@ async def edge_with(
     features: FeatureService | None = None,
     interactions: InteractionService | None = None,
 ) -> Edge:
+    """Return an edge of the shop in which these parts replace its own."""
     live = LiveRevision(shop.source, [])
     await live.start()
     parts = shop.served(features=features, interactions=interactions)
     return Edge(Resources(parts, live, shop.source))
 
 
-async def test_a_shop_that_runs_is_healthy(client: httpx.AsyncClient, shop: Shop) -> None:
+async def test_a_running_shop_is_healthy(client: httpx.AsyncClient, shop: Shop) -> None:
     response = await client.get("/healthz")
     assert response.status_code == 200
     assert response.json() == {
@@ -74,23 +75,25 @@ async def test_a_part_that_is_down_is_named(shop: Shop, part: str) -> None:
     edge = (
         await edge_with(shop, features=FeatureService(DownStore(), shop.source))
         if part == "features"
-        else await edge_with(shop, interactions=InteractionService(NoInteractions(), shop.source))
+        else await edge_with(shop, interactions=InteractionService(DownInteractions(), shop.source))
     )
     async with client_of(edge) as client:
         response = await client.get("/healthz")
     assert response.status_code == 503
     reply = response.json()
     assert reply["status"] == "unavailable"
-    states = {name: each["state"] for name, each in reply["parts"].items()}
+    states = {name: report["state"] for name, report in reply["parts"].items()}
     assert states.pop(part) == "unavailable"
     assert set(states.values()) == {"ok"}
     assert reply["parts"][part]["reason"]
 
 
-async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: Shop) -> None:
-    """No default hides them: an acknowledged write is in the store."""
+async def test_writes_and_queries_of_events_are_unavailable_if_the_store_is_down(
+    shop: Shop,
+) -> None:
+    """Unlike reads of features, they have no defaults to fall back on."""
     features = FeatureService(DownStore(), shop.source)
-    interactions = InteractionService(NoInteractions(), shop.source)
+    interactions = InteractionService(DownInteractions(), shop.source)
     async with client_of(await edge_with(shop, features, interactions)) as client:
         put = {
             "group": "product.stats",
@@ -113,7 +116,7 @@ async def test_writes_to_a_store_that_is_down_are_refused_as_unavailable(shop: S
             assert response.json()["error"]["code"] == "unavailable"
 
 
-async def test_reads_from_a_store_that_is_down_say_so(shop: Shop) -> None:
+async def test_reads_from_a_store_that_is_down_give_defaults_and_say_so(shop: Shop) -> None:
     edge = await edge_with(shop, features=FeatureService(DownStore(), shop.source))
     async with client_of(edge) as client:
         body = {"entity": "product", "keys": {"product_id": ["1", "2"]}, "features": ["stats.ctr"]}
@@ -132,26 +135,26 @@ async def test_a_catalog_without_groups_and_events_is_healthy(tmp_path: Path) ->
     await shop.close()
 
 
-async def test_a_catalog_that_is_away_is_told_and_what_was_read_of_it_serves(
-    away: AwayCatalog, shop: Shop
+async def test_an_unreachable_catalog_is_reported_and_its_last_revision_serves(
+    outage: CatalogOutage, shop: Shop
 ) -> None:
-    before = (await away.client.get("/healthz")).json()
+    before = (await outage.client.get("/healthz")).json()
     assert "away_since" not in before["parts"]["catalog"]
-    await away.go()
-    response = await away.client.get("/healthz")
+    await outage.begin()
+    response = await outage.client.get("/healthz")
     assert response.status_code == 200
-    assert away.live.away_since is not None
+    assert outage.live.away_since is not None
     assert response.json()["parts"]["catalog"] == {
         "state": "ok",
         "revision": 1,
         "catalog": shop.revision.catalog,
         "refused_revisions": 0,
-        "away_since": int(away.live.away_since * 1000),
+        "away_since": int(outage.live.away_since * 1000),
     }
-    flow = await away.client.post("/v1/flows/for_you", json={"context": {"user_id": "7"}})
+    flow = await outage.client.post("/v1/flows/for_you", json={"context": {"user_id": "7"}})
     assert flow.status_code == 200
-    await away.come()
-    assert (await away.client.get("/healthz")).json() == before
+    await outage.end()
+    assert (await outage.client.get("/healthz")).json() == before
 
 
 async def test_refused_revisions_are_counted(shop: Shop) -> None:

@@ -16,11 +16,12 @@ from tests.unit.edge.conftest import refused
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     response = await client.get("/openapi.json")
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
-    found: dict[str, Any] = response.json()
-    return found
+    content: dict[str, Any] = response.json()
+    return content
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the method, path and description of every operation."""
     return [
         (method, path, operation)
         for path, methods in document["paths"].items()
@@ -29,18 +30,20 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 
 def references(value: Any) -> list[str]:
+    """Return every `$ref` within a value."""
     if isinstance(value, dict):
-        here = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
-        return here + [each for part in value.values() for each in references(part)]
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [reference for part in value.values() for reference in references(part)]
     if isinstance(value, list):
-        return [each for part in value for each in references(part)]
+        return [reference for part in value for reference in references(part)]
     return []
 
 
 def schema_of(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the JSON body of an operation."""
     reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-    found: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
-    return found
+    schema: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
+    return schema
 
 
 async def test_every_route_is_described_once(document: dict[str, Any]) -> None:
@@ -50,7 +53,7 @@ async def test_every_route_is_described_once(document: dict[str, Any]) -> None:
     assert len(set(names)) == len(names)
 
 
-async def test_every_route_that_is_described_is_there(
+async def test_every_described_route_exists(
     client: httpx.AsyncClient, document: dict[str, Any]
 ) -> None:
     for method, path, _ in operations(document):
@@ -59,54 +62,56 @@ async def test_every_route_that_is_described_is_there(
             assert response.json()["error"]["code"] not in ("not_found", "method_not_allowed")
 
 
-async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    found = references(document)
-    assert found
-    for reference in found:
-        at: Any = document
+async def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    paths = references(document)
+    assert paths
+    for reference in paths:
+        target: Any = document
         for step in reference.removeprefix("#/").split("/"):
-            assert step in at, reference
-            at = at[step]
+            assert step in target, reference
+            target = target[step]
 
 
-async def test_parameters_are_those_of_the_path_and_query(document: dict[str, Any]) -> None:
+async def test_parameters_match_the_path_and_the_query(document: dict[str, Any]) -> None:
     for _, path, operation in operations(document):
-        in_path = [each["name"] for each in operation["parameters"] if each["in"] == "path"]
+        in_path = [
+            parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"
+        ]
         assert in_path == re.findall(r"\{(.*?)\}", path)
     get = document["paths"]["/v1/interactions/{user_id}/{event}"]["get"]
-    query = [each["name"] for each in get["parameters"] if each["in"] == "query"]
+    query = [parameter["name"] for parameter in get["parameters"] if parameter["in"] == "query"]
     assert query == ["last", "since", "until", "limit"]
 
 
-async def test_every_query_parameter_that_is_described_is_known(
+async def test_every_described_query_parameter_is_accepted(
     client: httpx.AsyncClient, document: dict[str, Any]
 ) -> None:
     get = document["paths"]["/v1/interactions/{user_id}/{event}"]["get"]
     for parameter in get["parameters"]:
         if parameter["in"] == "query":
-            of_time = parameter["name"] in ("since", "until")
-            query = {parameter["name"]: 1_700_000_000_000 if of_time else 1}
+            is_time = parameter["name"] in ("since", "until")
+            query = {parameter["name"]: 1_700_000_000_000 if is_time else 1}
             response = await client.get("/v1/interactions/7/click", params=query)
             assert response.status_code == 200
 
 
-async def test_every_required_field_is_required_and_no_other_is_known(
+async def test_an_empty_body_and_an_unknown_field_are_refused(
     client: httpx.AsyncClient, document: dict[str, Any]
 ) -> None:
     for method, path, operation in operations(document):
         if "requestBody" not in operation:
             continue
         schema = schema_of(document, operation)
-        called = re.sub(r"\{.*?\}", "unknown", path).replace("unknown/unknown", "flow/unknown")
-        found = await refused(client, method, called, {})
+        url = re.sub(r"\{.*?\}", "unknown", path).replace("unknown/unknown", "flow/unknown")
+        refusal = await refused(client, method, url, {})
         required = schema.get("required") or ["objects"]
-        assert found == (400, "invalid_input", required[0])
+        assert refusal == (400, "invalid_input", required[0])
         assert schema["additionalProperties"] is False
-        found = await refused(client, method, called, {"surprise": 1})
-        assert found[:2] == (400, "invalid_input")
+        refusal = await refused(client, method, url, {"surprise": 1})
+        assert refusal[:2] == (400, "invalid_input")
 
 
-async def test_fields_have_the_names_that_are_sent(document: dict[str, Any]) -> None:
+async def test_fields_have_the_names_that_clients_send(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert set(schemas["Infer"]["properties"]) == {"context", "inputs", "top_k", "return"}
     assert schemas["FeaturesPut"]["required"] == ["group", "keys", "columns"]

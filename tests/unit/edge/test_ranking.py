@@ -19,6 +19,7 @@ ASK: dict[str, Any] = {"context": {"user_id": "7", "product_id": ["1", "2", "3"]
 
 
 async def put(client: httpx.AsyncClient, group: str, keys: Any, **columns: Any) -> None:
+    """Write rows of a group, which must be accepted."""
     body = {"group": group, "keys": keys, "columns": columns}
     response = await client.post("/v1/features/put", json=body)
     assert response.status_code == 200, response.text
@@ -26,7 +27,7 @@ async def put(client: httpx.AsyncClient, group: str, keys: Any, **columns: Any) 
 
 @pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
-    """A shop with a few rows and clicks."""
+    """Yield a client of a shop that has a few rows and one click."""
     async with client_of(await shop.edge()) as client:
         ids = ["1", "2", "3", "4"]
         ctr = [0.125, 0.5, 0.25, 0.75]
@@ -44,12 +45,13 @@ async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    """Send JSON, and return the reply, which must have status 200."""
     response = await client.post(path, json=body)
     assert response.status_code == 200, response.text
     return response.json()
 
 
-async def test_a_flow_gives_a_ranked_list(client: httpx.AsyncClient) -> None:
+async def test_a_flow_returns_a_ranked_list(client: httpx.AsyncClient) -> None:
     reply = await post(client, FLOW, {"context": {"user_id": 7}})
     assert set(reply) == {"output", "revision"}
     assert reply["revision"] == 1
@@ -88,13 +90,13 @@ async def test_a_trace_has_a_span_for_each_node(client: httpx.AsyncClient) -> No
     assert {(s["state"], s["attempts"], s["error"]) for s in spans.values()} == {("ok", 1, None)}
 
 
-async def test_a_person_without_history_gets_an_empty_list(client: httpx.AsyncClient) -> None:
+async def test_a_user_without_history_gets_an_empty_list(client: httpx.AsyncClient) -> None:
     reply = await post(client, FLOW, {"context": {"user_id": "nobody"}})
     assert {name: column for name, column in reply["output"].items() if column} == {}
     assert reply["output"]["ids"] == []
 
 
-async def test_a_flow_and_infer_score_alike(client: httpx.AsyncClient) -> None:
+async def test_a_flow_and_infer_give_the_same_scores(client: httpx.AsyncClient) -> None:
     output = (await post(client, FLOW, {"context": {"user_id": "7"}}))["output"]
     body = {
         "context": {"user_id": "7", "product_id": output["ids"]},
@@ -106,7 +108,7 @@ async def test_a_flow_and_infer_score_alike(client: httpx.AsyncClient) -> None:
     assert reply["outputs"] == {name: output[name] for name in ("p_click", "p_order")}
 
 
-async def test_infer_scores_in_the_order_given(client: httpx.AsyncClient) -> None:
+async def test_infer_returns_scores_in_the_order_of_the_ids(client: httpx.AsyncClient) -> None:
     reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"]})
     assert set(reply) == {"ids", "scores", "outputs", "matrix", "defaults", "revision"}
     assert reply["ids"] == ["1", "2", "3"]
@@ -118,48 +120,50 @@ async def test_infer_scores_in_the_order_given(client: httpx.AsyncClient) -> Non
     rows = reply["matrix"]["rows"]
     assert [row[2] for row in rows] == [0.125, 0.5, 0.25]
     for name, weights in SHOP_WEIGHTS.items():
-        wanted = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in rows]
-        assert reply["outputs"][f"p_{name}"] == pytest.approx(wanted)
+        expected = [
+            sum(weight * value for weight, value in zip(weights, row, strict=True)) for row in rows
+        ]
+        assert reply["outputs"][f"p_{name}"] == pytest.approx(expected)
     outputs = zip(reply["outputs"]["p_click"], reply["outputs"]["p_order"], strict=True)
     assert reply["scores"] == pytest.approx([click + 4 * order for click, order in outputs])
     assert reply["defaults"]["user.profile"] == 3
     assert "product.stats" not in reply["defaults"]
 
 
-async def test_infer_returns_no_more_than_was_asked_for(client: httpx.AsyncClient) -> None:
+async def test_infer_returns_only_the_requested_fields(client: httpx.AsyncClient) -> None:
     reply = await post(client, INFER, ASK)
     assert set(reply) == {"ids", "scores", "defaults", "revision"}
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3, 100, 10**12])
-async def test_top_k_gives_the_best_first_in_every_part(
+async def test_top_k_keeps_the_best_rows_first_in_every_list(
     client: httpx.AsyncClient, top_k: int
 ) -> None:
     returned = ["outputs", "matrix"]
-    whole = await post(client, INFER, {**ASK, "return": returned})
+    full_reply = await post(client, INFER, {**ASK, "return": returned})
     reply = await post(client, INFER, {**ASK, "top_k": top_k, "return": returned})
-    order = sorted(range(3), key=lambda at: -whole["scores"][at])[:top_k]
+    order = sorted(range(3), key=lambda i: -full_reply["scores"][i])[:top_k]
     for path in (["ids"], ["scores"], ["outputs", "p_click"], ["matrix", "rows"]):
-        mine, all_of_it = reply, whole
+        values, full_values = reply, full_reply
         for step in path:
-            mine, all_of_it = mine[step], all_of_it[step]
-        assert mine == [all_of_it[at] for at in order], path
-    assert reply["defaults"] == whole["defaults"]
+            values, full_values = values[step], full_values[step]
+        assert values == [full_values[i] for i in order], path
+    assert reply["defaults"] == full_reply["defaults"]
 
 
-async def test_scores_that_json_lacks_are_named(client: httpx.AsyncClient) -> None:
+async def test_non_finite_scores_are_returned_as_strings(client: httpx.AsyncClient) -> None:
     columns = {"clicks": [1, 1], "ctr": ["NaN", "Infinity"]}
     await put(client, "product.stats", {"product_id": ["1", "2"]}, **columns)
     reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"], "top_k": 3})
-    # a weight of 0 on infinity is NaN too
+    # p_order is NaN for an infinite ctr too, because 0 times infinity is NaN
     assert reply["ids"] == ["3", "1", "2"]
     assert reply["scores"][1:] == ["NaN", "NaN"]
     assert reply["outputs"]["p_click"][1:] == ["NaN", "Infinity"]
     assert [row[2] for row in reply["matrix"]["rows"]] == [0.25, "NaN", "Infinity"]
 
 
-async def test_the_columns_of_a_node_never_hide_ids_or_scores(tmp_path: Path) -> None:
-    """A node's name is a column's: `ids` and `scores` are such names too."""
+async def test_a_node_named_ids_does_not_hide_the_ids_of_the_output(tmp_path: Path) -> None:
+    """A node names a column of the output, and a node may be named `ids` or `scores`."""
     catalog = (
         SHOP.replace("  similar: [unseen]", "  ids: [unseen]")
         .replace("  recent: [similar]", "  recent: [ids]")
@@ -178,28 +182,28 @@ async def test_the_columns_of_a_node_never_hide_ids_or_scores(tmp_path: Path) ->
     assert set(output["ids"]) == {"2", "3"}
 
 
-FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
+BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "an unknown flow": ("/v1/flows/for_yu", {"context": {}}, 404, "unknown_flow", "name"),
     "a flow without context": (FLOW, {}, 400, "invalid_input", "context"),
     "a context that is a list": (FLOW, {"context": []}, 400, "invalid_input", "context"),
     "a context that is null": (FLOW, {"context": None}, 400, "invalid_input", "context"),
-    "a context without the person": (
+    "a context without the user": (
         FLOW, {"context": {}}, 400, "invalid_input", "context.user_id"),
-    "a person that is null": (
+    "a user that is null": (
         FLOW, {"context": {"user_id": None}}, 400, "invalid_input", "context.user_id"),
-    "a person that is a list": (
+    "a user that is a list": (
         FLOW, {"context": {"user_id": ["7"]}}, 400, "invalid_input", "context.user_id"),
-    "a person that is a fraction": (
+    "a user that is a fraction": (
         FLOW, {"context": {"user_id": 7.5}}, 400, "invalid_input", "context.user_id"),
-    "a person that is empty": (
+    "an empty user": (
         FLOW, {"context": {"user_id": ""}}, 400, "invalid_input", "context.user_id"),
-    "a person with NUL": (
+    "a user with NUL": (
         FLOW, {"context": {"user_id": "\0"}}, 400, "invalid_input", "context.user_id"),
-    "a person that is too long": (
+    "a user that is too long": (
         FLOW, {"context": {"user_id": "x" * 201}}, 400, "invalid_input", "context.user_id"),
     "a trace that is text": (
         FLOW, {"context": {}, "trace": "yes"}, 400, "invalid_input", "trace"),
-    "another key of a flow": (
+    "an unknown field of a flow": (
         FLOW, {"context": {}, "user_id": "7"}, 400, "invalid_input", "user_id"),
     "an unknown model id": (
         "/v1/infer/rankr", ASK, 404, "unknown_model_id", "model_id"),
@@ -209,10 +213,10 @@ FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "infer of no rows": (
         INFER, {"context": {"user_id": "7", "product_id": []}}, 400, "invalid_input",
         "context.product_id"),
-    "infer of one row that is no list": (
+    "infer of a row that is not in a list": (
         INFER, {"context": {"user_id": "7", "product_id": "1"}}, 400, "invalid_input",
         "context.product_id"),
-    "infer for several persons": (
+    "infer for several users": (
         INFER, {"context": {"user_id": ["7"], "product_id": ["1"]}}, 400, "invalid_input",
         "context.user_id"),
     "infer with an unknown id": (
@@ -221,7 +225,7 @@ FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "infer of an empty id": (
         INFER, {"context": {"user_id": "7", "product_id": ["1", ""]}}, 400, "invalid_input",
         "context.product_id[1]"),
-    "infer for an empty person": (
+    "infer for an empty user": (
         INFER, {"context": {"user_id": "", "product_id": ["1"]}}, 400, "invalid_input",
         "context.user_id"),
     "infer of an id that is too long": (
@@ -234,11 +238,11 @@ FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
     "top_k that is text": (INFER, {**ASK, "top_k": "5"}, 400, "invalid_input", "top_k"),
     "an unknown return": (
         INFER, {**ASK, "return": ["outputs", "all"]}, 400, "invalid_input", "return[1]"),
-    "a return that is no list": (
+    "a return that is not a list": (
         INFER, {**ASK, "return": "outputs"}, 400, "invalid_input", "return"),
     "an unknown input": (
         INFER, {**ASK, "inputs": {"similer": 1}}, 400, "invalid_input", "inputs.similer"),
-    "an input of another length": (
+    "an input of the wrong length": (
         INFER, {**ASK, "inputs": {"similar": [1, 2]}}, 400, "invalid_input", "inputs.similar"),
     "an empty input": (
         INFER, {**ASK, "inputs": {"similar": []}}, 400, "invalid_input", "inputs.similar"),
@@ -246,14 +250,12 @@ FLOW_BAD: dict[str, tuple[str, Any, int, str, str]] = {
         INFER, {**ASK, "inputs": {"similar": 1e300}}, 400, "invalid_input", "inputs.similar"),
     "inputs that are a list": (
         INFER, {**ASK, "inputs": [1, 2, 3]}, 400, "invalid_input", "inputs"),
-    "another key of infer": (INFER, {**ASK, "topk": 5}, 400, "invalid_input", "topk"),
+    "an unknown field of infer": (INFER, {**ASK, "topk": 5}, 400, "invalid_input", "topk"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "code", "field"), FLOW_BAD.values(), ids=FLOW_BAD.keys()
-)
-async def test_a_bad_request_is_refused_by_name(
+@pytest.mark.parametrize(("path", "body", "status", "code", "field"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_request_is_refused_and_its_field_named(
     client: httpx.AsyncClient, path: str, body: Any, status: int, code: str, field: str
 ) -> None:
     assert await refused(client, "POST", path, body) == (status, code, field)

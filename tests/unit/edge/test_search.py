@@ -1,4 +1,4 @@
-"""A search from `/openapi.json`: whatever is sent, the contract holds."""
+"""Requests drawn from `/openapi.json`: every reply must keep to the documented contract."""
 
 from __future__ import annotations
 
@@ -60,15 +60,16 @@ GOOD: dict[str, Any] = {
     "catalog_put": {"object": {"keep": 7}, "expected_revision": 1},
     "catalog_post": {"objects": [{"kind": "event_type", "name": "cart"}], "delete": []},
 }
-PATHS = {"name": "for_you", "model_id": "ranker", "kind": "event_type", "user_id": "7"}
-PATHS_OF = {"catalog": {"name": "click"}, "interactions": {"event": "click"}}
+PATH_PARAMETERS = {"name": "for_you", "model_id": "ranker", "kind": "event_type", "user_id": "7"}
+PATH_PARAMETERS_OF_AREA = {"catalog": {"name": "click"}, "interactions": {"event": "click"}}
+"""Further parameters, by the area of the operation: the first word of its id."""
 
 
 def _whole(reference: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema with its components, so that it stands by itself."""
+    """Return a schema together with the components that it refers to."""
     text = json.dumps({**reference, "components": DOCUMENT["components"]})
-    found: dict[str, Any] = json.loads(text)
-    return found
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
 def _request_schema(operation: dict[str, Any]) -> dict[str, Any] | None:
@@ -78,8 +79,8 @@ def _request_schema(operation: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _reply_schema(operation: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    return found
+    schema: dict[str, Any] = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    return schema
 
 
 @cache
@@ -103,7 +104,7 @@ async def _shop() -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Prober:
-    """One shop for all the examples of a test, on a loop of its own."""
+    """A shop that serves all examples of a test, on its own event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -115,18 +116,18 @@ class Prober:
         self._loop.close()
 
     def probe(self, operation: dict[str, Any], method: str, path: str, body: Any) -> int:
-        """Send, hold the reply against the contract, and return its status."""
+        """Send a request, check its reply against the contract, and return its status."""
         content = None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json"}
         call = self._client.request(method, path, content=content, headers=headers)
         reply = self._loop.run_until_complete(call)
-        found = reply.json()
-        assert reply.status_code < 500, found
+        content_of_reply = reply.json()
+        assert reply.status_code < 500, content_of_reply
         if reply.status_code == 200:
-            _reply_validator(operation["operationId"]).validate(found)
+            _reply_validator(operation["operationId"]).validate(content_of_reply)
             return 200
-        assert list(found) == ["error"]
-        error = found["error"]
+        assert list(content_of_reply) == ["error"]
+        error = content_of_reply["error"]
         assert set(error) == {"code", "message", "field"}
         assert isinstance(error["message"], str)
         assert error["message"]
@@ -136,32 +137,36 @@ class Prober:
 
 @pytest.fixture
 def prober() -> Iterator[Prober]:
-    made = Prober()
-    yield made
-    made.close()
+    shared = Prober()
+    yield shared
+    shared.close()
 
 
-def _filled(operation: str, path: str, given_segments: dict[str, str] | None = None) -> str:
+def _filled(operation: str, path: str, parameters: dict[str, str] | None = None) -> str:
+    """Return a path with its parameters filled in: with `parameters`, else with known names."""
     area = operation.partition("_")[0]
-    known = {**PATHS, **PATHS_OF.get(area, {}), **(given_segments or {})}
-    return re.sub(r"\{(.*?)\}", lambda found: quote(known[found[1]], safe=""), path)
+    values = {**PATH_PARAMETERS, **PATH_PARAMETERS_OF_AREA.get(area, {}), **(parameters or {})}
+    return re.sub(r"\{(.*?)\}", lambda match: quote(values[match[1]], safe=""), path)
 
 
 def _fitting(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Return what fits a schema, of the words of JSON Schema that the contract uses."""
+    """Return a strategy for values of a JSON schema.
+
+    It supports the keywords that Kirana's schemas use for types, but not those for bounds.
+    """
     if "$ref" in schema:
         return _fitting(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
-        return st.one_of([_fitting(each) for each in schema["anyOf"]])
+        return st.one_of([_fitting(part) for part in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     kind = schema.get("type")
     if kind == "array":
         return st.lists(_fitting(schema.get("items", {})), max_size=4)
     if kind == "object" and "properties" in schema:
-        parts = {name: _fitting(each) for name, each in schema["properties"].items()}
-        needed = {name: parts.pop(name) for name in schema.get("required", [])}
-        return st.fixed_dictionaries(needed, optional=parts)
+        parts = {name: _fitting(part) for name, part in schema["properties"].items()}
+        required = {name: parts.pop(name) for name in schema.get("required", [])}
+        return st.fixed_dictionaries(required, optional=parts)
     if kind == "object":
         inner = schema.get("additionalProperties", {})
         keys = st.sampled_from(WORDS) | st.text(max_size=6)
@@ -173,7 +178,7 @@ WORDS = [
     *("product", "user", "stats.ctr", "product.stats", "product_id", "user_id", "clicks", "ctr"),
     *("click", "for_you", "ranker", "similar", "outputs", "matrix", "event_type", "kind", "name"),
 ]
-"""Names that the shop knows: without them nothing would get behind the first check."""
+"""Names that exist in the shop. Without them, no request would pass the first check."""
 
 SEARCH = settings(
     max_examples=EXAMPLES,
@@ -201,55 +206,59 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@pytest.mark.parametrize("at", range(len(OPERATIONS)), ids=NAMES)
-def test_whatever_fits_the_schema_gets_a_reply_that_does(prober: Prober, at: int) -> None:
-    method, path, operation = OPERATIONS[at]
+@pytest.mark.parametrize("index", range(len(OPERATIONS)), ids=NAMES)
+def test_a_body_with_the_types_of_its_schema_gets_a_documented_reply(
+    prober: Prober, index: int
+) -> None:
+    method, path, operation = OPERATIONS[index]
     schema = _request_schema(operation)
     bodies: st.SearchStrategy[Any] = st.none() if schema is None else _fitting(schema)
-    segments = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable())
-    query = st.dictionaries(
+    segment = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable())
+    queries = st.dictionaries(
         st.sampled_from(["last", "since", "until", "limit", "history", "expected_revision", "x"]),
         st.integers(-5, 1 << 60).map(str) | st.text(max_size=4),
         max_size=2,
     )
 
     @SEARCH
-    @given(bodies, st.booleans(), segments, segments, query)
-    def search(body: Any, strange: bool, one: str, other: str, asked: dict[str, str]) -> None:
+    @given(bodies, st.booleans(), segment, segment, queries)
+    def search(
+        body: Any, random_segments: bool, first: str, second: str, query: dict[str, str]
+    ) -> None:
         names = re.findall(r"\{(.*?)\}", path)
-        given_segments = dict(zip(names, (one, other), strict=False)) if strange else {}
-        called = _filled(operation["operationId"], path, given_segments)
-        if method in ("GET", "DELETE") and asked:
-            called += f"?{httpx.QueryParams(asked)}"
-        prober.probe(operation, method, called, body)
+        parameters = dict(zip(names, (first, second), strict=False)) if random_segments else {}
+        url = _filled(operation["operationId"], path, parameters)
+        if method in ("GET", "DELETE") and query:
+            url += f"?{httpx.QueryParams(query)}"
+        prober.probe(operation, method, url, body)
 
     search()
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_body_with_one_part_changed_is_answered_or_refused(
+def test_a_good_body_with_one_value_changed_gets_a_documented_reply(
     prober: Prober, name: str
 ) -> None:
     method, path, operation = OPERATIONS[NAMES.index(name)]
-    called = _filled(name, path)
-    places = list(_places(GOOD[name]))
+    url = _filled(name, path)
+    value_paths = list(_paths(GOOD[name]))
 
     @SEARCH
-    @given(st.sampled_from(places), ANYTHING)
-    def search(place: tuple[str | int, ...], value: Any) -> None:
+    @given(st.sampled_from(value_paths), ANYTHING)
+    def search(value_path: tuple[str | int, ...], value: Any) -> None:
         body = copy.deepcopy(GOOD[name])
-        inside: Any = body
-        for step in place[:-1]:
-            inside = inside[step]
-        inside[place[-1]] = value
-        prober.probe(operation, method, called, body)
+        container: Any = body
+        for step in value_path[:-1]:
+            container = container[step]
+        container[value_path[-1]] = value
+        prober.probe(operation, method, url, body)
 
-    assert prober.probe(operation, method, called, GOOD[name]) == 200
+    assert prober.probe(operation, method, url, GOOD[name]) == 200
     search()
 
 
-def _places(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path to every part of a body."""
+def _paths(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path to every value in a body."""
     if above:
         yield above
     steps: list[str | int] = []
@@ -258,9 +267,9 @@ def _places(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
     elif isinstance(value, list):
         steps = list(range(len(value)))
     for step in steps:
-        yield from _places(value[step], *above, step)
+        yield from _paths(value[step], *above, step)
 
 
-def test_every_operation_says_what_it_answers() -> None:
+def test_every_operation_has_a_reply_schema() -> None:
     for _, _, operation in OPERATIONS:
         assert _reply_schema(operation)["$ref"]

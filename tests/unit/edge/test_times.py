@@ -1,4 +1,4 @@
-"""Times at every way in: another unit than milliseconds is refused with what to send."""
+"""Times in every kind of request: units other than milliseconds are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.interactions import Event
 
 NOW_MS = 1_700_000_000_000
 LAST_TIME = 2**53 - 1
-"""How people spell that a range has no end."""
+"""The time that clients send for a range without an end."""
 
 OTHER_UNITS = {
     1: 1_000,
@@ -26,14 +26,14 @@ OTHER_UNITS = {
     10**17 + 1: 10**11,
     NOW_MS * 1_000_000: NOW_MS,
 }
-"""What is sent for a time, and the milliseconds that it may be meant for."""
+"""Times in other units, and the milliseconds that the refusal suggests instead."""
 
 MILLISECONDS = [0, 10**11 + 1, NOW_MS]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way in for a time, and the field that names it."""
+class TimedRequest:
+    """A request that carries a time, and the field that a refusal names."""
 
     field: str
     path: str
@@ -41,7 +41,10 @@ class Way:
     call: Callable[[AsyncClient, int], Awaitable[Any]]
 
     async def send(self, client: httpx.AsyncClient, kirana: AsyncClient, time: int) -> Any:
-        """Send by JSON, then by Proto3; return what both said of a refusal, None if of none."""
+        """Send the time in JSON and by the client; return the field and message of the refusal.
+
+        Both must be refused alike. Return None if both are accepted.
+        """
         response = await client.post(self.path, json=self.body(time))
         if response.status_code == 200:
             await self.call(kirana, time)
@@ -61,13 +64,13 @@ CLICK = {"user_id": "7", "event": "click", "product_id": "1", "timestamp": NOW_M
 ASK = {"user_ids": ["7"], "events": ["click"]}
 
 WRITES = {
-    "put": Way(
+    "put": TimedRequest(
         "event_time",
         "/v1/features/put",
         lambda time: {**ROWS, "columns": COLUMNS, "event_time": time},
         lambda kirana, time: kirana.put_features("category.stats", KEYS, COLUMNS, event_time=time),
     ),
-    "put of a time a row": Way(
+    "put with one time per row": TimedRequest(
         "event_time[1]",
         "/v1/features/put",
         lambda time: {**ROWS, "columns": COLUMNS, "event_time": [NOW_MS, time]},
@@ -75,13 +78,13 @@ WRITES = {
             "category.stats", KEYS, COLUMNS, event_time=[NOW_MS, time]
         ),
     ),
-    "delete": Way(
+    "delete": TimedRequest(
         "event_time",
         "/v1/features/delete",
         lambda time: {**ROWS, "event_time": time},
         lambda kirana, time: kirana.delete_features("category.stats", KEYS, event_time=time),
     ),
-    "delete of a time a row": Way(
+    "delete with one time per row": TimedRequest(
         "event_time[1]",
         "/v1/features/delete",
         lambda time: {**ROWS, "event_time": [NOW_MS, time]},
@@ -89,7 +92,7 @@ WRITES = {
             "category.stats", KEYS, event_time=[NOW_MS, time]
         ),
     ),
-    "interactions": Way(
+    "interactions": TimedRequest(
         "events[1].timestamp",
         "/v1/interactions",
         lambda time: {"events": [CLICK, {**CLICK, "timestamp": time}]},
@@ -99,64 +102,64 @@ WRITES = {
     ),
 }
 QUERIES = {
-    "since": Way(
+    "since": TimedRequest(
         "since",
         "/v1/interactions/query",
         lambda time: {**ASK, "since": time},
         lambda kirana, time: kirana.interactions("7", "click", since=time),
     ),
-    "until": Way(
+    "until": TimedRequest(
         "until",
         "/v1/interactions/query",
         lambda time: {**ASK, "until": time},
         lambda kirana, time: kirana.interactions("7", "click", until=time),
     ),
 }
-WAYS = WRITES | QUERIES
+TIMED = WRITES | QUERIES
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_a_time_of_another_unit_is_refused_with_what_to_send(
-    client: httpx.AsyncClient, kirana: AsyncClient, way: Way
+@pytest.mark.parametrize("timed", TIMED.values(), ids=TIMED)
+async def test_a_time_in_another_unit_is_refused_with_a_suggestion(
+    client: httpx.AsyncClient, kirana: AsyncClient, timed: TimedRequest
 ) -> None:
     for sent, meant in OTHER_UNITS.items():
-        field, message = await way.send(client, kirana, sent)
-        assert field == way.field
+        field, message = await timed.send(client, kirana, sent)
+        assert field == timed.field
         assert message.startswith(f"{sent} looks like ")
         assert message.endswith(f"send milliseconds, {meant}")
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_a_time_in_milliseconds_passes_and_so_does_one_that_is_not_known(
-    client: httpx.AsyncClient, kirana: AsyncClient, way: Way
+@pytest.mark.parametrize("timed", TIMED.values(), ids=TIMED)
+async def test_a_time_in_milliseconds_is_accepted_and_so_is_zero(
+    client: httpx.AsyncClient, kirana: AsyncClient, timed: TimedRequest
 ) -> None:
     for time in MILLISECONDS:
-        assert await way.send(client, kirana, time) is None
+        assert await timed.send(client, kirana, time) is None
 
 
-@pytest.mark.parametrize("way", WRITES.values(), ids=WRITES)
-async def test_the_last_time_that_can_be_meant_in_milliseconds_is_of_the_future(
-    client: httpx.AsyncClient, kirana: AsyncClient, way: Way
+@pytest.mark.parametrize("timed", WRITES.values(), ids=WRITES)
+async def test_the_largest_time_in_milliseconds_is_refused_as_too_far_ahead(
+    client: httpx.AsyncClient, kirana: AsyncClient, timed: TimedRequest
 ) -> None:
-    field, message = await way.send(client, kirana, 10**14)
-    assert field == way.field
-    assert "five minutes ahead" in message
+    field, message = await timed.send(client, kirana, 10**14)
+    assert field == timed.field
+    assert "five minutes in the future" in message
 
 
-@pytest.mark.parametrize("way", QUERIES.values(), ids=QUERIES)
-async def test_a_range_may_end_in_the_future_or_not_at_all(
-    client: httpx.AsyncClient, kirana: AsyncClient, way: Way
+@pytest.mark.parametrize("timed", QUERIES.values(), ids=QUERIES)
+async def test_a_range_may_end_in_the_future_or_have_no_end(
+    client: httpx.AsyncClient, kirana: AsyncClient, timed: TimedRequest
 ) -> None:
     for time in (10**14, LAST_TIME):
-        assert await way.send(client, kirana, time) is None
+        assert await timed.send(client, kirana, time) is None
     for time in (LAST_TIME - 1, LAST_TIME + 1):
-        field, message = await way.send(client, kirana, time)
-        assert field == way.field
+        field, message = await timed.send(client, kirana, time)
+        assert field == timed.field
         assert "looks like microseconds" in message
 
 
 @pytest.mark.parametrize("name", ["since", "until"])
-async def test_the_times_of_a_query_string_are_those_of_a_body(
+async def test_times_in_a_query_string_are_checked_like_times_in_a_body(
     client: httpx.AsyncClient, name: str
 ) -> None:
     path = "/v1/interactions/7/click"
@@ -169,13 +172,13 @@ async def test_the_times_of_a_query_string_are_those_of_a_body(
         assert (await client.get(path, params={name: time})).status_code == 200
 
 
-@pytest.mark.parametrize("way", WRITES.values(), ids=WRITES)
-async def test_what_is_refused_for_one_time_is_not_written_in_part(
-    client: httpx.AsyncClient, kirana: AsyncClient, way: Way
+@pytest.mark.parametrize("timed", WRITES.values(), ids=WRITES)
+async def test_a_write_refused_for_one_time_writes_nothing(
+    client: httpx.AsyncClient, kirana: AsyncClient, timed: TimedRequest
 ) -> None:
     await kirana.put_features("category.stats", {"category_id": "3"}, {"share": [0.5]})
-    assert await way.send(client, kirana, 7) is not None
+    assert await timed.send(client, kirana, 7) is not None
     keys = {"category_id": ["1", "2", "3"]}
-    found = await kirana.get_features("category", keys, ["stats.share"])
-    assert found.status("stats") == ["missing", "missing", "ok"]
+    reply = await kirana.get_features("category", keys, ["stats.share"])
+    assert reply.status("stats") == ["missing", "missing", "ok"]
     assert list((await kirana.interactions("7", "click")).product_ids) == []

@@ -1,4 +1,4 @@
-"""What is wrong with a message: the same as the decoder refuses, with the way to the field."""
+"""Validation of messages: it refuses exactly what the decoder refuses, and names the field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kirana.edge.bodies import decode_json, decode_query
 from kirana.edge.errors import HttpError
 from kirana.edge.limits import MAX_EVENTS, MAX_KEYS
 from kirana.edge.routes import ROUTES
-from kirana.edge.validation import check_bounds, refusal
+from kirana.edge.validation import check_bounds, first_error
 from kirana.errors import FieldPath, InvalidInput, TooLarge
 
 EVENT = {"user_id": 1, "event": "click", "product_id": "a", "timestamp": 5, "metadata": {"a": [1]}}
@@ -33,7 +33,7 @@ VALID: dict[type[msgspec.Struct], dict[str, Any]] = {
         "context": {"k": [1]}, "inputs": {"i": [0.5, 1], "j": 2}, "top_k": 1, "return": ["matrix"],
     },
 }  # fmt: skip
-NOTHING = "it is refused"
+NO_REASON = "the body is not valid"
 MESSAGES = pytest.mark.parametrize("message", VALID, ids=lambda message: message.__name__)
 
 SCALARS = st.one_of(
@@ -55,51 +55,55 @@ ANYTHING = st.recursive(
 
 
 @st.composite
-def _spoilt(draw: st.DrawFn, whole: dict[str, Any]) -> Any:
-    """Return a body with one value replaced, removed or added, somewhere in it."""
-    body = copy.deepcopy(whole)
-    at: Any = body
+def _broken(draw: st.DrawFn, valid: dict[str, Any]) -> Any:
+    """Draw a body in which one value, at any depth, is replaced, removed or added."""
+    body = copy.deepcopy(valid)
+    container: Any = body
     while True:
-        key = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
-        inner = at[key]
+        key = draw(
+            st.sampled_from(
+                sorted(container) if isinstance(container, dict) else range(len(container))
+            )
+        )
+        inner = container[key]
         if not (isinstance(inner, dict | list) and inner and draw(st.booleans())):
             break
-        at = inner
+        container = inner
     match draw(st.sampled_from(["replace", "remove", "add"])):
         case "replace":
-            at[key] = draw(ANYTHING)
+            container[key] = draw(ANYTHING)
         case "remove":
-            del at[key]
-        case "add" if isinstance(at, dict):
-            at["another"] = draw(ANYTHING)
+            del container[key]
+        case "add" if isinstance(container, dict):
+            container["another"] = draw(ANYTHING)
         case "add":
-            at.append(draw(ANYTHING))
+            container.append(draw(ANYTHING))
     return body
 
 
 @MESSAGES
 @given(data=st.data())
-def test_what_the_decoder_refuses_is_found_and_nothing_else(
+def test_a_reason_is_given_exactly_if_the_decoder_refuses(
     message: type[msgspec.Struct], data: st.DataObject
 ) -> None:
-    body = data.draw(_spoilt(VALID[message]) | ANYTHING)
+    body = data.draw(_broken(VALID[message]) | ANYTHING)
     encoded = msgspec.json.encode(body)
-    found = refusal(message, body, encoded)
+    error = first_error(message, body, encoded)
     try:
         msgspec.json.decode(encoded, type=message)
     except msgspec.ValidationError:
-        assert found.message != NOTHING
-        assert found.path or not isinstance(body, dict)
+        assert error.message != NO_REASON
+        assert error.path or not isinstance(body, dict)
     else:
-        assert found.message == NOTHING
+        assert error.message == NO_REASON
 
 
 @MESSAGES
-def test_a_whole_message_is_within_its_bounds(message: type[msgspec.Struct]) -> None:
+def test_a_valid_message_is_within_its_bounds(message: type[msgspec.Struct]) -> None:
     check_bounds(msgspec.convert(VALID[message], message))
 
 
-def test_every_message_of_a_route_is_looked_at_here() -> None:
+def test_every_message_of_a_route_is_covered_here() -> None:
     assert set(VALID) == {route.request for route in ROUTES if route.request is not None}
     for route in ROUTES:
         if route.query is not None:
@@ -125,7 +129,7 @@ class Outer(messages.Message):
     ],
     ids=str,
 )
-def test_bounds_are_checked_as_deep_as_they_stand(outer: Outer, path: FieldPath) -> None:
+def test_bounds_are_checked_at_every_depth(outer: Outer, path: FieldPath) -> None:
     check_bounds(Outer([Inner(0.5, {"k": ["a"]})], 5))
     for refuse in (
         lambda: check_bounds(outer),
@@ -136,12 +140,12 @@ def test_bounds_are_checked_as_deep_as_they_stand(outer: Outer, path: FieldPath)
         assert caught.value.path == path
 
 
-def test_a_type_that_nobody_checks_is_refused_when_it_is_declared() -> None:
-    class Unheard(messages.Message):
+def test_a_message_with_an_unsupported_field_type_is_refused() -> None:
+    class Unsupported(messages.Message):
         pair: tuple[int, int]
 
-    with pytest.raises(TypeError, match="messages can't have a field"):
-        check_bounds(Unheard((1, 2)))
+    with pytest.raises(TypeError, match="a message can't have a field"):
+        check_bounds(Unsupported((1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -151,47 +155,49 @@ def test_a_type_that_nobody_checks_is_refused_when_it_is_declared() -> None:
         (b'{"entity": "a", "keys": {"k": [], "k": 1}, "features": ["f"]}', ("keys", "k")),
     ],
 )
-def test_a_name_that_is_given_twice_is_told(body: bytes, path: FieldPath) -> None:
+def test_a_duplicate_name_is_refused(body: bytes, path: FieldPath) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode_json(messages.FeaturesGet, body)
     assert (caught.value.path, caught.value.message) == (path, f"'{path[-1]}' is given twice")
 
 
 def without(message: type[msgspec.Struct], name: str) -> dict[str, Any]:
-    return {key: each for key, each in VALID[message].items() if key != name}
+    """Return the valid body of a message without one field."""
+    return {key: value for key, value in VALID[message].items() if key != name}
 
 
 def changed(message: type[msgspec.Struct], **fields: Any) -> dict[str, Any]:
+    """Return the valid body of a message with other values of these fields."""
     return {**VALID[message], **fields}
 
 
 WRONG: list[tuple[type[msgspec.Struct], Any, FieldPath, str]] = [
-    (messages.FeaturesGet, [], (), "it must be an object, not a list"),
+    (messages.FeaturesGet, [], (), "must be an object, not a list"),
     (messages.FeaturesGet, without(messages.FeaturesGet, "keys"), ("keys",),
-     "the field 'keys' is missing"),
+     "'keys' is missing"),
     (messages.FeaturesGet, changed(messages.FeaturesGet, kees={}), ("kees",),
      "unknown field 'kees': did you mean 'keys'?"),
     (messages.FeaturesGet, changed(messages.FeaturesGet, entity=5), ("entity",),
-     "it must be a string, not a whole number"),
+     "must be a string, not an integer"),
     (messages.FeaturesGet, changed(messages.FeaturesGet, keys={"k": [1, 2.5]}), ("keys", "k", 1),
-     "it must be a string or a whole number, not a number"),
+     "must be a string or an integer, not a decimal number"),
     (messages.FeaturesGet, changed(messages.FeaturesGet, keys={"k": None}), ("keys", "k"),
-     "it must be a string or a whole number or a list, not null"),
+     "must be a string, an integer or a list, not null"),
     (messages.FeaturesGet, changed(messages.FeaturesGet, features=[]), ("features",),
-     "the list is empty: name at least one"),
+     "must have at least one entry"),
     (messages.InteractionsPost, {"events": [EVENT, {**EVENT, "event": True}]},
-     ("events", 1, "event"), "it must be a string, not true or false"),
+     ("events", 1, "event"), "must be a string, not true or false"),
     (messages.InteractionsQuery, changed(messages.InteractionsQuery, last=0), ("last",),
-     "0 is not between 1 and 10000"),
-    (messages.Infer, changed(messages.Infer, top_k=0), ("top_k",), "0 is less than 1"),
+     "must be from 1 to 10000, not 0"),
+    (messages.Infer, changed(messages.Infer, top_k=0), ("top_k",), "must be at least 1, not 0"),
     (messages.Infer, {**VALID[messages.Infer], "return": ["matrix", "matrx"]}, ("return", 1),
-     "'matrx' is not a choice: did you mean 'matrix'?"),
+     "'matrx' is not allowed: did you mean 'matrix'?"),
     (messages.Infer, changed(messages.Infer, inputs={"i": [10**400]}), ("inputs", "i", 0),
      "the number is too large"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("message", "body", "path", "reason"), WRONG, ids=lambda each: str(each))
+@pytest.mark.parametrize(("message", "body", "path", "reason"), WRONG, ids=lambda value: str(value))
 def test_the_field_and_the_reason_are_named(
     message: type[msgspec.Struct], body: Any, path: FieldPath, reason: str
 ) -> None:
@@ -200,34 +206,35 @@ def test_the_field_and_the_reason_are_named(
     assert (caught.value.path, caught.value.message) == (path, reason)
 
 
-def test_what_is_of_a_wrong_type_comes_before_what_is_out_of_bounds() -> None:
+def test_a_wrong_type_is_reported_before_a_value_out_of_bounds() -> None:
     body = b'{"features": [], "keys": {"k": []}, "entity": 5}'
     with pytest.raises(InvalidInput) as caught:
         decode_json(messages.FeaturesGet, body)
     assert caught.value.path == ("entity",)
 
 
-def test_what_is_no_json_comes_before_all_else() -> None:
+def test_invalid_json_is_reported_before_any_field() -> None:
     with pytest.raises(HttpError) as caught:
         decode_json(messages.FeaturesGet, b'{"entity": 5, ')
     assert caught.value.code == "invalid_json"
 
 
-@pytest.mark.parametrize("more", [0, 1])
-def test_a_list_has_as_many_entries_as_its_limit_at_most(more: int) -> None:
-    keys = {"k": ["1"] * (MAX_KEYS + more)}
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_list_may_have_as_many_entries_as_its_limit(excess: int) -> None:
+    keys = {"k": ["1"] * (MAX_KEYS + excess)}
     bodies: list[tuple[type[msgspec.Struct], dict[str, Any], FieldPath]] = [
         (messages.FeaturesGet, changed(messages.FeaturesGet, keys=keys), ("keys", "k")),
-        (messages.InteractionsPost, {"events": [EVENT] * (MAX_EVENTS + more)}, ("events",)),
+        (messages.InteractionsPost, {"events": [EVENT] * (MAX_EVENTS + excess)}, ("events",)),
     ]
     for message, body, path in bodies:
         encoded = msgspec.json.encode(body)
-        if not more:
+        if not excess:
             decode_json(message, encoded)
             continue
         with pytest.raises(TooLarge) as caught:
             decode_json(message, encoded)
         assert caught.value.path == path
+        assert caught.value.message == "has 10001 entries, the limit is 10000"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +249,7 @@ def test_a_list_has_as_many_entries_as_its_limit_at_most(more: int) -> None:
         (b"since=", ("since",)),
     ],
 )
-def test_a_parameter_that_is_wrong_is_named(text: bytes, path: FieldPath) -> None:
+def test_a_wrong_query_parameter_is_named(text: bytes, path: FieldPath) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode_query(messages.InteractionsBounds, text)
     assert caught.value.path == path

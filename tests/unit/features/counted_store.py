@@ -1,4 +1,4 @@
-"""A store for tests of the read path: it counts, it can be paused, and it can fail."""
+"""A feature store for tests of the read path: it records its calls, and can be paused or fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kirana.errors import Unavailable
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import RowBlock, RowKeys, StoredRows, Written
-from kirana.stores.row_keys import all_row_keys, block_keys, row_keys, shared_out
+from kirana.stores.row_keys import all_row_keys, block_keys, row_keys, split_by_group
 from kirana.stores.rows import Times, WalkPage
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ B = Feature("b", "int64", default=-2)
 TITLE = Feature("title", "string", default="?")
 
 Read = tuple[str, int]
-"""The status of a row, and its feature `a`."""
+"""The status of a row, and the value of its feature `a`."""
 
 MISSING = ("missing", -1)
 UNAVAILABLE = ("unavailable", -1)
@@ -39,7 +39,11 @@ def ok(number: int) -> Read:
 def group_of(
     name: str, *versions: Sequence[Feature], codec: str = "packed", checksum: bool = False
 ) -> FeatureGroup:
-    numbered = tuple(SchemaVersion(name, at, tuple(v)) for at, v in enumerate(versions, start=1))
+    """Return a group without a TTL; its schema versions are numbered from 1."""
+    numbered = tuple(
+        SchemaVersion(name, number, tuple(features))
+        for number, features in enumerate(versions, start=1)
+    )
     return FeatureGroup(name, PRODUCT, 0, codec, numbered, checksum)
 
 
@@ -48,14 +52,16 @@ TWO = group_of("product.two", [A])
 
 
 def encode(group: FeatureGroup, a: int, *, number: int = 0, title: str = "") -> bytes:
-    """A row of schema version `number`, 0 for the newest."""
+    """Encode a row by schema version `number`, or by the newest version if `number` is 0."""
     version = group.versions[number - 1]
     values: dict[str, Any] = {"a": a, "b": 0, "title": title}
     columns = {
-        each.name: Column(
-            np.array([values[each.name]], dtype=object if each.dtype == "string" else np.int64)
+        feature.name: Column(
+            np.array(
+                [values[feature.name]], dtype=object if feature.dtype == "string" else np.int64
+            )
         )
-        for each in version.features
+        for feature in version.features
     }
     times = np.array([NOW * 1000], dtype=np.uint64)
     (encoded,) = CODECS[group.codec].encode(group, version, columns, times)
@@ -69,7 +75,10 @@ def key_of(group: FeatureGroup, key: str) -> bytes:
 def read_of(fetched: Fetched, group: FeatureGroup) -> list[Read]:
     rows = fetched.decode(group, NOW)
     numbers = rows.column("a").values.tolist()
-    return [(Status(s).name.lower(), n) for s, n in zip(rows.status.tolist(), numbers, strict=True)]
+    return [
+        (Status(status).name.lower(), number)
+        for status, number in zip(rows.status.tolist(), numbers, strict=True)
+    ]
 
 
 async def read(fetcher: Fetcher, keys: Sequence[str], group: FeatureGroup = ONE) -> list[Read]:
@@ -78,18 +87,18 @@ async def read(fetcher: Fetcher, keys: Sequence[str], group: FeatureGroup = ONE)
 
 
 async def soon(task: asyncio.Task[T]) -> T:
-    """Wait for a task, but not for ever: where a call is not answered, the test fails."""
+    """Return the result of a task; raise `TimeoutError` if it takes more than 10 seconds."""
     return await asyncio.wait_for(task, 10.0)
 
 
 async def settle() -> None:
-    """Let everything run that can."""
+    """Yield to the event loop 20 times, so that all tasks run until they wait."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 class Clock:
-    """Seconds, as `time.monotonic` gives them; stands until it is moved."""
+    """A replacement for `time.monotonic` that stands still until a test changes `now`."""
 
     def __init__(self, now: float = 5_000.0) -> None:
         self.now = now
@@ -100,13 +109,19 @@ class Clock:
 
 @dataclass
 class Call:
+    """A read of the store: the keys, whether it may return, and whether it fails."""
+
     keys: list[bytes]
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     fails: bool = False
 
 
 class CountedStore:
-    """A dict. Paused, it gives what was there when it was asked, and when it is told to."""
+    """A store in a dict that records its reads.
+
+    While it is paused, a read returns only after `answer` or `resume`, with the values that were
+    stored when the read began.
+    """
 
     embedded = False
 
@@ -115,49 +130,54 @@ class CountedStore:
         self.calls: list[Call] = []
         self.paused = False
         self.down = False
-        self.away: set[bytes] = set()
-        """Keys of nodes that do not answer."""
+        self.unreachable: set[bytes] = set()
+        """Row keys whose node does not answer."""
 
     @property
     def batches(self) -> list[list[bytes]]:
+        """The keys of each read so far."""
         return [call.keys for call in self.calls]
 
     @property
-    def asked(self) -> list[bytes]:
+    def keys_read(self) -> list[bytes]:
+        """The keys of all reads so far, in order."""
         return [key for call in self.calls for key in call.keys]
 
     def set(self, group: FeatureGroup, **rows: int) -> None:
-        """Rows by `k<key>`."""
+        """Store a row for each argument: `k7=3` stores 3 for the key "7"."""
         for name, number in rows.items():
             self.values[key_of(group, name.removeprefix("k"))] = encode(group, number)
 
-    def answer(self, at: int, *, fails: bool = False) -> None:
-        """Let one call go; of one that was answered, nothing changes."""
-        call = self.calls[at]
+    def answer(self, position: int, *, fails: bool = False) -> None:
+        """Let the call at this position of `calls` return, unless it was answered before."""
+        call = self.calls[position]
         if not call.answered.is_set():
             call.fails = fails
             call.answered.set()
 
     def resume(self) -> None:
+        """Let all waiting calls return, and do not pause later ones."""
         self.paused = False
-        for at in range(len(self.calls)):
-            self.answer(at)
+        for position in range(len(self.calls)):
+            self.answer(position)
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         keys = all_row_keys(wanted)
         call = Call(keys)
         self.calls.append(call)
-        found = [self.values.get(key) for key in keys]
+        stored = [self.values.get(key) for key in keys]
         if self.paused:
             await call.answered.wait()
         if call.fails or self.down:
-            return [StoredRows.none_of(len(rows.keys), "it is down") for rows in wanted]
+            return [StoredRows.all_unavailable(len(rows.keys), "it is down") for rows in wanted]
         answers = []
-        for values, rows in zip(shared_out(found, wanted), wanted, strict=True):
-            away = [at for at, key in enumerate(row_keys(rows)) if key in self.away]
-            there = [None if at in away else value for at, value in enumerate(values)]
-            places = np.array(away, dtype=np.intp) if away else None
-            answers.append(StoredRows(there, places, "a node is down" if away else ""))
+        for values, rows in zip(split_by_group(stored, wanted), wanted, strict=True):
+            down_positions = [i for i, key in enumerate(row_keys(rows)) if key in self.unreachable]
+            available = [None if i in down_positions else value for i, value in enumerate(values)]
+            unavailable = np.array(down_positions, dtype=np.intp) if down_positions else None
+            answers.append(
+                StoredRows(available, unavailable, "a node is down" if down_positions else "")
+            )
         return answers
 
     async def ping(self) -> bool:
@@ -172,7 +192,7 @@ class CountedStore:
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         return await self.write(block)
 
-    async def back_fill(self, block: RowBlock, forget_ms: Times) -> int:
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
         raise NotImplementedError
 
     async def remove(self, rows: RowKeys) -> int:
@@ -189,6 +209,6 @@ class CountedStore:
 
 
 def write(store: CountedStore, fetcher: Fetcher, group: FeatureGroup, key: str, a: int) -> None:
-    """A write that is acknowledged."""
+    """Write a row, and invalidate it in the fetcher, as a service does."""
     store.values[key_of(group, key)] = encode(group, a)
-    fetcher.written(group.name, [key])
+    fetcher.invalidate(group.name, [key])

@@ -1,4 +1,4 @@
-"""One feature group whose schema changes, as its writers and its readers see it."""
+"""A feature group whose schema changes, with its writers and readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOW_MS = 1_700_000_000_000
 GROUP = "product.stats"
 
 Cell = tuple[Any, str]
-"""A value, and where it comes from."""
+"""A value, and the name of its provenance."""
 
 
 def stored(value: Any) -> Cell:
@@ -36,7 +36,7 @@ def null(default: Any) -> Cell:
     return (default, "null")
 
 
-def lacking(default: Any) -> Cell:
+def not_in_version(default: Any) -> Cell:
     return (default, "not_in_version")
 
 
@@ -46,7 +46,7 @@ def no_row(default: Any) -> Cell:
 
 @dataclass(frozen=True)
 class Answer:
-    """Cells by feature, one a key."""
+    """The rows of one read: a status and an age per key, and for each feature a cell per key."""
 
     status: list[str]
     cells: dict[str, list[Cell]]
@@ -54,19 +54,19 @@ class Answer:
 
 
 class CountedCatalog(DirectoryCatalog):
-    """A catalog that counts how often it was asked which revision is live."""
+    """A catalog that counts in `current_calls` how often its current revision was read."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.asked = 0
+        self.current_calls = 0
 
     def current(self) -> Revision:
-        self.asked += 1
+        self.current_calls += 1
         return super().current()
 
 
 class World:
-    """A catalog, a store, and three readers: without a cache, with a cold and a warm one."""
+    """A catalog, a store, and two services over them: one with a cache and one without."""
 
     def __init__(self, folder: Path, codec: str) -> None:
         folder.mkdir(parents=True)
@@ -78,10 +78,11 @@ class World:
         self.cached = self.service(FeatureCache(1 << 20, 3_600.0))
 
     def service(self, cache: FeatureCache | None = None) -> FeatureService:
+        """Return another service over the same store and catalog."""
         return FeatureService(self.store, self.catalog, cache=cache)
 
     def publish(self, *features: str, ttl: str = "7d", group: str = GROUP) -> int:
-        """Publish the group with these features; return the revision."""
+        """Publish the group with these features; return the number of the revision."""
         lines = "".join(f"  - {{{feature}}}\n" for feature in features)
         (self.catalog.folder / "product.yaml").write_text(
             "kind: entity\nname: product\nkeys: [{name: product_id}]\n"
@@ -101,13 +102,16 @@ class World:
         at_ms: int | None = None,
         group: str = GROUP,
     ) -> WriteResult:
-        """Write rows by key through the replica with the cache."""
+        """Write rows by key through the service with the cache.
+
+        Features that the schema version lacks are passed on too, and the service refuses them.
+        """
         pinned = nth(self.catalog, revision)
-        found = self.catalog.load(pinned).groups[group]
-        schema = found.version(version) if version else found.current
+        feature_group = self.catalog.load(pinned).groups[group]
+        schema = feature_group.version(version) if version else feature_group.current
         names = list(next(iter(rows.values())))
         lists = {name: [row[name] for row in rows.values()] for name in names}
-        known = {name: each for name, each in lists.items() if name in schema.index}
+        known = {name: values for name, values in lists.items() if name in schema.index}
         columns: dict[str, Any] = {**lists}
         if known:
             columns |= columns_of(schema, known, len(rows))
@@ -116,7 +120,10 @@ class World:
         return await self.cached.write(write, RequestContext.begin(pinned, now_ms=self.now_ms))
 
     async def read(self, keys: Sequence[str], *names: str, revision: int) -> Answer:
-        """Read as columns and, numbers, as a matrix; whatever is cached, the answer is one."""
+        """Read the features as columns, and those that are not strings as a matrix too.
+
+        Assert that three reads return the same: one without a cache, and two with the cache.
+        """
         answers = [
             await self._read(service, keys, names, nth(self.catalog, revision))
             for service in (self.plain, self.cached, self.cached)
@@ -135,13 +142,13 @@ class World:
         numeric = tuple(
             name for name in names if catalog.feature(f"product.{name}")[1].dtype != "string"
         )
-        asked = FeatureQuery("product", keys, numeric, names, provenance=True, nulls=True)
-        (rows,) = await service.read([asked], RequestContext.begin(revision, now_ms=self.now_ms))
+        query = FeatureQuery("product", keys, numeric, names, provenance=True, nulls=True)
+        (rows,) = await service.read([query], RequestContext.begin(revision, now_ms=self.now_ms))
         assert_matrix_agrees(rows, numeric)
         cells = {name: cells_of(rows, name) for name in names}
-        short = names[0].partition(".")[0]
-        status = [STATUS_NAMES[each] for each in rows.status[short].tolist()]
-        return Answer(status, cells, rows.age_ms[short].tolist())
+        group = names[0].partition(".")[0]
+        status = [STATUS_NAMES[code] for code in rows.status[group].tolist()]
+        return Answer(status, cells, rows.age_ms[group].tolist())
 
 
 def cells_of(rows: EntityRows, name: str) -> list[Cell]:
@@ -151,16 +158,17 @@ def cells_of(rows: EntityRows, name: str) -> list[Cell]:
 
 
 def assert_matrix_agrees(rows: EntityRows, names: Sequence[str]) -> None:
-    at = 0
+    """Assert that the matrix has the values and the nulls of the columns."""
+    start = 0
     for position, name in enumerate(names):
         block = rows.columns[name].values
         block = block.reshape(len(block), -1).astype(np.float32)
-        np.testing.assert_array_equal(rows.matrix[:, at : at + block.shape[1]], block)
-        at += block.shape[1]
+        np.testing.assert_array_equal(rows.matrix[:, start : start + block.shape[1]], block)
+        start += block.shape[1]
         codes = [PROVENANCE_NAMES[code] for code in rows.provenance[name].tolist()]
         nulls = [code == "null" for code in codes]
-        told = [False] * len(nulls)
+        reported = [False] * len(nulls)
         if rows.matrix_nulls is not None:
-            told = rows.matrix_nulls[:, position].tolist()
-        assert told == nulls
-    assert rows.matrix.shape[1] == at
+            reported = rows.matrix_nulls[:, position].tolist()
+        assert reported == nulls
+    assert rows.matrix.shape[1] == start

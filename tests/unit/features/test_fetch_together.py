@@ -1,4 +1,4 @@
-"""Several who want the same rows at once, and writes while rows are on their way."""
+"""Concurrent fetches of the same rows, and writes while rows are being fetched."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from tests.unit.features.counted_store import (
     write,
 )
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 
 @pytest.fixture
 def store() -> CountedStore:
-    """Paused: each call waits until it is answered."""
-    made = CountedStore()
-    made.set(ONE, k1=1, k2=2, k3=3)
-    made.set(TWO, k1=11)
-    made.paused = True
-    return made
+    """Return a paused store: each read waits until the test answers it."""
+    store = CountedStore()
+    store.set(ONE, k1=1, k2=2, k3=3)
+    store.set(TWO, k1=11)
+    store.paused = True
+    return store
 
 
 async def started(fetcher: Fetcher, keys: Sequence[str]) -> asyncio.Task[list[Read]]:
-    """Begin a read, and let it come as far as it can."""
+    """Start a read, and let it run until it waits."""
     reader = asyncio.create_task(read(fetcher, keys))
     await settle()
     return reader
@@ -54,19 +54,19 @@ def fetcher(store: CountedStore) -> Fetcher:
     return Fetcher(store, FeatureCache(1 << 20, 10.0, clock=Clock()))
 
 
-async def test_a_key_that_several_miss_at_once_is_fetched_once(
+async def test_concurrent_misses_of_a_key_are_fetched_once(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     readers = [asyncio.create_task(read(fetcher, ["1", "9"])) for _ in range(5)]
     await settle()
     assert store.batches == [[key_of(ONE, "1"), key_of(ONE, "9")]]
     store.answer(0)
-    assert [await soon(each) for each in readers] == [[ok(1), MISSING]] * 5
+    assert [await soon(reader) for reader in readers] == [[ok(1), MISSING]] * 5
     assert await read(fetcher, ["1"]) == [ok(1)]
     assert len(store.calls) == 1
 
 
-async def test_where_some_keys_are_on_their_way_only_the_others_are_fetched(
+async def test_keys_that_are_being_fetched_are_not_fetched_again(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     first = await started(fetcher, ["1", "2"])
@@ -78,14 +78,16 @@ async def test_where_some_keys_are_on_their_way_only_the_others_are_fetched(
     ]
     store.answer(1)
     await settle()
-    assert [each.done() for each in (first, second, third)] == [False] * 3
+    assert [reader.done() for reader in (first, second, third)] == [False] * 3
     store.answer(0)
     assert await soon(first) == [ok(1), ok(2)]
     assert await soon(second) == [ok(3), ok(2), MISSING]
     assert await soon(third) == [MISSING, ok(1), ok(3)]
 
 
-async def test_one_key_in_two_groups_is_two_rows(store: CountedStore, fetcher: Fetcher) -> None:
+async def test_the_same_key_in_two_groups_is_two_rows(
+    store: CountedStore, fetcher: Fetcher
+) -> None:
     first = asyncio.create_task(fetcher.fetch([ONE], ["1"]))
     await settle()
     second = asyncio.create_task(fetcher.fetch([TWO, ONE], ["1"]))
@@ -97,7 +99,7 @@ async def test_one_key_in_two_groups_is_two_rows(store: CountedStore, fetcher: F
     assert (read_of(two, TWO), read_of(one, ONE)) == ([ok(11)], [ok(1)])
 
 
-async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
+async def test_cancelling_the_first_caller_does_not_affect_the_second(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     first = await started(fetcher, ["1", "2"])
@@ -105,7 +107,7 @@ async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
     first.cancel()
     await settle()
     assert first.cancelled()
-    # the second reads for itself, once
+    # The second reader now reads the store itself, once.
     third = await started(fetcher, ["1"])
     assert len(store.calls) == 2
     store.answer(1)
@@ -115,7 +117,7 @@ async def test_a_first_caller_who_is_cancelled_takes_nothing_from_the_second(
     assert len(store.calls) == 2
 
 
-async def test_a_second_caller_who_is_cancelled_takes_nothing_from_the_first(
+async def test_cancelling_the_second_caller_does_not_affect_the_first(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     first = await started(fetcher, ["1"])
@@ -127,23 +129,23 @@ async def test_a_second_caller_who_is_cancelled_takes_nothing_from_the_first(
     assert await read(fetcher, ["2"]) == [ok(2)]
 
 
-async def test_when_all_callers_are_cancelled_the_next_one_is_answered(
+async def test_a_new_caller_is_answered_after_all_earlier_ones_were_cancelled(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     readers = [asyncio.create_task(read(fetcher, ["1"])) for _ in range(3)]
     await settle()
-    for each in readers:
-        each.cancel()
+    for reader in readers:
+        reader.cancel()
     await settle()
     late = await started(fetcher, ["1"])
     store.resume()
     assert await soon(late) == [ok(1)]
 
 
-# writes while rows are on their way
+# writes while rows are being fetched
 
 
-async def test_an_old_value_that_was_on_its_way_does_not_enter_the_cache(
+async def test_an_old_value_that_arrives_after_a_write_is_not_cached(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     early = await started(fetcher, ["1", "2"])
@@ -151,11 +153,11 @@ async def test_an_old_value_that_was_on_its_way_does_not_enter_the_cache(
     store.resume()
     assert (await soon(early))[1] == ok(2)
     assert await read(fetcher, ["2", "1"]) == [ok(2), ok(100)]
-    # of the other key it was kept
-    assert store.asked.count(key_of(ONE, "2")) == 1
+    # The value of key 2, which was not written, was cached.
+    assert store.keys_read.count(key_of(ONE, "2")) == 1
 
 
-async def test_who_comes_after_a_write_does_not_wait_for_the_old_value(
+async def test_a_reader_after_a_write_does_not_wait_for_the_old_value(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     early = await started(fetcher, ["1"])
@@ -170,10 +172,10 @@ async def test_who_comes_after_a_write_does_not_wait_for_the_old_value(
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["old first", "new first"])
-async def test_a_batch_takes_no_old_value_from_the_fetch_of_its_other_keys(
+async def test_a_batch_shares_a_fetch_only_for_keys_not_written_meanwhile(
     store: CountedStore, fetcher: Fetcher, order: list[int]
 ) -> None:
-    """Key 1 was written while both were on their way; key 2 is still worth waiting for."""
+    """Key 1 is written while both keys are being fetched; key 2 is not fetched again."""
     for number in range(100, 120):
         store.calls.clear()
         early = asyncio.create_task(read(fetcher, ["1", "2"]))
@@ -182,15 +184,15 @@ async def test_a_batch_takes_no_old_value_from_the_fetch_of_its_other_keys(
         late = asyncio.create_task(read(fetcher, ["1", "2"]))
         await settle()
         assert store.batches == [[key_of(ONE, "1"), key_of(ONE, "2")], [key_of(ONE, "1")]]
-        for at in order:
-            store.answer(at)
+        for position in order:
+            store.answer(position)
             await settle()
         await soon(early)
         assert await soon(late) == [ok(number), ok(2)]
-        fetcher.written(ONE.name, ["1", "2"])
+        fetcher.invalidate(ONE.name, ["1", "2"])
 
 
-async def test_an_old_fetch_that_ends_does_not_end_the_new_one(
+async def test_an_old_fetch_that_ends_does_not_end_the_newer_one(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     early = await started(fetcher, ["1"])
@@ -207,7 +209,7 @@ async def test_an_old_fetch_that_ends_does_not_end_the_new_one(
     assert len(store.calls) == 2
 
 
-async def test_a_row_that_came_while_its_absence_was_on_its_way_is_read(
+async def test_a_row_written_while_its_absence_is_fetched_is_read(
     store: CountedStore, fetcher: Fetcher
 ) -> None:
     early = await started(fetcher, ["9"])
@@ -218,18 +220,18 @@ async def test_a_row_that_came_while_its_absence_was_on_its_way_is_read(
 
 
 KEYS = ("1", "2", "3")
-SOME = st.lists(st.sampled_from(KEYS), unique=True, min_size=1)
-WHICH = st.integers(0, 5)
+SOME_KEYS = st.lists(st.sampled_from(KEYS), unique=True, min_size=1)
+POSITION = st.integers(0, 5)
 Step = tuple[str, Any]
 STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
-        st.tuples(st.just("read"), SOME),
-        st.tuples(st.just("read"), SOME),
-        st.tuples(st.just("write"), SOME),
-        st.tuples(st.just("arrive"), SOME),
-        st.tuples(st.just("answer"), WHICH),
-        st.tuples(st.just("fail"), WHICH),
-        st.tuples(st.just("cancel"), WHICH),
+        st.tuples(st.just("read"), SOME_KEYS),
+        st.tuples(st.just("read"), SOME_KEYS),
+        st.tuples(st.just("write"), SOME_KEYS),
+        st.tuples(st.just("write_elsewhere"), SOME_KEYS),
+        st.tuples(st.just("answer"), POSITION),
+        st.tuples(st.just("fail"), POSITION),
+        st.tuples(st.just("cancel"), POSITION),
         st.tuples(st.just("wait"), st.sampled_from([4.0, 10.0])),
     ),
     min_size=8,
@@ -238,13 +240,17 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 
 
 class Interleaved:
-    """Numbers only grow: a reader must see what was acknowledged before it came, or newer."""
+    """Reads, writes and failures in any order.
+
+    Each write stores a larger number than the one before. A read must return at least the number
+    that was acknowledged when the read began.
+    """
 
     def __init__(self) -> None:
         self.store = CountedStore()
         self.store.paused = True
         self.clock = Clock()
-        # two of the three keys have room
+        # The cache has room for two of the three keys.
         self.fetcher = Fetcher(self.store, FeatureCache(500, 10.0, clock=self.clock))
         self.acknowledged = dict.fromkeys(KEYS, -1)
         self.readers: list[asyncio.Task[None]] = []
@@ -254,7 +260,8 @@ class Interleaved:
         at_least = dict(self.acknowledged)
         for key, (status, number) in zip(keys, await read(self.fetcher, keys), strict=True):
             if status != "unavailable":
-                assert number >= at_least[key], f"{key} was {at_least[key]} before it was {number}"
+                message = f"read {number} for key {key} after {at_least[key]} was acknowledged"
+                assert number >= at_least[key], message
                 assert status == ("missing" if number < 0 else "ok")
 
     def read(self, keys: Sequence[str]) -> None:
@@ -266,24 +273,24 @@ class Interleaved:
             write(self.store, self.fetcher, ONE, key, number)
             self.acknowledged[key] = number
 
-    def arrive(self, keys: Sequence[str]) -> None:
-        """A write that nobody has acknowledged, or that of another process."""
+    def write_elsewhere(self, keys: Sequence[str]) -> None:
+        """Write to the store without invalidating the rows, as another process does."""
         for key in keys:
             self.store.values[key_of(ONE, key)] = encode(ONE, next(self.numbers))
 
-    def answer(self, at: int, fails: bool = False) -> None:
-        """The oldest calls that wait are the first."""
-        waiting = [n for n, call in enumerate(self.store.calls) if not call.answered.is_set()]
-        if at < len(waiting):
-            self.store.answer(waiting[at], fails=fails)
+    def answer(self, position: int, fails: bool = False) -> None:
+        """Answer one of the waiting calls; position 0 is the oldest."""
+        waiting = [i for i, call in enumerate(self.store.calls) if not call.answered.is_set()]
+        if position < len(waiting):
+            self.store.answer(waiting[position], fails=fails)
 
-    def fail(self, at: int) -> None:
-        self.answer(at, fails=True)
+    def fail(self, position: int) -> None:
+        self.answer(position, fails=True)
 
-    def cancel(self, at: int) -> None:
-        waiting = [each for each in self.readers if not each.done()]
-        if at < len(waiting):
-            waiting[at].cancel()
+    def cancel(self, position: int) -> None:
+        waiting = [reader for reader in self.readers if not reader.done()]
+        if position < len(waiting):
+            waiting[position].cancel()
 
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -294,15 +301,15 @@ class Interleaved:
             step(argument)
             await settle()
         self.store.resume()
-        for each in await asyncio.gather(*self.readers, return_exceptions=True):
-            if isinstance(each, Exception):
-                raise each
+        for result in await asyncio.gather(*self.readers, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
         await self.check_read(KEYS)
 
 
 @settings(max_examples=120)
 @given(STEPS)
-def test_no_interleaving_gives_what_is_older_than_an_acknowledged_write(
+def test_a_read_is_never_older_than_an_acknowledged_write(
     steps: Sequence[Step],
 ) -> None:
     asyncio.run(Interleaved().run(steps))

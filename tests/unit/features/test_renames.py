@@ -1,4 +1,4 @@
-"""Features that were renamed: rows of the old name, readers and writers of both, in both codecs."""
+"""Renamed features: readers and writers use either name, with both codecs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import nth, request_at
-from tests.unit.features.evolving import GROUP, World, lacking, no_row, null, stored
+from tests.unit.features.evolving import GROUP, World, no_row, not_in_version, null, stored
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 CLICKS = "name: clicks, dtype: int64, default: 0"
 CTR = "name: ctr, dtype: float32, default: 0.5"
@@ -28,7 +28,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 @pytest.fixture
 async def renamed(world: World) -> World:
-    """Rows of both versions, by writers of both, on revision 2."""
+    """Return a world on revision 2, where `clicks` is renamed, with rows of both versions."""
     world.publish(CLICKS, CTR)
     world.publish(CTR, RENAMED)
     await world.write({"old": {"clicks": 1, "ctr": 0.25}}, revision=1)
@@ -55,31 +55,31 @@ CELLS = [stored(3), stored(1), no_row(7), stored(2), null(7)]
     ],
     ids=" ".join,
 )
-async def test_rows_of_both_names_are_read_by_both(renamed: World, names: list[str]) -> None:
-    found = await renamed.read(KEYS, *names, revision=2)
-    assert found.status == ["ok", "ok", "missing", "ok", "ok"]
+async def test_rows_of_both_names_are_read_by_either_name(renamed: World, names: list[str]) -> None:
+    answer = await renamed.read(KEYS, *names, revision=2)
+    assert answer.status == ["ok", "ok", "missing", "ok", "ok"]
     rates = [stored(0.75), stored(0.25), no_row(0.5), stored(0.25), null(0.5)]
-    assert found.cells == {name: rates if name == "stats.ctr" else CELLS for name in names}
+    assert answer.cells == {name: rates if name == "stats.ctr" else CELLS for name in names}
 
 
-async def test_rows_of_the_old_name_alone_are_read_by_both(renamed: World) -> None:
-    """A batch of one version and no nulls, as it comes most of the time."""
+async def test_rows_of_the_old_name_alone_are_read_by_either_name(renamed: World) -> None:
+    """A batch of one version without nulls, the most common kind."""
     names = ("stats.clicks", "stats.clicks_7d", "stats.ctr")
-    found = await renamed.read(["late", "old"], *names, revision=2)
+    answer = await renamed.read(["late", "old"], *names, revision=2)
     clicks = [stored(2), stored(1)]
-    assert [*found.cells.values()] == [clicks, clicks, [stored(0.25)] * 2]
+    assert [*answer.cells.values()] == [clicks, clicks, [stored(0.25)] * 2]
 
 
 @pytest.mark.parametrize("name", ["stats.clicks", "stats.clicks_7d"])
-async def test_a_matrix_is_asked_for_by_either_name(renamed: World, name: str) -> None:
+async def test_a_matrix_accepts_either_name(renamed: World, name: str) -> None:
     for service in (renamed.plain, renamed.cached, renamed.cached):
         for matrix in ((name,), (name, "stats.ctr"), ("stats.ctr", name)):
             (rows,) = await service.read(
                 [FeatureQuery("product", KEYS, matrix)],
                 request_at(renamed.catalog, 2, renamed.now_ms),
             )
-            at = matrix.index(name)
-            assert rows.matrix[:, at].tolist() == [3.0, 1.0, 7.0, 2.0, 7.0]
+            column = matrix.index(name)
+            assert rows.matrix[:, column].tolist() == [3.0, 1.0, 7.0, 2.0, 7.0]
             assert rows.matrix.shape == (5, len(matrix))
 
 
@@ -102,68 +102,68 @@ async def test_every_dtype_can_be_renamed(
     after = f"name: after, dtype: {dtype}, default: {default}, aliases: [before]"
     two = world.publish(after, CLICKS)
     await world.write({"new": {"clicks": 2, "after": new}}, revision=two)
-    found = await world.read(["old", "new", "null"], "stats.before", "stats.after", revision=two)
+    answer = await world.read(["old", "new", "null"], "stats.before", "stats.after", revision=two)
     expected: Any = {"'?'": "?", "true": True, "1.5": 1.5, "5": 5}.get(default, [1.0, 2.0])
     cells = [stored(old), stored(new), null(expected)]
-    assert found.cells == {"stats.before": cells, "stats.after": cells}
+    assert answer.cells == {"stats.before": cells, "stats.after": cells}
 
 
-async def test_a_feature_that_was_renamed_twice_lists_both_names(world: World) -> None:
+async def test_a_feature_renamed_twice_is_read_by_all_three_names(world: World) -> None:
     world.publish("name: a, dtype: int64")
     world.publish("name: b, dtype: int64, aliases: [a]")
     three = world.publish("name: c, dtype: int64, default: 9, aliases: [b, a]")
     for number, name in enumerate("abc", start=1):
         await world.write({name: {name: number}}, revision=three, version=number)
     names = ("stats.a", "stats.b", "stats.c")
-    found = await world.read(["c", "a", "none", "b"], *names, revision=three)
+    answer = await world.read(["c", "a", "none", "b"], *names, revision=three)
     cells = [stored(3), stored(1), no_row(9), stored(2)]
-    assert found.cells == dict.fromkeys(names, cells)
+    assert answer.cells == dict.fromkeys(names, cells)
 
 
-async def test_a_name_between_two_versions_that_lack_it_is_a_default(world: World) -> None:
+async def test_a_version_without_the_feature_reads_as_default(world: World) -> None:
     world.publish("name: a, dtype: int64")
     world.publish(CTR)
     three = world.publish(CTR, "name: c, dtype: int64, default: 9, aliases: [a]")
     await world.write({"1": {"a": 1}}, revision=three, version=1)
     await world.write({"2": {"ctr": 0.25}}, revision=three, version=2)
     await world.write({"3": {"ctr": 0.75, "c": 3}}, revision=three)
-    found = await world.read(["3", "2", "1"], "stats.c", "stats.ctr", revision=three)
-    assert found.cells["stats.c"] == [stored(3), lacking(9), stored(1)]
-    assert found.cells["stats.ctr"] == [stored(0.75), stored(0.25), lacking(0.5)]
+    answer = await world.read(["3", "2", "1"], "stats.c", "stats.ctr", revision=three)
+    assert answer.cells["stats.c"] == [stored(3), not_in_version(9), stored(1)]
+    assert answer.cells["stats.ctr"] == [stored(0.75), stored(0.25), not_in_version(0.5)]
 
 
-async def test_two_features_that_swap_places_keep_their_values(world: World) -> None:
-    """Their names end alike, their bytes are alike: only the alias tells them apart."""
+async def test_renamed_features_that_swap_places_keep_their_values(world: World) -> None:
+    """The two features have the same dtype, so only their aliases distinguish their bytes."""
     world.publish("name: x, dtype: int64", "name: y, dtype: int64")
     await world.write({"old": {"x": 1, "y": 2}}, revision=1)
     two = world.publish(
         "name: y_new, dtype: int64, aliases: [y]", "name: x_new, dtype: int64, aliases: [x]"
     )
     names = ("stats.x", "stats.y", "stats.x_new", "stats.y_new")
-    found = await world.read(["old"], *names, revision=two)
-    assert [*found.cells.values()] == [[stored(1)], [stored(2)], [stored(1)], [stored(2)]]
+    answer = await world.read(["old"], *names, revision=two)
+    assert [*answer.cells.values()] == [[stored(1)], [stored(2)], [stored(1)], [stored(2)]]
 
 
-async def test_the_new_name_is_unknown_on_the_older_revision(renamed: World) -> None:
+async def test_the_new_name_is_unknown_on_an_older_revision(renamed: World) -> None:
     with pytest.raises(Unknown, match=r"stats\.clicks_7d"):
         await renamed.read(["old"], "stats.clicks_7d", revision=1)
 
 
-async def test_a_reader_of_the_older_revision_reads_rows_of_the_new_name(renamed: World) -> None:
-    """It looks once, and what it finds says what the feature was called."""
-    found = await renamed.read(["new", "old", "none"], "stats.clicks", "stats.ctr", revision=1)
-    assert found.status == ["ok", "ok", "missing"]
-    assert found.cells == {
+async def test_a_reader_on_the_older_revision_reads_rows_of_the_new_name(renamed: World) -> None:
+    """The newer schema version lists the old name as an alias."""
+    answer = await renamed.read(["new", "old", "none"], "stats.clicks", "stats.ctr", revision=1)
+    assert answer.status == ["ok", "ok", "missing"]
+    assert answer.cells == {
         "stats.clicks": [stored(3), stored(1), no_row(0)],
         "stats.ctr": [stored(0.75), stored(0.25), no_row(0.5)],
     }
 
 
-async def test_a_writer_uses_the_names_of_its_version(renamed: World) -> None:
-    with pytest.raises(InvalidInput, match="needs 'clicks_7d'") as caught:
+async def test_a_writer_must_use_the_names_of_its_schema_version(renamed: World) -> None:
+    with pytest.raises(InvalidInput, match="'clicks_7d' is missing") as caught:
         await renamed.write({"1": {"clicks": 1, "ctr": 0.5}}, revision=2)
     assert caught.value.field == "columns.clicks_7d"
-    with pytest.raises(InvalidInput, match="needs 'clicks'") as caught:
+    with pytest.raises(InvalidInput, match="'clicks' is missing") as caught:
         await renamed.write({"1": {"clicks_7d": 1, "ctr": 0.5}}, revision=2, version=1)
     assert caught.value.field == "columns.clicks"
     both = {"clicks_7d": 1, "clicks": 1, "ctr": 0.5}
@@ -172,26 +172,28 @@ async def test_a_writer_uses_the_names_of_its_version(renamed: World) -> None:
     assert unknown.value.field == "columns.clicks"
 
 
-async def test_an_alias_is_remembered_with_its_version(renamed: World) -> None:
-    """By another process, and by one that publishes the same again."""
-    other = DirectoryCatalog(renamed.catalog.folder, checks_of())
+async def test_an_alias_is_stored_with_its_schema_version(renamed: World) -> None:
+    """Another process reads the alias, and publishing the same group again adds no version."""
+    other = DirectoryCatalog(renamed.catalog.folder, catalog_checks())
     versions = other.load(nth(other, 2)).groups[GROUP].versions
-    aliases = [{feature.name: feature.aliases for feature in each.features} for each in versions]
+    aliases = [
+        {feature.name: feature.aliases for feature in version.features} for version in versions
+    ]
     assert aliases == [{"clicks": (), "ctr": ()}, {"ctr": (), "clicks_7d": ("clicks",)}]
     assert renamed.publish(CTR, RENAMED) == 2
     assert len(other.load(nth(other, 2)).groups[GROUP].versions) == 2
 
 
 async def test_an_alias_can_be_added_later(world: World) -> None:
-    """It was forgotten: until then, the old rows lack the feature."""
+    """Rows of the old name lack the feature until the alias is published."""
     world.publish(CLICKS)
     await world.write({"old": {"clicks": 1}}, revision=1)
     two = world.publish(RENAMED.replace(", aliases: [clicks]", ""))
     assert (await world.read(["old"], "stats.clicks_7d", revision=two)).cells == {
-        "stats.clicks_7d": [lacking(7)]
+        "stats.clicks_7d": [not_in_version(7)]
     }
     three = world.publish(RENAMED)
     await world.write({"new": {"clicks_7d": 3}}, revision=three)
-    found = await world.read(["old", "new"], "stats.clicks", "stats.clicks_7d", revision=three)
+    answer = await world.read(["old", "new"], "stats.clicks", "stats.clicks_7d", revision=three)
     cells = [stored(1), stored(3)]
-    assert found.cells == {"stats.clicks": cells, "stats.clicks_7d": cells}
+    assert answer.cells == {"stats.clicks": cells, "stats.clicks_7d": cells}

@@ -1,6 +1,6 @@
-"""The three 'Common Real-World Scenarios' of the posts: where every cell comes from, every status.
+"""Three scenarios of schema changes in production: statuses, and where each cell comes from.
 
-A schema goes live before the data is ready, and ingestion is never stopped for it.
+In all three a schema goes live before its data is ready, while ingestion continues.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 from kirana.features import FeatureQuery
 from kirana.features.source import WriteResult
 from tests.support import request_at
-from tests.unit.features.evolving import NOW_MS, World, lacking, no_row, null, stored
+from tests.unit.features.evolving import NOW_MS, World, no_row, not_in_version, null, stored
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 CLICKS = "name: clicks, dtype: int64, default: 0"
 CTR = "name: ctr, dtype: float32, default: 0.5"
@@ -42,24 +42,24 @@ async def test_a_new_feature_is_added_but_ingestion_jobs_still_use_the_older_sch
     }
     assert await world.write(before, revision=1) == WriteResult(2, 0)
     live = world.publish(ORDERS, CLICKS, CTR)
-    # the jobs go on as they were, whether or not they have heard of the new revision
+    # The jobs write by the older version, on the new revision or on the old one.
     third = {"3": {"clicks": 3, "ctr": 0.75}}
     assert await world.write(third, revision=live, version=1) == WriteResult(1, 0)
     fourth = {"4": {"clicks": None, "ctr": 0.125}}
     assert await world.write(fourth, revision=1) == WriteResult(1, 0)
     keys = ["1", "2", "3", "4", "nobody"]
-    found = await world.read(keys, *ALL, revision=live)
-    assert found.status == ["ok", "ok", "ok", "ok", "missing"]
-    assert found.cells == {
+    answer = await world.read(keys, *ALL, revision=live)
+    assert answer.status == ["ok", "ok", "ok", "ok", "missing"]
+    assert answer.cells == {
         "stats.clicks": [stored(1), stored(2), stored(3), null(0), no_row(0)],
         "stats.ctr": [stored(0.25), null(0.5), stored(0.75), stored(0.125), no_row(0.5)],
-        "stats.orders": [*[lacking(9)] * 4, no_row(9)],
+        "stats.orders": [*[not_in_version(9)] * 4, no_row(9)],
     }
-    assert found.age_ms == [0, 0, 0, 0, -1]
-    # nobody has to wait for the new feature: requests of the older revision are as before
+    assert answer.age_ms == [0, 0, 0, 0, -1]
+    # Requests on the older revision return the same as before.
     old = await world.read(keys, *OLD, revision=1)
-    assert old.status == found.status
-    assert old.cells == {name: found.cells[name] for name in OLD}
+    assert old.status == answer.status
+    assert old.cells == {name: answer.cells[name] for name in OLD}
 
 
 async def test_ongoing_writes_do_not_include_the_new_feature_and_the_existing_ones_stay_fresh(
@@ -69,39 +69,39 @@ async def test_ongoing_writes_do_not_include_the_new_feature_and_the_existing_on
     rows = {"1": {"clicks": 1, "ctr": 0.25}, "2": {"clicks": 2, "ctr": 0.25}}
     await world.write(rows, revision=1)
     live = world.publish(CLICKS, CTR, ORDERS)
-    # a first load of the new feature covers product 2 only
+    # A first load of the new feature covers product 2 only.
     world.now_ms = NOW_MS + 1_000
     await world.write({"2": {"clicks": 3, "ctr": 0.5, "orders": 4}}, revision=live)
-    found = await world.read(["1", "2", "3"], *ALL, revision=live)
-    assert found.status == ["ok", "ok", "missing"]
-    assert found.age_ms == [1_000, 0, -1]
-    assert found.cells == {
+    answer = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert answer.status == ["ok", "ok", "missing"]
+    assert answer.age_ms == [1_000, 0, -1]
+    assert answer.cells == {
         "stats.clicks": [stored(1), stored(3), no_row(0)],
         "stats.ctr": [stored(0.25), stored(0.5), no_row(0.5)],
-        "stats.orders": [lacking(9), stored(4), no_row(9)],
+        "stats.orders": [not_in_version(9), stored(4), no_row(9)],
     }
-    # a week later the job of the older version has refreshed product 1, and nobody product 2
+    # A week later the job of the older version has refreshed product 1; product 2 has expired.
     world.now_ms = NOW_MS + TTL_MS - 1_000
     fresh = {"1": {"clicks": 7, "ctr": 0.75}}
     assert await world.write(fresh, revision=live, version=1) == WriteResult(1, 0)
     world.now_ms = NOW_MS + TTL_MS + 1_000
-    found = await world.read(["1", "2", "3"], *ALL, revision=live)
-    assert found.status == ["ok", "expired", "missing"]
-    assert found.age_ms == [2_000, TTL_MS, -1]
-    assert found.cells == {
+    answer = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert answer.status == ["ok", "expired", "missing"]
+    assert answer.age_ms == [2_000, TTL_MS, -1]
+    assert answer.cells == {
         "stats.clicks": [stored(7), no_row(0), no_row(0)],
         "stats.ctr": [stored(0.75), no_row(0.5), no_row(0.5)],
-        "stats.orders": [lacking(9), no_row(9), no_row(9)],
+        "stats.orders": [not_in_version(9), no_row(9), no_row(9)],
     }
-    # the job moves on to the new version, a row at a time; the other still writes the old one
+    # One job now writes by the new version, and another still writes by the old one.
     await world.write({"1": {"clicks": 8, "ctr": 0.5, "orders": 5}}, revision=live)
     await world.write({"2": {"clicks": 6, "ctr": 0.25}}, revision=live, version=1)
-    found = await world.read(["1", "2", "3"], *ALL, revision=live)
-    assert found.status == ["ok", "ok", "missing"]
-    assert found.cells == {
+    answer = await world.read(["1", "2", "3"], *ALL, revision=live)
+    assert answer.status == ["ok", "ok", "missing"]
+    assert answer.cells == {
         "stats.clicks": [stored(8), stored(6), no_row(0)],
         "stats.ctr": [stored(0.5), stored(0.25), no_row(0.5)],
-        "stats.orders": [stored(5), lacking(9), no_row(9)],
+        "stats.orders": [stored(5), not_in_version(9), no_row(9)],
     }
 
 
@@ -121,28 +121,28 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     )
     keys = ["new", "none", "old", "gone"]
 
-    # the model of before the rollout, on both revisions
+    # The old model reads the old features, on both revisions.
     for revision in (first, second):
-        found = await world.read(keys, "stats.ctr", "stats.clicks", revision=revision)
-        assert found.status == ["ok", "missing", "ok", "missing"]
-        assert found.cells == {
+        answer = await world.read(keys, "stats.ctr", "stats.clicks", revision=revision)
+        assert answer.status == ["ok", "missing", "ok", "missing"]
+        assert answer.cells == {
             "stats.ctr": [stored(0.75), no_row(0.5), stored(0.25), no_row(0.5)],
             "stats.clicks": [stored(2), no_row(0), stored(1), no_row(0)],
         }
 
-    # the model that is rolled out: old and new features, of two groups
+    # The new model reads old and new features, of two groups.
     names = ("stats.clicks", "offer.price", "stats.orders")
-    found = await world.read(keys, *names, revision=second)
-    assert found.status == ["ok", "missing", "ok", "missing"]
-    assert found.cells == {
+    answer = await world.read(keys, *names, revision=second)
+    assert answer.status == ["ok", "missing", "ok", "missing"]
+    assert answer.cells == {
         "stats.clicks": [stored(2), no_row(0), stored(1), no_row(0)],
         "offer.price": [no_row(1.5), no_row(1.5), stored(2.5), no_row(1.5)],
-        "stats.orders": [stored(3), no_row(9), lacking(9), no_row(9)],
+        "stats.orders": [stored(3), no_row(9), not_in_version(9), no_row(9)],
     }
     offers = await world.read(keys, "offer.price", revision=second)
     assert offers.status == ["missing", "missing", "ok", "missing"]
 
-    # both at once, in one call: neither changes what the other gets
+    # Both sets of features in one call return the same values.
     queries = [FeatureQuery("product", keys, matrix) for matrix in (OLD, names)]
     for service in (world.plain, world.cached):
         old, mixed = await service.read(queries, request_at(world.catalog, second, world.now_ms))

@@ -1,4 +1,4 @@
-"""The read and the write path of features over a real store and catalog."""
+"""Reads and writes of features over a real store and catalog."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.request import RequestContext
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import FeatureStore, open_feature_store
 from tests.store_calls import DownStore, read_values, write_rows
 from tests.support import SHOP, ByOrder, Shop, nth, publish, request_at, write_shop
 from tests.unit.features.evolving import CountedCatalog
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -46,9 +46,9 @@ def catalog(shop_folder: Path) -> CountedCatalog:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
-    opened = open_feature_store(f"lmdb://{tmp_path}/features")
-    yield opened
-    await opened.close()
+    feature_store = open_feature_store(f"lmdb://{tmp_path}/features")
+    yield feature_store
+    await feature_store.close()
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def service(store: FeatureStore, catalog: CountedCatalog) -> FeatureService:
     return FeatureService(store, catalog)
 
 
-def at(source: CatalogSource) -> RequestContext:
-    """Begin a request on revision 1, when all rows of these tests were written."""
+def new_request(source: CatalogSource) -> RequestContext:
+    """Begin a request on revision 1 at `NOW_MS`."""
     return request_at(source, now_ms=NOW_MS)
 
 
@@ -74,8 +74,8 @@ async def put(
     **columns: list[Any],
 ) -> WriteResult:
     pinned = nth(catalog, revision)
-    found = catalog.load(pinned).groups[group]
-    version = found.version(schema_version) if schema_version else found.current
+    feature_group = catalog.load(pinned).groups[group]
+    version = feature_group.version(schema_version) if schema_version else feature_group.current
     event_times = np.array([NOW_MS] * len(keys) if times is None else times, dtype=np.uint64)
     values = columns_of(version, columns, len(keys))
     write = FeatureWrite(group, keys, values, event_times, schema_version)
@@ -102,9 +102,9 @@ def status(rows: EntityRows, group: str = "stats") -> list[int]:
     return list(map(int, rows.status[group]))
 
 
-async def test_the_shop_reads_what_it_wrote(shop: Shop, tmp_path: Path) -> None:
+async def test_the_shop_reads_the_rows_that_it_wrote(shop: Shop, tmp_path: Path) -> None:
     now = int(time.time() * 1000)
-    catalog = DirectoryCatalog(tmp_path / "shop", checks_of())
+    catalog = DirectoryCatalog(tmp_path / "shop", catalog_checks())
     keys, times = ["1", "2"], [now, now]
     values_of = {"clicks": [3, 4], "ctr": [0.25, 0.125]}
     written = await put(shop.features, catalog, keys, times, now_ms=now, **values_of)
@@ -141,7 +141,7 @@ async def test_each_group_has_its_own_status(
     assert values(rows, "attrs.in_stock") == [True, False]
 
 
-async def test_a_matrix_has_its_columns_in_the_order_asked_for(
+async def test_a_matrix_has_its_columns_in_the_requested_order(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
@@ -157,7 +157,7 @@ async def test_a_matrix_has_its_columns_in_the_order_asked_for(
     matrix = ("stats.ctr", "attrs.in_stock", "stats.clicks", "similar.weights", "attrs.category_id")
     (rows,) = await service.read(
         [FeatureQuery("product", ["2", "1"], matrix=matrix)],
-        at(service._source),
+        new_request(service._source),
     )
     assert rows.matrix.dtype == np.float32
     assert rows.matrix.tolist() == [
@@ -181,13 +181,13 @@ async def test_a_matrix_of_one_group_agrees_with_its_columns(
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[3, None], ctr=[0.25, 0.75])
     (rows,) = await service.read(
-        [FeatureQuery("product", keys, matrix, matrix)], at(service._source)
+        [FeatureQuery("product", keys, matrix, matrix)], new_request(service._source)
     )
-    wanted = [rows.columns[name].values.astype(np.float32) for name in matrix]
-    assert rows.matrix.tolist() == np.stack(wanted, axis=1).tolist()
+    columns = [rows.columns[name].values.astype(np.float32) for name in matrix]
+    assert rows.matrix.tolist() == np.stack(columns, axis=1).tolist()
 
 
-async def test_many_queries_are_answered_in_their_order(
+async def test_several_queries_are_answered_in_order(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
@@ -196,19 +196,19 @@ async def test_many_queries_are_answered_in_their_order(
         FeatureQuery("user", ["7", "8"], columns=("profile.age",)),
         FeatureQuery("product", ["1"], matrix=("stats.clicks",)),
     ]
-    users, products = await service.read(queries, at(service._source))
+    users, products = await service.read(queries, new_request(service._source))
     assert values(users, "profile.age") == [44, 30]
     assert products.matrix.tolist() == [[3.0]]
 
 
-async def test_more_cells_than_fit_the_event_loop_are_read_alike(
+async def test_large_reads_in_a_thread_return_the_same(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     count = 60_000
-    keys = [str(at) for at in range(count)]
+    keys = [str(i) for i in range(count)]
     await put(service, catalog, keys, clicks=list(range(count)), ctr=[0.5] * count)
     query = FeatureQuery("product", [*keys, "none"], matrix=STATS * 2)
-    (rows,) = await service.read([query], at(service._source))
+    (rows,) = await service.read([query], new_request(service._source))
     assert rows.matrix[:, 0].tolist() == [*range(count), 0.0]
     assert rows.matrix[:, 2].tolist() == [*range(count), 0.0]
 
@@ -223,22 +223,22 @@ async def test_more_cells_than_fit_the_event_loop_are_read_alike(
         ("user", "stats.clicks", "unknown_feature", "user.stats.clicks"),
     ],
 )
-@pytest.mark.parametrize("place", ["matrix", "columns"])
-async def test_names_that_are_not_there_are_unknown(
-    service: FeatureService, entity: str, feature: str, code: str, hint: str, place: str
+@pytest.mark.parametrize("argument", ["matrix", "columns"])
+async def test_unknown_names_are_refused_with_a_hint(
+    service: FeatureService, entity: str, feature: str, code: str, hint: str, argument: str
 ) -> None:
-    names: dict[str, Any] = {place: (feature,)}
+    names: dict[str, Any] = {argument: (feature,)}
     with pytest.raises(Unknown, match=hint) as caught:
-        await service.read([FeatureQuery(entity, ["1"], **names)], at(service._source))
+        await service.read([FeatureQuery(entity, ["1"], **names)], new_request(service._source))
     assert caught.value.code == code
 
 
-async def test_a_revision_that_can_not_be_read_is_unavailable(service: FeatureService) -> None:
+async def test_a_revision_that_cannot_be_read_is_unavailable(service: FeatureService) -> None:
     with pytest.raises(Unavailable, match="revision 77"):
         await get(service, ["1"], revision=77)
 
 
-async def test_provenance_and_age_tell_where_each_cell_comes_from(
+async def test_a_read_returns_provenance_per_cell_and_age_per_row(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1", "2"], [NOW_MS, NOW_MS - 500], clicks=[3, None], ctr=[0.5] * 2)
@@ -249,7 +249,7 @@ async def test_provenance_and_age_tell_where_each_cell_comes_from(
     assert rows.age_ms["stats"].tolist() == [1_000, 1_500, -1]
 
 
-async def test_a_row_that_is_gone_or_broken_has_no_age(
+async def test_a_deleted_or_corrupt_row_has_no_age(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
@@ -257,7 +257,7 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
         "product.stats",
         ["1"],
         np.array([NOW_MS], dtype=np.uint64),
-        at(service._source),
+        new_request(service._source),
     )
     await write_rows(
         store, [b"f:product.stats:2"], [b"\x01" + b"\xff" * 30], ByOrder(lambda value: (0, False))
@@ -270,29 +270,33 @@ async def test_a_row_that_is_gone_or_broken_has_no_age(
 # writes
 
 
-async def test_a_group_is_written_whole(service: FeatureService, catalog: CountedCatalog) -> None:
-    with pytest.raises(InvalidInput, match="needs 'ctr'") as caught:
+async def test_a_write_needs_every_feature_of_the_group(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
+    with pytest.raises(InvalidInput, match="'ctr' is missing") as caught:
         await put(service, catalog, ["1"], clicks=[3])
     assert caught.value.field == "columns.ctr"
     assert status(await get(service, ["1"])) == [Status.MISSING]
 
 
-async def test_a_feature_too_many_is_unknown(service: FeatureService) -> None:
+async def test_a_write_of_an_unknown_feature_or_group_is_refused(service: FeatureService) -> None:
     column = Column(np.array([1], dtype=np.int32))
     columns = {"clicks": column, "ctr": column, "click": column}
     write = FeatureWrite("product.stats", ["1"], columns, np.array([NOW_MS], dtype=np.uint64))
     with pytest.raises(Unknown, match="clicks") as caught:
-        await service.write(write, at(service._source))
+        await service.write(write, new_request(service._source))
     assert caught.value.field == "columns.click"
     with pytest.raises(Unknown) as caught:
         await service.write(
             FeatureWrite("product.stat", [], {}, write.event_time_ms),
-            at(service._source),
+            new_request(service._source),
         )
     assert (caught.value.code, caught.value.field) == ("unknown_feature_group", "group")
 
 
-async def test_events_order_writes(service: FeatureService, catalog: CountedCatalog) -> None:
+async def test_the_row_with_the_newest_event_time_is_kept(
+    service: FeatureService, catalog: CountedCatalog
+) -> None:
     assert await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5]) == WRITTEN
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[2], ctr=[0.5]) == STALE
     assert values(await get(service, ["1"])) == [1]
@@ -301,7 +305,7 @@ async def test_events_order_writes(service: FeatureService, catalog: CountedCata
     assert values(await get(service, ["1"])) == [4]
 
 
-async def test_one_write_may_be_old_for_some_keys_only(
+async def test_a_write_may_be_stale_for_some_of_its_keys(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1"], [NOW_MS], clicks=[1], ctr=[0.5])
@@ -312,7 +316,7 @@ async def test_one_write_may_be_old_for_some_keys_only(
     assert values(await get(service, ["1", "2"])) == [1, 2]
 
 
-async def test_a_tombstone_beats_a_value_of_its_millisecond(
+async def test_a_tombstone_wins_over_a_value_of_the_same_millisecond(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
@@ -321,17 +325,17 @@ async def test_a_tombstone_beats_a_value_of_its_millisecond(
             if step == "put":
                 await put(service, catalog, [first], clicks=[3], ctr=[0.5])
             else:
-                await service.delete("product.stats", [first], time, at(service._source))
+                await service.delete("product.stats", [first], time, new_request(service._source))
         assert status(await get(service, [first])) == [Status.MISSING]
 
 
-async def test_a_delete_is_under_the_law_of_order(
+async def test_a_delete_is_ordered_by_event_time(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
-    older = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
+    times = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
     assert await service.delete(
-        "product.stats", ["1", "2"], older, at(service._source)
+        "product.stats", ["1", "2"], times, new_request(service._source)
     ) == WriteResult(1, 1)
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
     assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == STALE
@@ -339,106 +343,106 @@ async def test_a_delete_is_under_the_law_of_order(
     assert values(await get(service, ["2"])) == [4]
 
 
-async def test_a_delete_of_what_is_not_there_still_stops_older_writes(
+async def test_deleting_an_absent_row_still_stops_older_writes(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    assert await service.delete("product.stats", ["1"], time, at(service._source)) == WriteResult(
-        1, 0
-    )
+    assert await service.delete(
+        "product.stats", ["1"], time, new_request(service._source)
+    ) == WriteResult(1, 0)
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == STALE
 
 
-async def test_events_from_more_than_five_minutes_ahead_are_refused(
+async def test_event_times_more_than_five_minutes_ahead_are_refused(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     limit = NOW_MS + 5 * 60_000
     assert await put(service, catalog, ["1"], [limit], clicks=[1], ctr=[0.5]) == WRITTEN
-    with pytest.raises(InvalidInput, match="ahead") as caught:
+    with pytest.raises(InvalidInput, match="more than five minutes in the future") as caught:
         await put(service, catalog, ["2", "3"], [NOW_MS, limit + 1], clicks=[1, 1], ctr=[0.5, 0.5])
     assert caught.value.field == "event_time[1]"
-    with pytest.raises(InvalidInput, match="ahead") as caught:
+    with pytest.raises(InvalidInput, match="more than five minutes in the future") as caught:
         await service.delete(
             "product.stats",
             ["2"],
             np.array([limit + 1], dtype=np.uint64),
-            at(service._source),
+            new_request(service._source),
         )
     assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
 
 
-# rows that have expired as they come
+# rows that are expired when they are written
 
 
 @pytest.mark.parametrize("age_ms", [TTL_MS, TTL_MS + 1_000, 2 * TTL_MS, NOW_MS])
-async def test_a_row_that_has_expired_is_neither_written_nor_stale(
+async def test_an_expired_row_counts_as_neither_written_nor_stale(
     service: FeatureService, catalog: CountedCatalog, age_ms: int
 ) -> None:
-    done = await put(service, catalog, ["1"], [NOW_MS - age_ms], clicks=[1], ctr=[0.75])
-    assert done == PAST_TTL
+    result = await put(service, catalog, ["1"], [NOW_MS - age_ms], clicks=[1], ctr=[0.75])
+    assert result == PAST_TTL
     rows = await get(service, ["1"])
     assert (status(rows), values(rows)) == ([Status.EXPIRED], [0])
 
 
-async def test_a_row_lives_to_the_end_of_its_ttl(
+async def test_a_row_is_kept_until_the_end_of_its_ttl(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
-    done = await put(service, catalog, ["1"], [NOW_MS - TTL_MS + 1], clicks=[1], ctr=[0.75])
-    assert done == WRITTEN
+    result = await put(service, catalog, ["1"], [NOW_MS - TTL_MS + 1], clicks=[1], ctr=[0.75])
+    assert result == WRITTEN
     assert status(await get(service, ["1"])) == [Status.OK]
 
 
 async def test_a_row_of_a_group_without_a_ttl_never_expires(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
-    one = {"title": ["tea"], "category_id": [7], "in_stock": [True]}
-    for at_ms in (0, 1, NOW_MS - 100 * TTL_MS):
-        done = await put(service, catalog, ["1"], [at_ms], group="product.attrs", **one)
-        assert done == WRITTEN
+    row = {"title": ["tea"], "category_id": [7], "in_stock": [True]}
+    for time_ms in (0, 1, NOW_MS - 100 * TTL_MS):
+        result = await put(service, catalog, ["1"], [time_ms], group="product.attrs", **row)
+        assert result == WRITTEN
 
 
-async def test_rows_of_one_write_may_be_written_stale_and_expired(
+async def test_one_write_can_have_written_stale_and_expired_rows(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
-    gone = NOW_MS - TTL_MS
-    done = await put(
+    expired_ms = NOW_MS - TTL_MS
+    result = await put(
         service,
         catalog,
         ["3", "1", "4", "2"],
-        [gone, NOW_MS - 1, NOW_MS - 1, gone],
+        [expired_ms, NOW_MS - 1, NOW_MS - 1, expired_ms],
         clicks=[6, 7, 8, 9],
         ctr=[0.5] * 4,
     )
-    assert done == WriteResult(written=1, stale=1, expired=2)
+    assert result == WriteResult(written=1, stale=1, expired=2)
     rows = await get(service, ["1", "2", "3", "4"])
     assert values(rows) == [1, 2, 0, 8]
     assert status(rows) == [Status.OK, Status.OK, Status.EXPIRED, Status.OK]
 
 
-async def test_a_row_that_has_expired_replaces_an_older_one_that_lives(
+async def test_an_expired_row_replaces_an_older_unexpired_row(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
-    """The older one was written when rows of its group lived longer."""
+    """The older row was written when the group had a longer TTL."""
     await put(service, catalog, ["1", "2"], [NOW_MS - 3 * DAY_MS] * 2, clicks=[1, 1], ctr=[0.5] * 2)
     publish(write_shop(catalog.folder, SHOP.replace("ttl: 7d", "ttl: 1d")))
     newer = [NOW_MS - 2 * DAY_MS]
-    done = await put(service, catalog, ["1"], newer, revision=2, clicks=[2], ctr=[0.5])
-    assert done == PAST_TTL
+    result = await put(service, catalog, ["1"], newer, revision=2, clicks=[2], ctr=[0.5])
+    assert result == PAST_TTL
     rows = await get(service, ["1", "2"], revision=2)
     assert (status(rows), values(rows)) == ([Status.EXPIRED, Status.OK], [0, 1])
-    # a row between the two is stale, by whichever revision
+    # A row with a time between the two is stale, even if it is written on the older revision.
     between = [NOW_MS - 2 * DAY_MS - 1]
     assert await put(service, catalog, ["1"], between, clicks=[3], ctr=[0.5]) == STALE
 
 
-async def test_a_row_that_has_expired_does_not_undo_a_delete(
+async def test_an_expired_row_does_not_undo_a_delete(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    await service.delete("product.stats", ["1"], time, at(service._source))
-    done = await put(service, catalog, ["1"], [NOW_MS - TTL_MS], clicks=[1], ctr=[0.5])
-    assert done == PAST_TTL
+    await service.delete("product.stats", ["1"], time, new_request(service._source))
+    result = await put(service, catalog, ["1"], [NOW_MS - TTL_MS], clicks=[1], ctr=[0.5])
+    assert result == PAST_TTL
     assert status(await get(service, ["1"])) == [Status.MISSING]
 
 
@@ -465,7 +469,7 @@ async def test_a_row_expires_after_the_ttl_of_its_group(
 # schema versions
 
 
-async def test_writers_of_an_older_version_are_read_with_defaults(
+async def test_rows_of_an_older_version_are_read_with_defaults(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     publish(write_shop(catalog.folder, GROWN))
@@ -481,20 +485,20 @@ async def test_writers_of_an_older_version_are_read_with_defaults(
         Provenance.NO_ROW,
     ]
     assert rows.provenance["stats.clicks"].tolist() == [0, 0, Provenance.NO_ROW]
-    with pytest.raises(InvalidInput, match="needs 'orders'"):
+    with pytest.raises(InvalidInput, match="'orders' is missing"):
         await put(service, catalog, ["1"], revision=2, clicks=[1], ctr=[0.75])
 
 
-async def test_a_write_names_a_version_that_there_is(service: FeatureService) -> None:
+async def test_a_write_with_an_unknown_schema_version_is_refused(service: FeatureService) -> None:
     write = FeatureWrite("product.stats", [], {}, np.array([], dtype=np.uint64), 2)
     with pytest.raises(InvalidInput, match="no schema version 2") as caught:
-        await service.write(write, at(service._source))
+        await service.write(write, new_request(service._source))
     assert caught.value.field == "schema_version"
 
 
 @pytest.fixture
 async def newer_row(store: FeatureStore, catalog: CountedCatalog) -> None:
-    """Product 2 of schema version 1, product 1 of version 2, by a writer on revision 2."""
+    """Publish revision 2; write product 2 by schema version 1 and product 1 by version 2."""
     publish(write_shop(catalog.folder, GROWN))
     writer = FeatureService(store, catalog)
     await put(writer, catalog, ["2"], clicks=[5], ctr=[0.125])
@@ -502,14 +506,14 @@ async def newer_row(store: FeatureStore, catalog: CountedCatalog) -> None:
 
 
 @pytest.mark.usefixtures("newer_row")
-async def test_a_row_of_a_version_that_the_readers_revision_lacks_is_read(
+async def test_a_row_of_a_version_newer_than_the_readers_revision_is_read(
     service: FeatureService,
 ) -> None:
     rows = await get(service, ["1", "2", "3"])
     assert status(rows) == [Status.OK, Status.OK, Status.MISSING]
     assert values(rows) == [4, 5, 0]
     (by_matrix,) = await service.read(
-        [FeatureQuery("product", ["1"], matrix=STATS)], at(service._source)
+        [FeatureQuery("product", ["1"], matrix=STATS)], new_request(service._source)
     )
     assert by_matrix.matrix.tolist() == [[4.0, 0.75]]
     with pytest.raises(Unknown):
@@ -517,53 +521,57 @@ async def test_a_row_of_a_version_that_the_readers_revision_lacks_is_read(
 
 
 @pytest.mark.usefixtures("newer_row")
-async def test_all_who_meet_a_new_version_at_once_read_its_rows(service: FeatureService) -> None:
+async def test_concurrent_readers_of_a_new_version_all_read_its_rows(
+    service: FeatureService,
+) -> None:
     await get(service, ["3"])
-    found = await asyncio.gather(*(get(service, ["1"]) for _ in range(5)))
-    assert [status(rows) for rows in found] == [[Status.OK]] * 5
-    assert [values(rows) for rows in found] == [[4]] * 5
+    results = await asyncio.gather(*(get(service, ["1"]) for _ in range(5)))
+    assert [status(rows) for rows in results] == [[Status.OK]] * 5
+    assert [values(rows) for rows in results] == [[4]] * 5
 
 
 @pytest.mark.usefixtures("newer_row")
-async def test_a_version_is_that_of_the_catalog_that_follows_a_lost_one(
+async def test_a_version_is_looked_up_in_the_catalog_that_replaced_a_lost_one(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore
 ) -> None:
     assert status(await get(service, ["1"])) == [Status.OK]
     shutil.rmtree(catalog.folder)
     publish(write_shop(catalog.folder))
-    other = SHOP.replace(CTR, CTR + "  - {name: views, dtype: int64, default: 1}\n")
-    publish(write_shop(catalog.folder, other))
-    writer = FeatureService(store, DirectoryCatalog(catalog.folder, checks_of()))
+    other_shop = SHOP.replace(CTR, CTR + "  - {name: views, dtype: int64, default: 1}\n")
+    publish(write_shop(catalog.folder, other_shop))
+    writer = FeatureService(store, DirectoryCatalog(catalog.folder, catalog_checks()))
     await put(writer, catalog, ["8"], revision=2, clicks=[8], ctr=[0.5], views=[2])
     rows = await get(service, ["8"])
     assert (status(rows), values(rows)) == ([Status.OK], [8])
 
 
-async def test_a_version_that_is_nowhere_is_looked_up_once(
+async def test_an_unknown_version_is_looked_up_once(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore
 ) -> None:
     await put(service, catalog, ["1"], clicks=[3], ctr=[0.25])
     (value,) = await read_values(store, [b"f:product.stats:1"])
     assert value is not None
-    strange = value[:2] + (9).to_bytes(2, "little") + value[4:]
-    await write_rows(store, [b"f:product.stats:1"], [strange], ByOrder(lambda value: (0, False)))
-    asked = catalog.asked
+    unknown_version = value[:2] + (9).to_bytes(2, "little") + value[4:]
+    await write_rows(
+        store, [b"f:product.stats:1"], [unknown_version], ByOrder(lambda value: (0, False))
+    )
+    lookups = catalog.current_calls
     for _ in range(3):
         rows = await get(service, ["1"])
         assert (status(rows), values(rows)) == ([Status.CORRUPT], [0])
-    assert catalog.asked == asked + 1
+    assert catalog.current_calls == lookups + 1
 
 
-async def test_a_version_that_is_published_later_is_read_on_its_revision(
+async def test_a_version_that_is_published_later_is_read_on_its_own_revision(
     service: FeatureService, catalog: CountedCatalog, store: FeatureStore, tmp_path: Path
 ) -> None:
     elsewhere = write_shop(tmp_path / "elsewhere", SHOP)
     publish(elsewhere)
     publish(write_shop(elsewhere, GROWN))
-    writer = FeatureService(store, DirectoryCatalog(elsewhere, checks_of()))
+    writer = FeatureService(store, DirectoryCatalog(elsewhere, catalog_checks()))
     await put(
         writer,
-        DirectoryCatalog(elsewhere, checks_of()),
+        DirectoryCatalog(elsewhere, catalog_checks()),
         ["1"],
         revision=2,
         clicks=[4],
@@ -576,7 +584,7 @@ async def test_a_version_that_is_published_later_is_read_on_its_revision(
     assert (status(rows), values(rows), values(rows, "stats.orders")) == ([Status.OK], [4], [3])
 
 
-async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
+async def test_a_removed_feature_is_unknown_and_the_others_remain(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     await put(service, catalog, ["1"], clicks=[4], ctr=[0.75])
@@ -591,13 +599,15 @@ async def test_a_feature_that_was_dropped_is_no_more_and_the_others_stay(
 # the store
 
 
-async def test_a_store_that_does_not_answer_makes_rows_unavailable(catalog: CountedCatalog) -> None:
+async def test_a_store_that_does_not_answer_makes_its_rows_unavailable(
+    catalog: CountedCatalog,
+) -> None:
     service = FeatureService(DownStore(), catalog)
     rows = await get(service, ["1", "2"], *STATS)
     assert status(rows) == [Status.UNAVAILABLE] * 2
     assert (values(rows), values(rows, "stats.ctr")) == ([0, 0], [0.5, 0.5])
     (by_matrix,) = await service.read(
-        [FeatureQuery("product", ["1"], matrix=STATS)], at(service._source)
+        [FeatureQuery("product", ["1"], matrix=STATS)], new_request(service._source)
     )
     assert by_matrix.matrix.tolist() == [[0.0, 0.5]]
     with pytest.raises(Unavailable):
@@ -605,7 +615,7 @@ async def test_a_store_that_does_not_answer_makes_rows_unavailable(catalog: Coun
 
 
 @pytest.mark.parametrize("key", ["a\0b", "7|8", "é", "a:b", "f:product.stats:1", " "])
-async def test_a_key_is_its_own_whatever_its_characters(
+async def test_keys_with_special_characters_are_not_confused(
     service: FeatureService, catalog: CountedCatalog, key: str
 ) -> None:
     await put(service, catalog, [key, "1"], clicks=[1, 2], ctr=[0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Values as people send them in JSON, as columns of a feature's dtype."""
+"""JSON values converted to columns of a feature's dtype and shape."""
 
 from __future__ import annotations
 
@@ -24,106 +24,107 @@ def column(dtype: str, values: list[Any], shape: tuple[int, ...] = ()) -> Column
 
 
 def refusal(dtype: str, values: list[Any], shape: tuple[int, ...] = ()) -> str | None:
+    """Assert that the values are refused; return the field that the error names."""
     with pytest.raises(InvalidInput) as caught:
         column(dtype, values, shape)
     return caught.value.field
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_take_the_whole_range_of_their_dtype(dtype: str) -> None:
+def test_an_integer_column_accepts_the_whole_range_of_its_dtype(dtype: str) -> None:
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    found = column(dtype, [low, 0, high])
-    assert found.values.dtype == NUMERIC[dtype]
-    assert found.values.tolist() == [low, 0, high]
-    assert found.nulls is None
+    result = column(dtype, [low, 0, high])
+    assert result.values.dtype == NUMERIC[dtype]
+    assert result.values.tolist() == [low, 0, high]
+    assert result.nulls is None
     assert refusal(dtype, [0, high + 1]) == "columns.a[1]"
     assert refusal(dtype, [low - 1]) == "columns.a[0]"
 
 
 @pytest.mark.parametrize("wrong", [1.0, 1.5, "1", "NaN", True, [1], {}, 10**400])
 @pytest.mark.parametrize("dtype", ["int8", "uint64"])
-def test_only_integers_are_integers(dtype: str, wrong: object) -> None:
+def test_an_integer_column_refuses_other_values(dtype: str, wrong: object) -> None:
     assert refusal(dtype, [1, 2, wrong]) == "columns.a[2]"
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_floats_are_numbers_or_the_names_of_what_json_lacks(dtype: str) -> None:
-    found = column(dtype, [1.5, 2, "Infinity", "-Infinity", "NaN"])
-    assert found.values.dtype == NUMERIC[dtype]
-    assert found.values[:4].tolist() == [1.5, 2.0, math.inf, -math.inf]
-    assert np.isnan(found.values[4])
+def test_a_float_column_accepts_numbers_infinities_and_nan(dtype: str) -> None:
+    result = column(dtype, [1.5, 2, "Infinity", "-Infinity", "NaN"])
+    assert result.values.dtype == NUMERIC[dtype]
+    assert result.values[:4].tolist() == [1.5, 2.0, math.inf, -math.inf]
+    assert np.isnan(result.values[4])
     assert column(dtype, [0.5, -0.25]).values.tolist() == [0.5, -0.25]
 
 
 @pytest.mark.parametrize("wrong", ["1.5", "nan", "inf", "", True, [1.0], {}])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_nothing_else_is_a_float(dtype: str, wrong: object) -> None:
+def test_a_float_column_refuses_other_values(dtype: str, wrong: object) -> None:
     assert refusal(dtype, [1.0, wrong]) == "columns.a[1]"
 
 
-@pytest.mark.parametrize("others", [[], [1]], ids=["floats alone", "with an integer"])
+@pytest.mark.parametrize("preceding", [[], [1]], ids=["floats alone", "with an integer"])
 @pytest.mark.parametrize(("dtype", "beyond"), [("float16", 65_600.0), ("float32", 1e39)])
 def test_a_number_beyond_the_range_of_a_float_is_refused(
-    dtype: str, beyond: float, others: list[int]
+    dtype: str, beyond: float, preceding: list[int]
 ) -> None:
     largest = float(np.finfo(dtype).max)
-    assert column(dtype, [*others, largest, -largest]).values[-1] == -largest
-    at = len(others) + 1
-    assert refusal(dtype, [*others, 0.5, beyond]) == f"columns.a[{at}]"
-    assert refusal(dtype, [*others, 0.5, -beyond]) == f"columns.a[{at}]"
+    assert column(dtype, [*preceding, largest, -largest]).values[-1] == -largest
+    position = len(preceding) + 1
+    assert refusal(dtype, [*preceding, 0.5, beyond]) == f"columns.a[{position}]"
+    assert refusal(dtype, [*preceding, 0.5, -beyond]) == f"columns.a[{position}]"
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_an_integer_of_400_digits_is_no_float(dtype: str) -> None:
+def test_an_integer_of_400_digits_is_refused_as_a_float(dtype: str) -> None:
     assert refusal(dtype, [10**400]) == "columns.a[0]"
 
 
-def test_booleans_are_true_and_false() -> None:
-    found = column("bool", [True, False, None])
-    assert found.values.dtype == np.bool_
-    assert found.values.tolist() == [True, False, False]
-    assert found.nulls is not None
-    assert found.nulls.tolist() == [False, False, True]
+def test_a_bool_column_accepts_true_and_false() -> None:
+    result = column("bool", [True, False, None])
+    assert result.values.dtype == np.bool_
+    assert result.values.tolist() == [True, False, False]
+    assert result.nulls is not None
+    assert result.nulls.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 0.0, "true", "", []])
-def test_nothing_else_is_a_boolean(wrong: object) -> None:
+def test_a_bool_column_refuses_other_values(wrong: object) -> None:
     assert refusal("bool", [True, None, wrong]) == "columns.a[2]"
 
 
-def test_strings_are_kept_as_they_are() -> None:
+def test_strings_are_kept_unchanged() -> None:
     texts = ["", "a", "é", "🛒", "a\0b", "null"]
     assert column("string", texts).values.tolist() == texts
 
 
 @pytest.mark.parametrize("wrong", [1, 1.0, True, ["a"], {}, "\ud800"])
-def test_nothing_else_is_a_string(wrong: object) -> None:
+def test_a_string_column_refuses_other_values(wrong: object) -> None:
     assert refusal("string", ["a", None, wrong]) == "columns.a[2]"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_null_is_null_in_every_dtype(dtype: str) -> None:
+def test_every_dtype_accepts_null(dtype: str) -> None:
     value = {"string": "x", "bool": True}.get(dtype, 1)
-    found = column(dtype, [None, value, None])
-    assert found.nulls is not None
-    assert found.nulls.tolist() == [True, False, True]
-    assert found.values[1] == value
+    result = column(dtype, [None, value, None])
+    assert result.nulls is not None
+    assert result.nulls.tolist() == [True, False, True]
+    assert result.values[1] == value
     alone = column(dtype, [None])
     assert alone.nulls is not None
     assert alone.nulls.tolist() == [True]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_values_are_an_empty_column(dtype: str) -> None:
+def test_no_values_make_an_empty_column(dtype: str) -> None:
     assert len(column(dtype, []).values) == 0
 
 
-def test_vectors_have_their_shape() -> None:
-    found = column("float32", [[1, 2.5, "NaN"], None, [4.0, 5.0, 6.0]], (3,))
-    assert found.values.shape == (3, 3)
-    assert found.values[2].tolist() == [4.0, 5.0, 6.0]
-    assert found.nulls is not None
-    assert found.nulls.tolist() == [False, True, False]
+def test_vectors_and_matrices_have_the_shape_of_the_feature() -> None:
+    result = column("float32", [[1, 2.5, "NaN"], None, [4.0, 5.0, 6.0]], (3,))
+    assert result.values.shape == (3, 3)
+    assert result.values[2].tolist() == [4.0, 5.0, 6.0]
+    assert result.nulls is not None
+    assert result.nulls.tolist() == [False, True, False]
     matrix = column("int8", [[[1, 2], [3, 4]]], (2, 2))
     assert matrix.values.tolist() == [[[1, 2], [3, 4]]]
     assert column("uint64", [[2**64 - 1, 1]], (2,)).values.tolist() == [[2**64 - 1, 1]]
@@ -149,7 +150,7 @@ def test_vectors_have_their_shape() -> None:
     ],
     ids=repr,
 )
-def test_what_has_another_shape_is_refused(wrong: object) -> None:
+def test_values_of_another_shape_are_refused(wrong: object) -> None:
     assert refusal("int8", [[1, 2], wrong], (2,)) == "columns.a[1]"
 
 
@@ -168,45 +169,45 @@ json_values = st.recursive(
 @given(
     st.sampled_from(DTYPES), st.sampled_from([(), (2,), (2, 2)]), st.lists(json_values, max_size=4)
 )
-def test_any_json_is_a_column_or_an_error_that_names_the_value(
+def test_any_json_becomes_a_column_or_an_error_that_names_the_value(
     dtype: str, shape: tuple[int, ...], values: list[Any]
 ) -> None:
     shape = shape if dtype in NUMERIC else ()
     try:
-        found = column(dtype, values, shape)
+        result = column(dtype, values, shape)
     except InvalidInput as error:
-        fields = [f"columns.a[{at}]" for at in range(len(values))]
+        fields = [f"columns.a[{i}]" for i in range(len(values))]
         if error.field not in fields:
             raise
         return
-    assert found.values.shape == (len(values), *shape)
-    if found.nulls is not None:
-        assert found.nulls.tolist() == [value is None for value in values]
+    assert result.values.shape == (len(values), *shape)
+    if result.nulls is not None:
+        assert result.nulls.tolist() == [value is None for value in values]
 
 
 VERSION = SchemaVersion("user.g", 1, (Feature("age", "int16"), Feature("name", "string")))
 
 
-def test_columns_are_made_by_name() -> None:
-    found = columns_of(VERSION, {"name": ["a", None], "age": [1, 2]}, 2)
-    assert found["age"].values.tolist() == [1, 2]
-    assert found["name"].values.tolist() == ["a", ""]
+def test_columns_are_converted_by_name() -> None:
+    result = columns_of(VERSION, {"name": ["a", None], "age": [1, 2]}, 2)
+    assert result["age"].values.tolist() == [1, 2]
+    assert result["name"].values.tolist() == ["a", ""]
 
 
-def test_a_column_that_the_version_lacks_is_unknown() -> None:
+def test_a_column_that_the_schema_version_lacks_is_unknown() -> None:
     with pytest.raises(Unknown, match=r"did you mean 'user\.g\.age'") as caught:
         columns_of(VERSION, {"agee": [1]}, 1)
     assert caught.value.field == "columns.agee"
 
 
 @pytest.mark.parametrize("values", [[], [1], [1, 2, 3]])
-def test_a_column_has_one_value_a_key(values: list[int]) -> None:
-    with pytest.raises(InvalidInput, match="for 2 keys") as caught:
+def test_a_column_needs_one_value_per_key(values: list[int]) -> None:
+    with pytest.raises(InvalidInput, match="expected 2 values, one per key") as caught:
         columns_of(VERSION, {"age": values}, 2)
     assert caught.value.field == "columns.age"
 
 
-def test_a_wrong_value_is_named_by_its_column_and_row() -> None:
+def test_an_error_names_the_column_and_the_row_of_the_value() -> None:
     with pytest.raises(InvalidInput, match="int16") as caught:
         columns_of(VERSION, {"age": [1, 40_000]}, 2)
     assert caught.value.field == "columns.age[1]"

@@ -1,4 +1,4 @@
-"""Running a graph of tiny nodes: who waits for whom, and what becomes of what fails."""
+"""Running graphs of small nodes: order, parallel branches, retries, fallbacks and conditions."""
 
 from __future__ import annotations
 
@@ -42,43 +42,43 @@ REQUEST = RequestContext.begin(Revision("shop", 1))
 Work = Callable[[Mapping[str, Value]], Awaitable[Value]]
 
 
-class Nobody:
-    """Every service of a node; the nodes here call none."""
+class NoServices:
+    """A stand-in for all parts that a node can call. Each call fails the test."""
 
     async def read(
         self, queries: Sequence[FeatureQuery], context: RequestContext
     ) -> list[EntityRows]:
-        raise AssertionError("nobody reads")
+        raise AssertionError("read was called")
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> int:
-        raise AssertionError("nobody writes")
+        raise AssertionError("write was called")
 
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> int:
-        raise AssertionError("nobody deletes")
+        raise AssertionError("delete was called")
 
     async def append(self, events: Sequence[Event], context: RequestContext) -> int:
-        raise AssertionError("nobody appends")
+        raise AssertionError("append was called")
 
     async def query(
         self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
-        raise AssertionError("nobody queries")
+        raise AssertionError("query was called")
 
     async def forget(self, user_id: str, context: RequestContext) -> int:
-        raise AssertionError("nobody forgets")
+        raise AssertionError("forget was called")
 
     async def prepare(self, revision: Revision) -> None:
-        raise AssertionError("nobody prepares")
+        raise AssertionError("prepare was called")
 
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
-        raise AssertionError("nobody infers")
+        raise AssertionError("infer was called")
 
 
 @dataclass
 class Tiny:
-    """A node that does `work`, and remembers what it was given each time."""
+    """A node that runs `work`, and records the inputs of each run in `given`."""
 
     work: Work
     gives: Shape = field(default_factory=lambda: Shape(Candidates, frozenset({"score"})))
@@ -94,17 +94,18 @@ def listed(*ids: str) -> Candidates:
 
 
 async def give(inputs: Mapping[str, Value]) -> Value:
-    """Give what was consumed, and one id more, so that the way it took can be read."""
-    ids = [id_ for each in inputs.values() if isinstance(each, Candidates) for id_ in each.ids]
+    """Return the ids of all inputs and one more, `#<their number>`, to show the path taken."""
+    ids = [id_ for value in inputs.values() if isinstance(value, Candidates) for id_ in value.ids]
     return listed(*dict.fromkeys([*ids, f"#{len(ids)}"]))
 
 
 def failing(error: Exception, times: int = 10**6) -> Work:
-    left = [times]
+    """Return work that raises `error` the first `times` times, and then succeeds."""
+    failures_left = [times]
 
     async def work(inputs: Mapping[str, Value]) -> Value:
-        if left[0] > 0:
-            left[0] -= 1
+        if failures_left[0] > 0:
+            failures_left[0] -= 1
             raise error
         return listed("at last")
 
@@ -118,7 +119,7 @@ async def forever(inputs: Mapping[str, Value]) -> Never:
 
 @dataclass
 class Step:
-    """A node of a graph in the making."""
+    """A node with its limits, from which `graph_of` builds a graph."""
 
     node: Tiny
     consumes: tuple[str, ...] = ()
@@ -129,11 +130,16 @@ class Step:
 
 
 def graph_of(steps: Mapping[str, Step]) -> Graph:
-    """Build a graph by hand. Steps stand in order; the last one is the output."""
+    """Build a graph without a catalog. Steps are in order, and the last one is the output."""
     names = list(steps)
-    conditions = {name: Expression(s.when) if s.when else None for name, s in steps.items()}
+    conditions = {
+        name: Expression(step.when) if step.when else None for name, step in steps.items()
+    }
     waits = {
-        name: {*step.consumes, *(c.names & steps.keys() if (c := conditions[name]) else ())}
+        name: {
+            *step.consumes,
+            *(condition.names & steps.keys() if (condition := conditions[name]) else ()),
+        }
         for name, step in steps.items()
     }
     nodes = tuple(
@@ -142,8 +148,8 @@ def graph_of(steps: Mapping[str, Step]) -> Graph:
             op="tiny",
             node=step.node,
             inputs=step.consumes,
-            consumers=tuple(at for at, other in enumerate(names) if name in waits[other]),
-            waits_for=len(waits[name]),
+            followers=tuple(i for i, other in enumerate(names) if name in waits[other]),
+            wait_count=len(waits[name]),
             timeout_s=step.timeout_s,
             attempts=step.attempts,
             falls_back=step.falls_back,
@@ -151,24 +157,24 @@ def graph_of(steps: Mapping[str, Step]) -> Graph:
         )
         for name, step in steps.items()
     )
-    roots = tuple(at for at, name in enumerate(names) if not waits[name])
+    roots = tuple(i for i, name in enumerate(names) if not waits[name])
     return Graph("tiny", nodes, roots, names[-1])
 
 
 async def run(
     steps: Mapping[str, Step], context: Mapping[str, Any] | None = None, *, trace: bool = False
 ) -> FlowResult:
-    nobody = Nobody()
-    call = Call(context or {}, Services(nobody, nobody, nobody), REQUEST)
+    no_services = NoServices()
+    call = Call(context or {}, Services(no_services, no_services, no_services), REQUEST)
     async with asyncio.timeout(30):
         return await Execution(graph_of(steps), call, Metrics(), trace=trace).run()
 
 
-async def test_one_node_is_a_flow() -> None:
+async def test_a_flow_may_have_a_single_node() -> None:
     assert (await run({"a": Step(Tiny(give))})).output.ids == ["#0"]
 
 
-async def test_a_node_is_given_what_it_consumes_by_name() -> None:
+async def test_a_node_receives_its_inputs_by_name() -> None:
     last = Tiny(give)
     steps = {
         "a": Step(Tiny(give)),
@@ -191,7 +197,7 @@ async def test_roots_run_at_the_same_time(count: int) -> None:
         await barrier.wait()
         return listed("met")
 
-    steps = {f"r{at}": Step(Tiny(meet)) for at in range(count)}
+    steps = {f"r{i}": Step(Tiny(meet)) for i in range(count)}
     await run({**steps, "end": Step(Tiny(give), tuple(steps))})
 
 
@@ -207,7 +213,7 @@ async def test_branches_of_a_fork_run_at_the_same_time() -> None:
     await run(steps)
 
 
-async def test_a_long_branch_does_not_wait_for_a_slow_one() -> None:
+async def test_a_branch_does_not_wait_for_a_slower_branch() -> None:
     arrived = asyncio.Event()
 
     async def wait_for_the_other(inputs: Mapping[str, Value]) -> Value:
@@ -230,22 +236,22 @@ async def test_a_long_branch_does_not_wait_for_a_slow_one() -> None:
 
 @st.composite
 def dags(draw: st.DrawFn) -> dict[str, tuple[tuple[str, ...], int, bool]]:
-    """Draw what each node consumes, how often it yields to others, whether it is skipped."""
+    """Draw, for each node, what it consumes, how often it yields, and whether it is skipped."""
     count = draw(st.integers(1, 9))
     drawn: dict[str, tuple[tuple[str, ...], int, bool]] = {}
-    for at in range(count):
+    for number in range(count):
         earlier = list(drawn)
         consumes = draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else []
-        skipped = draw(st.booleans()) and at < count - 1
-        drawn[f"n{at}"] = (tuple(consumes), draw(st.integers(0, 3)), skipped)
-    consumed = {each for consumes, _, _ in drawn.values() for each in consumes}
+        skipped = draw(st.booleans()) and number < count - 1
+        drawn[f"n{number}"] = (tuple(consumes), draw(st.integers(0, 3)), skipped)
+    consumed = {name for consumes, _, _ in drawn.values() for name in consumes}
     drawn["end"] = (tuple(name for name in drawn if name not in consumed), 0, False)
     return drawn
 
 
 @settings(max_examples=150)
 @given(drawn=dags())
-def test_each_node_runs_once_after_all_that_it_consumes(
+def test_each_node_runs_once_after_its_inputs(
     drawn: dict[str, tuple[tuple[str, ...], int, bool]],
 ) -> None:
     finished: list[str] = []
@@ -253,7 +259,7 @@ def test_each_node_runs_once_after_all_that_it_consumes(
     def working(name: str, consumes: tuple[str, ...], turns: int) -> Work:
         async def work(inputs: Mapping[str, Value]) -> Value:
             assert tuple(inputs) == consumes
-            assert {c for c in consumes if not drawn[c][2]} <= set(finished)
+            assert {consumed for consumed in consumes if not drawn[consumed][2]} <= set(finished)
             for _ in range(turns):
                 await asyncio.sleep(0)
             finished.append(name)
@@ -271,7 +277,7 @@ def test_each_node_runs_once_after_all_that_it_consumes(
     assert result.output.ids == ["end"]
 
 
-async def test_a_node_is_tried_again_and_its_span_says_why() -> None:
+async def test_a_node_is_retried_and_its_span_has_the_error() -> None:
     node = Tiny(failing(ConnectionError("gone"), times=2))
     result = await run({"a": Step(node, attempts=3)}, trace=True)
     assert result.output.ids == ["at last"]
@@ -292,7 +298,7 @@ async def test_a_node_that_keeps_failing_fails_the_flow(alone: bool) -> None:
     assert len(node.given) == 3
 
 
-async def test_an_error_without_a_message_is_named() -> None:
+async def test_an_error_without_a_message_is_reported_by_its_type() -> None:
     with pytest.raises(NodeError, match="node 'a': KeyError"):
         await run({"a": Step(Tiny(failing(KeyError())))})
 
@@ -310,14 +316,14 @@ async def test_a_node_falls_back_to_empty_after_its_attempts() -> None:
     assert (span.state, span.attempts, span.size, span.error) == ("fallback", 2, 0, "gone")
 
 
-async def test_a_model_that_failed_is_not_asked_again() -> None:
+async def test_a_node_is_not_retried_if_its_model_failed() -> None:
     node = Tiny(failing(ModelFailed("clicks", "no such row")))
     with pytest.raises(ModelFailed, match="model 'clicks': no such row"):
         await run({"a": Step(node, attempts=3)})
     assert len(node.given) == 1
 
 
-async def test_a_node_falls_back_at_once_where_its_model_failed() -> None:
+async def test_a_node_falls_back_without_a_retry_if_its_model_failed() -> None:
     node, end = Tiny(failing(ModelFailed("clicks", "no such row"))), Tiny(give)
     steps = {"a": Step(node, attempts=3, falls_back=True), "end": Step(end, ("a",))}
     result = await run(steps, trace=True)
@@ -325,7 +331,7 @@ async def test_a_node_falls_back_at_once_where_its_model_failed() -> None:
     assert (result.spans[0].state, result.spans[0].attempts) == ("fallback", 1)
 
 
-async def test_a_node_of_interactions_falls_back_to_none() -> None:
+async def test_a_node_of_interactions_falls_back_to_empty_interactions() -> None:
     node, end = Tiny(failing(OSError("gone")), Shape(Interactions)), Tiny(give)
     await run({"a": Step(node, falls_back=True), "end": Step(end, ("a",))})
     assert isinstance(end.given[0]["a"], Interactions)
@@ -333,7 +339,7 @@ async def test_a_node_of_interactions_falls_back_to_none() -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_a_node_that_is_late_is_named(alone: bool) -> None:
+async def test_the_error_names_a_node_that_exceeds_its_timeout(alone: bool) -> None:
     node = Tiny(forever)
     steps = {"a": Step(node, timeout_s=0.001, attempts=2)}
     if not alone:
@@ -343,7 +349,7 @@ async def test_a_node_that_is_late_is_named(alone: bool) -> None:
     assert len(node.given) == 2
 
 
-async def test_a_node_that_is_late_falls_back() -> None:
+async def test_a_node_that_exceeds_its_timeout_falls_back() -> None:
     steps = {"a": Step(Tiny(forever), timeout_s=0.001, falls_back=True)}
     result = await run(steps, trace=True)
     assert result.output.ids == []
@@ -360,7 +366,7 @@ async def test_a_node_that_is_late_falls_back() -> None:
 )
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("falls_back", [True, False])
-async def test_bad_input_passes_through_without_another_attempt_or_a_fallback(
+async def test_invalid_requests_cause_neither_retries_nor_fallbacks(
     error: Exception, alone: bool, falls_back: bool
 ) -> None:
     node = Tiny(failing(error))
@@ -373,16 +379,16 @@ async def test_bad_input_passes_through_without_another_attempt_or_a_fallback(
     assert len(node.given) == 1
 
 
-async def test_a_part_that_does_not_answer_is_tried_again() -> None:
+async def test_a_node_is_retried_if_a_part_is_unavailable() -> None:
     node = Tiny(failing(Unavailable("down"), times=1))
     assert (await run({"a": Step(node, attempts=2)})).output.ids == ["at last"]
 
 
 async def test_a_failing_node_cancels_the_others() -> None:
-    began, cancelled = asyncio.Event(), asyncio.Event()
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def hang(inputs: Mapping[str, Value]) -> Value:
-        began.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -391,7 +397,7 @@ async def test_a_failing_node_cancels_the_others() -> None:
         raise AssertionError("unreachable")
 
     async def fail(inputs: Mapping[str, Value]) -> Value:
-        await began.wait()
+        await started.wait()
         raise ValueError("no")
 
     end = Tiny(give)
@@ -406,11 +412,11 @@ async def test_a_failing_node_cancels_the_others() -> None:
     assert end.given == []
 
 
-async def test_a_flow_that_is_cancelled_cancels_its_nodes() -> None:
-    began, cancelled = asyncio.Event(), asyncio.Event()
+async def test_cancelling_a_flow_cancels_its_nodes() -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def hang(inputs: Mapping[str, Value]) -> Value:
-        began.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -419,26 +425,26 @@ async def test_a_flow_that_is_cancelled_cancels_its_nodes() -> None:
 
     steps = {"a": Step(Tiny(hang)), "b": Step(Tiny(hang)), "end": Step(Tiny(give), ("a", "b"))}
     task = asyncio.create_task(run(steps))
-    await began.wait()
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cancelled.is_set()
 
 
-async def test_a_flow_of_one_chain_stays_in_the_callers_task() -> None:
+async def test_a_chain_of_nodes_runs_in_the_callers_task() -> None:
     tasks: set[object] = set()
 
-    async def note(inputs: Mapping[str, Value]) -> Value:
+    async def record_task(inputs: Mapping[str, Value]) -> Value:
         tasks.add(asyncio.current_task())
         return listed("a")
 
-    await run({"a": Step(Tiny(note)), "b": Step(Tiny(note), ("a",))})
+    await run({"a": Step(Tiny(record_task)), "b": Step(Tiny(record_task), ("a",))})
     assert tasks == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("first", ["slow", "bad"])
-async def test_what_fails_first_is_raised_whichever_branch_it_is(first: str) -> None:
+async def test_the_first_failure_is_raised_from_any_branch(first: str) -> None:
     async def fail(inputs: Mapping[str, Value]) -> Value:
         await asyncio.sleep(0)
         raise ValueError("no")
@@ -460,21 +466,21 @@ async def test_a_condition_on_the_context_decides_whether_a_node_runs(
     )
     assert len(node.given) == runs
     assert len(end.given) == 1
-    span = next(each for each in result.spans if each.node == "a")
+    span = next(span for span in result.spans if span.node == "a")
     assert (span.state, span.attempts, span.size) == (("ok", 1, 1) if runs else ("skipped", 0, 0))
 
 
 @pytest.mark.parametrize(("least", "runs"), [(0, True), (1, False)])
-async def test_a_condition_may_look_at_a_node_that_is_not_consumed(least: int, runs: bool) -> None:
-    began = asyncio.Event()
+async def test_a_condition_may_refer_to_a_node_that_is_not_consumed(least: int, runs: bool) -> None:
+    started = asyncio.Event()
 
     async def late(inputs: Mapping[str, Value]) -> Value:
         await asyncio.sleep(0)
-        assert not began.is_set()
+        assert not started.is_set()
         return listed("one")
 
     async def begin(inputs: Mapping[str, Value]) -> Value:
-        began.set()
+        started.set()
         assert inputs == {}
         return listed("ran")
 
@@ -484,11 +490,11 @@ async def test_a_condition_may_look_at_a_node_that_is_not_consumed(least: int, r
         "end": Step(Tiny(give), ("seen", "more")),
     }
     result = await run(steps)
-    assert began.is_set() == runs
+    assert started.is_set() == runs
     assert result.output.ids[: 1 + runs] == (["one", "ran"] if runs else ["one"])
 
 
-async def test_a_condition_looks_at_what_fell_back_or_was_skipped_as_empty() -> None:
+async def test_conditions_see_skipped_nodes_and_fallbacks_as_empty() -> None:
     steps = {
         "a": Step(Tiny(failing(OSError("gone"))), falls_back=True),
         "b": Step(Tiny(give), when="size(a) > 0"),
@@ -496,7 +502,7 @@ async def test_a_condition_looks_at_what_fell_back_or_was_skipped_as_empty() -> 
         "end": Step(Tiny(give), ("a", "b", "c")),
     }
     result = await run(steps, trace=True)
-    assert {s.node: s.state for s in result.spans} == {
+    assert {span.node: span.state for span in result.spans} == {
         "a": "fallback",
         "b": "skipped",
         "c": "ok",
@@ -505,11 +511,13 @@ async def test_a_condition_looks_at_what_fell_back_or_was_skipped_as_empty() -> 
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_a_condition_whose_name_is_missing_names_it(alone: bool) -> None:
+async def test_the_error_names_the_variable_that_a_condition_lacks(alone: bool) -> None:
     steps = {"a": Step(Tiny(give), when="age > 18", falls_back=True, attempts=3)}
     if not alone:
         steps["b"] = Step(Tiny(give), ("a",))
-    with pytest.raises(InvalidInput, match="the condition of 'a' needs 'age'") as caught:
+    with pytest.raises(
+        InvalidInput, match=r"'age' is missing in the context: .* 'a' needs it"
+    ) as caught:
         await run(steps)
     assert caught.value.field == "context.age"
 
@@ -525,19 +533,19 @@ async def test_a_condition_whose_name_is_missing_names_it(alone: bool) -> None:
         ("clip(age, 0, 1) > 0", [1, 2]),
     ],
 )
-async def test_a_condition_that_the_context_does_not_fit_is_bad_input(
+async def test_a_context_value_that_a_condition_cannot_use_is_refused(
     when: str, value: object
 ) -> None:
-    """What a client sends decides it, so that it is no error of the flow's."""
+    """The value comes from the client, so the error is `InvalidInput` and not `NodeError`."""
     with pytest.raises(InvalidInput):
         await run({"a": Step(Tiny(give), when=when)}, {"age": value})
 
 
-async def test_no_spans_are_kept_unless_they_are_asked_for() -> None:
+async def test_without_trace_there_are_no_spans() -> None:
     assert (await run({"a": Step(Tiny(give))})).spans == []
 
 
-async def test_spans_stand_in_the_order_in_which_nodes_began() -> None:
+async def test_spans_are_in_the_order_in_which_nodes_started() -> None:
     steps = {
         "a": Step(Tiny(give)),
         "b": Step(Tiny(give), ("a",)),
@@ -554,8 +562,8 @@ async def test_spans_stand_in_the_order_in_which_nodes_began() -> None:
     assert starts == sorted(starts)
 
 
-async def test_many_runs_of_one_graph_do_not_meet() -> None:
-    """A graph is shared by requests: what one consumes must not be another's."""
+async def test_concurrent_runs_of_a_graph_are_independent() -> None:
+    """All requests share one compiled graph, but not the values of its nodes."""
 
     async def work(inputs: Mapping[str, Value]) -> Value:
         await asyncio.sleep(0)
@@ -566,8 +574,8 @@ async def test_many_runs_of_one_graph_do_not_meet() -> None:
         "b": Step(Tiny(work), ("a",)),
         "c": Step(Tiny(work), ("a", "b")),
     }
-    graph, nobody = graph_of(steps), Nobody()
-    call = Call({}, Services(nobody, nobody, nobody), REQUEST)
+    graph, no_services = graph_of(steps), NoServices()
+    call = Call({}, Services(no_services, no_services, no_services), REQUEST)
     results = await asyncio.gather(
         *(Execution(graph, call, Metrics(), trace=True).run() for _ in range(50))
     )
@@ -575,7 +583,7 @@ async def test_many_runs_of_one_graph_do_not_meet() -> None:
     assert {len(result.spans) for result in results} == {3}
 
 
-async def test_an_unknown_flow_is_named(shop: Shop) -> None:
+async def test_an_unknown_flow_is_refused_with_a_suggestion(shop: Shop) -> None:
     with pytest.raises(Unknown, match="did you mean 'for_you'") as caught:
         await shop.flows.run(FlowRequest("for_yu", {}), shop.request())
     assert (caught.value.code, caught.value.field) == ("unknown_flow", "name")
@@ -597,7 +605,7 @@ async def test_the_flow_of_the_shop_runs(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("sent", ["7", "%99999999d"])
-async def test_text_for_a_number_of_a_condition_is_named(sent: str) -> None:
+async def test_the_error_names_the_variable_that_must_be_a_number(sent: str) -> None:
     with pytest.raises(InvalidInput, match="'age' must be a number") as caught:
         await run({"a": Step(Tiny(give), when="age % 2 == 1")}, {"age": sent})
     assert caught.value.field == "context.age"

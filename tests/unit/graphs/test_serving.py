@@ -1,4 +1,4 @@
-"""The serving graph: what is bound, and options of deployments that can't be."""
+"""The serving graph: the deployments that it binds, and their options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = Settings(
 )
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"Ingres": {}}, "there is no 'Ingres': did you mean 'Ingress'"),
+    ({"Ingres": {}}, "unknown deployment 'Ingres': did you mean 'Ingress'"),
     ({"Ingress": {"num_replica": 2}}, "num_replica"),
     ({"Ingress": {"num_replicas": "many"}}, "num_replicas"),
     ({"Ingress": {"num_replicas": 0}}, "num_replicas"),
@@ -36,7 +36,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "word"), MISTAKES, ids=[word for _, word in MISTAKES])
-def test_options_that_can_not_be_are_one_message(options: dict[str, Any], word: str) -> None:
+def test_invalid_options_are_reported_in_one_message(options: dict[str, Any], word: str) -> None:
     settings = SETTINGS.model_copy(update={"placement": "spread"})
     with pytest.raises(ConfigurationError, match=r"^deployments: ") as caught:
         graph(settings, options)
@@ -46,14 +46,14 @@ def test_options_that_can_not_be_are_one_message(options: dict[str, Any], word: 
 
 
 @pytest.mark.parametrize("max_ongoing", [1, 512, 4_000])
-def test_serve_lets_as_many_requests_in_as_the_setting_says(max_ongoing: int) -> None:
+def test_the_setting_max_ongoing_is_the_limit_of_serve(max_ongoing: int) -> None:
     settings = SETTINGS.model_copy(update={"max_ongoing": max_ongoing})
     assert graph(settings)._bound_deployment.max_ongoing_requests == max_ongoing
     own = {"Ingress": {"max_ongoing_requests": 7}}
     assert graph(settings, own)._bound_deployment.max_ongoing_requests == 7
 
 
-def test_the_setting_of_replicas_is_before_autoscaling() -> None:
+def test_the_setting_replicas_overrides_autoscaling() -> None:
     settings = SETTINGS.model_copy(update={"replicas": 2})
     options = {"Ingress": {"autoscaling_config": {"min_replicas": 1, "max_replicas": 4}}}
     bound = graph(settings, options)._bound_deployment
@@ -67,7 +67,7 @@ TALLY = Part(
     build=INTERACTIONS.build,
     actors=(Actor("tally", lambda wiring: [], {"num_cpus": 0}),),
 )
-"""A part that is spread as actors alone."""
+"""A part that has an actor and no deployment."""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_actors_belong_to_the_deployment_that_has_their_part(
     for module in (serving, placements):
         monkeypatch.setattr(module, "PARTS", parts)
     actors = actors_of(graph(settings))
-    assert {name for name, found in actors.items() if found} == {owner}
+    assert {name for name, own_actors in actors.items() if own_actors} == {owner}
     (actor,) = actors[owner]
     assert (actor.name, actor.actor_options) == ("tally", {"num_cpus": 0})
     assert (actor.init_args, actor.init_kwargs) == ((), {}), "Serve shows them"
@@ -93,10 +93,10 @@ def test_actors_belong_to_the_deployment_that_has_their_part(
 def actors_of(application: Any) -> dict[str, list[Any]]:
     """Return the actors of each deployment of a graph."""
     bound = application._bound_deployment
-    found = {bound.name: bound._deployment_config.deployment_actors or []}
-    for each in bound.init_args:
-        if isinstance(each, dict):
-            for value in each.values():
+    actors = {bound.name: bound._deployment_config.deployment_actors or []}
+    for argument in bound.init_args:
+        if isinstance(argument, dict):
+            for value in argument.values():
                 if hasattr(value, "_bound_deployment"):
-                    found |= actors_of(value)
-    return found
+                    actors |= actors_of(value)
+    return actors

@@ -1,4 +1,4 @@
-"""From ids to a matrix and scores, cell by cell against what was written through the store."""
+"""Inference from ids to a matrix and scores, compared with the rows that were written."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ DEFAULTS = [0.0, 30.0, 0.5, 0.0, 1.0, 0.25, -1.0]
 
 
 def open_bigger_shop(folder: Path) -> Shop:
-    """The shop with more inferflows."""
+    """Publish and open the shop with four more inferflows."""
     write_shop(folder, SHOP + MORE)
     write_linear_model(folder / "models/one/model.onnx", [1.0], "sum")
     write_linear_model(folder / "models/two/model.onnx", [1.0, 1.0], "sum")
@@ -119,9 +119,9 @@ def open_bigger_shop(folder: Path) -> Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    opened = open_bigger_shop(tmp_path / "shop")
-    yield opened
-    await opened.close()
+    shop = open_bigger_shop(tmp_path / "shop")
+    yield shop
+    await shop.close()
 
 
 async def put(
@@ -132,14 +132,14 @@ async def put(
     age_ms: int = 0,
     **columns: Sequence[Any],
 ) -> None:
-    """Write rows through the service, now or `age_ms` ago; None is null."""
-    declared = shop.source.load(shop.source.current()).group(group)
-    texts = key_texts(declared.entity, keys)
+    """Write rows of a group through the service, with an event time of `age_ms` ago."""
+    feature_group = shop.source.load(shop.source.current()).group(group)
+    texts = key_texts(feature_group.entity, keys)
     write = FeatureWrite(
         group,
         texts,
         {
-            name: column_of(declared.current.feature(name), values, field=name)
+            name: column_of(feature_group.current.feature(name), values, field=name)
             for name, values in columns.items()
         },
         np.full(len(texts), int(time.time() * 1000) - age_ms, dtype=np.uint64),
@@ -171,12 +171,13 @@ async def infer(
 async def refusal(
     shop: Shop, context: Any, model_id: str = "ranker", **inputs: Any
 ) -> InvalidInput:
+    """Assert that a request is refused; return the error."""
     with pytest.raises(InvalidInput) as caught:
         await shop.inferflow.infer(InferRequest(model_id, context, inputs), shop.request())
     return caught.value
 
 
-async def test_defaults_stand_where_nothing_is_stored_and_are_counted(shop: Shop) -> None:
+async def test_missing_rows_are_defaults_and_are_counted(shop: Shop) -> None:
     result = await infer(shop, ["1", "2", "3"])
     assert result.ids == ["1", "2", "3"]
     assert result.matrix.tolist() == [DEFAULTS] * 3
@@ -190,14 +191,14 @@ async def test_defaults_stand_where_nothing_is_stored_and_are_counted(shop: Shop
     }
 
 
-async def test_features_of_the_user_are_broadcast(shop: Shop) -> None:
+async def test_features_of_the_user_are_repeated_in_every_row(shop: Shop) -> None:
     await put(shop, "user.profile", {"user_id": "u"}, age=[44])
     result = await infer(shop, ["1", "2"])
     assert result.matrix[:, AGE].tolist() == [44, 44]
     assert "user.profile" not in result.defaults
 
 
-async def test_features_of_products_stand_in_the_order_of_the_request(shop: Shop) -> None:
+async def test_features_of_products_are_in_the_order_of_the_request(shop: Shop) -> None:
     await put(
         shop,
         "product.stats",
@@ -211,7 +212,7 @@ async def test_features_of_products_stand_in_the_order_of_the_request(shop: Shop
     assert result.defaults["product.stats"] == 1
 
 
-async def test_the_category_is_resolved_and_keys_the_compound_entity(shop: Shop) -> None:
+async def test_a_resolved_category_is_used_in_a_compound_key(shop: Shop) -> None:
     await put_attrs(shop, ["1", "2", "3"], [7, 8, 7])
     await put(shop, "category.stats", {"category_id": [7, 8]}, share=[0.75, 0.125])
     await put(
@@ -227,7 +228,7 @@ async def test_the_category_is_resolved_and_keys_the_compound_entity(shop: Shop)
     assert result.defaults == {"user.profile": 3, "product.stats": 3, "user_category.affinity": 1}
 
 
-async def test_a_missing_product_has_no_category_not_that_of_the_default(shop: Shop) -> None:
+async def test_a_missing_product_does_not_resolve_to_the_default_category(shop: Shop) -> None:
     await put_attrs(shop, ["zero"], [0])
     await put(shop, "category.stats", {"category_id": [0]}, share=[0.875])
     await put(shop, "user_category.affinity", {"user_id": "u", "category_id": [0]}, clicks=[8.0])
@@ -238,7 +239,7 @@ async def test_a_missing_product_has_no_category_not_that_of_the_default(shop: S
     assert result.defaults["user_category.affinity"] == 1
 
 
-async def test_a_null_category_is_no_category(shop: Shop) -> None:
+async def test_a_null_category_resolves_to_no_row(shop: Shop) -> None:
     await put_attrs(shop, ["1"], [None])
     await put(shop, "category.stats", {"category_id": [0]}, share=[0.875])
     result = await infer(shop, ["1"])
@@ -247,8 +248,8 @@ async def test_a_null_category_is_no_category(shop: Shop) -> None:
     assert "product.attrs" not in result.defaults
 
 
-async def test_a_row_whose_version_lacks_the_category_has_none(tmp_path: Path) -> None:
-    """The feature was added later: its default is not an id either."""
+async def test_a_row_whose_version_lacks_the_category_resolves_to_no_row(tmp_path: Path) -> None:
+    """The category was added to the group later, and its default must not be used as an id."""
     folder = tmp_path / "shop"
     shop_before = SHOP.replace("  - {name: category_id, dtype: int64, default: 0}\n", "").replace(
         "resolve: {category_id: product.attrs.category_id}\n", ""
@@ -279,14 +280,14 @@ async def test_expired_rows_are_defaults(shop: Shop) -> None:
     assert result.defaults["product.stats"] == 1
 
 
-async def test_null_cells_are_the_features_defaults_and_the_row_is_there(shop: Shop) -> None:
+async def test_a_null_cell_is_a_default_and_its_row_is_not_counted(shop: Shop) -> None:
     await put(shop, "product.stats", {"product_id": ["1"]}, clicks=[4], ctr=[None])
     result = await infer(shop, ["1"])
     assert result.matrix[0, [CTR, CLICKS]].tolist() == [0.5, 4]
     assert "product.stats" not in result.defaults
 
 
-async def test_a_product_may_stand_in_the_request_several_times(shop: Shop) -> None:
+async def test_a_request_may_repeat_a_product(shop: Shop) -> None:
     await put(shop, "product.stats", {"product_id": ["1", "2"]}, clicks=[1, 2], ctr=[0, 0])
     result = await infer(shop, ["2", "1", "2", "x", "x"], similar=[1, 2, 3, 4, 5])
     assert result.ids == ["2", "1", "2", "x", "x"]
@@ -313,7 +314,7 @@ async def test_ids_are_escaped_in_compound_keys(shop: Shop) -> None:
     assert (await infer(shop, ["a|b"], user="u")).matrix[0, AFFINITY] == -1
 
 
-async def test_an_id_resolved_through_text_keys_an_entity_of_text(shop: Shop) -> None:
+async def test_a_string_feature_resolves_to_an_entity_with_a_string_key(shop: Shop) -> None:
     titles = ["acme", "a|b", "", "nobody"]
     ids = ["1", "2", "3", "4"]
     await put(
@@ -330,7 +331,7 @@ async def test_an_id_resolved_through_text_keys_an_entity_of_text(shop: Shop) ->
     assert result.defaults["brand.stats"] == 3
 
 
-async def test_an_id_resolved_through_text_is_found_in_its_canonical_form(shop: Shop) -> None:
+async def test_a_string_feature_resolves_to_an_integer_key_in_canonical_form(shop: Shop) -> None:
     await put(
         shop,
         "product.attrs",
@@ -344,7 +345,7 @@ async def test_an_id_resolved_through_text_is_found_in_its_canonical_form(shop: 
     assert result.matrix[:, 0].tolist() == [0.875, 0.875, 0.25]
 
 
-async def test_a_stored_text_that_can_be_no_key_costs_its_own_row_only(shop: Shop) -> None:
+async def test_a_stored_text_that_is_not_a_valid_key_affects_its_own_row_only(shop: Shop) -> None:
     await put(
         shop,
         "product.attrs",
@@ -358,7 +359,7 @@ async def test_a_stored_text_that_can_be_no_key_costs_its_own_row_only(shop: Sho
     assert result.matrix[:, 0].tolist() == [1, -5]
 
 
-async def test_scores_are_the_expression_over_the_models(shop: Shop) -> None:
+async def test_scores_are_the_score_expression_over_the_model_outputs(shop: Shop) -> None:
     await put(shop, "product.stats", {"product_id": ["1", "2"]}, clicks=[10, 20], ctr=[0.5, 0.75])
     result = await infer(shop, ["1", "2"], similar=[1.0, 2.0])
     click = result.matrix @ np.array(SHOP_WEIGHTS["click"], dtype=np.float32)
@@ -371,7 +372,7 @@ async def test_scores_are_the_expression_over_the_models(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "column"),
+    ("value", "column"),
     [
         (2, [2, 2]),
         (0.5, [0.5, 0.5]),
@@ -379,10 +380,10 @@ async def test_scores_are_the_expression_over_the_models(shop: Shop) -> None:
         (np.array([3, 4], dtype=np.float32), [3, 4]),
     ],
 )
-async def test_an_input_is_one_number_or_one_a_row(
-    shop: Shop, given: Any, column: list[float]
+async def test_an_input_is_one_number_or_one_per_row(
+    shop: Shop, value: Any, column: list[float]
 ) -> None:
-    assert (await infer(shop, ["1", "2"], similar=given)).matrix[:, 0].tolist() == column
+    assert (await infer(shop, ["1", "2"], similar=value)).matrix[:, 0].tolist() == column
 
 
 async def test_an_input_may_be_nan(shop: Shop) -> None:
@@ -393,42 +394,42 @@ async def test_an_input_may_be_nan(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [[1], [1, 2, 3], [], [[1], [2]], [[1, 2]], [1, [2]], ["a", "b"], "a", 1e300, [1, 1e300]],
     ids=repr,
 )
-async def test_an_input_that_does_not_fit_is_named(shop: Shop, given: Any) -> None:
-    error = await refusal(shop, {"user_id": "u", "product_id": ["1", "2"]}, similar=given)
+async def test_an_invalid_input_is_named(shop: Shop, value: Any) -> None:
+    error = await refusal(shop, {"user_id": "u", "product_id": ["1", "2"]}, similar=value)
     assert (error.field or "").startswith("inputs.similar")
 
 
 async def test_an_unknown_input_is_named(shop: Shop) -> None:
     error = await refusal(shop, {"user_id": "u", "product_id": ["1"]}, similer=1)
     assert error.field == "inputs.similer"
-    assert "it takes ['similar']" in error.message
+    assert "'ranker' has no input 'similer': did you mean 'similar'?" in error.message
 
 
 @pytest.mark.parametrize(
-    ("context", "field", "tells"),
+    ("context", "field", "reason"),
     [
-        ({"product_id": ["1"]}, "context.user_id", "needs 'user_id'"),
-        ({"user_id": "u"}, "context.product_id", "needs 'product_id'"),
-        ({"user_id": None, "product_id": ["1"]}, "context.user_id", "needs 'user_id'"),
+        ({"product_id": ["1"]}, "context.user_id", "'user_id' is missing"),
+        ({"user_id": "u"}, "context.product_id", "'product_id' is missing"),
+        ({"user_id": None, "product_id": ["1"]}, "context.user_id", "'user_id' is missing"),
         (
             {"user_id": "u", "product_id": ["1"], "category_id": 7},
             "context.category_id",
-            "takes no id 'category_id'",
+            "'ranker' has no id 'category_id'",
         ),
         ({"user_id": ["u"], "product_id": ["1"]}, "context.user_id", "one id, not a list"),
         (
             {"user_id": "u", "product_id": "1"},
             "context.product_id",
-            "one id for each row",
+            "one id per row",
         ),
         (
             {"user_id": "u", "product_id": 1},
             "context.product_id",
-            "one id for each row",
+            "one id per row",
         ),
         ({"user_id": "", "product_id": ["1"]}, "context.user_id", "not be empty"),
         ({"user_id": True, "product_id": ["1"]}, "context.user_id", "string or an integer"),
@@ -444,11 +445,9 @@ async def test_an_unknown_input_is_named(shop: Shop) -> None:
     ],
     ids=lambda value: str(ascii(value))[:60],
 )
-async def test_an_id_that_does_not_fit_is_named(
-    shop: Shop, context: Any, field: str, tells: str
-) -> None:
+async def test_an_invalid_id_is_named(shop: Shop, context: Any, field: str, reason: str) -> None:
     error = await refusal(shop, context)
-    assert tells in error.message
+    assert reason in error.message
     assert error.field == field
 
 
@@ -458,7 +457,7 @@ async def test_an_id_is_checked_against_the_dtype_of_its_key(shop: Shop, categor
     assert error.field == "context.category_id[1]"
 
 
-async def test_the_rows_may_be_any_id_of_the_context(shop: Shop) -> None:
+async def test_any_id_of_the_context_can_define_the_rows(shop: Shop) -> None:
     await put(shop, "category.stats", {"category_id": [7]}, share=[0.875])
     keys = {"user_id": "u", "category_id": [8]}
     await put(shop, "user_category.affinity", keys, clicks=[3.0])
@@ -469,7 +468,7 @@ async def test_the_rows_may_be_any_id_of_the_context(shop: Shop) -> None:
 
 
 class CountedModels:
-    """A model runner that notes what each run was asked for."""
+    """A model runner that records the model and the outputs of each run."""
 
     def __init__(self, models: ModelRunner) -> None:
         self._models = models
@@ -493,15 +492,15 @@ async def test_a_model_runs_once_for_all_its_outputs(shop: Shop) -> None:
     await put(shop, "product.stats", {"product_id": ["1"]}, clicks=[4], ctr=[0.75])
     models = CountedModels(shop.models)
     service = InferflowService(shop.features, models, shop.source)
-    found = await service.infer(InferRequest("both", {"product_id": ["1"]}), shop.request())
-    # clicks + 2 * ctr + 4 * share, and the sum of the three
-    assert {name: values.tolist() for name, values in found.outputs.items()} == {
+    result = await service.infer(InferRequest("both", {"product_id": ["1"]}), shop.request())
+    # `column` is clicks + 2 * ctr + 4 * share, and `flat` is the sum of the three.
+    assert {name: values.tolist() for name, values in result.outputs.items()} == {
         "column": [6.5],
         "sum": [4.0],
         "flat": [5.0],
     }
-    assert list(found.outputs) == ["column", "sum", "flat"]
-    assert found.scores.tolist() == [6.5 + 50.0 + 400.0]
+    assert list(result.outputs) == ["column", "sum", "flat"]
+    assert result.scores.tolist() == [6.5 + 50.0 + 400.0]
     assert sorted(models.runs) == [("three_columns", ["sum"]), ("two_outputs", ["column", "flat"])]
 
 
@@ -511,12 +510,12 @@ async def test_an_unknown_model_id_is_named(shop: Shop) -> None:
     assert (caught.value.code, caught.value.field) == ("unknown_model_id", "model_id")
 
 
-async def test_no_rows_give_an_empty_answer(shop: Shop) -> None:
+async def test_no_rows_give_an_empty_result(shop: Shop) -> None:
     result = await infer(shop, [])
     assert result.ids == []
     assert result.matrix.shape == (0, 7)
     assert result.scores.shape == (0,)
-    assert {name: each.shape for name, each in result.outputs.items()} == {
+    assert {name: values.shape for name, values in result.outputs.items()} == {
         "p_click": (0,),
         "p_order": (0,),
     }
@@ -527,24 +526,24 @@ async def test_more_rows_than_the_limit_are_refused(shop: Shop) -> None:
     limited = InferflowService(shop.features, shop.models, shop.source, max_rows=3)
     request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3"]})
     assert len((await limited.infer(request, shop.request())).ids) == 3
-    more = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3", "4"]})
-    with pytest.raises(TooLarge, match="4 rows, the limit is 3") as caught:
-        await limited.infer(more, shop.request())
+    too_large = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2", "3", "4"]})
+    with pytest.raises(TooLarge, match="the request has 4 rows, the limit is 3") as caught:
+        await limited.infer(too_large, shop.request())
     assert caught.value.field == "context.product_id"
 
 
-class TestBest:
+class TestTopK:
     @staticmethod
     async def best(
         shop: Shop, similar: Sequence[float], top_k: int | None, *, keep_matrix: bool = True
     ) -> InferResult:
-        """Rank products 0, 1, 2, ... that differ in one input, which the score rises with."""
+        """Rank products 0, 1, 2, ... that differ only in `similar`. A higher value wins."""
         context = {"user_id": "u", "product_id": list(range(len(similar)))}
         inputs = {"similar": list(similar)}
         request = InferRequest("ranker", context, inputs, top_k, keep_matrix)
         return await shop.inferflow.infer(request, shop.request())
 
-    async def test_the_best_come_first_with_all_that_is_theirs(self, shop: Shop) -> None:
+    async def test_the_best_rows_come_first_with_their_matrix_and_outputs(self, shop: Shop) -> None:
         similar = [1, 5, 3, 4, 2]
         result = await self.best(shop, similar, 3)
         whole = await self.best(shop, similar, None)
@@ -562,19 +561,19 @@ class TestBest:
             assert values.tolist() == whole.outputs[name][order].tolist()
 
     @pytest.mark.parametrize("top_k", [1, 7, 30, 99, 100, 101, 1000])
-    async def test_rows_of_one_score_stay_in_the_order_of_the_request(
+    async def test_rows_with_equal_scores_stay_in_the_order_of_the_request(
         self, shop: Shop, top_k: int
     ) -> None:
-        similar = [float(at * 7 % 4) for at in range(100)]
+        similar = [float(i * 7 % 4) for i in range(100)]
         result = await self.best(shop, similar, top_k)
-        order = sorted(range(100), key=lambda at: -similar[at])[:top_k]
-        assert result.ids == [str(at) for at in order]
+        order = sorted(range(100), key=lambda i: -similar[i])[:top_k]
+        assert result.ids == [str(i) for i in order]
         assert len(result.scores) == len(order)
 
-    async def test_without_it_rows_stay_in_the_order_of_the_request(self, shop: Shop) -> None:
+    async def test_without_top_k_rows_stay_in_the_order_of_the_request(self, shop: Shop) -> None:
         assert (await self.best(shop, [1, 3, 2], None)).ids == ["0", "1", "2"]
 
-    async def test_a_score_that_is_none_is_the_last(self, shop: Shop) -> None:
+    async def test_a_score_of_nan_is_sorted_last(self, shop: Shop) -> None:
         result = await self.best(shop, [float("nan"), 1, 2], 3)
         assert result.ids == ["2", "1", "0"]
         assert np.isnan(result.scores[2])
@@ -585,7 +584,7 @@ class TestBest:
         assert result.ids == ["1"]
         assert result.defaults["product.stats"] == 3
 
-    async def test_no_rows_have_no_best(self, shop: Shop) -> None:
+    async def test_top_k_of_no_rows_is_empty(self, shop: Shop) -> None:
         result = await self.best(shop, [], 5)
         assert result.ids == []
         assert result.scores.shape == (0,)
@@ -593,7 +592,7 @@ class TestBest:
         assert result.matrix.shape == (0, 7)
 
     @pytest.mark.parametrize("top_k", [None, 2])
-    async def test_the_matrix_stays_away_where_nobody_asks_for_it(
+    async def test_the_matrix_is_omitted_unless_it_is_requested(
         self, shop: Shop, top_k: int | None
     ) -> None:
         kept = await self.best(shop, [1, 3, 2], top_k)
@@ -602,12 +601,12 @@ class TestBest:
         assert result.matrix is None
         assert result.ids == kept.ids
         assert result.scores.tolist() == kept.scores.tolist()
-        assert {name: each.tolist() for name, each in result.outputs.items()} == {
-            name: each.tolist() for name, each in kept.outputs.items()
+        assert {name: values.tolist() for name, values in result.outputs.items()} == {
+            name: values.tolist() for name, values in kept.outputs.items()
         }
 
 
-async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop: Shop) -> None:
+async def test_a_store_that_does_not_answer_gives_defaults_and_they_are_counted(shop: Shop) -> None:
     features = FeatureService(DownStore(), shop.source)
     service = InferflowService(features, shop.models, shop.source)
     request = InferRequest("ranker", {"user_id": "u", "product_id": ["1", "2"]})
@@ -618,7 +617,11 @@ async def test_a_store_that_does_not_answer_gives_defaults_that_are_counted(shop
 
 @dataclass(frozen=True)
 class World:
-    """What is stored, by small numbers of products and categories; None is a missing row."""
+    """Stored rows of one user, by product or category number, and a request.
+
+    A value of None in `stats` or `attrs` is a null cell. An `age` of None is a missing row, and a
+    `similar` of None is an input that is not sent.
+    """
 
     age: int | None
     stats: dict[int, tuple[int | None, float | None]]
@@ -653,7 +656,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def expected(world: World) -> tuple[list[list[float]], dict[str, int]]:
-    """Walk over the rows, one by one: the matrix, and the rows that got defaults by group."""
+    """Compute the matrix row by row, and count the rows of each group that are defaults."""
     matrix: list[list[float]] = []
     defaults: dict[str, int] = {}
 
@@ -661,8 +664,8 @@ def expected(world: World) -> tuple[list[list[float]], dict[str, int]]:
         defaults[group] = defaults.get(group, 0) + 1
         return default
 
-    for at, product in enumerate(world.request):
-        similar = world.similar[at] if isinstance(world.similar, list) else world.similar or 0.0
+    for i, product in enumerate(world.request):
+        similar = world.similar[i] if isinstance(world.similar, list) else world.similar or 0.0
         age = missing("user.profile", 30) if world.age is None else world.age
         clicks, ctr = world.stats.get(product, (None, None))
         if product not in world.stats:
@@ -687,7 +690,7 @@ def expected(world: World) -> tuple[list[list[float]], dict[str, int]]:
 
 
 class Bench:
-    """One shop for all examples; each has ids of its own, so that none meets another's rows."""
+    """One shop for all examples; each example has its own range of ids."""
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
@@ -697,7 +700,7 @@ class Bench:
         shop, base = self.shop, next(self.turns) * 1000
 
         def shifted(ids: Sequence[int]) -> list[int]:
-            return [base + each for each in ids]
+            return [base + id_ for id_ in ids]
 
         if world.age is not None:
             await put(shop, "user.profile", {"user_id": base}, age=[world.age])
@@ -712,7 +715,7 @@ class Bench:
                 "product.attrs",
                 {"product_id": shifted([*world.attrs])},
                 title=["é"] * len(world.attrs),
-                category_id=[None if each is None else base + each for each in categories],
+                category_id=[None if id_ is None else base + id_ for id_ in categories],
                 in_stock=stock,
             )
         if world.shares:
@@ -726,7 +729,7 @@ class Bench:
                 clicks=[*world.affinities.values()],
             )
         ids = shifted(world.request)
-        mixed = [str(i) if text else i for i, text in zip(ids, world.as_text, strict=True)]
+        mixed = [str(id_) if text else id_ for id_, text in zip(ids, world.as_text, strict=True)]
         inputs: dict[str, Any] = {} if world.similar is None else {"similar": world.similar}
         return await infer(shop, mixed, base, **inputs)
 
@@ -734,7 +737,8 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     shop = open_bigger_shop(tmp_path_factory.mktemp("bench"))
-    # category 0 is the default of a product's: were it taken for an id, these would show
+    # Category 0 is the default of `category_id`. If it were used as an id, its share of 777 would
+    # appear in the matrix.
     asyncio.run(put(shop, "category.stats", {"category_id": [0]}, share=[777.0]))
     yield Bench(shop)
     asyncio.run(shop.close())
@@ -742,7 +746,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 @settings(max_examples=60)
 @given(world=worlds())
-def test_the_matrix_is_that_of_a_walk_over_the_rows(bench: Bench, world: World) -> None:
+def test_the_matrix_agrees_with_a_row_by_row_computation(bench: Bench, world: World) -> None:
     result = asyncio.run(bench.run(world))
     matrix, defaults = expected(world)
     assert result.matrix.tolist() == matrix

@@ -1,4 +1,4 @@
-"""An inferflow compiled: which entities are read when, and where each feature's columns go."""
+"""Compiling an inferflow: stages of reads, and the positions of columns in the matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, Problem
 from kirana.inferflow.plan import EntityRead, Plan, compile_inferflow
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from tests.support import SHOP, write_shop
 
 NESTED = """
@@ -30,11 +30,12 @@ features: [{name: shelf_id, dtype: string}]
 
 
 def compiled(folder: Path, *edits: tuple[str, str], more: str = "") -> Plan:
+    """Compile the shop's inferflow after the edits, which are pairs of old and new text."""
     text = SHOP + more
     for old, new in edits:
         assert old in text, old
         text = text.replace(old, new, 1)
-    catalog = DirectoryCatalog(write_shop(folder, text), checks_of()).check().catalog
+    catalog = DirectoryCatalog(write_shop(folder, text), catalog_checks()).check().catalog
     return compile_inferflow(catalog.inferflows["ranker"], catalog)
 
 
@@ -42,7 +43,7 @@ def reads(plan: Plan) -> list[dict[str, EntityRead]]:
     return [{read.entity.name: read for read in stage} for stage in plan.stages]
 
 
-def test_what_the_request_gives_is_read_first_then_what_was_resolved(tmp_path: Path) -> None:
+def test_entities_of_the_request_are_read_before_resolved_entities(tmp_path: Path) -> None:
     first, second = reads(compiled(tmp_path))
     assert set(first) == {"user", "product"}
     assert set(second) == {"category", "user_category"}
@@ -51,7 +52,7 @@ def test_what_the_request_gives_is_read_first_then_what_was_resolved(tmp_path: P
     assert second["user_category"].ids == ("user_id", "category_id")
 
 
-def test_columns_stand_in_the_order_of_the_features(tmp_path: Path) -> None:
+def test_columns_are_in_the_order_of_the_features(tmp_path: Path) -> None:
     plan = compiled(tmp_path)
     assert plan.columns == (
         "input.similar",
@@ -70,19 +71,21 @@ def test_columns_stand_in_the_order_of_the_features(tmp_path: Path) -> None:
     assert second["user_category"].positions.tolist() == [6]
 
 
-def test_every_column_belongs_to_one_read_or_input(tmp_path: Path) -> None:
+def test_every_column_belongs_to_exactly_one_read_or_input(tmp_path: Path) -> None:
     plan = compiled(tmp_path)
-    positions = [at for stage in plan.stages for read in stage for at in read.positions.tolist()]
+    positions = [
+        position for stage in plan.stages for read in stage for position in read.positions.tolist()
+    ]
     assert sorted([*positions, *plan.input_positions.values()]) == list(range(len(plan.columns)))
 
 
-def test_columns_side_by_side_are_one_slice(tmp_path: Path) -> None:
+def test_adjacent_columns_of_a_read_are_a_slice(tmp_path: Path) -> None:
     first, second = reads(compiled(tmp_path))
-    assert first["product"].side_by_side == slice(2, 5)
-    assert second["category"].side_by_side == slice(5, 6)
+    assert first["product"].column_slice == slice(2, 5)
+    assert second["category"].column_slice == slice(5, 6)
 
 
-def test_columns_that_are_scattered_are_no_slice(tmp_path: Path) -> None:
+def test_scattered_columns_of_a_read_are_not_a_slice(tmp_path: Path) -> None:
     first, _ = reads(
         compiled(
             tmp_path,
@@ -91,17 +94,17 @@ def test_columns_that_are_scattered_are_no_slice(tmp_path: Path) -> None:
         )
     )
     assert first["product"].positions.tolist() == [1, 3, 4]
-    assert first["product"].side_by_side is None
+    assert first["product"].column_slice is None
 
 
-def test_an_entity_that_is_only_passed_through_is_read_without_columns(tmp_path: Path) -> None:
+def test_an_entity_that_only_resolves_ids_is_read_without_columns(tmp_path: Path) -> None:
     plan = compiled(
         tmp_path,
         ("  - product.stats.ctr\n  - product.stats.clicks\n  - product.attrs.in_stock\n", ""),
     )
     first, _ = reads(plan)
     assert first["product"].matrix == ()
-    assert first["product"].side_by_side is None
+    assert first["product"].column_slice is None
 
 
 def test_a_vector_takes_a_column_for_each_element(tmp_path: Path) -> None:
@@ -109,11 +112,11 @@ def test_a_vector_takes_a_column_for_each_element(tmp_path: Path) -> None:
         tmp_path,
         ("  - product.stats.clicks", "  - product.similar.weights\n  - product.stats.clicks"),
     )
-    assert plan.columns[3:7] == tuple(f"product.similar.weights[{at}]" for at in range(4))
+    assert plan.columns[3:7] == tuple(f"product.similar.weights[{i}]" for i in range(4))
     assert reads(plan)[0]["product"].positions.tolist() == [2, 3, 4, 5, 6, 7, 8]
 
 
-def test_resolved_ids_may_resolve_others(tmp_path: Path) -> None:
+def test_a_resolved_id_may_resolve_another_id(tmp_path: Path) -> None:
     plan = compiled(
         tmp_path,
         ("resolve: {", "resolve: {shelf_id: category.place.shelf_id, "),
@@ -128,8 +131,8 @@ def test_resolved_ids_may_resolve_others(tmp_path: Path) -> None:
     assert third["shelf"].positions.tolist() == [5, 6, 7, 8]
 
 
-def test_an_entity_is_named_by_any_id_of_the_context(tmp_path: Path) -> None:
-    """`item` stands for a product, whose key is called product_id."""
+def test_an_id_of_the_context_may_have_any_name(tmp_path: Path) -> None:
+    """The context calls the product `item` although the key of the entity is `product_id`."""
     plan = compiled(
         tmp_path,
         ("product_id: product}", "item: product}"),
@@ -139,7 +142,7 @@ def test_an_entity_is_named_by_any_id_of_the_context(tmp_path: Path) -> None:
     assert reads(plan)[0]["product"].ids == ("item",)
 
 
-def test_a_plan_knows_its_models_and_score(tmp_path: Path) -> None:
+def test_a_plan_has_its_model_calls_and_its_score(tmp_path: Path) -> None:
     plan = compiled(tmp_path)
     assert [(call.model, call.output) for call in plan.calls] == [
         ("click_model", "p_click"),
@@ -151,7 +154,7 @@ def test_a_plan_knows_its_models_and_score(tmp_path: Path) -> None:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    return DirectoryCatalog(write_shop(tmp_path), checks_of()).check().catalog
+    return DirectoryCatalog(write_shop(tmp_path), catalog_checks()).check().catalog
 
 
 def problems_of(catalog: Catalog, **changes: object) -> list[Problem]:
@@ -161,15 +164,16 @@ def problems_of(catalog: Catalog, **changes: object) -> list[Problem]:
     return list(caught.value.problems)
 
 
-def test_all_problems_come_together(catalog: Catalog) -> None:
-    found = problems_of(
+def test_all_problems_are_reported_together(catalog: Catalog) -> None:
+    problems = problems_of(
         catalog, rows="item", resolve={"category_id": "product.stats.ctr"}, score="x"
     )
-    assert {"rows", "resolve.category_id", "score"} <= {problem.path for problem in found}
+    assert {"rows", "resolve.category_id", "score"} <= {problem.path for problem in problems}
 
 
 def test_a_matrix_without_columns_is_refused(catalog: Catalog) -> None:
-    assert "features" in {each.path for each in problems_of(catalog, features=[], inputs=[])}
+    problems = problems_of(catalog, features=[], inputs=[])
+    assert "features" in {problem.path for problem in problems}
 
 
 def test_two_ids_that_resolve_each_other_are_refused(tmp_path: Path) -> None:
@@ -180,19 +184,20 @@ def test_two_ids_that_resolve_each_other_are_refused(tmp_path: Path) -> None:
              "resolve: {shelf_id: category.place.shelf_id, category_id: shelf.stats.depth}"),
             more=NESTED,
         )  # fmt: skip
-    assert {"resolve.shelf_id", "resolve.category_id"} <= {p.path for p in caught.value.problems}
+    problems = caught.value.problems
+    assert {"resolve.shelf_id", "resolve.category_id"} <= {problem.path for problem in problems}
     assert all(
-        "depend on each other" in p.message
-        for p in caught.value.problems
-        if p.path.startswith("res")
+        "it depends on itself" in problem.message
+        for problem in problems
+        if problem.path.startswith("res")
     )
 
 
-def test_one_entity_by_two_ids_of_the_context_is_refused(catalog: Catalog) -> None:
-    """A feature is named by its entity, so that only one of two products could be meant."""
-    found = problems_of(
+def test_two_ids_of_the_same_entity_in_the_context_are_refused(catalog: Catalog) -> None:
+    """Features are named by entity, so they would not say which of the two products is meant."""
+    problems = problems_of(
         catalog,
         context={"user_id": "user", "left": "product", "right": "product"},
         rows="right",
     )
-    assert any(problem.path.startswith("context.") for problem in found)
+    assert any(problem.path.startswith("context.") for problem in problems)

@@ -1,4 +1,4 @@
-"""Bulk loads of real Parquet files into a real store."""
+"""Bulk loads of Parquet files into an LMDB store."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.ingest.push import Push, Pushed
-from kirana.serving.checks import checks_of
+from kirana.serving.checks import catalog_checks
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, nth, publish, request_at, write_shop
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 COLUMNS = ("stats.clicks", "stats.ctr")
 DAY_MS = 86_400_000
@@ -30,14 +30,14 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def catalog(shop_folder: Path) -> DirectoryCatalog:
-    return DirectoryCatalog(shop_folder, checks_of())
+    return DirectoryCatalog(shop_folder, catalog_checks())
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[FeatureStore]:
-    opened = open_feature_store(f"lmdb://{tmp_path}/features")
-    yield opened
-    await opened.close()
+    store = open_feature_store(f"lmdb://{tmp_path}/features")
+    yield store
+    await store.close()
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def write(path: Path, **columns: Any) -> Path:
     return path
 
 
-def stats(path: Path, ids: list[str], clicks: list[Any], **more: Any) -> Path:
-    return write(path, product_id=ids, clicks=clicks, ctr=[0.25] * len(ids), **more)
+def stats(path: Path, ids: list[str], clicks: list[Any], **other_columns: Any) -> Path:
+    return write(path, product_id=ids, clicks=clicks, ctr=[0.25] * len(ids), **other_columns)
 
 
 async def push(
@@ -69,8 +69,8 @@ async def push(
     return await job.write(store, lambda rows: None, guarded=guarded)
 
 
-def counts(done: Pushed) -> tuple[int, int, int, int]:
-    return done.rows, done.written, done.stale, done.expired
+def counts(pushed: Pushed) -> tuple[int, int, int, int]:
+    return pushed.rows, pushed.written, pushed.stale, pushed.expired
 
 
 async def read(
@@ -79,17 +79,17 @@ async def read(
     service = FeatureService(store, source)
     query = FeatureQuery("product", keys, columns=columns or COLUMNS)
     (rows,) = await service.read([query], request_at(source, source.current().number))
-    found = [rows.columns[name].values.tolist() for name in query.columns]
+    values = [rows.columns[name].values.tolist() for name in query.columns]
     (status,) = rows.status.values()
-    return found, status.tolist()
+    return values, status.tolist()
 
 
 async def test_pushed_rows_are_read(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "product.stats.parquet", ["a", "b"], [1, 2])
-    done = await push(store, catalog.load(nth(catalog, 1)), path)
-    assert (done["product.stats"].rows, done["product.stats"].written) == (2, 2)
+    pushed = await push(store, catalog.load(nth(catalog, 1)), path)
+    assert (pushed["product.stats"].rows, pushed["product.stats"].written) == (2, 2)
     values, status = await read(store, catalog, ["b", "c", "a"])
     assert values == [[2, 0, 1], [0.25, 0.5, 0.25]]
     assert status == [Status.OK, Status.MISSING, Status.OK]
@@ -110,9 +110,9 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
     reported: list[int] = []
     await job.check(reported.append)
     assert sum(reported) == job.rows == 3
-    done = await job.write(store, reported.append)
+    pushed_groups = await job.write(store, reported.append)
     assert sum(reported) == 6
-    assert {name: pushed.written for name, pushed in done.items()} == {
+    assert {name: pushed.written for name, pushed in pushed_groups.items()} == {
         "product.stats": 2,
         "product.similar": 1,
     }
@@ -133,7 +133,7 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
     ],
     ids=str,
 )
-async def test_nothing_is_written_where_one_row_of_one_file_is_wrong(
+async def test_nothing_is_written_if_any_row_of_any_file_is_invalid(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path, wrong: dict[str, list[Any]]
 ) -> None:
     right = stats(files / "a" / "product.stats.parquet", ["a"], [1])
@@ -146,7 +146,7 @@ async def test_nothing_is_written_where_one_row_of_one_file_is_wrong(
     assert (await read(store, catalog, ["a", "b", "c"]))[1] == [Status.MISSING] * 3
 
 
-async def test_older_rows_are_stale_and_leave_newer_ones_alone(
+async def test_older_rows_are_stale_and_do_not_replace_newer_rows(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     now = now_ms()
@@ -154,44 +154,44 @@ async def test_older_rows_are_stale_and_leave_newer_ones_alone(
     stats(path, ["a", "b"], [1, 1], event_time=[now - 1_000, now - 3_000])
     await push(store, catalog.load(nth(catalog, 1)), path)
     stats(path, ["a", "b", "c"], [2, 2, 2], event_time=[now - 2_000] * 3)
-    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
-    assert (done.rows, done.written, done.stale) == (3, 2, 1)
+    (pushed,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert (pushed.rows, pushed.written, pushed.stale) == (3, 2, 1)
     assert (await read(store, catalog, ["a", "b", "c"]))[0][0] == [1, 2, 2]
 
 
-async def test_of_one_key_in_one_file_the_newest_row_stays(
+async def test_the_newest_row_of_a_key_in_a_file_is_kept(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     now = now_ms()
     path = files / "product.stats.parquet"
     stats(path, ["a", "a", "a"], [1, 2, 3], event_time=[now - 3, now - 1, now - 2])
-    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
-    assert (done.rows, done.stale) == (3, 1)
+    (pushed,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert (pushed.rows, pushed.stale) == (3, 1)
     assert (await read(store, catalog, ["a"]))[0][0] == [2]
 
 
-async def test_a_push_again_changes_nothing(
+async def test_pushing_a_file_again_changes_nothing(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[now_ms()])
     for _ in range(2):
-        (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
-        assert (done.written, done.stale) == (1, 0)
+        (pushed,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+        assert (pushed.written, pushed.stale) == (1, 0)
     assert (await read(store, catalog, ["a"]))[0][0] == [1]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_rows_that_are_past_their_ttl_are_expired_when_read(
+async def test_rows_past_their_ttl_read_as_expired(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
 ) -> None:
     eight_days_ago = now_ms() - 8 * DAY_MS
     path = stats(files / "product.stats.parquet", ["a"], [1], event_time=[eight_days_ago])
-    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
-    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    pushed = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(pushed["product.stats"]) == (1, 0, 0, 1)
     assert await read(store, catalog, ["a"]) == ([[0], [0.5]], [Status.EXPIRED])
 
 
-async def test_rows_of_one_push_may_be_written_stale_and_expired(
+async def test_one_push_can_have_written_stale_and_expired_rows(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     now = now_ms()
@@ -200,43 +200,43 @@ async def test_rows_of_one_push_may_be_written_stale_and_expired(
     await push(store, catalog.load(nth(catalog, 1)), path)
     times = [now, now - 1, now - 8 * DAY_MS, now - 8 * DAY_MS]
     stats(path, ["c", "a", "d", "b"], [3, 4, 5, 6], event_time=times)
-    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
-    assert counts(done) == (4, 1, 1, 2)
+    (pushed,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(pushed) == (4, 1, 1, 2)
     values, status = await read(store, catalog, ["a", "b", "c", "d"])
     assert values[0] == [1, 2, 3, 0]
     assert status == [Status.OK, Status.OK, Status.OK, Status.EXPIRED]
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_of_one_key_in_one_file_the_row_that_lives_stays(
+async def test_an_expired_row_does_not_replace_a_newer_row_of_the_same_file(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
 ) -> None:
     now = now_ms()
     path = files / "product.stats.parquet"
     stats(path, ["a", "a"], [1, 2], event_time=[now, now - 8 * DAY_MS])
-    done = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
-    assert counts(done["product.stats"]) == (2, 1, 0, 1)
+    pushed = await push(store, catalog.load(nth(catalog, 1)), path, guarded=guarded)
+    assert counts(pushed["product.stats"]) == (2, 1, 0, 1)
     assert await read(store, catalog, ["a"]) == ([[1], [0.25]], [Status.OK])
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_a_row_that_has_expired_replaces_an_older_one_that_lives(
+async def test_an_expired_row_replaces_an_older_unexpired_row(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path, guarded: bool
 ) -> None:
-    """The older one was written when rows of its group lived longer."""
+    """The older row was written when the group had a longer TTL."""
     now = now_ms()
     path = files / "product.stats.parquet"
     stats(path, ["a", "b"], [1, 1], event_time=[now - 3 * DAY_MS] * 2)
     await push(store, catalog.load(nth(catalog, 1)), path)
     publish(write_shop(catalog.folder, SHOP.replace("ttl: 7d", "ttl: 1d")))
     stats(path, ["a"], [2], event_time=[now - 2 * DAY_MS])
-    done = await push(store, catalog.load(nth(catalog, 2)), path, guarded=guarded)
-    assert counts(done["product.stats"]) == (1, 0, 0, 1)
+    pushed = await push(store, catalog.load(nth(catalog, 2)), path, guarded=guarded)
+    assert counts(pushed["product.stats"]) == (1, 0, 0, 1)
     values, status = await read(store, catalog, ["a", "b"])
     assert (values[0], status) == ([0, 1], [Status.EXPIRED, Status.OK])
 
 
-async def test_a_row_that_has_expired_leaves_a_newer_one_alone(
+async def test_an_expired_row_does_not_replace_a_newer_stored_row(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     now = now_ms()
@@ -244,12 +244,12 @@ async def test_a_row_that_has_expired_leaves_a_newer_one_alone(
     stats(path, ["a"], [1], event_time=[now])
     await push(store, catalog.load(nth(catalog, 1)), path)
     stats(path, ["a"], [2], event_time=[now - 8 * DAY_MS])
-    (done,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
-    assert counts(done) == (1, 0, 0, 1)
+    (pushed,) = (await push(store, catalog.load(nth(catalog, 1)), path)).values()
+    assert counts(pushed) == (1, 0, 0, 1)
     assert (await read(store, catalog, ["a"]))[0][0] == [1]
 
 
-async def test_rows_follow_the_schema_version_that_is_named(
+async def test_rows_are_written_by_the_given_schema_version(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     ctr = "  - {name: ctr, dtype: float32, default: 0.5}\n"
@@ -265,14 +265,16 @@ async def test_rows_follow_the_schema_version_that_is_named(
         Push([path], catalog.load(nth(catalog, 2)), schema_version=3)
 
 
-def test_a_group_that_is_not_there_is_unknown(catalog: DirectoryCatalog, files: Path) -> None:
+def test_an_unknown_group_is_refused_with_a_suggestion(
+    catalog: DirectoryCatalog, files: Path
+) -> None:
     path = stats(files / "product.stat.parquet", ["a"], [1])
     with pytest.raises(Unknown, match=r"did you mean 'product\.stats'") as caught:
         Push([path], catalog.load(nth(catalog, 1)))
     assert caught.value.field == str(path)
 
 
-async def test_a_given_group_is_pushed_from_any_file(
+async def test_with_a_group_the_file_may_have_any_name(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "anything.parquet", ["a"], [1])

@@ -1,4 +1,4 @@
-"""One LMDB environment a process and folder, grown by whoever is full, shared by all."""
+"""LMDB environments: shared within a process, growing maps, writes by several processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import ByOrder
 
 SMALL = 1 << 20
 TIMEOUT_S = 60
-"""Only so that a hang is a failure: nothing waits for it."""
+"""Seconds after which a call that hangs makes its test fail. Other calls are much faster."""
 
 
 @pytest.fixture
@@ -33,12 +33,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def environment(folder: Path) -> AsyncIterator[Environment]:
-    opened = open_environment(folder, SMALL)
-    yield opened
-    opened.close()
+    environment = open_environment(folder, SMALL)
+    yield environment
+    environment.close()
 
 
 def putting(database: Any, rows: dict[bytes, bytes]) -> Callable[[Any], int]:
+    """Return a job that stores rows and returns how many it stored."""
+
     def work(txn: Any) -> int:
         for key, value in rows.items():
             txn.put(key, value, db=database)
@@ -48,49 +50,54 @@ def putting(database: Any, rows: dict[bytes, bytes]) -> Callable[[Any], int]:
 
 
 def getting(database: Any, key: bytes) -> Callable[[Any], bytes | None]:
+    """Return a job that returns the value of a key."""
     return lambda txn: txn.get(key, None, database)
 
 
 def counting(database: Any) -> Callable[[Any], int]:
+    """Return a job that returns the number of rows of a database."""
     return lambda txn: txn.stat(database)["entries"]
 
 
 def block_writer(environment: Environment) -> threading.Event:
-    """Hold the writer in a job, so that the next ones wait and are committed together."""
-    running, going_on = threading.Event(), threading.Event()
+    """Block the writer thread in a job until the returned event is set.
+
+    Jobs that are submitted meanwhile are committed together afterwards.
+    """
+    running, released = threading.Event(), threading.Event()
 
     def work(txn: Any) -> None:
         running.set()
-        assert going_on.wait(TIMEOUT_S)
+        assert released.wait(TIMEOUT_S)
 
     environment.submit(work)
     assert running.wait(TIMEOUT_S)
-    return going_on
+    return released
 
 
 # sharing
 
 
-def test_a_folder_is_opened_once_a_process(folder: Path) -> None:
-    one = open_environment(folder)
-    other = open_environment(folder.parent / "." / folder.name)
-    assert one is other
-    one.close()
-    database = other.database(b"rows")
-    assert other.submit(putting(database, {b"a": b"1"})).result(TIMEOUT_S) == 1
-    other.close()
+def test_a_folder_is_opened_once_per_process(folder: Path) -> None:
+    first = open_environment(folder)
+    second = open_environment(folder.parent / "." / folder.name)
+    assert first is second
+    first.close()
+    database = second.database(b"rows")
+    assert second.submit(putting(database, {b"a": b"1"})).result(TIMEOUT_S) == 1
+    second.close()
 
 
-def test_a_link_to_a_folder_is_the_folder(folder: Path, tmp_path: Path) -> None:
-    one = open_environment(folder)
+def test_a_link_to_a_folder_opens_the_same_environment(folder: Path, tmp_path: Path) -> None:
+    first = open_environment(folder)
     (tmp_path / "link").symlink_to(folder)
-    other = open_environment(tmp_path / "link")
-    assert one is other
-    one.close()
-    other.close()
+    second = open_environment(tmp_path / "link")
+    assert first is second
+    first.close()
+    second.close()
 
 
-def test_after_the_last_close_a_folder_opens_anew(folder: Path) -> None:
+def test_a_folder_is_opened_again_after_the_last_close(folder: Path) -> None:
     first = open_environment(folder)
     first.submit(putting(first.database(b"rows"), {b"a": b"1"})).result(TIMEOUT_S)
     first.close()
@@ -100,46 +107,46 @@ def test_after_the_last_close_a_folder_opens_anew(folder: Path) -> None:
     again.close()
 
 
-def test_other_folders_are_other_environments(tmp_path: Path) -> None:
-    one, other = open_environment(tmp_path / "a"), open_environment(tmp_path / "b")
-    one.submit(putting(one.database(b"rows"), {b"a": b"1"})).result(TIMEOUT_S)
-    assert other.read(getting(other.database(b"rows"), b"a")) is None
-    one.close()
-    other.close()
+def test_different_folders_are_different_environments(tmp_path: Path) -> None:
+    first, second = open_environment(tmp_path / "a"), open_environment(tmp_path / "b")
+    first.submit(putting(first.database(b"rows"), {b"a": b"1"})).result(TIMEOUT_S)
+    assert second.read(getting(second.database(b"rows"), b"a")) is None
+    first.close()
+    second.close()
 
 
-def test_threads_may_open_write_and_close_at_once(folder: Path) -> None:
+def test_threads_can_open_write_and_close_a_folder_concurrently(folder: Path) -> None:
     def use(name: int) -> None:
-        for at in range(10):
+        for number in range(10):
             environment = open_environment(folder)
             database = environment.database(b"rows")
-            key = f"{name}:{at}".encode()
+            key = f"{name}:{number}".encode()
             environment.submit(putting(database, {key: b"1"})).result(TIMEOUT_S)
             assert environment.read(getting(database, key)) == b"1"
             environment.close()
 
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(use, name) for name in range(4)]:
-            done.result(TIMEOUT_S)
+        for future in [pool.submit(use, name) for name in range(4)]:
+            future.result(TIMEOUT_S)
     environment = open_environment(folder)
     assert environment.read(counting(environment.database(b"rows"))) == 40
     environment.close()
 
 
-def test_a_folder_opens_while_its_last_user_is_closing_it(folder: Path) -> None:
-    """A last write holds up the close; whoever opens meanwhile waits for it, or shares."""
+def test_a_folder_can_be_opened_while_its_last_user_closes_it(folder: Path) -> None:
+    """A pending write delays the close, so the folder opens before, during or after the close."""
     with ThreadPoolExecutor(1) as pool:
-        for at in range(30):
+        for number in range(30):
             environment = open_environment(folder)
             database = environment.database(b"rows")
-            held = block_writer(environment)
-            written = environment.submit(putting(database, {str(at).encode(): b"1"}))
+            released = block_writer(environment)
+            written = environment.submit(putting(database, {str(number).encode(): b"1"}))
             closed = pool.submit(environment.close)
-            held.set()
+            released.set()
             again = open_environment(folder)
             assert written.result(TIMEOUT_S) == 1
             closed.result(TIMEOUT_S)
-            assert again.read(getting(again.database(b"rows"), str(at).encode())) == b"1"
+            assert again.read(getting(again.database(b"rows"), str(number).encode())) == b"1"
             again.close()
 
 
@@ -151,23 +158,23 @@ def test_a_write_to_a_closed_environment_fails_and_does_not_hang(folder: Path) -
         environment.submit(putting(database, {b"a": b"1"})).result(5)
 
 
-# what can't be opened
+# folders that can't be opened
 
 
-@pytest.mark.parametrize("found", [b"2", b"", b"kirana"])
-def test_a_folder_of_another_format_is_refused(folder: Path, found: bytes) -> None:
+@pytest.mark.parametrize("stored_format", [b"2", b"", b"kirana"])
+def test_a_folder_in_a_different_format_is_refused(folder: Path, stored_format: bytes) -> None:
     folder.mkdir()
     with lmdb.open(str(folder), max_dbs=8) as raw, raw.begin(write=True) as txn:
-        txn.put(b"format", found, db=raw.open_db(b"meta", txn))
+        txn.put(b"format", stored_format, db=raw.open_db(b"meta", txn))
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="format") as caught:
             open_environment(folder)
         assert str(folder) in caught.value.message
     with lmdb.open(str(folder), max_dbs=8) as raw, raw.begin() as txn:
-        assert txn.get(b"format", db=raw.open_db(b"meta", txn)) == found
+        assert txn.get(b"format", db=raw.open_db(b"meta", txn)) == stored_format
 
 
-def test_a_file_is_no_folder(folder: Path) -> None:
+def test_a_file_is_refused_as_a_folder(folder: Path) -> None:
     folder.write_text("a file")
     with pytest.raises(ConfigurationError, match="can't open") as caught:
         open_environment(folder)
@@ -186,15 +193,15 @@ def test_a_folder_with_other_data_is_refused(folder: Path) -> None:
 # writes
 
 
-async def test_many_writers_at_once_all_land(environment: Environment) -> None:
+async def test_concurrent_writes_are_all_stored(environment: Environment) -> None:
     database = environment.database(b"rows")
-    rows = [{f"{at}".encode(): b"x" * at} for at in range(500)]
-    done = await asyncio.gather(*(environment.write(putting(database, each)) for each in rows))
-    assert done == [1] * 500
+    rows = [{f"{i}".encode(): b"x" * i} for i in range(500)]
+    counts = await asyncio.gather(*(environment.write(putting(database, row)) for row in rows))
+    assert counts == [1] * 500
     assert environment.read(counting(database)) == 500
 
 
-async def test_a_job_sees_what_jobs_before_it_wrote(environment: Environment) -> None:
+async def test_a_job_sees_the_writes_of_earlier_jobs(environment: Environment) -> None:
     database = environment.database(b"rows")
 
     def increment(txn: Any) -> int:
@@ -202,11 +209,11 @@ async def test_a_job_sees_what_jobs_before_it_wrote(environment: Environment) ->
         txn.put(b"n", str(number).encode(), db=database)
         return number
 
-    found = await asyncio.gather(*(environment.write(increment) for _ in range(200)))
-    assert found == list(range(1, 201))
+    numbers = await asyncio.gather(*(environment.write(increment) for _ in range(200)))
+    assert numbers == list(range(1, 201))
 
 
-async def test_a_job_that_fails_spoils_no_other_and_leaves_nothing(
+async def test_a_failing_job_writes_nothing_and_does_not_affect_others(
     environment: Environment,
 ) -> None:
     database = environment.database(b"rows")
@@ -215,49 +222,52 @@ async def test_a_job_that_fails_spoils_no_other_and_leaves_nothing(
         txn.put(b"half", b"x", db=database)
         raise ValueError("a mistake")
 
-    held = block_writer(environment)
-    jobs = [environment.write(putting(database, {f"{at}".encode(): b"1"})) for at in range(20)]
+    released = block_writer(environment)
+    jobs = [environment.write(putting(database, {f"{i}".encode(): b"1"})) for i in range(20)]
     jobs.insert(10, environment.write(failing))  # type: ignore[arg-type]
-    waiting = asyncio.gather(*jobs, return_exceptions=True)
+    pending = asyncio.gather(*jobs, return_exceptions=True)
     await asyncio.sleep(0)
-    held.set()
-    results = await waiting
+    released.set()
+    results = await pending
     assert isinstance(results.pop(10), ValueError)
     assert results == [1] * 20
     assert environment.read(counting(database)) == 20
     assert environment.read(getting(database, b"half")) is None
 
 
-async def test_a_caller_who_gives_up_stops_nobody_else(environment: Environment) -> None:
+async def test_cancelling_a_write_does_not_affect_others(environment: Environment) -> None:
     database = environment.database(b"rows")
-    held = block_writer(environment)
-    given_up = asyncio.ensure_future(environment.write(putting(database, {b"a": b"1"})))
-    staying = asyncio.ensure_future(environment.write(putting(database, {b"b": b"1"})))
+    released = block_writer(environment)
+    cancelled = asyncio.ensure_future(environment.write(putting(database, {b"a": b"1"})))
+    other = asyncio.ensure_future(environment.write(putting(database, {b"b": b"1"})))
     await asyncio.sleep(0)
-    given_up.cancel()
-    held.set()
-    assert await staying == 1
+    cancelled.cancel()
+    released.set()
+    assert await other == 1
     assert environment.read(getting(database, b"b")) == b"1"
 
 
-async def test_the_map_grows_under_a_writer_and_its_readers(environment: Environment) -> None:
+async def test_the_map_grows_while_it_is_written_and_read(environment: Environment) -> None:
     database = environment.database(b"rows")
     jobs: list[Future[int]] = [
-        environment.submit(putting(database, {f"{at:03}".encode(): bytes([at]) * 100_000}))
-        for at in range(100)
+        environment.submit(putting(database, {f"{number:03}".encode(): bytes([number]) * 100_000}))
+        for number in range(100)
     ]
-    for at, job in enumerate(jobs):
+    for number, job in enumerate(jobs):
         job.result(TIMEOUT_S)
-        assert environment.read(getting(database, f"{at:03}".encode())) == bytes([at]) * 100_000
+        assert (
+            environment.read(getting(database, f"{number:03}".encode()))
+            == bytes([number]) * 100_000
+        )
     assert environment.read(counting(database)) == 100
 
 
-async def test_one_value_larger_than_the_map_is_written(environment: Environment) -> None:
+async def test_a_value_larger_than_the_map_is_written(environment: Environment) -> None:
     database = environment.database(b"rows")
     await environment.write(putting(database, {b"a": b"x" * (9 * SMALL)}))
-    found = environment.read(getting(database, b"a"))
-    assert found is not None
-    assert len(found) == 9 * SMALL
+    value = environment.read(getting(database, b"a"))
+    assert value is not None
+    assert len(value) == 9 * SMALL
 
 
 # other processes
@@ -278,14 +288,14 @@ for line in sys.stdin:
         environment.submit(work).result()
         print("done", flush=True)
     else:
-        found = environment.read(lambda txn: txn.get(name.encode(), None, database))
-        print("none" if found is None else len(found), flush=True)
+        value = environment.read(lambda txn: txn.get(name.encode(), None, database))
+        print("none" if value is None else len(value), flush=True)
 environment.close()
 """
 
 
 class Child:
-    """A real process that writes and reads the same folder when it is told."""
+    """A process that opens the same folder, and writes and reads rows on command."""
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
@@ -300,13 +310,19 @@ class Child:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def tell(self, command: str, name: str, size: int = 0) -> str:
+    def send(self, command: str, name: str, size: int = 0) -> str:
+        """Send a command and return the reply.
+
+        The reply to "put", which stores a value of `size` bytes, is "done". The reply to "get" is
+        the size of the stored value, or "none".
+        """
         assert self.process.stdin is not None
         self.process.stdin.write(f"{command} {name} {size}\n")
         self.process.stdin.flush()
         return self.line()
 
     def stop(self) -> int:
+        """Let the process end by itself, and return its exit code."""
         self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode
 
@@ -322,59 +338,61 @@ def child(folder: Path) -> Iterator[Child]:
     started.kill()
 
 
-def test_a_process_follows_the_map_that_another_has_grown(
+def test_a_process_reads_a_map_that_another_process_has_grown(
     environment: Environment, child: Child
 ) -> None:
     database = environment.database(b"rows")
-    for at in range(12):
-        assert child.tell("put", f"child-{at}", 700_000) == "done"
-        found = environment.read(getting(database, f"child-{at}".encode()))
-        assert found == b"y" * 700_000
-        job = environment.submit(putting(database, {f"here-{at}".encode(): b"z" * 300_000}))
+    for number in range(12):
+        assert child.send("put", f"child-{number}", 700_000) == "done"
+        value = environment.read(getting(database, f"child-{number}".encode()))
+        assert value == b"y" * 700_000
+        job = environment.submit(putting(database, {f"here-{number}".encode(): b"z" * 300_000}))
         assert job.result(TIMEOUT_S) == 1
-        assert child.tell("get", f"here-{at}") == "300000"
+        assert child.send("get", f"here-{number}") == "300000"
     assert environment.read(counting(database)) == 24
     assert child.stop() == 0
 
 
-def test_a_process_writes_into_the_map_that_another_has_grown(
+def test_a_process_writes_to_a_map_that_another_process_has_grown(
     environment: Environment, child: Child
 ) -> None:
     database = environment.database(b"rows")
-    for at in range(5):
-        assert child.tell("put", f"child-{at}", 2_000_000) == "done"
-        job = environment.submit(putting(database, {f"here-{at}".encode(): b"z" * 1_500_000}))
+    for number in range(5):
+        assert child.send("put", f"child-{number}", 2_000_000) == "done"
+        job = environment.submit(putting(database, {f"here-{number}".encode(): b"z" * 1_500_000}))
         assert job.result(TIMEOUT_S) == 1
     assert environment.read(counting(database)) == 10
 
 
-def test_a_database_opens_in_the_map_that_another_has_grown(
+def test_a_database_opens_in_a_map_that_another_process_has_grown(
     environment: Environment, child: Child
 ) -> None:
-    assert child.tell("put", "child", 5_000_000) == "done"
+    assert child.send("put", "child", 5_000_000) == "done"
     database = environment.database(b"more")
     assert environment.submit(putting(database, {b"a": b"1"})).result(TIMEOUT_S) == 1
 
 
-def test_two_processes_write_and_read_at_once(environment: Environment, child: Child) -> None:
+def test_two_processes_can_write_and_read_concurrently(
+    environment: Environment, child: Child
+) -> None:
     database = environment.database(b"rows")
     jobs = [
-        environment.submit(putting(database, {f"here-{at}".encode(): b"z" * 50_000}))
-        for at in range(60)
+        environment.submit(putting(database, {f"here-{number}".encode(): b"z" * 50_000}))
+        for number in range(60)
     ]
-    for at in range(60):
-        assert child.tell("put", f"child-{at}", 50_000) == "done"
-        assert environment.read(getting(database, f"child-{at}".encode())) == b"y" * 50_000
-    for at, job in enumerate(jobs):
+    for number in range(60):
+        assert child.send("put", f"child-{number}", 50_000) == "done"
+        assert environment.read(getting(database, f"child-{number}".encode())) == b"y" * 50_000
+    for number, job in enumerate(jobs):
         assert job.result(TIMEOUT_S) == 1
-        assert child.tell("get", f"here-{at}") == "50000"
+        assert child.send("get", f"here-{number}") == "50000"
     assert environment.read(counting(database)) == 120
 
 
-async def test_the_feature_store_sees_what_another_process_wrote(
+async def test_the_feature_store_reads_rows_that_another_process_wrote(
     folder: Path, environment: Environment
 ) -> None:
-    ours = LmdbFeatureStore.open(f"lmdb://{folder}?map_bytes={SMALL}", setting="features")
+    store = LmdbFeatureStore.open(f"lmdb://{folder}?map_bytes={SMALL}", setting="features")
     script = (
         "import asyncio, sys\n"
         "from kirana.stores import open_feature_store\n"
@@ -382,31 +400,31 @@ async def test_the_feature_store_sees_what_another_process_wrote(
         "from tests.support import ByOrder\n"
         "async def main():\n"
         "    store = open_feature_store(sys.argv[1])\n"
-        "    rows = {f'{at}'.encode(): b'x' * 1000 for at in range(20_000)}\n"
+        "    rows = {f'{i}'.encode(): b'x' * 1000 for i in range(20_000)}\n"
         "    codec = ByOrder(lambda value: (1, False))\n"
         "    await write_rows(store, list(rows), list(rows.values()), codec)\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
-    done = await asyncio.to_thread(
+    completed = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", script, f"lmdb://{folder}"],
         timeout=TIMEOUT_S,
         check=False,
     )
-    assert done.returncode == 0
-    assert await read_values(ours, [b"0", b"19999", b"20000"]) == [b"x" * 1000, b"x" * 1000, None]
-    assert await write_rows(ours, [b"0"], [b"new"], ByOrder(lambda value: (2, False))) == 1
-    await ours.close()
+    assert completed.returncode == 0
+    assert await read_values(store, [b"0", b"19999", b"20000"]) == [b"x" * 1000, b"x" * 1000, None]
+    assert await write_rows(store, [b"0"], [b"new"], ByOrder(lambda value: (2, False))) == 1
+    await store.close()
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(folder: Path) -> None:
+def test_acknowledged_rows_survive_a_kill(folder: Path) -> None:
     child = Child(folder)
-    acknowledged = [f"row-{at}" for at in range(50)]
+    acknowledged = [f"row-{number}" for number in range(50)]
     for name in acknowledged:
-        assert child.tell("put", name, 40_000) == "done"
+        assert child.send("put", name, 40_000) == "done"
     assert child.process.stdin is not None
-    child.process.stdin.writelines(f"put more-{at} 40000\n" for at in range(200))
+    child.process.stdin.writelines(f"put more-{number} 40000\n" for number in range(200))
     child.process.stdin.flush()
     child.process.send_signal(signal.SIGKILL)
     child.process.communicate(timeout=TIMEOUT_S)
@@ -414,15 +432,15 @@ def test_what_was_acknowledged_is_there_after_a_kill(folder: Path) -> None:
     database = environment.database(b"rows")
     for name in acknowledged:
         assert environment.read(getting(database, name.encode())) == b"y" * 40_000
-    for at in range(200):
-        found = environment.read(getting(database, f"more-{at}".encode()))
-        assert found in (None, b"y" * 40_000)
+    for number in range(200):
+        value = environment.read(getting(database, f"more-{number}".encode()))
+        assert value in (None, b"y" * 40_000)
     environment.close()
 
 
-def test_a_killed_reader_does_not_hold_up_a_writer(environment: Environment, child: Child) -> None:
+def test_a_killed_reader_does_not_block_a_writer(environment: Environment, child: Child) -> None:
     database = environment.database(b"rows")
-    assert child.tell("get", "nothing") == "none"
+    assert child.send("get", "nothing") == "none"
     child.kill()
     job = environment.submit(putting(database, {b"a": b"x" * (3 * SMALL)}))
     assert job.result(TIMEOUT_S) == 1

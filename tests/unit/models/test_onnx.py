@@ -1,4 +1,4 @@
-"""ONNX files as people bring them: what is taken, what is refused, what comes out."""
+"""`OnnxModel`: which ONNX files are accepted, and the scores that they return."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def write(
     outputs: Sequence[tuple[str, int, Shape]],
     weights: dict[str, np.ndarray] | None = None,
 ) -> Path:
+    """Write a model; inputs and outputs are tuples of name, ONNX type and shape."""
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info(*each) for each in inputs],
-        [helper.make_tensor_value_info(*each) for each in outputs],
+        [helper.make_tensor_value_info(*info) for info in inputs],
+        [helper.make_tensor_value_info(*info) for info in outputs],
         [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -53,7 +54,11 @@ def linear(path: Path) -> Path:
 
 
 def two_outputs(path: Path) -> Path:
-    """`column` is [n, 1], `flat` is [n], `wide` is [n, 2], `count` is [n, 1] of integers."""
+    """Write a model with two usable outputs and two others.
+
+    `column` has the shape [n, 1], and `flat` the shape [n]. `wide` has the shape [n, 2], and
+    `count` has integers.
+    """
     return write(
         path,
         [
@@ -77,7 +82,7 @@ def two_outputs(path: Path) -> Path:
     )
 
 
-def test_all_wanted_outputs_come_from_one_run(
+def test_all_requested_outputs_come_from_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
@@ -89,27 +94,27 @@ def test_all_wanted_outputs_come_from_one_run(
             return session.run(*arguments)
 
     monkeypatch.setattr(model, "_session", Counted())
-    found = model.run({MATRIX: ones(2, 3)}, ["flat", "column"])
-    assert {name: values.tolist() for name, values in found.items()} == {
+    outputs = model.run({MATRIX: ones(2, 3)}, ["flat", "column"])
+    assert {name: values.tolist() for name, values in outputs.items()} == {
         "flat": [3, 3],
         "column": [7, 7],
     }
     assert runs == [["flat", "column"]]
 
 
-def test_the_input_goes_by_its_own_name_too(tmp_path: Path) -> None:
+def test_the_input_may_be_given_by_its_own_name(tmp_path: Path) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
     assert model.run({"x": ones(1, 3)}, ["flat"])["flat"].tolist() == [3]
 
 
 @pytest.mark.parametrize("names", [[], ["y"], ["x", "y"], ["x", MATRIX]])
-def test_inputs_of_other_names_are_refused(tmp_path: Path, names: list[str]) -> None:
+def test_inputs_with_other_names_are_refused(tmp_path: Path, names: list[str]) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
     with pytest.raises(InvalidInput, match="takes one input, 'x'"):
         model.run({name: ones(1, 3) for name in names}, ["flat"])
 
 
-def test_a_model_says_what_it_takes_and_gives(tmp_path: Path) -> None:
+def test_a_signature_has_the_width_and_the_outputs(tmp_path: Path) -> None:
     signature = OnnxModel("m", linear(tmp_path / "m.onnx")).signature
     assert (signature.width, signature.outputs) == (3, ("p",))
 
@@ -122,14 +127,14 @@ def test_a_model_scores_each_row(tmp_path: Path) -> None:
     assert scores.dtype == np.float32
 
 
-def test_a_matrix_that_is_a_view_is_scored_as_it_reads(tmp_path: Path) -> None:
+def test_a_matrix_that_is_not_contiguous_is_scored_correctly(tmp_path: Path) -> None:
     model = OnnxModel("m", linear(tmp_path / "m.onnx"))
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert scored(model, matrix[::2], "p").tolist() == [10, 52]
     assert scored(model, np.asfortranarray(matrix), "p").tolist() == [10, 31, 52, 73]
 
 
-def test_outputs_of_one_value_a_row_come_flat_whatever_their_shape(tmp_path: Path) -> None:
+def test_outputs_with_one_value_per_row_are_returned_flat(tmp_path: Path) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
     matrix = np.array([[1, 2, 3], [0, 0, 1]], dtype=np.float32)
     assert scored(model, matrix, "column").tolist() == [17, 4]
@@ -138,7 +143,7 @@ def test_outputs_of_one_value_a_row_come_flat_whatever_their_shape(tmp_path: Pat
     assert scored(model, matrix[:0], "flat").shape == (0,)
 
 
-def test_outputs_of_other_shapes_or_types_are_none(tmp_path: Path) -> None:
+def test_outputs_of_other_shapes_or_types_are_unknown(tmp_path: Path) -> None:
     model = OnnxModel("m", two_outputs(tmp_path / "m.onnx"))
     assert model.signature.outputs == ("column", "flat")
     for output in ("wide", "count", "columm"):
@@ -154,7 +159,7 @@ def test_a_matrix_of_another_width_is_refused(tmp_path: Path, width: int) -> Non
         scored(model, ones(2, width), "p")
 
 
-def test_an_open_width_takes_any(tmp_path: Path) -> None:
+def test_a_model_without_a_fixed_width_accepts_any_width(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx",
         [helper.make_node("ReduceSum", ["x", "one"], ["p"], keepdims=0)],
@@ -168,19 +173,21 @@ def test_an_open_width_takes_any(tmp_path: Path) -> None:
     assert scored(model, ones(1, 2), "p").tolist() == [2]
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="model 'm': there is no file") as caught:
+def test_a_missing_file_is_refused_with_the_name_of_the_model(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"model 'm': there is no file '.*m\.onnx'$"
+    ) as caught:
         OnnxModel("m", tmp_path / "m.onnx")
     assert caught.value.field == "path"
 
 
-def test_a_folder_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no file"):
         OnnxModel("m", tmp_path)
 
 
 @pytest.mark.parametrize("cut", ["empty", "text", "half"])
-def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, cut: str) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, cut: str) -> None:
     path = linear(tmp_path / "m.onnx")
     whole = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"not a model", "half": whole[: len(whole) // 2]}[cut])
@@ -190,7 +197,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, cut: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "found"),
+    ("inputs", "actual"),
     [
         ([("x", DOUBLE, ["n", 3])], r"x tensor\(double\)"),
         ([("x", INT64, ["n", 3])], r"x tensor\(int64\)"),
@@ -200,18 +207,18 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, cut: str) -> None:
     ],
     ids=["double", "integers", "a vector", "a cube", "two inputs"],
 )
-def test_a_model_that_takes_no_float32_matrix_is_refused(
-    tmp_path: Path, inputs: list[tuple[str, int, Shape]], found: str
+def test_a_model_that_does_not_take_one_float32_matrix_is_refused(
+    tmp_path: Path, inputs: list[tuple[str, int, Shape]], actual: str
 ) -> None:
     name, dtype, shape = inputs[0]
     nodes = [helper.make_node("Identity", [name], ["p"])]
     path = write(tmp_path / "m.onnx", nodes, inputs, [("p", dtype, shape)])
-    with pytest.raises(ConfigurationError, match=f"must take one float32 matrix.*not {found}"):
+    with pytest.raises(ConfigurationError, match=f"must take one float32 matrix.*not {actual}"):
         OnnxModel("m", path)
 
 
 def test_a_model_for_a_fixed_number_of_rows_is_refused(tmp_path: Path) -> None:
-    """It would fail at the first request of another size, after it went live."""
+    """It would fail on any request with another number of rows."""
     path = write(
         tmp_path / "m.onnx",
         [helper.make_node("MatMul", ["x", "w"], ["p"])],
@@ -223,7 +230,7 @@ def test_a_model_for_a_fixed_number_of_rows_is_refused(tmp_path: Path) -> None:
         OnnxModel("m", path)
 
 
-def test_a_matrix_that_an_open_width_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_width_that_the_model_cannot_use_is_reported_with_its_name(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx",
         [helper.make_node("MatMul", ["x", "w"], ["p"])],
@@ -237,17 +244,19 @@ def test_a_matrix_that_an_open_width_does_not_fit_is_refused_by_name(tmp_path: P
         scored(model, ones(2, 4), "p")
 
 
-ROWS_OF_THEIR_OWN = {
+WRONG_NUMBERS_OF_ROWS = {
     "one row, [1, 1]": (helper.make_node("ReduceSum", ["x"], ["p"]), 1),
     "two for each row": (helper.make_node("Reshape", ["x", "one column"], ["p"]), 6),
 }
 
 
-@pytest.mark.parametrize(("node", "got"), ROWS_OF_THEIR_OWN.values(), ids=ROWS_OF_THEIR_OWN)
-def test_an_answer_of_another_number_of_rows_is_never_given(
-    tmp_path: Path, node: onnx.NodeProto, got: int
+@pytest.mark.parametrize(
+    ("node", "rows"), WRONG_NUMBERS_OF_ROWS.values(), ids=WRONG_NUMBERS_OF_ROWS
+)
+def test_an_output_with_a_wrong_number_of_rows_is_never_returned(
+    tmp_path: Path, node: onnx.NodeProto, rows: int
 ) -> None:
-    """Their declared shape [n, 1] is a lie, which ONNX Runtime only warns of."""
+    """ONNX Runtime only warns about an output that differs from its declared shape [n, 1]."""
     graph = helper.make_graph(
         [node],
         "liar",
@@ -255,18 +264,18 @@ def test_an_answer_of_another_number_of_rows_is_never_given(
         [helper.make_tensor_value_info("p", FLOAT, ["n", 1])],
         [numpy_helper.from_array(np.array([-1, 1], dtype=np.int64), "one column")],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "m.onnx").write_bytes(onnx_model.SerializeToString())
     model = OnnxModel("m", tmp_path / "m.onnx")
     with pytest.raises(ModelFailed) as caught:
         scored(model, ones(3, 2), "p")
     assert caught.value.model == "m"
-    assert f"its output 'p' has {got} rows" in caught.value.message
+    assert f"its output 'p' has {rows} rows" in caught.value.message
     assert "for a matrix of 3 rows" in caught.value.message
 
 
 def gathering(path: Path) -> Path:
-    """Write a model that looks each row's number up in a table of three."""
+    """Write a model that uses the value of each row as an index into a table of three."""
     return write(
         path,
         [
@@ -279,7 +288,7 @@ def gathering(path: Path) -> Path:
     )
 
 
-def test_an_error_of_the_model_on_these_rows_is_the_models(tmp_path: Path) -> None:
+def test_an_error_while_scoring_rows_is_reported_with_the_model(tmp_path: Path) -> None:
     model = OnnxModel("m", gathering(tmp_path / "m.onnx"))
     assert scored(model, np.array([[0], [2]], dtype=np.float32), "p").tolist() == [5, 7]
     with pytest.raises(ModelFailed, match="model 'm': it can't score this matrix of 1 rows"):

@@ -1,4 +1,4 @@
-"""Where kirana.native is not compiled, its own tests can't be imported; in CI that is an error."""
+"""Skips these tests if `kirana.native` is not compiled. In CI, their imports fail instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands follow slots that move; what no node answers is away, and nothing else is."""
+"""`ClusterClient`: an error reply to one key does not affect the replies to other keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 from kirana.redis import cluster
-from kirana.redis.cluster import AWAY, ClusterClient
+from kirana.redis.cluster import MISSING, ClusterClient
 from kirana.redis.slots import SLOTS, key_slots
 
 KEYS = [b"f:u.g:k1", b"f:u.g:k2", b"f:u.g:k3"]
@@ -18,38 +18,39 @@ MOVED_SLOT = key_slots(KEYS)[0]
 
 
 class Cluster(ClusterClient):
-    """A cluster whose node `a:1` says that the slot of the first key is elsewhere."""
+    """A cluster whose node `a:1` always replies to the first key with the same error.
 
-    def __init__(self, redirection: str) -> None:
+    Node `a:1` owns all slots. Every other node is down.
+    """
+
+    def __init__(self, error: str) -> None:
         super().__init__(SimpleNamespace(), "redis://x", 0.5)
         self._owners = ["a:1"] * SLOTS
-        self._looked_at = float("inf")
-        self._redirection = redirection
+        self._refreshed_at = float("inf")
+        self._error = error
 
-    async def _ask(
+    async def _request(
         self, name: str, commands: Sequence[bytes], asking: bool, strings: bool, load: bytes
     ) -> Any:
         if name != "a:1":
-            return cluster._Lost(f"{name}: refused", tried=True)
-        answer = hiredis.ReplyError(self._redirection)
-        return [answer if command == KEYS[0] else b"v" for command in commands]
+            return cluster._NoReply(f"{name}: refused", retry=True)
+        error = hiredis.ReplyError(self._error)
+        return [error if command == KEYS[0] else b"v" for command in commands]
 
-    async def _let_go(self, owners: set[str]) -> None:
+    async def _close_unused(self, owners: set[str]) -> None:
         pass
 
 
 @pytest.mark.parametrize(
-    "redirection", [f"MOVED {MOVED_SLOT} b:2", f"ASK {MOVED_SLOT} b:2", "NOSCRIPT no", "TRYAGAIN"]
+    "error", [f"MOVED {MOVED_SLOT} b:2", f"ASK {MOVED_SLOT} b:2", "NOSCRIPT no", "TRYAGAIN"]
 )
-async def test_one_slot_that_moves_to_a_node_that_is_away_leaves_the_others(
-    redirection: str,
-) -> None:
-    call = await Cluster(redirection).call(KEYS, KEYS, within_s=5)
-    assert call.answers == [AWAY, b"v", b"v"]
-    assert list(call.away) == [0]
+async def test_a_command_that_is_always_sent_again_does_not_affect_others(error: str) -> None:
+    call = await Cluster(error).call(KEYS, KEYS, within_s=5)
+    assert call.replies == [MISSING, b"v", b"v"]
+    assert list(call.missing) == [0]
 
 
-async def test_what_a_node_refuses_stays_its_answer() -> None:
+async def test_any_other_error_is_returned_as_a_reply() -> None:
     call = await Cluster("WRONGTYPE no string").call(KEYS, KEYS, within_s=5)
-    assert isinstance(call.answers[0], hiredis.ReplyError)
-    assert list(call.away) == []
+    assert isinstance(call.replies[0], hiredis.ReplyError)
+    assert list(call.missing) == []

@@ -1,3 +1,5 @@
+"""Cluster slots of keys, and selected rows of row blocks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,6 +19,7 @@ KEYS = st.lists(
 
 
 def block_of(keys: list[bytes]) -> RowBlock:
+    """Return a block in which the value of row i consists of i times the byte i."""
     count = len(keys)
     return RowBlock(
         "product.g",
@@ -32,24 +35,26 @@ def block_of(keys: list[bytes]) -> RowBlock:
 
 @given(KEYS)
 @example([b"123456789", b"{}", b"{a}", b"a{b}c", b"a{}{b}", b"{a", b"a}{b}", b""])
-def test_slots_are_those_of_redis(keys: list[bytes]) -> None:
-    wanted = list(map(key_slot, keys))
-    assert key_slots(keys) == wanted
+def test_slots_agree_with_redis_py(keys: list[bytes]) -> None:
+    expected = list(map(key_slot, keys))
+    assert key_slots(keys) == expected
     block = block_of(keys)
-    assert joined_slots(block.keys, block.key_ends).tolist() == wanted
+    assert joined_slots(block.keys, block.key_ends).tolist() == expected
     for prefix in (b"f:a.b:", b"{a}"):
         slots = joined_slots(block.keys, block.key_ends, prefix).tolist()
         assert slots == [key_slot(prefix + key) for key in keys]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "COMPILED", False)
-        assert key_slots(keys) == wanted
+        assert key_slots(keys) == expected
 
 
 @given(KEYS, st.data())
-def test_rows_of_a_block_are_taken_whole(keys: list[bytes], data: st.DataObject) -> None:
+def test_selected_rows_of_a_block_have_all_their_values(
+    keys: list[bytes], data: st.DataObject
+) -> None:
     rows = data.draw(st.permutations(range(len(keys))))
     rows = rows[: data.draw(st.integers(0, len(rows)))]
-    taken = block_of(keys).take(np.array(rows, dtype=np.intp))
-    assert taken.key_list() == [keys[at] for at in rows]
-    assert taken.value_list() == [bytes([at]) * at for at in rows]
-    assert taken.expiry_s.tolist() == taken.event_time_ms.tolist() == rows
+    selected = block_of(keys).select(np.array(rows, dtype=np.intp))
+    assert selected.key_list() == [keys[row] for row in rows]
+    assert selected.value_list() == [bytes([row]) * row for row in rows]
+    assert selected.expiry_s.tolist() == selected.event_time_ms.tolist() == rows

@@ -1,4 +1,4 @@
-"""The variables that Ray must be started with."""
+"""The environment variables that Ray must be started with, and free ports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from kirana.errors import ConfigurationError
 from kirana.serving.environment import (
+    ALLOW_UNTUNED,
     REQUIRED,
-    UNTUNED,
     cluster_environment,
     free_ports,
     require_serve_environment,
@@ -24,13 +24,13 @@ UNIX_SOCKET_BYTES = 107
 
 
 def _server_socket() -> socket.socket:
-    """As a server has it: a port that was left a moment ago is free."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return made
+    """Return a socket that can be bound to a port that was closed a moment ago."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return server
 
 
-def test_an_environment_with_everything_is_taken(tmp_path: Path) -> None:
+def test_a_complete_environment_is_accepted(tmp_path: Path) -> None:
     require_serve_environment(REQUIRED)
     require_serve_environment(serve_environment(tmp_path))
     require_serve_environment(cluster_environment(tmp_path / "token"))
@@ -39,8 +39,10 @@ def test_an_environment_with_everything_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))
 @pytest.mark.parametrize("value", [None, "", "0", "true"])
-def test_a_variable_that_lacks_is_named_with_its_value(name: str, value: str | None) -> None:
-    environment = {key: each for key, each in REQUIRED.items() if key != name}
+def test_a_missing_or_wrong_variable_is_named_with_the_required_value(
+    name: str, value: str | None
+) -> None:
+    environment = {key: required for key, required in REQUIRED.items() if key != name}
     if value is not None:
         environment[name] = value
     with pytest.raises(ConfigurationError) as caught:
@@ -50,20 +52,20 @@ def test_a_variable_that_lacks_is_named_with_its_value(name: str, value: str | N
         assert f"{other}=" not in caught.value.message
 
 
-def test_all_that_lacks_is_named_together() -> None:
+def test_all_missing_variables_are_named_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         require_serve_environment({})
     for name, value in REQUIRED.items():
         assert f"{name}={value}" in caught.value.message
 
 
-def test_who_measures_what_the_variables_are_worth_may_leave_them_out() -> None:
-    require_serve_environment({UNTUNED: "1"})
+def test_the_variables_may_be_omitted_for_measurements() -> None:
+    require_serve_environment({ALLOW_UNTUNED: "1"})
     with pytest.raises(ConfigurationError):
-        require_serve_environment({UNTUNED: "0"})
+        require_serve_environment({ALLOW_UNTUNED: "0"})
 
 
-def test_the_environment_of_this_process_is_looked_at_by_default(
+def test_the_environment_of_this_process_is_checked_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in REQUIRED.items():
@@ -74,14 +76,14 @@ def test_the_environment_of_this_process_is_looked_at_by_default(
         require_serve_environment()
 
 
-def test_every_variable_is_text(tmp_path: Path) -> None:
+def test_every_variable_is_a_nonempty_string(tmp_path: Path) -> None:
     for variables in (serve_environment(tmp_path), cluster_environment(tmp_path / "token")):
         for name, value in variables.items():
             assert isinstance(value, str), name
             assert value, name
 
 
-def test_a_cluster_asks_its_clients_for_the_secret_of_a_file(tmp_path: Path) -> None:
+def test_a_cluster_authenticates_clients_by_a_token_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     variables = cluster_environment(file)
     assert variables["RAY_AUTH_MODE"] == "token"
@@ -89,7 +91,7 @@ def test_a_cluster_asks_its_clients_for_the_secret_of_a_file(tmp_path: Path) -> 
     assert not file.exists()
 
 
-def test_a_cluster_has_no_files_and_ports_of_one_machine(tmp_path: Path) -> None:
+def test_a_cluster_sets_no_ports_or_sockets_of_one_machine(tmp_path: Path) -> None:
     variables = cluster_environment(tmp_path / "token")
     assert not [name for name in variables if name.endswith(("_PORT", "_SOCKET_PATH"))]
     assert cluster_environment(tmp_path / "token") == variables
@@ -99,7 +101,7 @@ def test_a_cluster_has_no_files_and_ports_of_one_machine(tmp_path: Path) -> None
     }
 
 
-def test_all_files_lie_in_the_folder_with_names_of_their_own(tmp_path: Path) -> None:
+def test_all_files_are_in_the_folder_and_have_different_names(tmp_path: Path) -> None:
     inside = [
         value
         for value in serve_environment(tmp_path).values()
@@ -109,29 +111,29 @@ def test_all_files_lie_in_the_folder_with_names_of_their_own(tmp_path: Path) -> 
     assert len(set(inside)) == len(inside) == 4
 
 
-def test_ports_are_free_and_differ(tmp_path: Path) -> None:
+def test_ports_are_free_and_different(tmp_path: Path) -> None:
     environment = serve_environment(tmp_path)
     ports = [int(value) for name, value in environment.items() if name.endswith("_PORT")]
     assert len(set(ports)) == len(ports) == 4
     for port in ports:
-        with _server_socket() as opened:
-            opened.bind(("127.0.0.1", port))
+        with _server_socket() as server:
+            server.bind(("127.0.0.1", port))
 
 
-def test_two_environments_share_no_port(tmp_path: Path) -> None:
-    taken = [_server_socket() for _ in range(2)]
+def test_ports_in_use_are_not_returned(tmp_path: Path) -> None:
+    servers = [_server_socket() for _ in range(2)]
     try:
-        for each, port in zip(taken, free_ports(2), strict=True):
-            each.bind(("127.0.0.1", port))
-            each.listen()
-        in_use = {each.getsockname()[1] for each in taken}
+        for server, port in zip(servers, free_ports(2), strict=True):
+            server.bind(("127.0.0.1", port))
+            server.listen()
+        in_use = {server.getsockname()[1] for server in servers}
         assert in_use.isdisjoint(free_ports(20))
     finally:
-        for each in taken:
-            each.close()
+        for server in servers:
+            server.close()
 
 
-_FEW_PORTS = """
+_PROGRAM_WITH_FEW_PORTS = """
 import sys
 from kirana.serving import environment as serve_environment
 serve_environment._QUIET_PORTS = range(28_000, 28_010)
@@ -141,28 +143,28 @@ sys.stdin.read()
 """
 
 
-def test_processes_that_ask_at_once_get_ports_of_their_own() -> None:
-    """Before a server of either listens."""
-    command = [sys.executable, "-c", _FEW_PORTS]
-    with ExitStack() as running:
-        found = []
+def test_concurrent_processes_get_different_ports() -> None:
+    """The ports differ even though neither process listens on them yet."""
+    command = [sys.executable, "-c", _PROGRAM_WITH_FEW_PORTS]
+    with ExitStack() as stack:
+        ports = []
         for _ in range(2):
-            process = running.enter_context(
+            process = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             )
             assert process.stdout is not None
-            found += process.stdout.readline().split()
-    assert len(set(found)) == len(found) == 8
+            ports += process.stdout.readline().split()
+    assert len(set(ports)) == len(ports) == 8
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
-def test_as_many_ports_as_were_asked_for(count: int) -> None:
+def test_the_requested_number_of_ports_is_returned(count: int) -> None:
     ports = free_ports(count)
     assert len(set(ports)) == count
     assert all(1024 <= port < 65536 for port in ports)
 
 
-def test_sockets_of_a_short_folder_have_names_that_fit() -> None:
+def test_socket_paths_in_a_short_folder_are_short_enough() -> None:
     for name, value in serve_environment(Path("/tmp/kirana-123456")).items():
         if "SOCKET" in name:
             assert len(value.encode()) <= UNIX_SOCKET_BYTES

@@ -1,4 +1,4 @@
-"""The table of the parts: what has to hold of each, and of a new one."""
+"""The table of parts: requirements that every part must meet."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kirana.errors import ConfigurationError
 from kirana.part import Part
 from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, open_catalog
-from kirana.serving.parts import INGRESS, PARTS, stores_of
+from kirana.serving.parts import INGRESS, PARTS, store_settings
 from kirana.serving.settings import Settings
 from tests.e2e.serving import SERVE_CONFIG
 from tests.support import Shop
 
-EACH = pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+every_part = pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 
 
-@EACH
-def test_each_method_of_a_protocol_ends_in_the_context_of_its_request(part: Part[Any]) -> None:
+@every_part
+def test_the_last_parameter_of_a_protocol_method_is_the_request_context(part: Part[Any]) -> None:
     assert part.methods
     for name in part.methods:
         method = inspect.signature(getattr(part.protocol, name), eval_str=True)
@@ -31,14 +31,14 @@ def test_each_method_of_a_protocol_ends_in_the_context_of_its_request(part: Part
         assert (last.name, last.annotation) == ("context", RequestContext), name
 
 
-@EACH
-def test_a_part_calls_only_those_before_it(part: Part[Any]) -> None:
+@every_part
+def test_a_part_calls_only_parts_before_it(part: Part[Any]) -> None:
     before = PARTS[: PARTS.index(part)]
     assert set(part.calls) <= set(before)
 
 
-@EACH
-def test_the_settings_of_a_part_are_settings(part: Part[Any]) -> None:
+@every_part
+def test_the_settings_of_a_part_exist(part: Part[Any]) -> None:
     if part.settings is not None:
         assert issubclass(Settings, part.settings)
     for store in part.stores:
@@ -46,8 +46,8 @@ def test_the_settings_of_a_part_are_settings(part: Part[Any]) -> None:
         assert store.name in part.settings.model_fields
 
 
-@EACH
-async def test_what_is_built_implements_the_protocol(part: Part[Any], shop: Shop) -> None:
+@every_part
+async def test_a_built_part_implements_its_protocol(part: Part[Any], shop: Shop) -> None:
     assembly = Assembly(shop.settings, open_catalog(shop.settings))
     built = assembly[part]
     for name in (*part.methods, "prepare", "health"):
@@ -58,53 +58,57 @@ async def test_what_is_built_implements_the_protocol(part: Part[Any], shop: Shop
 
 
 class RecordingAssembly(Assembly):
-    """Notes which parts a build asks for."""
+    """An assembly that records in `requested` which parts are requested from it."""
 
-    asked: ClassVar[set[str]]
+    requested: ClassVar[set[str]]
 
     def __getitem__(self, part: Part[Any]) -> Any:
-        self.asked.add(part.name)
+        self.requested.add(part.name)
         return super().__getitem__(part)
 
 
-@EACH
-async def test_a_part_asks_for_what_it_says_that_it_calls(part: Part[Any], shop: Shop) -> None:
+@every_part
+async def test_building_a_part_requests_exactly_the_parts_it_declares(
+    part: Part[Any], shop: Shop
+) -> None:
     assembly = RecordingAssembly(shop.settings, open_catalog(shop.settings))
-    RecordingAssembly.asked = set()
+    RecordingAssembly.requested = set()
     for called in part.calls:
         assembly[called]
-    assembly.asked.clear()
+    assembly.requested.clear()
     part.build(assembly)
-    assert assembly.asked == {called.name for called in part.calls}
+    assert assembly.requested == {called.name for called in part.calls}
     await assembly.close()
 
 
-def test_names_are_given_once() -> None:
+def test_names_of_parts_deployments_and_stores_are_unique() -> None:
     names = [INGRESS, *(part.name for part in PARTS)]
     deployments = ["Ingress", *(part.deployment for part in PARTS if part.deployment)]
     stores = [store.name for part in PARTS for store in part.stores]
-    for each in (names, deployments, stores):
-        assert len(set(each)) == len(each)
-    assert list(stores_of(PARTS)) == stores
+    for group in (names, deployments, stores):
+        assert len(set(group)) == len(group)
+    assert list(store_settings(PARTS)) == stores
 
 
-def test_the_serve_configuration_names_every_deployment() -> None:
+def test_the_serve_configuration_lists_every_deployment() -> None:
     (application,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
-    named = {each["name"] for each in application["deployments"]}
+    named = {deployment["name"] for deployment in application["deployments"]}
     assert named == {"Ingress", *(part.deployment for part in PARTS if part.deployment)}
 
 
-def test_the_table_is_read_without_what_the_parts_are_made_of() -> None:
-    """Commands and settings ask it: they don't wait for the engines."""
+def test_importing_the_table_does_not_import_the_engines() -> None:
+    """Commands and settings import the table, so it must not import the engines."""
     code = """
 import sys
 import kirana.edge, kirana.serving.settings, kirana.serving.placement
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"onnxruntime", "redis", "ray"}))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (completed.stdout, completed.stderr) == ("[]\n", "")
 
 
-def test_outside_serve_no_actor_is_found(shop: Shop) -> None:
+def test_actors_are_available_only_in_ray_serve(shop: Shop) -> None:
     with pytest.raises(ConfigurationError, match="Ray Serve"):
         Assembly(shop.settings, shop.source).actor("tally")

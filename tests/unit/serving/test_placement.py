@@ -1,4 +1,4 @@
-"""Which parts are spread, and whose replicas have a part as an object of their own."""
+"""Placement: which parts are spread, and which deployments contain a fused part."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_a_placement_says_which_parts_are_spread(text: str, spread: set[str]) ->
 
 
 @given(SOME_SPREAD)
-def test_any_list_of_parts_is_read_as_it_was_written(spread: frozenset[str]) -> None:
+def test_every_choice_of_spread_parts_is_parsed(spread: frozenset[str]) -> None:
     text = ",".join(f"{part}={'spread' if part in spread else 'fused'}" for part in SPREADABLE)
     assert parse_placement(text) == spread
 
 
 @pytest.mark.parametrize(
-    ("text", "tells"),
+    ("text", "reason"),
     [
         ("", "neither 'fused' nor 'spread'"),
         ("FUSED", "neither 'fused' nor 'spread'"),
@@ -47,23 +47,23 @@ def test_any_list_of_parts_is_read_as_it_was_written(spread: frozenset[str]) -> 
         ("fused,models=spread", "neither 'fused' nor 'spread'"),
         ("models=spread,", "neither 'fused' nor 'spread'"),
         (",", "neither 'fused' nor 'spread'"),
-        ("model=spread", "no part 'model': did you mean 'models'?"),
-        ("ingress=spread", "no part 'ingress'"),
-        ("=spread", "no part ''"),
-        ("models=", "'models' is 'fused' or 'spread', not ''"),
-        ("models=2", "'models' is 'fused' or 'spread', not '2'"),
-        ("models=spread=fused", "'models' is 'fused' or 'spread', not 'spread=fused'"),
+        ("model=spread", "unknown part 'model': did you mean 'models'?"),
+        ("ingress=spread", "unknown part 'ingress'"),
+        ("=spread", "unknown part ''"),
+        ("models=", "'models' must be 'fused' or 'spread', not ''"),
+        ("models=2", "'models' must be 'fused' or 'spread', not '2'"),
+        ("models=spread=fused", "'models' must be 'fused' or 'spread', not 'spread=fused'"),
     ],
 )
-def test_a_placement_that_is_none_is_refused(text: str, tells: str) -> None:
+def test_an_invalid_placement_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_placement(text)
     assert caught.value.field == "placement"
     assert caught.value.message.startswith("placement: ")
-    assert tells in caught.value.message
+    assert reason in caught.value.message
 
 
-def test_a_fused_ingress_has_everything() -> None:
+def test_a_fused_ingress_contains_every_part() -> None:
     assert parts_within("ingress", FUSED) == {"ingress", *SPREADABLE}
 
 
@@ -80,14 +80,14 @@ def test_a_fused_ingress_has_everything() -> None:
         ("models", {"models"}, {"models"}),
     ],
 )
-def test_a_replica_has_what_it_calls_and_is_not_spread(
+def test_a_replica_contains_the_fused_parts_that_it_calls(
     owner: str, spread: set[str], within: set[str]
 ) -> None:
     assert parts_within(owner, frozenset(spread)) == within
 
 
 @pytest.mark.parametrize("owner", ["ingress", *SPREADABLE])
-def test_where_everything_is_spread_a_replica_has_only_itself(owner: str) -> None:
+def test_if_every_part_is_spread_a_replica_contains_only_its_own_part(owner: str) -> None:
     assert parts_within(owner, SPREAD) == {owner}
 
 
@@ -104,14 +104,14 @@ def test_where_everything_is_spread_a_replica_has_only_itself(owner: str) -> Non
         ("inferflow", {"flows"}, ["ingress", "flows"]),
     ],
 )
-def test_owners_are_the_deployments_that_have_a_part_inside(
+def test_owners_are_the_deployments_that_contain_a_part(
     part: str, spread: set[str], owners: list[str]
 ) -> None:
     assert owners_of(part, frozenset(spread)) == owners
 
 
 @given(SOME_SPREAD)
-def test_every_part_has_an_owner_and_a_spread_one_only_itself(spread: frozenset[str]) -> None:
+def test_every_part_has_an_owner_and_a_spread_part_owns_itself(spread: frozenset[str]) -> None:
     for part in SPREADABLE:
         owners = owners_of(part, spread)
         assert owners
@@ -121,6 +121,6 @@ def test_every_part_has_an_owner_and_a_spread_one_only_itself(spread: frozenset[
             assert owners == [part]
 
 
-def test_where_everything_is_spread_each_part_has_one_owner() -> None:
+def test_if_every_part_is_spread_each_part_has_one_owner() -> None:
     for part in SPREADABLE:
         assert owners_of(part, SPREAD) == [part]

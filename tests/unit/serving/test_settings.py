@@ -1,4 +1,4 @@
-"""Settings: a file's, then variables, then a command's options; what is wrong is named."""
+"""Settings from a file, environment variables and command options, and their errors."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ GIVEN: dict[str, Any] = {
 
 
 def refusal(given: dict[str, Any], environment: dict[str, str] | None = None) -> ConfigurationError:
+    """Assert that the settings are refused; return the error."""
     with pytest.raises(ConfigurationError) as caught:
         read_settings(given, environment or {})
     return caught.value
@@ -70,26 +71,26 @@ NUMBERS = ("replicas", "timeout_ms", "max_ongoing")
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_an_option_overrides_a_variable_and_a_variable_a_file(name: str) -> None:
+def test_an_option_overrides_a_variable_which_overrides_a_file(name: str) -> None:
     values = {
         "placement": ["spread", "fused", "models=spread"],
         "direct_ports": ["1-2", "3-4", "off"],
-        **{each: ["1", "2", "3"] for each in (*NUMBERS, "cache_bytes", "cache_fresh_ms")},
+        **{number: ["1", "2", "3"] for number in (*NUMBERS, "cache_bytes", "cache_fresh_ms")},
         "features_unavailable": ["error", "defaults", "error"],
         "max_body_bytes": ["1025", "1026", "1027"],
         "kept_revisions": ["2", "3", "4"],
     }
     in_file, in_variable, in_option = values.get(name, ["file", "variable", "option"])
     given, environment = {**GIVEN, name: in_file}, {PREFIX + name.upper(): in_variable}
-    found = [
+    results = [
         getattr(read_settings(given, {}), name),
         getattr(read_settings(given, environment), name),
         getattr(read_settings(given, environment, {name: in_option}), name),
     ]
-    assert list(map(str, found)) == [in_file, in_variable, in_option]
+    assert list(map(str, results)) == [in_file, in_variable, in_option]
 
 
-def test_options_that_are_not_given_leave_what_there_is() -> None:
+def test_options_that_are_not_given_override_nothing() -> None:
     environment = {"KIRANA_REPLICAS": "4"}
     assert read_settings(GIVEN, environment).replicas == 4
     assert read_settings(GIVEN, environment, {}).replicas == 4
@@ -100,16 +101,16 @@ def test_variables_alone_are_enough() -> None:
     assert read_settings({}, environment).model_dump(include=set(GIVEN)) == GIVEN
 
 
-def test_an_empty_variable_says_nothing() -> None:
+def test_an_empty_variable_is_ignored() -> None:
     assert read_settings(GIVEN, {"KIRANA_FEATURES": ""}).features == GIVEN["features"]
 
 
-def test_other_variables_are_no_settings() -> None:
+def test_other_variables_are_ignored() -> None:
     environment = {"FEATURES": "x", "KIRANA_TRACE": "1", "kirana_features": "x"}
     assert read_settings(GIVEN, environment) == read_settings(GIVEN, {})
 
 
-def test_what_is_given_stays_as_it_was() -> None:
+def test_the_given_settings_are_not_changed() -> None:
     given = dict(GIVEN)
     read_settings(given, {"KIRANA_FEATURES": "lmdb:///elsewhere"})
     assert given == GIVEN
@@ -119,10 +120,13 @@ def test_what_is_given_stays_as_it_was() -> None:
 def test_a_missing_url_is_named_with_its_variable(name: str) -> None:
     error = refusal({key: value for key, value in GIVEN.items() if key != name})
     assert error.field == name
-    assert f"{name}: it is missing: set it, or KIRANA_{name.upper()}" in error.message
+    assert (
+        f"{name}: no value is given: set the argument, or the variable KIRANA_{name.upper()}"
+        in error.message
+    )
 
 
-def test_an_unknown_setting_names_the_one_that_was_meant() -> None:
+def test_an_unknown_setting_is_refused_with_a_suggestion() -> None:
     error = refusal({**GIVEN, "replica": 2})
     assert error.field == "replica"
     assert "did you mean 'replicas'?" in error.message
@@ -162,7 +166,7 @@ def test_an_unknown_setting_names_the_one_that_was_meant() -> None:
         ("catalog", None),
     ],
 )
-def test_a_value_that_does_not_fit_is_named(name: str, value: object) -> None:
+def test_an_invalid_value_is_named(name: str, value: object) -> None:
     error = refusal({**GIVEN, name: value})
     assert error.field == name
     assert error.message.startswith(f"{name}: ")
@@ -172,7 +176,7 @@ def test_a_value_that_does_not_fit_is_named(name: str, value: object) -> None:
     ("name", "value"),
     [("replicas", "two"), ("placement", "FUSED"), ("direct_ports", "on"), ("max_ongoing", "-1")],
 )
-def test_a_variable_that_does_not_fit_is_named(name: str, value: str) -> None:
+def test_an_invalid_variable_is_named(name: str, value: str) -> None:
     assert refusal(GIVEN, {f"KIRANA_{name.upper()}": value}).field == name
 
 
@@ -184,7 +188,7 @@ def test_a_variable_that_does_not_fit_is_named(name: str, value: str) -> None:
         ("models=spread,features=spread,flows=fused", {"models", "features"}),
     ],
 )
-def test_a_placement_may_name_parts(placement: str, spread: set[str]) -> None:
+def test_a_placement_may_list_parts(placement: str, spread: set[str]) -> None:
     settings = read_settings({**GIVEN, "placement": placement}, {})
     assert settings.placement == placement
     assert settings.spread == spread
@@ -194,14 +198,15 @@ def test_a_placement_may_name_parts(placement: str, spread: set[str]) -> None:
     ("given", "ports"),
     [
         ("off", range(0)),
-        (False, range(0)),  # what YAML makes of off
+        # YAML reads `off` as false.
+        (False, range(0)),
         ("20000", range(20_000, 20_001)),
         (20_000, range(20_000, 20_001)),
         ("8000-8001", range(8_000, 8_002)),
         ("1-65535", range(1, 65_536)),
     ],
 )
-def test_direct_ports_are_a_range_one_number_or_off(given: object, ports: range) -> None:
+def test_direct_ports_are_a_range_a_single_port_or_off(given: object, ports: range) -> None:
     assert read_settings({**GIVEN, "direct_ports": given}, {}).direct_range == ports
 
 
@@ -226,25 +231,25 @@ def test_ports_are_parsed(text: str, ports: range) -> None:
      "20000\u201320999", "123456", "9" * 5000, "20000:20999", "1\x00", "5-\n-6"],
     ids=lambda text: ascii(text)[:20],
 )  # fmt: skip
-def test_what_is_no_range_of_ports_is_refused(text: str) -> None:
+def test_an_invalid_range_of_ports_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="like 20000-20999 nor 'off'") as caught:
         parse_ports(text)
     assert caught.value.field == "direct_ports"
 
 
-def test_settings_can_not_be_changed() -> None:
+def test_settings_cannot_be_changed() -> None:
     settings = read_settings(GIVEN, {})
     with pytest.raises(ValidationError, match="frozen"):
         settings.replicas = 2
 
 
-@pytest.mark.parametrize("more", [{}, {"direct_ports": "off"}, {"placement": "models=spread"}])
-def test_settings_survive_being_sent(more: dict[str, Any]) -> None:
-    settings = read_settings({**GIVEN, **more}, {})
+@pytest.mark.parametrize("added", [{}, {"direct_ports": "off"}, {"placement": "models=spread"}])
+def test_settings_can_be_serialized_and_read_back(added: dict[str, Any]) -> None:
+    settings = read_settings({**GIVEN, **added}, {})
     assert Settings.model_validate(settings.model_dump()) == settings
 
 
-def test_a_directory_keeps_all_its_parts_inside(
+def test_the_settings_of_a_directory_point_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in GIVEN:
@@ -255,7 +260,7 @@ def test_a_directory_keeps_all_its_parts_inside(
     assert settings.models == f"file://{tmp_path}/models"
 
 
-def test_what_is_given_beats_a_variable_and_a_variable_the_directory(
+def test_options_override_variables_which_override_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KIRANA_FEATURES", "lmdb:///from/variable")
@@ -265,7 +270,7 @@ def test_what_is_given_beats_a_variable_and_a_variable_the_directory(
     assert settings.models == "file:///given"
 
 
-def test_a_file_beats_the_directory_and_a_variable_the_file(
+def test_variables_override_a_file_which_overrides_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in Settings.model_fields:
@@ -288,6 +293,6 @@ def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert folder_of(settings.models, "file", setting="models") == directory / "models"
 
 
-def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no directory"):
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the directory does not exist"):
         local_settings(tmp_path / "nowhere", {})

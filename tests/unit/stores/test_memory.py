@@ -1,4 +1,7 @@
-"""What only the store in memory does; the rest is `tests/contract/test_feature_store.py`."""
+"""Tests of the memory store that are not in the suite of all stores.
+
+`tests/contract/test_feature_store.py` tests what all stores have in common.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ def order(stored: bytes) -> tuple[int, bool]:
     return len(stored), False
 
 
-async def test_another_store_shares_nothing() -> None:
-    one, other = open_feature_store("memory://"), open_feature_store("memory://")
-    assert await write_rows(one, [b"a"], [b"1"], ByOrder(order)) == 1
-    assert await read_values(other, [b"a"]) == [None]
+async def test_two_memory_stores_share_nothing() -> None:
+    first, second = open_feature_store("memory://"), open_feature_store("memory://")
+    assert await write_rows(first, [b"a"], [b"1"], ByOrder(order)) == 1
+    assert await read_values(second, [b"a"]) == [None]
 
 
-async def test_within_a_call_an_empty_value_is_a_value_too() -> None:
+async def test_an_empty_value_counts_as_a_row_within_a_write() -> None:
     def shortest(stored: bytes) -> tuple[int, bool]:
         return 10 - len(stored), False
 

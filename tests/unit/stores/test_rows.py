@@ -1,4 +1,4 @@
-"""Blocks of rows: parts of them, and which may be written in any order."""
+"""`RowBlock`: selected rows of a block, and the order in which its rows may be written."""
 
 from __future__ import annotations
 
@@ -37,23 +37,27 @@ def block_of(rows: Sequence[tuple[bytes, bytes, bool]]) -> RowBlock:
 
 
 def ends_of(pieces: Sequence[bytes]) -> npt.NDArray[np.int64]:
-    return np.cumsum([len(each) for each in pieces], dtype=np.int64)
+    return np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
 
 
 @given(ROWS)
-def test_a_turn_is_how_often_a_key_stands_before(rows: list[tuple[bytes, bytes, bool]]) -> None:
+def test_the_round_of_a_row_is_the_number_of_earlier_rows_with_its_key(
+    rows: list[tuple[bytes, bytes, bool]],
+) -> None:
     keys = [key for key, _, _ in rows]
-    before = [keys[:at].count(key) for at, key in enumerate(keys)]
-    alike = len({(len(value), expires) for _, value, expires in rows}) <= 1
-    # rows of one shape stay in their order
-    assert block_of(rows).turns.tolist() == ([0] * len(rows) if alike else before)
+    earlier = [keys[:i].count(key) for i, key in enumerate(keys)]
+    uniform = len({(len(value), expires) for _, value, expires in rows}) <= 1
+    # If all values have one size, and all or none of the rows expire, one round is enough.
+    assert block_of(rows).rounds.tolist() == ([0] * len(rows) if uniform else earlier)
 
 
 @given(ROWS, st.data())
-def test_some_rows_of_a_block(rows: list[tuple[bytes, bytes, bool]], data: st.DataObject) -> None:
-    places = data.draw(st.permutations(range(len(rows))))[: len(rows) // 2]
-    some = block_of(rows).take(np.array(places, dtype=np.intp))
-    assert some.key_list() == [rows[at][0] for at in places]
-    assert some.value_list() == [rows[at][1] for at in places]
-    assert some.expiry_s.tolist() == [rows[at][2] for at in places]
-    assert some.event_time_ms.tolist() == places
+def test_rows_are_selected_from_a_block_in_any_order(
+    rows: list[tuple[bytes, bytes, bool]], data: st.DataObject
+) -> None:
+    positions = data.draw(st.permutations(range(len(rows))))[: len(rows) // 2]
+    selected = block_of(rows).select(np.array(positions, dtype=np.intp))
+    assert selected.key_list() == [rows[i][0] for i in positions]
+    assert selected.value_list() == [rows[i][1] for i in positions]
+    assert selected.expiry_s.tolist() == [rows[i][2] for i in positions]
+    assert selected.event_time_ms.tolist() == positions

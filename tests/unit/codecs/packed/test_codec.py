@@ -1,4 +1,4 @@
-"""The packed codec against an independent reader and a model of what batches mean."""
+"""The packed codec, compared with an independent reader and with a model of mixed batches."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from tests.unit.codecs.packed_batches import (
 )
 from tests.unit.codecs.packed_reader import read_row
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 
 @FEW
 @given(tables())
-def test_what_was_encoded_is_decoded(table: tuple[FeatureGroup, list[Row]]) -> None:
+def test_encoded_rows_decode_to_the_same_values(table: tuple[FeatureGroup, list[Row]]) -> None:
     group, rows = table
     decoded = PACKED.decode(encode(group, rows), group, NOW)
     assert decoded.status.tolist() == [Status.OK] * len(rows)
@@ -93,12 +93,12 @@ def test_fill_agrees_with_the_columns(
     wanted = data.draw(st.permutations(numeric))
     wanted = wanted[: data.draw(st.integers(0, len(wanted)))]
     values: list[bytes | None] = [*encode(group, rows)]
-    for at in data.draw(st.sets(st.integers(0, len(values)), max_size=2)):
-        values.insert(at, None)
+    for position in data.draw(st.sets(st.integers(0, len(values)), max_size=2)):
+        values.insert(position, None)
     assert_fill_agrees(PACKED.decode(values, group, NOW), wanted, group)
 
 
-def test_fill_writes_only_its_part_of_a_wider_matrix() -> None:
+def test_fill_writes_only_to_its_columns_of_a_wider_matrix() -> None:
     group = group_of(NUMBERS)
     row = {"clicks": 3, "vector": [1.0, 2.0, 3.0], "stock": None, "price": 2.5}
     decoded = PACKED.decode([*encode(group, [row]), None], group, NOW)
@@ -111,7 +111,7 @@ def test_fill_writes_only_its_part_of_a_wider_matrix() -> None:
     ]
 
 
-def test_an_empty_batch_is_no_rows() -> None:
+def test_an_empty_batch_has_no_rows() -> None:
     group = group_of(MIXED)
     decoded = PACKED.decode([], group, NOW)
     assert decoded.status.tolist() == []
@@ -119,7 +119,7 @@ def test_an_empty_batch_is_no_rows() -> None:
     assert encode(group, []) == []
 
 
-def test_a_name_that_the_group_lacks_is_unknown() -> None:
+def test_an_unknown_feature_is_refused() -> None:
     decoded = PACKED.decode([], group_of(MIXED), NOW)
     with pytest.raises(Unknown, match=r"did you mean 'product\.g\.clicks'"):
         decoded.column("click")
@@ -153,40 +153,41 @@ def test_without_a_ttl_a_row_never_expires() -> None:
 @pytest.mark.parametrize(
     ("event_time_ms", "expiry_s"), [(NOW_MS, NOW + 2), (NOW_MS + 1, NOW + 3), (NOW_MS - 1, NOW + 2)]
 )
-def test_a_row_expires_at_its_second_exactly(event_time_ms: int, expiry_s: int) -> None:
+def test_a_row_expires_exactly_at_its_expiry_second(event_time_ms: int, expiry_s: int) -> None:
     group = group_of([Feature("a", "int8", default=9)], ttl_ms=2_000)
     values = encode(group, [{"a": 1}], [event_time_ms])
     assert read_row(values[0], [("a", "int8", ())]).expiry_s == expiry_s
     before = PACKED.decode(values, group, expiry_s - 0.001)
     assert (before.status.tolist(), cells(before, "a")) == ([Status.OK], [1])
-    at = PACKED.decode(values, group, float(expiry_s))
-    assert (at.status.tolist(), cells(at, "a")) == ([Status.EXPIRED], [9])
-    assert at.event_time_ms.tolist() == [event_time_ms]
-    assert at.provenance("a").tolist() == [Provenance.NO_ROW]
+    after = PACKED.decode(values, group, float(expiry_s))
+    assert (after.status.tolist(), cells(after, "a")) == ([Status.EXPIRED], [9])
+    assert after.event_time_ms.tolist() == [event_time_ms]
+    assert after.provenance("a").tolist() == [Provenance.NO_ROW]
 
 
-@pytest.mark.parametrize("ends_s", [0, NOW, NOW + 1, 2**32 - 1])
+@pytest.mark.parametrize("row_expiry_s", [0, NOW, NOW + 1, 2**32 - 1])
 @pytest.mark.parametrize("now_s", [0.5, NOW - 0.5, NOW + 0.5, 2.0**32 - 1, 2.0**32 + 5])
-def test_a_batch_tells_the_time_as_a_row_does(ends_s: int, now_s: float) -> None:
+def test_expiry_is_the_same_in_uniform_and_mixed_batches(row_expiry_s: int, now_s: float) -> None:
     group = group_of(NUMBERS, ttl_ms=1000)
     value = encode(group, [dict.fromkeys(f.name for f in NUMBERS)])[0]
-    ending = value[:8] + ends_s.to_bytes(4, "little") + value[12:]
-    unending = value[:8] + bytes(4) + value[12:]
-    expired = ends_s != 0 and ends_s <= now_s
+    expiring = value[:8] + row_expiry_s.to_bytes(4, "little") + value[12:]
+    lasting = value[:8] + bytes(4) + value[12:]
+    expired = row_expiry_s != 0 and row_expiry_s <= now_s
     expected = Status.EXPIRED if expired else Status.OK
-    assert PACKED.decode([ending] * 3, group, now_s).status.tolist() == [expected] * 3
-    mixed = PACKED.decode([unending, ending, unending], group, now_s)
+    assert PACKED.decode([expiring] * 3, group, now_s).status.tolist() == [expected] * 3
+    mixed = PACKED.decode([lasting, expiring, lasting], group, now_s)
     assert mixed.status.tolist() == [Status.OK, expected, Status.OK]
 
 
-def test_two_rows_in_one_value_are_not_the_next_key_s() -> None:
+def test_two_rows_in_one_value_are_corrupt() -> None:
+    """Joined, the values have the same length as two rows."""
     group = group_of(NUMBERS)
     value = encode(group, [dict.fromkeys(f.name for f in NUMBERS)])[0]
     for values in ([value + value, b""], [b"", value + value], [value[:-8], value + value[-8:]]):
         assert PACKED.decode(values, group, NOW).status.tolist() == [Status.CORRUPT] * 2
 
 
-def test_a_row_outlives_no_other_rows_expiry() -> None:
+def test_each_row_has_its_own_expiry() -> None:
     group = group_of([Feature("a", "int8")], ttl_ms=1_000)
     values = encode(group, [{"a": 1}, {"a": 2}, {"a": 3}], [NOW_MS, NOW_MS - 1_000, NOW_MS + 5_000])
     decoded = PACKED.decode(values, group, NOW)
@@ -197,44 +198,44 @@ def test_a_row_outlives_no_other_rows_expiry() -> None:
 def test_a_tombstone_is_a_missing_row() -> None:
     group = group_of(NUMBERS)
     row = {"clicks": 3, "vector": [1.0, 2.0, 3.0], "stock": False, "price": 2.5}
-    grave = tombstone(NOW_MS + 5, NOW + 60)
+    deleted = tombstone(NOW_MS + 5, NOW + 60)
     for now in (NOW, NOW + 120):
-        decoded = PACKED.decode([grave, *encode(group, [row]), grave], group, now)
+        decoded = PACKED.decode([deleted, *encode(group, [row]), deleted], group, now)
         assert decoded.status.tolist() == [Status.MISSING, Status.OK, Status.MISSING]
         assert cells(decoded, "clicks") == [-1, 3, -1]
-    assert PACKED.decode([grave], group, NOW).status.tolist() == [Status.MISSING]
+    assert PACKED.decode([deleted], group, NOW).status.tolist() == [Status.MISSING]
 
 
-def test_tombstones_carry_their_own_event_times() -> None:
+def test_each_tombstone_has_its_own_event_time() -> None:
     times = np.array([5, 2**53, 0], dtype=np.uint64)
-    graves = PACKED.tombstones(times, NOW)
-    assert [len(grave) for grave in graves] == [24, 24, 24]
-    assert [PACKED.order(grave) for grave in graves] == [(5, True), (2**53, True), (0, True)]
+    values = PACKED.tombstones(times, NOW)
+    assert [len(value) for value in values] == [24, 24, 24]
+    assert [PACKED.write_order(value) for value in values] == [(5, True), (2**53, True), (0, True)]
     assert PACKED.tombstones(times[:0], NOW) == []
-    read = read_row(graves[1], [])
+    read = read_row(values[1], [])
     assert (read.layout, read.flags, read.expiry_s, read.event_time_ms) == (1, 1, NOW, 2**53)
 
 
-def test_the_order_of_a_value_is_its_event_time_then_its_death() -> None:
+def test_a_tombstone_is_ordered_after_a_value_of_the_same_time() -> None:
     group = group_of(MIXED[:1])
     (value,) = encode(group, [{"clicks": 1}], [77])
-    assert PACKED.order(value) == (77, False)
-    assert PACKED.order(tombstone(77, 0)) == (77, True)
-    assert PACKED.order(value) < PACKED.order(tombstone(77, 0))
+    assert PACKED.write_order(value) == (77, False)
+    assert PACKED.write_order(tombstone(77, 0)) == (77, True)
+    assert PACKED.write_order(value) < PACKED.write_order(tombstone(77, 0))
 
 
 @FEW
 @given(st.binary(max_size=40))
-def test_foreign_bytes_have_an_order(value: bytes) -> None:
-    time, dead = PACKED.order(value)
+def test_any_bytes_have_a_write_order(value: bytes) -> None:
+    time, deleted = PACKED.write_order(value)
     assert time >= 0
-    assert dead in (False, True)
+    assert deleted in (False, True)
 
 
 # schema versions
 
 
-def test_a_row_of_an_older_version_has_defaults_for_what_it_lacks() -> None:
+def test_a_row_of_an_older_version_has_defaults_for_the_features_it_lacks() -> None:
     old = (Feature("a", "int32"), Feature("b", "float32", default=5.0))
     new = (
         Feature("c", "string", default="new"),
@@ -255,9 +256,9 @@ def test_a_row_of_an_older_version_has_defaults_for_what_it_lacks() -> None:
     assert cells(rows, "c") == ["new", "x", "new", "new"]
     assert cells(rows, "d") == [True, False, True, True]
     assert cells(rows, "v") == [[8, 9], [1, 2], [8, 9], [8, 9]]
-    lacks, stored, none = Provenance.NOT_IN_VERSION, Provenance.STORED, Provenance.NO_ROW
-    assert rows.provenance("c").tolist() == [lacks, stored, lacks, none]
-    assert rows.provenance("b").tolist() == [stored, stored, Provenance.NULL, none]
+    not_in_version, stored, no_row = Provenance.NOT_IN_VERSION, Provenance.STORED, Provenance.NO_ROW
+    assert rows.provenance("c").tolist() == [not_in_version, stored, not_in_version, no_row]
+    assert rows.provenance("b").tolist() == [stored, stored, Provenance.NULL, no_row]
     assert_fill_agrees(rows, [new[1], new[2], new[3]], group)
     with pytest.raises(Unknown):
         rows.column("a")
@@ -265,11 +266,11 @@ def test_a_row_of_an_older_version_has_defaults_for_what_it_lacks() -> None:
 
 @FEW
 @given(histories(), st.data())
-def test_a_batch_of_everything_gives_each_row_its_own(
+def test_each_row_of_a_mixed_batch_gets_its_own_status_and_values(
     group: FeatureGroup, data: st.DataObject
 ) -> None:
     foreign = replace(
-        group, versions=tuple(replace(each, group="other.g") for each in group.versions)
+        group, versions=tuple(replace(version, group="other.g") for version in group.versions)
     )
     values: list[bytes | None] = []
     kinds, numbers, rows = [], [], []
@@ -282,7 +283,7 @@ def test_a_batch_of_everything_gives_each_row_its_own(
             value = value[:2] + (len(group.versions) + 1).to_bytes(2, "little") + value[4:]
         elif kind == "cut":
             value = value[: data.draw(st.integers(0, len(value) - 1))]
-        elif kind == "dead":
+        elif kind == "deleted":
             value = tombstone(NOW_MS, NOW + 9)
         values.append(None if kind == "missing" else value)
         kinds.append(kind)
@@ -294,36 +295,36 @@ def test_a_batch_of_everything_gives_each_row_its_own(
     assert decoded.unknown_versions == unknown
     for feature in group.current.features:
         default = feature.default_array()
-        found = decoded.column(feature.name)
+        column = decoded.column(feature.name)
         codes = decoded.provenance(feature.name).tolist()
-        for at, (kind, number, row) in enumerate(zip(kinds, numbers, rows, strict=True)):
-            wanted = default.tolist()
+        for position, (kind, number, row) in enumerate(zip(kinds, numbers, rows, strict=True)):
+            expected = default.tolist()
             code = Provenance.NO_ROW
             if kind == "ok":
                 code = Provenance.NOT_IN_VERSION
                 if feature.name in group.versions[number - 1].index:
                     stored = row[feature.name]
                     code = Provenance.NULL if stored is None else Provenance.STORED
-                    wanted = wanted if stored is None else listed(stored, feature.shape)
-            assert codes[at] == code
-            assert found.nulls is None or found.nulls[at] == (code == Provenance.NULL)
-            assert same(found.values[at : at + 1].tolist(), [wanted])
+                    expected = expected if stored is None else listed(stored, feature.shape)
+            assert codes[position] == code
+            assert column.nulls is None or column.nulls[position] == (code == Provenance.NULL)
+            assert same(column.values[position : position + 1].tolist(), [expected])
     assert_fill_agrees(decoded, [f for f in group.current.features if f.dtype != "string"], group)
 
 
 @pytest.mark.parametrize("number", [0, 2, 255, 65535])
-def test_a_version_number_that_is_not_known_is_reported(number: int) -> None:
+def test_an_unknown_version_number_is_reported(number: int) -> None:
     group = group_of([Feature("a", "int8", default=9)])
     good, other = encode(group, [{"a": 1}, {"a": 2}])
-    strange = other[:2] + number.to_bytes(2, "little") + other[4:]
-    decoded = PACKED.decode([good, strange, None], group, NOW)
+    unknown = other[:2] + number.to_bytes(2, "little") + other[4:]
+    decoded = PACKED.decode([good, unknown, None], group, NOW)
     assert decoded.status.tolist() == [Status.OK, Status.CORRUPT, Status.MISSING]
     assert decoded.unknown_versions == {number}
     assert cells(decoded, "a") == [1, 9, 9]
-    assert PACKED.decode([strange], group, NOW).unknown_versions == {number}
+    assert PACKED.decode([unknown], group, NOW).unknown_versions == {number}
 
 
-def test_a_row_of_another_groups_history_is_corrupt() -> None:
+def test_a_row_of_another_group_is_corrupt() -> None:
     here, there = group_of(MIXED), group_of(MIXED, name="product.h")
     row = {"clicks": 1, "title": "t", "vector": [1.0, 2.0, 3.0], "stock": False, "price": 2.5}
     decoded = PACKED.decode([*encode(there, [row]), *encode(here, [row])], here, NOW)

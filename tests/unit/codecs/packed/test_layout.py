@@ -1,4 +1,4 @@
-"""Where features stand in a packed row."""
+"""The positions of features in a packed row."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def layouts(draw: st.DrawFn) -> Layout:
     shapes = st.sampled_from([(), (), (1,), (3,), (2, 5)])
     return layout(
         *(
-            Feature(f"f{at}", dtype, draw(shapes) if dtype in NUMERIC else ())
-            for at, dtype in enumerate(dtypes)
+            Feature(f"f{i}", dtype, draw(shapes) if dtype in NUMERIC else ())
+            for i, dtype in enumerate(dtypes)
         )
     )
 
@@ -37,8 +37,8 @@ def test_the_header_has_24_bytes() -> None:
     assert [HEADER.fields[name][1] for name in HEADER.names] == [0, 1, 2, 4, 8, 12, 16]  # type: ignore[index, union-attr]
 
 
-def test_the_widest_come_first_and_equals_keep_their_order() -> None:
-    made = layout(
+def test_wider_features_come_first_and_equal_widths_keep_their_order() -> None:
+    row_layout = layout(
         Feature("a", "int8"),
         Feature("b", "float64"),
         Feature("c", "string"),
@@ -48,84 +48,93 @@ def test_the_widest_come_first_and_equals_keep_their_order() -> None:
         Feature("g", "int32"),
         Feature("h", "int8"),
     )
-    assert made.offsets == {"b": 0, "f": 8, "c": 16, "g": 24, "d": 28, "a": 34, "h": 35}
-    assert (made.null_start, made.null_bytes) == (36, 1)
-    assert (made.boolean_start, made.boolean_bytes) == (37, 1)
-    assert made.stride == 40
+    assert row_layout.offsets == {"b": 0, "f": 8, "c": 16, "g": 24, "d": 28, "a": 34, "h": 35}
+    assert (row_layout.null_start, row_layout.null_bytes) == (36, 1)
+    assert (row_layout.boolean_start, row_layout.boolean_bytes) == (37, 1)
+    assert row_layout.stride == 40
 
 
 def test_booleans_alone_need_no_alignment() -> None:
-    made = layout(*(Feature(f"b{at}", "bool") for at in range(9)))
-    assert (made.null_bytes, made.boolean_start, made.boolean_bytes, made.stride) == (2, 2, 2, 4)
+    row_layout = layout(*(Feature(f"b{i}", "bool") for i in range(9)))
+    assert (
+        row_layout.null_bytes,
+        row_layout.boolean_start,
+        row_layout.boolean_bytes,
+        row_layout.stride,
+    ) == (2, 2, 2, 4)
 
 
 @given(layouts())
-def test_every_element_is_aligned_and_nothing_overlaps(made: Layout) -> None:
+def test_every_element_is_aligned_and_nothing_overlaps(row_layout: Layout) -> None:
     taken: list[tuple[int, int]] = []
-    for feature in made.version.features:
+    for feature in row_layout.version.features:
         if feature.dtype == "bool":
             continue
-        start = made.offsets[feature.name]
+        start = row_layout.offsets[feature.name]
         assert start % width(feature) == 0
         words = 2 if feature.dtype == "string" else 1
         taken.append((start, start + width(feature) * feature.size * words))
-    taken.append((made.null_start, made.null_start + made.null_bytes))
-    taken.append((made.boolean_start, made.boolean_start + made.boolean_bytes))
+    taken.append((row_layout.null_start, row_layout.null_start + row_layout.null_bytes))
+    taken.append((row_layout.boolean_start, row_layout.boolean_start + row_layout.boolean_bytes))
     taken.sort()
     assert taken[0][0] == 0
-    assert all(one[1] == other[0] for one, other in pairwise(taken))
-    widest = max((width(f) for f in made.version.features if f.dtype != "bool"), default=1)
-    assert made.stride % widest == 0
-    assert 0 <= made.stride - taken[-1][1] < widest
-    assert made.row_dtype.itemsize == HEADER.itemsize + made.stride
+    assert all(first[1] == second[0] for first, second in pairwise(taken))
+    widest = max((width(f) for f in row_layout.version.features if f.dtype != "bool"), default=1)
+    assert row_layout.stride % widest == 0
+    assert 0 <= row_layout.stride - taken[-1][1] < widest
+    assert row_layout.row_dtype.itemsize == HEADER.itemsize + row_layout.stride
 
 
 @given(layouts(), st.data())
-def test_runs_copy_each_numeric_feature_to_its_columns(made: Layout, data: st.DataObject) -> None:
-    wanted = data.draw(st.lists(st.sampled_from(made.version.features), max_size=12))
+def test_runs_copy_each_numeric_feature_to_its_columns(
+    row_layout: Layout, data: st.DataObject
+) -> None:
+    wanted = data.draw(st.lists(st.sampled_from(row_layout.version.features), max_size=12))
     names = tuple(feature.name for feature in wanted)
     copied = {}
-    for run in made.runs(names, tuple(feature.size for feature in wanted)):
+    for run in row_layout.runs(names, tuple(feature.size for feature in wanted)):
         itemsize = run.dtype.itemsize
         assert run.stop - run.start == run.width * itemsize
-        for at in range(run.width):
-            copied[run.column + at] = (run.start + at * itemsize, run.dtype)
+        for i in range(run.width):
+            copied[run.column + i] = (run.start + i * itemsize, run.dtype)
     expected, column = {}, 0
     for feature in wanted:
         if feature.dtype in NUMERIC:
             dtype = NUMERIC[feature.dtype]
-            for at in range(feature.size):
-                place = made.offsets[feature.name] + at * dtype.itemsize
-                expected[column + at] = (place, dtype)
+            for i in range(feature.size):
+                offset = row_layout.offsets[feature.name] + i * dtype.itemsize
+                expected[column + i] = (offset, dtype)
         column += feature.size
     assert copied == expected
 
 
-def test_neighbours_of_one_dtype_are_one_run() -> None:
-    made = layout(*(Feature(name, "float32") for name in "abc"), Feature("v", "float32", (4,)))
-    (run,) = made.runs(("a", "b", "c", "v"), (1, 1, 1, 4))
+def test_adjacent_features_of_one_dtype_are_one_run() -> None:
+    row_layout = layout(
+        *(Feature(name, "float32") for name in "abc"), Feature("v", "float32", (4,))
+    )
+    (run,) = row_layout.runs(("a", "b", "c", "v"), (1, 1, 1, 4))
     assert (run.start, run.stop, run.column, run.width) == (0, 28, 0, 7)
     assert run.dtype == np.dtype("<f4")
 
 
-def test_what_is_no_neighbour_in_row_and_matrix_is_a_run_of_its_own() -> None:
-    made = layout(
+def test_features_that_one_copy_cannot_move_are_separate_runs() -> None:
+    row_layout = layout(
         *(Feature(name, "float32") for name in "abc"), Feature("i", "int32"), Feature("t", "bool")
     )
-    assert len(made.runs(("b", "a"), (1, 1))) == 2
-    assert len(made.runs(("a", "c"), (1, 1))) == 2
-    assert len(made.runs(("a", "a"), (1, 1))) == 2
-    assert len(made.runs(("c", "i"), (1, 1))) == 2
-    assert [run.column for run in made.runs(("a", "t", "b"), (1, 1, 1))] == [0, 2]
+    assert len(row_layout.runs(("b", "a"), (1, 1))) == 2
+    assert len(row_layout.runs(("a", "c"), (1, 1))) == 2
+    assert len(row_layout.runs(("a", "a"), (1, 1))) == 2
+    assert len(row_layout.runs(("c", "i"), (1, 1))) == 2
+    assert [run.column for run in row_layout.runs(("a", "t", "b"), (1, 1, 1))] == [0, 2]
 
 
 def test_a_feature_that_the_version_lacks_takes_columns_but_no_copy() -> None:
-    made = layout(Feature("a", "float32"), Feature("b", "float32"))
-    runs = made.runs(("a", "new", "b"), (1, 3, 1))
+    row_layout = layout(Feature("a", "float32"), Feature("b", "float32"))
+    runs = row_layout.runs(("a", "new", "b"), (1, 3, 1))
     assert [(run.column, run.width) for run in runs] == [(0, 1), (4, 1)]
 
 
-def test_one_layout_serves_a_schema_version() -> None:
-    one = SchemaVersion("g.g", 1, (Feature("a", "int8"),))
-    same = SchemaVersion("g.g", 1, (Feature("a", "int8"),))
-    assert layout_of(one) is layout_of(same)
+def test_equal_schema_versions_share_one_layout() -> None:
+    version = SchemaVersion("g.g", 1, (Feature("a", "int8"),))
+    equal_version = SchemaVersion("g.g", 1, (Feature("a", "int8"),))
+    assert layout_of(version) is layout_of(equal_version)

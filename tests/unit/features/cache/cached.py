@@ -1,4 +1,4 @@
-"""Groups whose rows are cached each in its way, and what the cache has of them."""
+"""Feature groups whose rows are cached in different ways, and a function to read the cache."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ GROUPS = (STATS, group_of("product.vector", [Feature("v", "float32", (59,))]), A
 ROW = row_bytes(STATS)
 
 SMALLEST_SKETCH = 1_024
-"""Bytes of a group's counts, however few rows it may have."""
+"""Bytes of the frequency sketch of a group with few rows."""
 
 
 def read(cache: FeatureCache, group: FeatureGroup, keys: Sequence[str]) -> dict[str, bytes | None]:
-    """What the cache has, by key; every place is in one part of the answer, and in one only."""
-    found = cache.look_up(group, keys)
-    places = [*found.in_table.tolist(), *found.values, *found.missing]
-    assert sorted(places) == list(range(len(keys)))
-    assert len(found.table) == len(found.in_table)
-    rows = dict(zip(found.in_table.tolist(), map(bytes, found.table), strict=True))
-    return {keys[at]: value for at, value in {**found.values, **rows}.items()}
+    """Return the cached rows by key, None for a key that is known to have no row.
+
+    Assert that the answer has each position exactly once.
+    """
+    answer = cache.look_up(group, keys)
+    positions = [*answer.table_positions.tolist(), *answer.values, *answer.missing]
+    assert sorted(positions) == list(range(len(keys)))
+    assert len(answer.table) == len(answer.table_positions)
+    rows = dict(zip(answer.table_positions.tolist(), map(bytes, answer.table), strict=True))
+    return {keys[position]: value for position, value in {**answer.values, **rows}.items()}

@@ -1,4 +1,4 @@
-"""What the cache takes: it stays within its bytes, and a process grows by little more than rows."""
+"""Memory of the cache: its limit, and how much the process grows."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from tests.unit.features.cache.cached import (
 )
 from tests.unit.features.counted_store import Clock, group_of
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
-MANY = [str(at) for at in range(5_000)]
+MANY = [str(i) for i in range(5_000)]
 
 
 def rows_that_grow(cache: FeatureCache) -> None:
-    """Every key has its place when its row becomes larger."""
+    """Cache small rows, then much larger rows for the same keys."""
     cache.fill(ATTRS, MANY, [b"x" * 30] * len(MANY))
     cache.fill(ATTRS, MANY, [b"x" * 10_000] * len(MANY))
 
 
-def large_rows_in_the_place_of_small_ones(cache: FeatureCache) -> None:
+def large_rows_that_replace_small_ones(cache: FeatureCache) -> None:
     cache.fill(ATTRS, MANY, [b"x" * 30] * len(MANY))
     for turn in range(3):
         for _ in range(3):
@@ -50,31 +50,31 @@ def large_rows_one_by_one(cache: FeatureCache) -> None:
 
 
 def small_rows_of_text(cache: FeatureCache) -> None:
-    for at in range(0, len(MANY), 500):
-        cache.fill(TEXT, MANY[at : at + 500], [b"x" * 300] * 500)
+    for start in range(0, len(MANY), 500):
+        cache.fill(TEXT, MANY[start : start + 500], [b"x" * 300] * 500)
 
 
 def rows_of_an_older_version(cache: FeatureCache) -> None:
-    """None of them has the length of the newest."""
+    """Cache rows whose length is not that of the newest schema version."""
     grown = group_of(STATS.name, NUMBERS, [*NUMBERS, Feature("v", "float32", (200,))])
-    for at in range(0, len(MANY), 500):
-        cache.fill(grown, MANY[at : at + 500], [b"x" * 400] * 500)
+    for start in range(0, len(MANY), 500):
+        cache.fill(grown, MANY[start : start + 500], [b"x" * 400] * 500)
 
 
 def rows_of_every_group(cache: FeatureCache) -> None:
-    for at in range(0, len(MANY), 500):
+    for start in range(0, len(MANY), 500):
         for group in GROUPS:
             size = row_bytes(group) or 300
-            cache.fill(group, MANY[at : at + 500], [b"x" * size] * 500)
+            cache.fill(group, MANY[start : start + 500], [b"x" * size] * 500)
 
 
 def rows_that_are_forgotten(cache: FeatureCache) -> None:
-    """What they took is free at once."""
+    """Cache rows and forget them; assert that their bytes are free immediately."""
     for group in (ATTRS, TEXT):
         cache.fill(group, ["1"], [b"y"])
         before = cache.nbytes
-        for at in range(0, len(MANY), 100):
-            cache.fill(group, MANY[at : at + 100], [b"x" * 4_000] * 100)
+        for start in range(0, len(MANY), 100):
+            cache.fill(group, MANY[start : start + 100], [b"x" * 4_000] * 100)
             cache.forget(group.name, MANY)
         assert cache.nbytes < before + 100_000
         cache.fill(group, ["1"], [b"y" * 4_000])
@@ -82,15 +82,15 @@ def rows_that_are_forgotten(cache: FeatureCache) -> None:
 
 
 def keys_without_a_row(cache: FeatureCache) -> None:
-    for at in range(0, 100_000, 500):
-        cache.fill(STATS, [f"none{n}" for n in range(at, at + 500)], [None] * 500)
+    for start in range(0, 100_000, 500):
+        cache.fill(STATS, [f"none{n}" for n in range(start, start + 500)], [None] * 500)
 
 
 @pytest.mark.parametrize(
     "fill",
     [
         rows_that_grow,
-        large_rows_in_the_place_of_small_ones,
+        large_rows_that_replace_small_ones,
         large_rows_one_by_one,
         small_rows_of_text,
         rows_of_an_older_version,
@@ -100,28 +100,28 @@ def keys_without_a_row(cache: FeatureCache) -> None:
     ],
     ids=lambda fill: fill.__name__,
 )
-def test_it_stays_within_its_bytes(fill: Callable[[FeatureCache], None]) -> None:
+def test_the_cache_stays_within_its_bytes(fill: Callable[[FeatureCache], None]) -> None:
     max_bytes = 1 << 20
     cache = FeatureCache(max_bytes, FRESH_S, clock=Clock())
     fill(cache)
-    # a sketch has 16 to 32 bytes a slot
+    # A sketch takes 16 to 32 bytes per slot.
     slack = max_bytes * 32 // SLOT_BYTES + len(GROUPS) * SMALLEST_SKETCH
     if fill is keys_without_a_row:
         slack += max_bytes // ABSENT_SHARE
     assert cache.nbytes <= max_bytes + slack
 
 
-def test_keys_without_a_row_are_remembered_up_to_a_number() -> None:
+def test_a_flood_of_keys_without_rows_does_not_disturb_the_cache() -> None:
     cache = FeatureCache(1 << 20, FRESH_S, clock=Clock())
     cache.fill(STATS, ["1"], [b"a" * ROW])
-    flood = [f"none{at}" for at in range(100_000)]
+    flood = [f"none{i}" for i in range(100_000)]
     cache.fill(STATS, flood, [None] * len(flood))
     assert read(cache, STATS, ["1"]) == {"1": b"a" * ROW}
     cache.fill(STATS, ["none1"], [None])
     assert read(cache, STATS, ["none1"]) == {"none1": None}
 
 
-# a process's memory
+# the memory of a process
 
 MEASURE = """
 import os, sys
@@ -144,7 +144,7 @@ assert size == 264, size
 random = np.random.default_rng(0)
 
 def load(cache, first):
-    keys = [str(at) for at in range(first, first + step)]
+    keys = [str(number) for number in range(first, first + step)]
     assert len(cache.look_up(group, keys).missing) == step
     cache.fill(group, keys, [random.bytes(size) for _ in keys])
 
@@ -154,20 +154,20 @@ before = resident()
 for first in range(100_000, 100_000 + count, step):
     load(cache, first)
 grown = resident() - before
-last = [str(at) for at in range(100_000, 100_000 + count)]
-assert not len(cache.look_up(group, last).missing)
+all_keys = [str(number) for number in range(100_000, 100_000 + count)]
+assert not len(cache.look_up(group, all_keys).missing)
 print(grown / (count * (6 + size)), cache.nbytes / grown)
 """
 
 
-def test_a_process_grows_by_less_than_twice_its_keys_and_rows() -> None:
-    """135,000 is just above where the sketch doubles."""
+def test_a_process_grows_by_less_than_twice_the_bytes_of_keys_and_rows() -> None:
+    """The frequency sketch doubles above 131,072 keys, so its size per key is large here."""
     command = [sys.executable, "-c", MEASURE, "135000"]
-    here = Path(__file__).parents[4]
-    done = subprocess.run(
-        command, cwd=here, capture_output=True, text=True, check=True, timeout=120
+    repository = Path(__file__).parents[4]
+    completed = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, check=True, timeout=120
     )
-    times_raw, told = map(float, done.stdout.split())
-    assert 1.0 < times_raw < 2.0
-    # what it says of itself is about what it takes
-    assert 0.75 < told < 1.4
+    growth_ratio, reported_ratio = map(float, completed.stdout.split())
+    assert 1.0 < growth_ratio < 2.0
+    # The `nbytes` of the cache is close to the growth of the process.
+    assert 0.75 < reported_ratio < 1.4

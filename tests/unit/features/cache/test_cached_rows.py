@@ -1,4 +1,4 @@
-"""A batch from the cache is the batch that was fetched: each row in its place, whatever it is."""
+"""A batch that is read from the cache has the same rows as the batch that was fetched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.features.counted_store import (
     read,
 )
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 GROUPS = [
     group_of("product.strings", [TITLE, A]),
@@ -40,7 +40,10 @@ ANY_GROUP = pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.nam
 
 
 def filled(group: FeatureGroup) -> CountedStore:
-    """A key of each kind; some are rows of one length though they are of two versions."""
+    """Return a store with a row for each of `KINDS` except "absent".
+
+    Some rows have the same length although they have different schema versions.
+    """
     store = CountedStore()
     newest = encode(group, 1)
     store.values = {
@@ -54,42 +57,45 @@ def filled(group: FeatureGroup) -> CountedStore:
 
 
 async def check(group: FeatureGroup, keys: Sequence[str], before: Sequence[str] = ()) -> None:
-    """Read `keys` twice, after `before` was read."""
+    """Assert that `keys` read the same without a cache, and with one that has the rows of `before`.
+
+    Also assert that only rows that are not cached are read from the store.
+    """
     store = filled(group)
     expected = await read(Fetcher(store, None), keys, group)
     fetcher = Fetcher(store, FeatureCache(1 << 20, 10.0))
     await read(fetcher, before, group)
     store.calls.clear()
     assert await read(fetcher, keys, group) == expected
-    assert store.asked == [key_of(group, key) for key in keys if key not in before]
+    assert store.keys_read == [key_of(group, key) for key in keys if key not in before]
     store.calls.clear()
     assert await read(fetcher, keys, group) == expected
-    assert store.asked == []
+    assert store.keys_read == []
 
 
 @ANY_GROUP
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_row_is_cached_whatever_it_is(group: FeatureGroup, kind: str) -> None:
+async def test_a_row_of_any_kind_is_cached(group: FeatureGroup, kind: str) -> None:
     await check(group, [kind])
 
 
 @ANY_GROUP
 @pytest.mark.parametrize("keys", [*permutations(KINDS, 2)], ids=" ".join)
-async def test_two_rows_keep_their_places(group: FeatureGroup, keys: tuple[str, str]) -> None:
+async def test_two_rows_keep_their_order(group: FeatureGroup, keys: tuple[str, str]) -> None:
     await check(group, keys)
 
 
 @ANY_GROUP
 @settings(max_examples=30)
 @given(st.permutations(KINDS), st.lists(st.sampled_from(KINDS), unique=True))
-def test_all_rows_keep_their_places_whatever_was_cached_before(
+def test_rows_keep_their_order_whichever_were_cached_before(
     group: FeatureGroup, keys: list[str], before: list[str]
 ) -> None:
     asyncio.run(check(group, keys, before))
 
 
-async def test_a_cached_row_that_is_read_by_another_codec_is_corrupt() -> None:
-    """The group's codec was changed: its rows mean nothing any more, but harm nobody."""
+async def test_a_cached_row_is_corrupt_if_another_codec_reads_it() -> None:
+    """A change of the group's codec makes its old rows unreadable until they are written again."""
     store = CountedStore()
     store.set(ONE, k1=1)
     fetcher = Fetcher(store, FeatureCache(1 << 20, 10.0))
@@ -97,7 +103,7 @@ async def test_a_cached_row_that_is_read_by_another_codec_is_corrupt() -> None:
     assert await read(fetcher, ["1"]) == [ok(1)]
     assert await read(fetcher, ["1"], as_text) == [("corrupt", -1)]
     store.values[key_of(as_text, "1")] = encode(as_text, 7)
-    fetcher.written(ONE.name, ["1"])
+    fetcher.invalidate(ONE.name, ["1"])
     for _ in range(2):
         assert await read(fetcher, ["1"], as_text) == [ok(7)]
         assert await read(fetcher, ["1"]) == [("corrupt", -1)]

@@ -1,4 +1,4 @@
-"""What is asked for once does not push out what is hot."""
+"""Keys that are read only once do not evict keys that are read often."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kirana.features.cache.group import SLOT_BYTES
 from tests.unit.features.cache.cached import FRESH_S, ROW, STATS, read
 from tests.unit.features.counted_store import Clock
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
 SLOTS = 5_000
 HOT = 20_000
@@ -20,7 +20,7 @@ ONE_OFF = 50_000
 
 
 class Traffic:
-    """Readers of rows through a cache that is a quarter as large as what is asked for."""
+    """Requests for `HOT` popular keys through a cache with room for a quarter of them."""
 
     def __init__(self) -> None:
         self.cache = FeatureCache(SLOTS * (ROW + SLOT_BYTES), FRESH_S, clock=Clock())
@@ -28,66 +28,67 @@ class Traffic:
         shares = 1 / np.arange(1, HOT + 1)
         self._shares = shares / shares.sum()
 
-    def ask(self, keys: Sequence[str]) -> int:
-        """Return how many were there; the others are fetched."""
-        missing = [keys[at] for at in self.cache.look_up(STATS, keys).missing]
+    def request(self, keys: Sequence[str]) -> int:
+        """Read keys and cache the missing ones; return how many were cached before."""
+        missing = [keys[i] for i in self.cache.look_up(STATS, keys).missing]
         self.cache.fill(STATS, missing, [b"x" * ROW] * len(missing))
         return len(keys) - len(missing)
 
-    def hot(self, requests: int) -> float:
-        """Return the hit rate of so many requests for 100 keys after a Zipf law."""
-        hits = asked = 0
+    def request_hot_keys(self, requests: int) -> float:
+        """Return the hit rate of requests for up to 100 keys, drawn from a Zipf distribution."""
+        hits = total = 0
         for _ in range(requests):
             picked = self._random.choice(HOT, 100, p=self._shares)
             keys = [*dict.fromkeys(map(str, picked.tolist()))]
-            hits += self.ask(keys)
-            asked += len(keys)
-        return hits / asked
+            hits += self.request(keys)
+            total += len(keys)
+        return hits / total
 
 
 def one_offs(size: int) -> list[list[str]]:
-    return [[f"once{n}" for n in range(at, at + size)] for at in range(0, ONE_OFF, size)]
+    """Return `ONE_OFF` different keys, grouped into requests of `size` keys."""
+    return [[f"once{n}" for n in range(start, start + size)] for start in range(0, ONE_OFF, size)]
 
 
-def test_a_flood_of_one_off_keys_among_hot_ones_leaves_the_hit_rate_as_it_is() -> None:
+def test_one_off_keys_among_hot_keys_do_not_lower_the_hit_rate() -> None:
     traffic = Traffic()
-    traffic.hot(400)
-    before = traffic.hot(100)
+    traffic.request_hot_keys(400)
+    before = traffic.request_hot_keys(100)
     during = []
     for keys in one_offs(100):
-        traffic.ask(keys)
-        during.append(traffic.hot(1))
+        traffic.request(keys)
+        during.append(traffic.request_hot_keys(1))
     assert np.mean(during) > 0.95 * before
-    assert traffic.hot(100) > 0.95 * before
+    assert traffic.request_hot_keys(100) > 0.95 * before
 
 
-def test_a_flood_of_one_off_keys_at_once_leaves_most_of_what_is_hot() -> None:
+def test_a_burst_of_one_off_keys_leaves_most_hot_keys_cached() -> None:
     traffic = Traffic()
-    traffic.hot(500)
-    before = traffic.hot(100)
+    traffic.request_hot_keys(500)
+    before = traffic.request_hot_keys(100)
     for keys in one_offs(500):
-        assert traffic.ask(keys) == 0
-    assert traffic.hot(20) > 0.8 * before
+        assert traffic.request(keys) == 0
+    assert traffic.request_hot_keys(20) > 0.8 * before
     assert traffic.cache.counts.refused > ONE_OFF // 2
 
 
-def test_what_becomes_hot_gets_in() -> None:
+def test_keys_that_become_hot_are_cached() -> None:
     traffic = Traffic()
-    traffic.hot(300)
-    new = [f"new{at}" for at in range(200)]
+    traffic.request_hot_keys(300)
+    new = [f"new{i}" for i in range(200)]
     for _ in range(30):
-        traffic.ask(new)
-        traffic.hot(2)
-    assert traffic.ask(new) > 190
+        traffic.request(new)
+        traffic.request_hot_keys(2)
+    assert traffic.request(new) > 190
 
 
-def test_what_is_hot_no_more_gives_way_however_hot_it_was() -> None:
+def test_keys_that_are_no_longer_hot_are_replaced() -> None:
     cache = FeatureCache(50 * (ROW + SLOT_BYTES), FRESH_S, clock=Clock())
-    before, after = ([f"{era}{at}" for at in range(50)] for era in ("old", "new"))
+    old, new = ([f"{era}{i}" for i in range(50)] for era in ("old", "new"))
     hits = 0
-    for keys in (before, after):
+    for keys in (old, new):
         for _ in range(400):
-            missing = [keys[at] for at in cache.look_up(STATS, keys).missing]
+            missing = [keys[i] for i in cache.look_up(STATS, keys).missing]
             cache.fill(STATS, missing, [b"x" * ROW] * len(missing))
         hits = len(read(cache, STATS, keys))
     assert hits > 45

@@ -1,4 +1,4 @@
-"""A group's table changes its size while it is read, some rows at a time."""
+"""Moves of a group's rows to a table of another size, a few rows per look-up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kirana.features.cache.group import SLOT_BYTES
 from kirana.schema import FeatureGroup
 from tests.unit.features.cache.cached import ATTRS, FRESH_S, GROUPS, ROW, STATS, SUMMED, TEXT, read
 
-pytestmark = pytest.mark.usefixtures("inmost_loops")
+pytestmark = pytest.mark.usefixtures("inner_loops")
 
-PART = 3
-KEYS = [str(at) for at in range(40)]
+FEW_ROWS = 3
+KEYS = [str(i) for i in range(40)]
 ROOM = 60 * (ROW + SLOT_BYTES)
 
 
 @pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "MOVED_AT_ONCE", PART)
+def _move_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "MOVED_PER_LOOK_UP", FEW_ROWS)
 
 
 def value(number: int) -> bytes:
@@ -30,21 +30,22 @@ def value(number: int) -> bytes:
 
 
 def filled(cache: FeatureCache) -> dict[str, bytes]:
-    rows = {key: value(at) for at, key in enumerate(KEYS)}
+    """Fill the cache with a row for each of `KEYS`; return the rows by key."""
+    rows = {key: value(number) for number, key in enumerate(KEYS)}
     cache.fill(STATS, list(rows), list(rows.values()))
     return rows
 
 
-def test_a_group_is_read_as_ever_while_another_takes_its_share() -> None:
+def test_a_group_can_be_read_while_another_takes_its_share() -> None:
     cache = FeatureCache(ROOM, FRESH_S, clock=lambda: 0.0)
     rows = filled(cache)
     for _ in range(3):
-        # those are used more than the others
+        # Half of the keys are used more often than the others.
         cache.look_up(STATS, KEYS[:20])
     assert read(cache, ATTRS, ["x"]) == {}
     assert read(cache, STATS, KEYS) == rows
     for _ in range(len(KEYS)):
-        # of whatever group
+        # A look-up of any group moves rows.
         cache.look_up(ATTRS, [])
     assert read(cache, STATS, KEYS[:20]) == {key: rows[key] for key in KEYS[:20]}
     assert len(read(cache, STATS, KEYS)) == 30
@@ -52,7 +53,7 @@ def test_a_group_is_read_as_ever_while_another_takes_its_share() -> None:
     assert cache.counts.evicted == 10
 
 
-def test_what_is_kept_and_forgotten_meanwhile_is_so_afterwards() -> None:
+def test_changes_during_a_move_are_kept_after_it() -> None:
     cache = FeatureCache(ROOM, FRESH_S, clock=lambda: 0.0)
     cache.fill(STATS, ["1", "2", "3", "4"], [value(0)] * 4)
     cache.look_up(ATTRS, ["x"])
@@ -70,10 +71,10 @@ def test_what_is_kept_and_forgotten_meanwhile_is_so_afterwards() -> None:
 
 
 @pytest.mark.parametrize("group", [ATTRS, TEXT, STATS], ids=lambda group: group.name)
-def test_the_most_used_rows_are_kept_wherever_they_lie(group: FeatureGroup) -> None:
+def test_the_most_used_rows_are_kept_in_a_move(group: FeatureGroup) -> None:
     cache = FeatureCache(60 * (300 + SLOT_BYTES), FRESH_S, clock=lambda: 0.0)
     size = row_bytes(group) or 300
-    cold, hot = [f"cold{at}" for at in range(30)], [f"hot{at}" for at in range(20)]
+    cold, hot = [f"cold{i}" for i in range(30)], [f"hot{i}" for i in range(20)]
     for keys in (cold, hot):
         cache.fill(group, keys, [b"x" * size] * len(keys))
     for _ in range(5):
@@ -84,19 +85,19 @@ def test_the_most_used_rows_are_kept_wherever_they_lie(group: FeatureGroup) -> N
     assert len(read(cache, group, hot)) == len(hot)
 
 
-def test_one_off_keys_do_not_take_the_room_of_what_has_not_moved_yet() -> None:
+def test_one_off_keys_do_not_take_the_room_of_rows_that_are_still_to_move() -> None:
     cache = FeatureCache(ROOM, FRESH_S, clock=lambda: 0.0)
     rows = filled(cache)
     hot = KEYS[:30]
     for _ in range(5):
         cache.look_up(STATS, hot)
     cache.look_up(ATTRS, ["x"])
-    for at in range(20):
-        cache.fill(STATS, [f"once{at}-{n}" for n in range(PART)], [value(99)] * PART)
+    for turn in range(20):
+        cache.fill(STATS, [f"once{turn}-{n}" for n in range(FEW_ROWS)], [value(99)] * FEW_ROWS)
     assert read(cache, STATS, hot) == {key: rows[key] for key in hot}
 
 
-def test_a_group_whose_rows_move_is_as_idle_as_it_was_read() -> None:
+def test_a_move_keeps_the_time_when_a_group_was_last_read() -> None:
     now = [0.0]
     cache = FeatureCache(3 * ROOM, 1e6, clock=lambda: now[0])
     rows = filled(cache)
@@ -110,7 +111,7 @@ def test_a_group_whose_rows_move_is_as_idle_as_it_was_read() -> None:
     assert read(cache, STATS, KEYS) == rows
 
 
-def test_a_share_that_comes_back_before_all_has_moved_ends_the_move() -> None:
+def test_a_share_that_is_restored_during_a_move_ends_the_move() -> None:
     now = [0.0]
     cache = FeatureCache(ROOM, 1e6, clock=lambda: now[0])
     rows = filled(cache)
@@ -118,18 +119,18 @@ def test_a_share_that_comes_back_before_all_has_moved_ends_the_move() -> None:
     now[0] = cache_module.IDLE_S
     cache.look_up(STATS, KEYS[:1])
     now[0] += 1.0
-    # the one that took the share is idle now
+    # ATTRS, which took the share, is idle now.
     cache.look_up(SUMMED, ["x"])
     cache.look_up(GROUPS[1], ["x"])
     for _ in range(len(KEYS)):
-        found = read(cache, STATS, KEYS)
-        assert found.items() <= rows.items()
-    assert len(found) == ROOM // 3 // (ROW + SLOT_BYTES)
+        cached = read(cache, STATS, KEYS)
+        assert cached.items() <= rows.items()
+    assert len(cached) == ROOM // 3 // (ROW + SLOT_BYTES)
 
 
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["fill", "forget", "absent", "read", "other"]),
+        st.sampled_from(["fill", "forget", "absent", "read", "add_group"]),
         st.lists(st.sampled_from(KEYS), max_size=8, unique=True),
     ),
     max_size=60,
@@ -138,23 +139,23 @@ CHANGES = st.lists(
 
 @settings(max_examples=150)
 @given(CHANGES, st.integers(1, 3))
-def test_nothing_is_read_but_what_was_kept_last(
+def test_only_the_last_value_of_a_key_is_ever_read(
     changes: list[tuple[str, list[str]]], room: int
 ) -> None:
     cache = FeatureCache(room * ROOM, FRESH_S, clock=lambda: 0.0)
-    kept: dict[str, bytes | None] = {}
-    others = iter(GROUPS[1:])
-    for number, (what, keys) in enumerate(changes):
-        if what == "fill":
+    expected: dict[str, bytes | None] = {}
+    more_groups = iter(GROUPS[1:])
+    for number, (change, keys) in enumerate(changes):
+        if change == "fill":
             cache.fill(STATS, keys, [value(number)] * len(keys))
-            kept |= dict.fromkeys(keys, value(number))
-        elif what == "absent":
+            expected |= dict.fromkeys(keys, value(number))
+        elif change == "absent":
             cache.fill(STATS, keys, [None] * len(keys))
-            kept |= dict.fromkeys(keys)
-        elif what == "forget":
+            expected |= dict.fromkeys(keys)
+        elif change == "forget":
             cache.forget(STATS.name, keys)
             for key in keys:
-                kept.pop(key, None)
-        elif what == "other" and (other := next(others, None)) is not None:
-            cache.look_up(other, ["x"])
-        assert read(cache, STATS, KEYS).items() <= kept.items()
+                expected.pop(key, None)
+        elif change == "add_group" and (group := next(more_groups, None)) is not None:
+            cache.look_up(group, ["x"])
+        assert read(cache, STATS, KEYS).items() <= expected.items()

@@ -1,7 +1,7 @@
-"""A client that hangs up: no part goes on with its work, wherever the parts run.
+"""A client that disconnects: no part continues to work for it, fused or spread.
 
-Redis is frozen under the first of two rounds of reads. Once it goes on, whoever still worked for
-the client would send the second round.
+The tests freeze Redis during the first of two rounds of reads. A part that still worked for the
+client would send the second round when Redis runs again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import httpx
 import orjson
 import pytest
 
-from tests.e2e.prometheus import counts, figures_url
+from tests.e2e.prometheus import counts, metrics_url
 from tests.e2e.shop_requests import PRODUCTS, WRITES
 from tests.e2e.starts import kirana_up
-from tests.redis_servers import RedisServers, ask
+from tests.redis_servers import RedisServers, execute
 from tests.support import write_shop
 from tests.waiting import wait_for
 
@@ -35,22 +35,24 @@ class Served:
     ) -> None:
         self.client = client
         self.port = port
-        self._figures = wait_for(lambda: figures_url(folder / "up.log"), "it says where")
+        self._metrics_url = wait_for(
+            lambda: metrics_url(folder / "up.log"), "the log has the URL of the metrics"
+        )
         self._servers = servers
 
     def reads(self) -> int:
-        """Return how many reads Redis has answered."""
-        found = ask(self.port, "INFO", "commandstats").get("cmdstat_mget", {"calls": 0})
-        return int(found["calls"])
+        """Return how many MGET commands Redis has run."""
+        stats = execute(self.port, "INFO", "commandstats").get("cmdstat_mget", {"calls": 0})
+        return int(stats["calls"])
 
     def freeze(self) -> None:
         self._servers.process(self.port).send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._servers.process(self.port).send_signal(signal.SIGCONT)
 
-    def is_asked(self) -> bool:
-        """Whether bytes that Redis has not read wait in one of its sockets."""
+    def has_unread_bytes(self) -> bool:
+        """Return whether a socket of Redis holds bytes that Redis has not read."""
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
         for line in lines:
             _, local, _, state, queues = line.split()[:5]
@@ -59,9 +61,9 @@ class Served:
                 return True
         return False
 
-    def hung_up(self) -> int:
-        """Return how many requests ended because their client was gone."""
-        return counts(self._figures, "ray_kirana_requests_total", "status")[("499",)]
+    def disconnected(self) -> int:
+        """Return how many requests have ended because their client disconnected."""
+        return counts(self._metrics_url, "ray_kirana_requests_total", "status")[("499",)]
 
     def doors(self) -> list[str]:
         (direct,) = self.client.get("/v1/endpoints").json()["endpoints"]
@@ -72,7 +74,7 @@ class Served:
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, servers: RedisServers
 ) -> Iterator[Served]:
-    folder = write_shop(tmp_path_factory.mktemp("hang_up") / "shop")
+    folder = write_shop(tmp_path_factory.mktemp("disconnect") / "shop")
     port = servers.start()
     options = (
         *("--placement", request.param),
@@ -89,25 +91,28 @@ def served(
 
 
 @pytest.mark.parametrize("door", [0, 1], ids=["front door", "direct port"])
-def test_the_second_round_of_reads_is_not_sent(served: Served, door: int) -> None:
+def test_no_second_round_of_reads_is_sent_for_a_client_that_disconnected(
+    served: Served, door: int
+) -> None:
     url = served.doors()[door]
     served.client.post("/v1/infer/ranker", json=INFER).raise_for_status()
     before = served.reads()
     served.client.post("/v1/infer/ranker", json=INFER).raise_for_status()
-    whole = served.reads() - before
-    gone = served.hung_up()
+    reads_per_request = served.reads() - before
+    disconnected_before = served.disconnected()
     served.freeze()
     try:
-        _ask_and_hang_up(url, served)
-        wait_for(lambda: served.hung_up() == gone + 1, "the request has ended")
+        _send_and_disconnect(url, served)
+        wait_for(lambda: served.disconnected() == disconnected_before + 1, "the request has ended")
     finally:
-        served.go_on()
-    # whatever was still under way stands before this one
+        served.resume()
+    # Redis runs any commands that are left of the abandoned request before those of this one.
     served.client.post("/v1/infer/ranker", json=INFER).raise_for_status()
-    assert served.reads() - before < 3 * whole
+    # Two complete requests have followed `before`. The abandoned one has sent only its first round.
+    assert served.reads() - before < 3 * reads_per_request
 
 
-def _ask_and_hang_up(url: str, served: Served) -> None:
+def _send_and_disconnect(url: str, served: Served) -> None:
     body = orjson.dumps(INFER)
     address = urlsplit(url)
     head = (
@@ -117,4 +122,4 @@ def _ask_and_hang_up(url: str, served: Served) -> None:
     )
     with socket.create_connection((str(address.hostname), int(address.port or 80))) as client:
         client.sendall(head.encode() + body)
-        wait_for(served.is_asked, "Redis is asked")
+        wait_for(served.has_unread_bytes, "Redis has received a command")

@@ -1,0 +1,124 @@
+"""Loaded models, which run on the event loop while their runs are short."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from kirana.catalog.objects import ModelObject
+from kirana.errors import KiranaError, ModelFailed
+from kirana.models.copies import ModelCopies
+from kirana.models.onnx import OnnxModel
+from kirana.models.pace import LONG_S, Pace
+from kirana.models.runner import MATRIX, Scores
+from kirana.models.threads import ModelThreads
+from kirana.urls import folder_of
+
+WARM_UP_ROWS = (1, 1, 64, 1_024)
+"""The numbers of rows on which a model is run when it is loaded. The first run allocates memory."""
+
+
+class LoadedModel:
+    """A model of this process. Its runs are measured, and long ones get a thread.
+
+    A run goes to the event loop only if runs of its size were measured to be short. A model with
+    loops or branches always runs in a thread: what it takes depends on the values, not on the size.
+    """
+
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
+        self._pace = Pace()
+        self._threads = ModelThreads(model.name)
+        self._warm_up()
+
+    @property
+    def model(self) -> OnnxModel:
+        """The model itself."""
+        return self._model
+
+    @property
+    def pending(self) -> int:
+        """How many runs wait for a thread or are in progress in one."""
+        return self._threads.pending
+
+    def _warm_up(self) -> None:
+        """Run the model on zeros of several sizes, until a run is long or fails."""
+        width, outputs = self._model.signature.width, self._model.signature.outputs
+        if width is None or not outputs or self._model.has_control_flow:
+            return
+        for position, rows in enumerate(WARM_UP_ROWS):
+            inputs = {MATRIX: np.zeros((rows, width), dtype=np.float32)}
+            began_s = time.thread_time()
+            try:
+                self._model.run(inputs, outputs)
+            except ModelFailed:
+                # Zeros may not be valid inputs. Real runs are measured instead.
+                return
+            took_s = time.thread_time() - began_s
+            if position or took_s > LONG_S:
+                self._pace.add(rows * width, took_s)
+            if took_s > LONG_S:
+                return
+
+    async def run(
+        self, inputs: Mapping[str, npt.NDArray[np.float32]], outputs: Sequence[str]
+    ) -> dict[str, Scores]:
+        """Run the model as `OnnxModel.run` does, and measure the run.
+
+        Raise `Overloaded` if too many runs wait for a thread.
+        """
+        cells = sum(matrix.size for matrix in inputs.values())
+
+        def measured(options: onnxruntime.RunOptions | None = None) -> dict[str, Scores]:
+            began_s = time.thread_time()
+            try:
+                scores = self._model.run(inputs, outputs, options)
+            except KiranaError:
+                took_s = time.thread_time() - began_s
+                # A run that failed or was stopped early does not show that others will be short.
+                if took_s > LONG_S:
+                    self._pace.add(cells, took_s)
+                raise
+            self._pace.add(cells, time.thread_time() - began_s)
+            return scores
+
+        if self._pace.is_short(cells) and not self._model.has_control_flow:
+            return measured()
+        return await self._threads.run(measured)
+
+
+class LoadedModels:
+    """The models that this process has loaded from their copies.
+
+    Models with the same digest are checked and loaded only once. Thread-safe.
+    """
+
+    @classmethod
+    def below(cls, url: str) -> LoadedModels:
+        """Return an object that loads models from the copies below the model root at `url`.
+
+        Nothing is loaded yet. Raise `ConfigurationError` if the URL is invalid.
+        """
+        return cls(ModelCopies(folder_of(url, "file", setting="models")))
+
+    def __init__(self, copies: ModelCopies) -> None:
+        self._copies = copies
+        self._loaded: dict[str, LoadedModel] = {}
+        self._lock = threading.Lock()
+
+    def load(self, model: ModelObject) -> LoadedModel:
+        """Return a loaded model. The first call for its digest reads its files, and blocks.
+
+        Raise `ConfigurationError` if its copy is missing, was changed or can't be loaded.
+        """
+        with self._lock:
+            loaded = self._loaded.get(model.sha256 or "")
+            if loaded is None:
+                loaded = LoadedModel(OnnxModel(model.name, self._copies.checked_path(model)))
+                self._loaded[str(model.sha256)] = loaded
+            return loaded

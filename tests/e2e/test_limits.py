@@ -1,0 +1,91 @@
+"""Limits hold in both placements: slow models, and large requests and replies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.e2e.starts import kirana_up
+from tests.support import SHOP, write_shop, write_slow_model
+
+SIZE = 7_000
+"""The size of the slow model's matrices: a run takes about two seconds of CPU time."""
+
+HASTY_FLOW = """
+---
+kind: flow
+name: hasty
+graph:
+  recent: [similar]
+  similar: [ranked]
+  ranked: []
+nodes:
+  recent: {op: interactions, with: {event: click, last: 5}}
+  similar: {op: candidates, with: {cg_name: similar_products, limit: 10}}
+  ranked: {op: infer, with: {model_id: ranker}, timeout_ms: 20, fallback: empty}
+"""
+INFER = {"context": {"user_id": "7", "product_id": ["2", "3"]}}
+
+
+@pytest.fixture(scope="module", params=["fused", "spread"])
+def client(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[httpx.Client]:
+    """Yield a client of a shop whose click model is slow, with a history of user 7."""
+    folder = write_shop(tmp_path_factory.mktemp("limits") / "shop", SHOP + HASTY_FLOW)
+    write_slow_model(folder / "models/click/1/model.onnx", 7, "p_click", SIZE)
+    with kirana_up(folder, "--placement", request.param) as served:
+        rows = {
+            "group": "product.similar",
+            "keys": {"product_id": ["1"]},
+            "columns": {"ids": [[2, 3, 4, 5]], "weights": [[1.0, 0.9, 0.8, 0.7]]},
+        }
+        click = {
+            "user_id": "7",
+            "event": "click",
+            "product_id": "1",
+            "timestamp": 1_700_000_000_000,
+        }
+        assert served.client.post("/v1/features/put", json=rows).status_code == 200
+        events = {"events": [click]}
+        assert served.client.post("/v1/interactions", json=events).status_code == 200
+        yield served.client
+
+
+def test_a_fallback_a_deadline_and_health_are_answered_before_a_slow_run_ends(
+    client: httpx.Client,
+) -> None:
+    began = threading.Event()
+
+    def infer() -> httpx.Response:
+        began.set()
+        return client.post("/v1/infer/ranker", json=INFER, headers={"x-kirana-timeout-ms": "60000"})
+
+    with ThreadPoolExecutor(1) as pool:
+        slow: Future[httpx.Response] = pool.submit(infer)
+        began.wait()
+        late = client.post("/v1/infer/ranker", json=INFER, headers={"x-kirana-timeout-ms": "100"})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        flow = client.post("/v1/flows/hasty", json={"context": {"user_id": "7"}, "trace": True})
+        states = {span["node"]: span["state"] for span in flow.json()["trace"]}
+        assert (flow.status_code, states["ranked"]) == (200, "fallback")
+        assert client.get("/healthz").status_code == 200
+        assert not slow.done()
+        assert slow.result().status_code == 200
+
+
+def test_a_large_write_and_a_large_reply_pass_between_the_parts(client: httpx.Client) -> None:
+    keys = {"product_id": [str(key) for key in range(10_000, 18_000)]}
+    titles = [f"{key:0900}" for key in range(8_000)]
+    columns = {"title": titles, "category_id": [1] * 8_000, "in_stock": [True] * 8_000}
+    rows = {"group": "product.attrs", "keys": keys, "columns": columns}
+    written = client.post("/v1/features/put", json=rows)
+    assert (written.status_code, written.json()["written"]) == (200, 8_000)
+    read = {"entity": "product", "keys": keys, "features": ["attrs.title"]}
+    reply = client.post("/v1/features/get", json=read)
+    assert reply.status_code == 200
+    assert [title for (title,) in reply.json()["values"]] == titles
