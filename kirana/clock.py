@@ -21,7 +21,7 @@ _LAST_MICROSECONDS = 10**17
 
 
 def unit_problem(time_ms: int) -> str | None:
-    """Return a message if a time seems to be in another unit than milliseconds, or None.
+    """Return a message if a time seems to be in a unit other than milliseconds, or None.
 
     0 stands for an unknown time and is valid, and so are times before 1970.
     """

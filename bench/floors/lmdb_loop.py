@@ -1,4 +1,4 @@
-"""Reads of rows from LMDB by hand: a bare loop of `get`, decoding to a matrix, and a model."""
+"""Hand-written reads from LMDB: a bare `get` loop, one that decodes, and a bare model session."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Pro
         names = [key.name for key in last_record.keys]
         message = (
             f"'{entity.name}' was published with {len(names)} keys: {', '.join(names)}. Rows are "
-            "stored under them: for a different number of keys, define a new entity"
+            "stored under them: to use a different number of keys, define a new entity"
         )
         yield Problem(message, path="keys")
         return
@@ -161,7 +161,7 @@ def check_keys(history: Sequence[StorageRecord], entity: Entity) -> Iterator[Pro
         if key.dtype != old_key.dtype and (old_key.dtype, key.dtype) not in _WIDER:
             message = (
                 f"key '{old_key.name}' was {old_key.dtype}, and rows are stored under its key "
-                f"texts: for {key.dtype}, define a new entity"
+                f"texts: to use {key.dtype}, define a new entity"
             )
             yield Problem(message, path=f"keys[{position}].dtype")
 

@@ -151,7 +151,7 @@ def _ports(directory: Path, settings: Settings, host: str, port: int) -> Iterato
         return
     yield _check("port", lambda: check_port(host, port), f"{host}:{port} is free")
     if settings.direct_range:
-        success = f"a port of {settings.direct_ports} is free"
+        success = f"at least one port of {settings.direct_ports} is free"
         yield _check("direct ports", lambda: check_direct_ports(settings), success)
 
 

@@ -61,7 +61,7 @@ def push(
     features: FeatureStoreUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
-    """Load feature rows from Parquet files, also into a store that a cluster is serving from.
+    """Load feature rows from Parquet files. A running cluster may serve from the store.
 
     All files are checked first. If a row is wrong, nothing is written. A row that is older than
     the stored one is not written and counts as stale. A row that is past the TTL of its group
@@ -81,7 +81,7 @@ def push(
         revision = backend.current()
         if revision == NO_REVISION:
             raise ConfigurationError(
-                f"{directory} has no revision yet: run 'kirana apply {directory}' first"
+                f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'"
             )
         published = backend.load(revision)
     job = Push(paths, published, group=group, schema_version=schema_version)
@@ -133,4 +133,6 @@ def _unfinished(written: int | None, rows: int) -> str:
     """Describe what an unfinished push has written. `written` is None before the first write."""
     if written is None:
         return "nothing was written"
-    return f"at least {written} of {rows} rows are in the store; the same command writes the rest"
+    return (
+        f"at least {written} of {rows} rows were processed; run the same command again for the rest"
+    )

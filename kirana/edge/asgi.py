@@ -51,7 +51,7 @@ class AsgiEdge:
             return await _read_body(receive, headers.content_length, limit)
 
         async def disconnected() -> bool:
-            # After the body, the server sends no other message than the disconnect.
+            # After the body, the only message that the server still sends is the disconnect.
             return bool((await receive())["type"] == "http.disconnect")
 
         call = Call(

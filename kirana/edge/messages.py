@@ -99,7 +99,9 @@ class InteractionsQuery(Message):
 class InteractionsBounds(Message):
     """The query string of `GET /v1/interactions/{user_id}/{event}`."""
 
-    last: Annotated[Count, Meta(description="the number of newest events")] | UnsetType = UNSET
+    last: (
+        Annotated[Count, Meta(description="how many events to return, newest first")] | UnsetType
+    ) = UNSET
     since: (
         Annotated[int, Meta(description="start of the range in Unix milliseconds, inclusive")]
         | UnsetType
@@ -117,7 +119,7 @@ class CatalogHistory(Message):
     """The query string of `GET /v1/catalog`."""
 
     history: Annotated[
-        int, Meta(ge=0, le=MAX_HISTORY, description="the number of newest revisions")
+        int, Meta(ge=0, le=MAX_HISTORY, description="how many revisions to list, newest first")
     ] = 20
 
 

@@ -76,8 +76,8 @@ _NO_TRUTH = {
 _NO_NUMBER: dict[Kind, str | None] = {
     Kind.NUMBER: None,
     Kind.TEXT: (
-        "'{name}' is text, not a number: convert an id with number({name}), or map it to 0 to 99 "
-        'with hash({name}, "salt", 100)'
+        "'{name}' is text, not a number: convert an id with number({name}), or map it to a number "
+        'from 0 to 99 with hash({name}, "salt", 100)'
     ),
     Kind.ITEMS: "'{name}' is a node, not a number: size({name}) is the number of its items",
     Kind.UNKNOWN: (

@@ -141,7 +141,7 @@ def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
                 inputs[consumer].append(name)
     for name in flow.nodes:
         if name not in flow.graph:
-            message = f"'{name}' is not in the graph: add it with the nodes that consume it"
+            message = f"'{name}' is not in the graph: add it, and list the nodes that consume it"
             problems.append(Problem(message, path=f"nodes.{name}"))
     if problems:
         raise CatalogError(problems)

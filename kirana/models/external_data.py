@@ -31,7 +31,7 @@ def files_of(name: str, path: Path) -> tuple[str, ...]:
         parts = PurePosixPath(location).parts
         if location == "." or parts[0] == "/" or ".." in parts or location == path.name:
             raise ConfigurationError(
-                f"model '{name}': its external data '{location}' must be another file than "
+                f"model '{name}': its external data '{location}' must be a file other than "
                 f"{path.name}, in the same folder or below it",
                 field="path",
             )

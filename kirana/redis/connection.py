@@ -65,7 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take over the socket of `connected`, a connection of redis-py, after its handshake.
 
         `on_silence` is called if a request times out, nothing has arrived since it was sent, and
-        its caller no longer waits, so that the caller does not receive the error.
+        its caller no longer waits, and therefore can't receive the error.
         """
         self._on_silence = on_silence
         # redis-py has no public way to hand over its socket.

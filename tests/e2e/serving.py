@@ -22,7 +22,7 @@ Endpoints = dict[str, str]
 
 
 class Serving:
-    """The application of `serve_config.yaml`, fused at first, to deploy with various options."""
+    """Deploys the application of `serve_config.yaml` with various options. It is fused at first."""
 
     def __init__(self, cluster: RayCluster, folder: Path) -> None:
         self.cluster = cluster
@@ -59,7 +59,7 @@ class Serving:
     def spread(self) -> None:
         """Add the deployments of all parts to the configuration.
 
-        Then call `deploy` with `placement="spread"`.
+        The caller must then call `deploy` with `placement="spread"`.
         """
         self._application["deployments"] = [self._ingress, *self._part_deployments]
 

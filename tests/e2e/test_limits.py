@@ -1,4 +1,4 @@
-"""Limits hold in both placements: slow models, and large requests and replies."""
+"""Limits in both placements: a slow model, a large write and a large reply."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def client(
         yield served.client
 
 
-def test_a_fallback_a_deadline_and_health_are_answered_before_a_slow_run_ends(
+def test_a_slow_run_does_not_delay_deadlines_fallbacks_or_health_checks(
     client: httpx.Client,
 ) -> None:
     began = threading.Event()
@@ -78,7 +78,7 @@ def test_a_fallback_a_deadline_and_health_are_answered_before_a_slow_run_ends(
         assert slow.result().status_code == 200
 
 
-def test_a_large_write_and_a_large_reply_pass_between_the_parts(client: httpx.Client) -> None:
+def test_a_large_write_and_a_large_reply_are_not_refused(client: httpx.Client) -> None:
     keys = {"product_id": [str(key) for key in range(10_000, 18_000)]}
     titles = [f"{key:0900}" for key in range(8_000)]
     columns = {"title": titles, "category_id": [1] * 8_000, "in_stock": [True] * 8_000}

@@ -37,7 +37,7 @@ class Parameters(Strict):
         Field(
             gt=0.0,
             le=1.0,
-            description="The factor on the weight for each step to an older product.",
+            description="Weights are multiplied by this once for each more recent product.",
         ),
     ] = 0.9
 

@@ -158,7 +158,7 @@ def test_push_before_apply_says_what_to_do_first(
 ) -> None:
     done = kirana("push", folder, tmp_path)
     assert done.returncode == 1
-    assert f"run 'kirana apply {folder}' first" in done.stderr
+    assert "has no revision yet: publish one with 'kirana apply'" in " ".join(done.stderr.split())
 
 
 def test_wrong_usage_exits_with_2(kirana: Kirana) -> None:

@@ -47,8 +47,8 @@ async def test_a_push_to_a_store_that_stops_answering_reports_the_rows_written(
     with pytest.raises(Unavailable) as caught:
         await push(tmp_path, FailingPush(Unavailable("redis does not answer"), 1_000, 300))
     assert caught.value.message == (
-        "redis does not answer; at least 300 of 1000 rows are in the store; "
-        "the same command writes the rest"
+        "redis does not answer; at least 300 of 1000 rows were processed; "
+        "run the same command again for the rest"
     )
 
 

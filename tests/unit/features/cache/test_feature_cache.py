@@ -183,7 +183,7 @@ def test_rows_are_cached_until_they_are_not_fresh(
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
-def test_the_last_fill_counts_for_rows_of_any_length(
+def test_the_last_fill_wins_for_rows_of_any_length(
     cache: FeatureCache, group: FeatureGroup
 ) -> None:
     size = row_bytes(group) or 33
@@ -308,8 +308,8 @@ def test_a_refused_row_does_not_change_the_age_of_the_others(clock: Clock) -> No
     assert read(cache, STATS, [*keys, "5", "6"]) == {}
 
 
-def test_rows_that_replace_others_belong_to_their_keys(clock: Clock) -> None:
-    """Several keys compete for one slot, with rows of two lengths."""
+def test_a_row_that_replaces_another_is_returned_only_for_its_own_key(clock: Clock) -> None:
+    """More keys than slots compete, with rows of two lengths."""
     cache = FeatureCache(3 * (ROW + SLOT_BYTES), FRESH_S, clock=clock)
     cache.fill(STATS, ["1", "2", "3"], [b"a" * ROW] * 3)
     for turn in range(60):
