@@ -7,7 +7,7 @@ Several keys are joined by `|`. `7` and `"7"` are the same key.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -180,6 +180,17 @@ def split_key_text(text: str) -> list[str]:
     return [*ids, current]
 
 
+def check_key_names(entity: Entity, names: Iterable[str], *, field: str) -> None:
+    """Raise `InvalidInput` with the field `<field>.<name>` for a key that the entity lacks."""
+    known = [key.name for key in entity.keys]
+    for name in names:
+        if name not in known:
+            raise InvalidInput(
+                f"entity '{entity.name}' has no key '{name}': {did_you_mean(name, known)}",
+                field=f"{field}.{name}",
+            )
+
+
 def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys") -> list[str]:
     """Return one key text per row. `keys` has an id or a list of ids per key of the entity.
 
@@ -187,25 +198,19 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
     for a key that is missing or unknown, for lists of different lengths, and for ids that
     `id_texts` refuses. Raise `TooLarge` for a key text of more than `MAX_KEY_BYTES`.
     """
-    names = [key.name for key in entity.keys]
-    for name in keys:
-        if name not in names:
-            raise InvalidInput(
-                f"entity '{entity.name}' has no key '{name}': {did_you_mean(name, names)}",
-                field=f"{field}.{name}",
-            )
+    check_key_names(entity, keys, field=field)
     length = None
-    for name in names:
-        if name not in keys:
+    for key in entity.keys:
+        if key.name not in keys:
             raise InvalidInput(
-                f"entity '{entity.name}' needs the key '{name}'", field=f"{field}.{name}"
+                f"entity '{entity.name}' needs the key '{key.name}'", field=f"{field}.{key.name}"
             )
-        ids = keys[name]
+        ids = keys[key.name]
         if isinstance(ids, list):
             if length is not None and len(ids) != length:
                 raise InvalidInput(
                     f"all lists of ids must have the same length, not {length} and {len(ids)}",
-                    field=f"{field}.{name}",
+                    field=f"{field}.{key.name}",
                 )
             length = len(ids)
     rows = 1 if length is None else length
@@ -223,7 +228,7 @@ def key_texts(entity: Entity, keys: Mapping[str, object], *, field: str = "keys"
     texts = join_ids(columns)
     if texts != columns[0]:
         # Escapes and separators make key texts longer than the ids that were checked.
-        check_lengths(texts, field=f"{field}.{names[0]}")
+        check_lengths(texts, field=f"{field}.{entity.keys[0].name}")
     return texts
 
 

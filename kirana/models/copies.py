@@ -26,6 +26,7 @@ import orjson
 from kirana.catalog.durable import sync_folder, write_durably
 from kirana.catalog.objects import ModelObject
 from kirana.errors import ConfigurationError, Conflict
+from kirana.urls import folder_of
 
 _CHUNK_BYTES = 1 << 20
 
@@ -55,6 +56,14 @@ def _joint_digest(digests: Mapping[str, str]) -> str:
 
 class ModelCopies:
     """The copies below one model root, which several catalogs may share."""
+
+    @classmethod
+    def below(cls, url: str) -> ModelCopies:
+        """Return the copies below the model root at a `file://` URL.
+
+        Raise `ConfigurationError` if the URL is invalid.
+        """
+        return cls(folder_of(url, "file", setting="models"))
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ".kirana"

@@ -17,7 +17,6 @@ from kirana.models.onnx import OnnxModel
 from kirana.models.pace import LONG_S, Pace
 from kirana.models.runner import MATRIX, Scores
 from kirana.models.threads import ModelThreads
-from kirana.urls import folder_of
 
 WARM_UP_ROWS = (1, 1, 64, 1_024)
 """The numbers of rows on which a model is run when it is loaded. The first run allocates memory."""
@@ -98,21 +97,13 @@ class LoadedModels:
     Models with the same digest are checked and loaded only once. Thread-safe.
     """
 
-    @classmethod
-    def below(cls, url: str) -> LoadedModels:
-        """Return an object that loads models from the copies below the model root at `url`.
-
-        Nothing is loaded yet. Raise `ConfigurationError` if the URL is invalid.
-        """
-        return cls(ModelCopies(folder_of(url, "file", setting="models")))
-
     def __init__(self, copies: ModelCopies) -> None:
         self._copies = copies
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()
 
     def load(self, model: ModelObject) -> LoadedModel:
-        """Return a loaded model. The first call for its digest reads its files, and blocks.
+        """Return a loaded model. The first call for its digest loads it and runs it, and blocks.
 
         Raise `ConfigurationError` if its copy is missing, was changed or can't be loaded.
         """

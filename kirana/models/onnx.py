@@ -150,6 +150,16 @@ def _has_control_flow(path: Path) -> bool:
         return any(content.find(field) >= 0 for field in fields)
 
 
+def run_options() -> onnxruntime.RunOptions:
+    """Return options of a run that another thread can stop: set `terminate` on them.
+
+    ONNX Runtime logs no errors of the run, because `OnnxModel.run` raises them.
+    """
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
 def require_file(name: str, path: Path) -> None:
     """Raise `ConfigurationError` if the model `name` has no file at `path`."""
     try:

@@ -15,10 +15,11 @@ class ModelSettings(BaseModel):
 
 
 def _build(wiring: Wiring) -> ModelRunner:
+    from kirana.models.copies import ModelCopies
     from kirana.models.loaded import LoadedModels
     from kirana.models.registry import ModelRegistry
 
-    loaded = LoadedModels.below(wiring.settings(ModelSettings).models)
+    loaded = LoadedModels(ModelCopies.below(wiring.settings(ModelSettings).models))
     return ModelRegistry(loaded, wiring.source)
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import onnxruntime
 
 from kirana.errors import Overloaded
+from kirana.models.onnx import run_options
 
 T = TypeVar("T")
 
@@ -58,10 +59,3 @@ class ModelThreads:
         """Count a run that has ended or was dropped. Called in its thread, or in the caller's."""
         with self._lock:
             self.pending -= 1
-
-
-def run_options() -> onnxruntime.RunOptions:
-    """Return options with which ONNX Runtime logs no errors: Kirana raises and logs them."""
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = 4
-    return options

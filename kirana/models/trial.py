@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from kirana.errors import KiranaError, ModelFailed
-from kirana.models.onnx import OnnxModel
+from kirana.models.onnx import OnnxModel, run_options
 from kirana.models.runner import MATRIX
 
 ROWS = (1, 2, 3)
@@ -48,8 +47,7 @@ class _Trial(threading.Thread):
         self._model = model
         self._row = row
         self._outputs = outputs
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = 4  # Errors are in `findings`; do not log them too.
+        self._options = run_options()
         self.findings: list[TrialResult] = []
 
     def run(self) -> None:

@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.models.loaded import LoadedModels
+from kirana.models.copies import ModelCopies
+from kirana.models.onnx import OnnxModel
 from kirana.revision import NO_REVISION, Revision
 from kirana.serving.assembly import catalog_backend, open_catalog
 from kirana.serving.parts import PARTS, store_settings
@@ -106,9 +107,10 @@ def check_revision(settings: Settings) -> Revision:
                 f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
                 field="catalog",
             )
-        models = LoadedModels.below(settings.models)
-        for model in source.load(revision).models.values():
-            models.load(model)
+        copies = ModelCopies.below(settings.models)
+        models = source.load(revision).models.values()
+        for model in {model.sha256: model for model in models}.values():
+            OnnxModel(model.name, copies.checked_path(model))
         return revision
 
 

@@ -10,25 +10,18 @@ import httpx
 import pytest
 
 from tests.e2e.starts import kirana_up
-from tests.support import SHOP, write_shop, write_slow_model
+from tests.slow_shop import (
+    HASTY,
+    HASTY_REQUEST,
+    HISTORY,
+    INFER,
+    INFER_REQUEST,
+    states_of,
+    write_slow_shop,
+)
 
 SIZE = 7_000
 """The size of the slow model's matrices: a run takes about two seconds of CPU time."""
-
-HASTY_FLOW = """
----
-kind: flow
-name: hasty
-graph:
-  recent: [similar]
-  similar: [ranked]
-  ranked: []
-nodes:
-  recent: {op: interactions, with: {event: click, last: 5}}
-  similar: {op: candidates, with: {cg_name: similar_products, limit: 10}}
-  ranked: {op: infer, with: {model_id: ranker}, timeout_ms: 20, fallback: empty}
-"""
-INFER = {"context": {"user_id": "7", "product_id": ["2", "3"]}}
 
 
 @pytest.fixture(scope="module", params=["fused", "spread"])
@@ -36,23 +29,10 @@ def client(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[httpx.Client]:
     """Yield a client of a shop whose click model is slow, with a history of user 7."""
-    folder = write_shop(tmp_path_factory.mktemp("limits") / "shop", SHOP + HASTY_FLOW)
-    write_slow_model(folder / "models/click/1/model.onnx", 7, "p_click", SIZE)
+    folder = write_slow_shop(tmp_path_factory.mktemp("limits") / "shop", SIZE)
     with kirana_up(folder, "--placement", request.param) as served:
-        rows = {
-            "group": "product.similar",
-            "keys": {"product_id": ["1"]},
-            "columns": {"ids": [[2, 3, 4, 5]], "weights": [[1.0, 0.9, 0.8, 0.7]]},
-        }
-        click = {
-            "user_id": "7",
-            "event": "click",
-            "product_id": "1",
-            "timestamp": 1_700_000_000_000,
-        }
-        assert served.client.post("/v1/features/put", json=rows).status_code == 200
-        events = {"events": [click]}
-        assert served.client.post("/v1/interactions", json=events).status_code == 200
+        for path, body in HISTORY:
+            assert served.client.post(path, json=body).status_code == 200
         yield served.client
 
 
@@ -63,16 +43,15 @@ def test_a_slow_run_does_not_delay_deadlines_fallbacks_or_health_checks(
 
     def infer() -> httpx.Response:
         began.set()
-        return client.post("/v1/infer/ranker", json=INFER, headers={"x-kirana-timeout-ms": "60000"})
+        return client.post(INFER, json=INFER_REQUEST, headers={"x-kirana-timeout-ms": "60000"})
 
     with ThreadPoolExecutor(1) as pool:
         slow: Future[httpx.Response] = pool.submit(infer)
         began.wait()
-        late = client.post("/v1/infer/ranker", json=INFER, headers={"x-kirana-timeout-ms": "100"})
+        late = client.post(INFER, json=INFER_REQUEST, headers={"x-kirana-timeout-ms": "100"})
         assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
-        flow = client.post("/v1/flows/hasty", json={"context": {"user_id": "7"}, "trace": True})
-        states = {span["node"]: span["state"] for span in flow.json()["trace"]}
-        assert (flow.status_code, states["ranked"]) == (200, "fallback")
+        flow = client.post(HASTY, json=HASTY_REQUEST)
+        assert (flow.status_code, states_of(flow.json())["ranked"]) == (200, "fallback")
         assert client.get("/healthz").status_code == 200
         assert not slow.done()
         assert slow.result().status_code == 200

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from kirana.catalog.objects import Strict
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import CatalogError, InvalidInput, Problem, did_you_mean
+from kirana.errors import CatalogError, InvalidInput, Problem
 from kirana.features import FeatureQuery, FeatureSource
 from kirana.flow.generators.base import Generated, list_features
 from kirana.flow.parameters import check_parameters
 from kirana.interactions import Interactions
-from kirana.key_texts import id_text, join_ids
+from kirana.key_texts import check_key_names, id_text, join_ids
 from kirana.request import RequestContext
 
 
@@ -39,20 +39,14 @@ class StoredList:
         self._with = check_parameters(Parameters, parameters)
         group, ids, weights = list_features(catalog, self._with.ids, self._with.weights)
         self._entity = group.entity
-        names = [key.name for key in self._entity.keys]
-        for name in self._with.keys:
-            if name not in names:
-                message = (
-                    f"entity '{self._entity.name}' has no key '{name}': {did_you_mean(name, names)}"
-                )
-                raise CatalogError([Problem(message, path=f"with.keys.{name}")])
-        for key in self._entity.keys:
-            if key.name in self._with.keys:
-                path = f"with.keys.{key.name}"
-                try:
-                    id_text(key, self._with.keys[key.name], field=path)
-                except InvalidInput as error:
-                    raise CatalogError([Problem(error.message, path=path)]) from None
+        fixed_keys = self._with.keys
+        try:
+            check_key_names(self._entity, fixed_keys, field="with.keys")
+            for key in self._entity.keys:
+                if key.name in fixed_keys:
+                    id_text(key, fixed_keys[key.name], field=f"with.keys.{key.name}")
+        except InvalidInput as error:
+            raise CatalogError([Problem(error.message, path=str(error.field))]) from None
         self._ids = f"{group.short_name}.{ids.name}"
         self._weights = f"{group.short_name}.{weights.name}"
 
