@@ -9,7 +9,7 @@ RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 ZOOKEEPER := .cache/zookeeper/.fetched
 
-# Ray starts twice as fast if Python may write compiled bytecode.
+# Ray starts faster if Python may write compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
@@ -24,7 +24,7 @@ help: ## List the targets
 demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
-unit: $(DEVELOPMENT) ## Run the unit tests in under a minute: no servers, no system packages
+unit: $(DEVELOPMENT) ## Run the unit tests: no servers, no system packages
 	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper' tests/unit
 
 # The needs of the tests (the markers in docs/development.md) and of the benchmarks. OF_<need> lists
@@ -35,6 +35,7 @@ OF_redis := redis-server openssl
 OF_serve := curl
 OF_zookeeper := java:default-jre-headless mvn:maven
 OF_bench := wrk
+VEGETA := $(BIN)/vegeta
 HEADERS := $(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 
 test: $(if $(TESTS),$(DEVELOPMENT),test-setup lint) ## Run lint, type checks and all tests (TESTS=tests/contract runs a part)
@@ -63,8 +64,12 @@ lint: $(DEVELOPMENT) ## Run Ruff, mypy in strict mode, and the import rules
 	@$(BIN)/mypy kirana bench docs examples
 	@$(BIN)/lint-imports >.lint-imports 2>&1 || { cat .lint-imports; exit 1; }
 
-bench: test-setup ## Run a benchmark (NAME=features, JSON=out.json, AGAINST=COMMIT)
-	@$(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
+bench: test-setup $(if $(filter serve,$(NAME)),$(VEGETA)) ## Run a benchmark (NAME=features, JSON=out.json, AGAINST=COMMIT)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
+
+$(VEGETA):
+	@command -v go >/dev/null || { echo "error: bench serve needs Go: apt-get install golang-go"; exit 1; }
+	@GOBIN="$(abspath $(BIN))" go install github.com/tsenart/vegeta/v12@v12.12.0
 
 proto: $(DEVELOPMENT) ## Generate kirana/wire from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto kirana/v1/messages.proto
@@ -84,7 +89,7 @@ clean: ## Remove .venv, downloads, results, caches and compiled files
 
 $(BIN)/uv: requirements/tools.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: Kirana needs Python 3.11, but $(PYTHON) has another version: apt-get install python3.11, or make PYTHON=..."; exit 1; }
+	  { echo "error: Kirana needs Python 3.11, but $(PYTHON) is a different version: apt-get install python3.11, or make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "error: Python's venv is missing: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV)"

@@ -20,7 +20,7 @@ from rich.table import Table
 from bench.against import ROUNDS, compare_checkouts, comparison_table
 from bench.figures import BARS, Breakdown, Figure, Report
 
-NAMES = ("catalog", "client", "features", "flow", "infer", "rank")
+NAMES = ("catalog", "client", "features", "flow", "infer", "rank", "serve")
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
         typer.Option(metavar="COMMIT", help="Measure this checkout and COMMIT in turn."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=9, help="With --against: how often to measure each checkout.")
+        int, typer.Option(min=9, help="With --against, how many times to measure each checkout.")
     ] = ROUNDS,
     list_names: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
 ) -> None:

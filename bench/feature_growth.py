@@ -117,7 +117,7 @@ async def _write(
 async def breakdown_of_a_read(
     service: FeatureService, query: FeatureQuery, revision: Revision, address: str
 ) -> Breakdown:
-    """Return the microseconds per step of a read of 500 rows x 60, and the rest of the total.
+    """Return the microseconds per step of the read of `query`, and the rest of the total.
 
     Each step is measured alone.
     """

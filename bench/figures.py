@@ -122,4 +122,12 @@ BARS = {
     "client_500x60_vs_wrk": Bar(True, 0.55),
     "direct_vs_in_process": Bar(True, 0.7),
     "remote_vs_bare_hops": Bar(True, 0.75),
+    "goodput_at_3x": Bar(True, 0.8),
+    "p99_at_3x_vs_peak": Bar(False, 3),
+    "healthz_at_3x_p99_ms": Bar(False, 200),
+    "goodput_at_3x_haproxy": Bar(True, 0.8),
+    "p99_at_3x_vs_peak_haproxy": Bar(False, 3),
+    "healthz_at_3x_p99_ms_haproxy": Bar(False, 200),
+    "overrun_p99_ms": Bar(False, 20),
+    "rss_after_100_publishes_vs_3": Bar(False, 1.2),
 }

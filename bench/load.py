@@ -35,9 +35,10 @@ end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    '\\n{{"requests": %d, "us": %d, "failed": %d, "p50_us": %d, "p99_us": %d}}\\n',
-    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99)))
+    '\\n{{"requests": %d, "us": %d, "refused": %d, "broken": %d, "p50_us": %d, "p99_us": %d, '
+    .. '"max_us": %d}}\\n',
+    summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout,
+    latency:percentile(50), latency:percentile(99), latency.max))
 end
 """
 
@@ -46,13 +47,17 @@ end
 class Load:
     """The result of a load.
 
-    `p50_ms` and `p99_ms` are those of the slowest URL. `cpu_share` is the generator's share of all
-    cores of the machine.
+    `per_s` counts all replies, and `refused_per_s` those with a status of 400 or more. `broken`
+    requests had no reply. The times are those of the slowest URL. `cpu_share` is the generator's
+    share of all cores of the machine.
     """
 
     per_s: float
+    refused_per_s: float
+    broken: int
     p50_ms: float
     p99_ms: float
+    max_ms: float
     cpu_share: float
 
 
@@ -82,8 +87,16 @@ class Generator:
 
         Raise `ConfigurationError` if a request fails, because the result would mean nothing.
         """
-        connections = str(max(CONNECTIONS // len(urls), 1))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(self._script)]
+        load = self.flood(urls, seconds, CONNECTIONS)
+        if load.refused_per_s or load.broken:
+            failed = round(load.refused_per_s * seconds) + load.broken
+            raise ConfigurationError(f"{failed} requests to {', '.join(urls)} failed")
+        return load
+
+    def flood(self, urls: Sequence[str], seconds: int, connections: int) -> Load:
+        """Load all `urls` at once, with `connections` divided among them. Requests may fail."""
+        each = str(max(connections // len(urls), 1))
+        command = ["wrk", "-t1", f"-c{each}", f"-d{seconds}s", "-s", str(self._script)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
         running = [
@@ -93,13 +106,13 @@ class Generator:
         elapsed = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         results = [json.loads(text.strip().splitlines()[-1]) for text in outputs]
-        failed = sum(result["failed"] for result in results)
-        if failed:
-            raise ConfigurationError(f"{failed} requests to {', '.join(urls)} failed")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Load(
             per_s=sum(result["requests"] * 1e6 / result["us"] for result in results),
+            refused_per_s=sum(result["refused"] * 1e6 / result["us"] for result in results),
+            broken=sum(result["broken"] for result in results),
             p50_ms=max(result["p50_us"] for result in results) / 1000,
             p99_ms=max(result["p99_us"] for result in results) / 1000,
+            max_ms=max(result["max_us"] for result in results) / 1000,
             cpu_share=cpu / elapsed / (os.cpu_count() or 1),
         )

@@ -19,8 +19,8 @@ UNKNOWN_GENRE = "unknown"
 class Events:
     """Interactions in time order, as arrays of shape [n].
 
-    Interactions of the same second keep the order of the file, which is random. `users` and
-    `items` are row numbers in the tables of `MovieLens`. `timestamps` are Unix seconds.
+    Interactions of the same second keep the order of the file. `users` and `items` are row numbers
+    in the tables of `MovieLens`. `timestamps` are Unix seconds.
     """
 
     users: IntArray

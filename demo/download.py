@@ -21,7 +21,7 @@ _LOCK = Path(__file__).with_name("movielens.lock")
 def download_movielens(cache: Path) -> Path:
     """Return the folder in `cache` that has the `FILES`. Download them first if one is missing.
 
-    Blocks while pip runs. Raise `Unavailable` with the output of pip if it fails.
+    Block while pip runs. Raise `Unavailable` with the output of pip if it fails.
     """
     folder = cache / "movielens"
     if all((folder / name).is_file() for name in FILES):

@@ -152,10 +152,11 @@ def shop_popular(data: MovieLens, past: Events) -> Table:
 
 
 def product_embedding(data: MovieLens, past: Events) -> Table:
-    """Return a vector of unit length for each product, float16[items, EMBEDDING_SIZE].
+    """Return a vector for each product, float16[items, EMBEDDING_SIZE].
 
     The vectors come from a truncated SVD of the matrix of products and users, which has a 1 for
-    each product that a user watched. Popular products are damped.
+    each product that a user watched. Popular products are damped. The vectors are scaled to unit
+    length.
     """
     seen = np.zeros((data.item_count, data.user_count))
     seen[past.items, past.users] = 1.0
@@ -222,8 +223,7 @@ def genre_names(data: MovieLens) -> list[str]:
 def main_genres(data: MovieLens, past: Events) -> IntArray:
     """Return the main genre of each item, as positions in `genre_names`, int64[items].
 
-    Of an item's genres, the main genre is the one with the fewest events, because a rare genre says
-    the most about the item.
+    The main genre is the one of the item's genres that has the fewest events.
     """
     position = {name: index for index, name in enumerate(genre_names(data))}
     frequency = np.zeros(len(position))

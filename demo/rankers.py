@@ -87,7 +87,10 @@ def export_onnx(model: Pipeline, output: str, sample: FloatArray) -> bytes:
     actual: Any = onnxruntime.InferenceSession(payload).run([output], {"features": sample})[0]
     difference = np.abs(actual[:, 0] - model.predict_proba(sample)[:, 1]).max()
     if difference > ONNX_TOLERANCE:
-        raise ValueError(f"ONNX of {output} differs from scikit-learn by {difference}")
+        raise ValueError(
+            f"the ONNX file of '{output}' differs from scikit-learn by {difference}, the limit is "
+            f"{ONNX_TOLERANCE}"
+        )
     return payload
 
 

@@ -74,7 +74,7 @@ class Replay:
     ) -> Answers:
         """Replay the events in `later`, and request a list at each point.
 
-        When a list is requested, exactly the events before its point have been sent.
+        When a list is requested, exactly the events of `later` before its point have been sent.
         """
         answers = Answers()
         sent = 0

@@ -58,7 +58,7 @@ class Report:
     seconds: float
 
     def as_json(self) -> dict[str, object]:
-        """Return the content of `demo-report.json`."""
+        """Return the content of the file for `--report`."""
         overall = self.overall
         return {
             "ndcg_at_10": overall.ndcg,

@@ -96,8 +96,8 @@ def _require_nothing_up(catalog: Path) -> None:
     state = instance.read()
     if instance.is_held() and state is not None:
         raise ConfigurationError(
-            f"a demo is up at {state.url} (process {state.pid}) already; stop it with Ctrl-C in "
-            f"its terminal, or with: {own_command()} down {catalog}"
+            f"a demo is already up at {state.url} (process {state.pid}): stop it with Ctrl-C in "
+            f"its terminal, or run {own_command()} down {catalog}"
         )
 
 

@@ -71,11 +71,11 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], client: httpx.Client, 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             output = log.read_text(errors="replace").strip()
-            raise Unavailable(f"'kirana up' ended with {process.returncode}:\n{output}")
+            raise Unavailable(f"'kirana up' ended with status {process.returncode}:\n{output}")
         try:
             if client.get("/healthz").status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise Unavailable(f"'kirana up' is not healthy after {START_TIMEOUT_S} s: see {log}")
+    raise Unavailable(f"'kirana up' was not healthy within {START_TIMEOUT_S} s: see {log}")

@@ -97,8 +97,8 @@ class Tables:
 def build_tables(data: MovieLens, past: Events) -> Tables:
     """Run all feature jobs on `past`, and return their tables.
 
-    A user without events has the rating bias and the activity 0. The features of a user and a genre
-    without common events are 0, too.
+    The rating bias and the activity of a user without events are 0. So are the features of a user
+    and a genre without common events.
     """
     user_row = {int(key): row for row, key in enumerate(data.user_ids)}
     item_row = {int(key): row for row, key in enumerate(data.item_ids)}

@@ -42,7 +42,10 @@ def check_front_door() -> None:
 
 
 def _describe_foreign(pid: int | None) -> str | None:
-    """Return a description of a process, or None if it belongs to this Ray instance."""
+    """Return a description of a process, or None if it belongs to this Ray instance.
+
+    Raise `psutil.NoSuchProcess` if it has ended.
+    """
     if pid is None:
         return "a process of another user"
     process = psutil.Process(pid)

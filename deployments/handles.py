@@ -28,10 +28,8 @@ from kirana.service import Health
 class Remote:
     """A client of a spread part, with the methods of its protocol. Each call goes to one replica.
 
-    Arguments and results are serialized with plain pickle, which is possible because all their
-    classes can be imported. Pickle writes an array as one block of bytes. With replies of 500 rows
-    and 60 features, and with small arguments, it was faster than Ray's default, cloudpickle, and as
-    fast as joining the bytes by hand.
+    Arguments and results are serialized with plain pickle, not with Ray's default, cloudpickle.
+    This is possible because all their classes can be imported.
     """
 
     def __init__(self, part: Part[Any], handle: DeploymentHandle) -> None:
@@ -73,7 +71,8 @@ class RemoteActor:
     last argument is a `RequestContext`, its deadline limits the call. Serve restarts an actor that
     dies, so each call looks up the handle.
 
-    Calls raise `Unavailable` if the actor is not running or does not answer.
+    Calls raise `Unavailable` if the actor is not running or does not answer, `DeadlineExceeded` if
+    the deadline passes, and the errors of the method.
     """
 
     def __init__(self, name: str) -> None:
@@ -101,13 +100,13 @@ class RemoteActor:
 async def _answer(response: Awaitable[Any], cancel: Callable[[], object], callee: str) -> Any:
     """Return the result of a call. If this coroutine is cancelled, cancel the call.
 
-    Raise the error that the other process raised. Raise an `Unavailable` that names `callee` if Ray
-    can't deliver the call or its result.
+    Raise the `KiranaError` that the other process raised, or `RayTaskError` for any other error.
+    Raise an `Unavailable` that names `callee` if Ray can't deliver the call or its result.
     """
     try:
         return await response
     except asyncio.CancelledError:
-        # The client has disconnected, or its deadline has passed. The work must not go on.
+        # The caller no longer waits for the result, so the work must not go on.
         cancel()
         raise
     except RayTaskError as error:

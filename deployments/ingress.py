@@ -34,7 +34,8 @@ there is no other replica, this time is skipped.
 DRAIN_S = 20.0
 """How many seconds ongoing requests on the direct port have to finish after `WITHDRAW_S`.
 
-They have longer if the setting `timeout_ms` is longer.
+They have `timeout_ms` if that is longer. Serve ends the replica after `graceful_shutdown_timeout_s`
+(`kirana.deployments.options`) in any case.
 """
 
 logger = logging.getLogger("kirana.ingress")
@@ -69,12 +70,14 @@ class Ingress:
         resources = Resources(
             parts, live, replica.source, publisher=replica.source.backend, endpoints=self._endpoints
         )
+        await resources.probes.check()
         self._edge = Edge(resources, limits, replica.metrics)
         replica.tune_process()
         self._direct = await self._open_direct_port(context.replica_tag)
         self._tasks = [
             asyncio.create_task(live.follow()),
             asyncio.create_task(self._endpoints.follow()),
+            asyncio.create_task(resources.probes.follow()),
         ]
 
     async def _open_direct_port(self, replica: str) -> DirectPort | None:
@@ -112,7 +115,7 @@ class Ingress:
         """Answer a request of `kirana.client.handles`, and return the status and the body.
 
         They are the same as over HTTP. `headers` are those that identify the request and its
-        caller. With `binary`, the bodies are Protobuf.
+        caller. With `binary`, the bodies are Protobuf, except for errors, which are JSON.
         """
         return await call(self._edge, method, path, query, body, binary, timeout_ms, headers)
 
@@ -146,12 +149,14 @@ class Ingress:
 
 
 def _own_address() -> str:
-    """Return the address at which other machines reach this one. No packet is sent."""
+    """Return the IPv4 address that this machine uses to reach others. No packet is sent.
+
+    Without a route to other machines, return its address in the Ray cluster.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            # This machine has no route to other machines.
             return node_address()
         address: str = probe.getsockname()[0]
         return address

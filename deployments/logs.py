@@ -1,4 +1,4 @@
-"""The log of a replica: the file that KIRANA_LOG_FILE names, or stderr."""
+"""The log of a replica or an actor: the file that KIRANA_LOG_FILE names, or stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def start_log() -> None:
     """Configure the logger `kirana` of this process. No-op if it has a handler already.
 
     The logger needs its own handler, because Serve buffers the records that are logged during a
-    request. Each line has the id of the current request.
+    request. Each line has the id of the current request, "-" outside of requests.
     """
     logger = logging.getLogger("kirana")
     if logger.handlers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OPTIONS: dict[str, Any] = {
-    # A replica reserves one CPU by default, so a machine with two could run only two replicas.
+    # A replica reserves one CPU by default, so a machine with two CPUs could run only two.
     "ray_actor_options": {"num_cpus": 0.1},
     "health_check_period_s": 5,
     # Enough for Serve's own drain and then for the drain of the direct port (`ingress.DRAIN_S`).

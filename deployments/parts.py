@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from kirana.admission import Admission
 from kirana.deployments.options import OPTIONS
 from kirana.deployments.replica import Replica
 from kirana.hop import Outcome, outcome_of
@@ -26,17 +27,23 @@ class PartDeployment:
         self._name = part.name
         self._replica = Replica(part.name, settings, handles)
         self._service = self._replica.assembly[part]
+        self._admission = Admission(self._replica.metrics)
 
     async def call(
         self, method: str, arguments: tuple[object, ...], context: RequestContext
     ) -> Outcome:
         """Call a method of the part's protocol by its name, until the deadline of `context`.
 
-        A `KiranaError` is returned in the outcome. Raise any other error.
+        The call waits for its turn. A `KiranaError` is returned in the outcome. Raise any other
+        error.
         """
         self._replica.count(method)
-        bound = getattr(self._service, method)
-        return await outcome_of(self._name, lambda: bound(*arguments, context), context)
+
+        async def work() -> Any:
+            await self._admission.enter(context.deadline)
+            return await getattr(self._service, method)(*arguments, context)
+
+        return await outcome_of(self._name, work, context)
 
     async def prepare(self, revision: Revision) -> None:
         """Prepare a revision. Raise `Unavailable` if it can't be prepared."""

@@ -1,4 +1,4 @@
-"""The base of every replica: log, settings, parts and metrics."""
+"""The objects that every replica needs: log, settings, parts and metrics."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CALLS = Counter("kirana_calls", "Calls that reached a spread part.", ("part", "m
 SWITCH_S = 0.0005
 """How many seconds a busy thread may keep the interpreter while another thread waits for it.
 
-Python's default of 5 ms is longer than a ranking request, which takes 4 ms. While threads prepare a
-new revision, the event loop would wait that long again and again.
+Python's default is 5 ms. While threads prepare a new revision, the event loop would wait that long
+again and again.
 """
 
 
@@ -38,8 +38,8 @@ class Replica:
     `owner` is the name of the part that the replica belongs to, or `INGRESS`. `handles` are handles
     of the spread parts that the replica calls, by name of the part.
 
-    Raise `ConfigurationError` if Ray was started without the required variables, or if a store
-    can't work with the number of replicas or machines.
+    Raise `ConfigurationError` if Ray was started without the required variables, if a store can't
+    work with the number of replicas or machines, or if the URL of the catalog is wrong.
     """
 
     def __init__(

@@ -220,9 +220,9 @@ def catalog_page() -> str:
     lines = [
         "# Catalog reference",
         "",
-        "All fields of all kinds. [The catalog](../catalog.md) explains them. `kind` is required",
-        "in files and in `POST /v1/catalog`; `PUT /v1/catalog/{kind}/{name}` takes `kind` and",
-        "`name` from its path. A duration is a number with a unit, like `500ms`, `30s`, `15m`,",
+        "This page lists all fields. [The catalog](../catalog.md) explains them. `kind` is",
+        "required in files and in `POST /v1/catalog`. `PUT /v1/catalog/{kind}/{name}` takes `kind`",
+        "and `name` from its path. A duration is a number with a unit, like `500ms`, `30s`, `15m`,",
         "`12h` or `7d`.",
     ]
     inner: dict[str, type[BaseModel]] = {}
@@ -272,8 +272,8 @@ def cli_page() -> str:
         "# Commands",
         "",
         "`kirana --install-completion` lets the shell complete commands, options and the names",
-        "of live objects. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 no answer,",
-        "or not in time, 130 after Ctrl-C. Results go to stdout, everything else to stderr.",
+        "of live objects. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 no answer",
+        "in time, 130 after Ctrl-C. Results go to stdout, everything else to stderr.",
     ]
     command = typer.main.get_command(app)
     lines += _commands("kirana", command)

@@ -23,6 +23,12 @@ from kirana.serving.settings import Settings, read_settings
 
 Options = Mapping[str, Mapping[str, Any]]
 
+SERVE_MARGIN = 4
+"""Serve's `max_ongoing_requests` is this many times the setting `max_ongoing`.
+
+So requests wait in Kirana's queue, which knows their deadlines, and never in Serve's.
+"""
+
 
 class Refused(RayServeException):
     """An error of `build`. Serve shows only its message, without a traceback."""
@@ -31,9 +37,7 @@ class Refused(RayServeException):
 def build(arguments: dict[str, Any]) -> Application:
     """Return the application for `arguments`, the `args` in the file of `serve deploy`.
 
-    Raise `Refused` if replicas could not start: if the cluster was started without the required
-    variables, the HTTP port is taken, a setting is wrong, there is too little disk space, the
-    catalog has no revision, a model can't be loaded, or a store can't be opened.
+    Raise `Refused` if one of the checks before a start fails. Its message is that of the check.
     """
     try:
         require_serve_environment()
@@ -71,7 +75,7 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
         if owner != INGRESS and owner not in settings.spread:
             continue
         own_options = dict(options.get(deployment.name, {}))
-        own_options.setdefault("max_ongoing_requests", settings.max_ongoing)
+        own_options.setdefault("max_ongoing_requests", SERVE_MARGIN * settings.max_ongoing)
         within = parts_within(owner, settings.spread)
         actors = [
             actor_config(actor, arguments)

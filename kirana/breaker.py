@@ -1,6 +1,6 @@
 """A circuit breaker, which refuses calls to a database that does not answer.
 
-Without it, each request would wait for the whole timeout while the database is down.
+Without it, each call would wait for its timeout while the database does not answer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PAUSE_S = 1.0
 class Breaker:
     """A breaker that opens after `MAX_FAILURES` failures in a row.
 
-    An open breaker lets one call through every `PAUSE_S` seconds. The first successful call closes
-    it. `what` names the database in errors, and `clock` returns seconds.
+    An open breaker lets at most one call through per `PAUSE_S` seconds. A successful call closes
+    the breaker. `what` names the database in errors, and `clock` returns seconds.
     """
 
     def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,14 +31,14 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether the last `MAX_FAILURES` calls, or more, have all failed."""
+        """Whether at least `MAX_FAILURES` calls have failed since the last successful one."""
         return self._failures >= MAX_FAILURES
 
     def check(self) -> None:
         """Raise `Unavailable` if the breaker is open and the next trial is not due yet.
 
-        Trials are the calls that an open breaker lets through. A trial is due `PAUSE_S` seconds
-        after the last failure or trial.
+        A trial is a call that an open breaker lets through. It is due `PAUSE_S` seconds after the
+        last failure or trial.
         """
         if not self.open:
             return
@@ -46,12 +46,12 @@ class Breaker:
         if now < self._refused_until:
             self._refused += 1
             raise Unavailable(
-                f"{self._what} did not answer a moment ago: calls are refused for up to a second"
+                f"{self._what} did not answer a moment ago: calls are refused until it answers"
             )
         self._refused_until = now + PAUSE_S
 
     def health(self) -> dict[str, Any]:
-        """Return the state, and how many calls failed, opened the breaker and were refused."""
+        """Return the state, and the numbers of failed calls, openings and refused calls."""
         return {
             "state": "open" if self.open else "closed",
             "failed": self._failed,
@@ -64,7 +64,7 @@ class Breaker:
         self._failures = 0
 
     def failed(self) -> None:
-        """Record a failed call, which may open the breaker."""
+        """Record a failed call. `MAX_FAILURES` of them in a row open the breaker."""
         self._failures += 1
         self._failed += 1
         self._opened += self._failures == MAX_FAILURES

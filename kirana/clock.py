@@ -23,7 +23,7 @@ _LAST_MICROSECONDS = 10**17
 def unit_problem(time_ms: int) -> str | None:
     """Return a message if a time seems to be in a unit other than milliseconds, or None.
 
-    0 stands for an unknown time and is valid, and so are times before 1970.
+    The result is also None for 0 and for negative times.
     """
     if 1 <= time_ms <= LAST_SECONDS:
         return f"{time_ms} looks like seconds: send milliseconds, {time_ms * 1_000}"

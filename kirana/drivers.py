@@ -1,4 +1,4 @@
-"""The error for a database whose driver is not installed. It names the package to install."""
+"""The error for a database whose driver is not installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def driver_of(scheme: str, *packages: str, setting: str) -> Iterator[None]:
     """Replace the `ModuleNotFoundError` for one of `packages` with a `ConfigurationError`.
 
     The message names the missing package, the URL `scheme` that needs it, and the `setting` that
-    holds the URL.
+    holds the URL. Any other error is raised unchanged.
     """
     try:
         yield

@@ -3,18 +3,20 @@
     KiranaError
     ├── InvalidInput            the input is wrong; `field` names the wrong field
     │   └── TooLarge            the input exceeds a limit
-    ├── Unknown                 the input names something that the catalog does not have
+    ├── Unknown                 the input names something that does not exist
     ├── CatalogError            objects can't be published or read; `problems` lists the reasons
     ├── Conflict                the current state does not allow the change
     ├── ConfigurationError      the settings are wrong, or do not work on this machine
     ├── NodeError               a node of a flow failed and has no fallback
     ├── ModelFailed             a model can't score the rows; a retry would fail too
     ├── Unavailable             a part or a server does not answer, or refuses the call
+    │   ├── Overloaded          too many other calls are waiting
     │   ├── StoreFull           a store has no space left
     │   └── ConnectionLost      a client's connection broke; the request may have been handled
     └── DeadlineExceeded        the deadline of the request has passed
 
-Errors do not depend on HTTP. Only `kirana.edge.errors` maps them to statuses.
+These errors do not depend on HTTP. `kirana.edge.errors` maps them to statuses, and has one more
+class, `HttpError`. `kirana.client.errors` turns replies back into errors.
 """
 
 from __future__ import annotations
@@ -22,6 +24,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+MAX_QUOTED_CHARS = 200
+"""The most characters of a name that a message quotes."""
+
+MAX_PROBLEM_CHARS = 2_000
+"""The most characters of the message of a `Problem`."""
+
+
+def shortened(text: str, limit: int = MAX_QUOTED_CHARS) -> str:
+    """Return `text`, or its first `limit` characters and its length if it has more."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -31,7 +44,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known names, at most 10 of them, or says that none is defined.
     """
     names = sorted(known)
-    close = get_close_matches(name, names, n=1)
+    # The search takes longer than linear time.
+    close = get_close_matches(name, names, n=1) if len(name) <= MAX_QUOTED_CHARS else []
     if close:
         return f"did you mean '{close[0]}'?"
     if not names:
@@ -89,7 +103,7 @@ class KiranaError(Exception):
 def _rebuild(
     kind: type[KiranaError], args: tuple[object, ...], state: dict[str, object]
 ) -> KiranaError:
-    # Subclasses have constructors with different arguments from `args`, so they can't be called.
+    # `args` holds the message, but the constructors of some subclasses take other arguments.
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -109,7 +123,7 @@ class TooLarge(InvalidInput):
 
 
 class Unknown(KiranaError):
-    """A name that the catalog does not have. `code` is `unknown_<kind>`.
+    """A name of something that does not exist. `code` is `unknown_<kind>`.
 
     The message suggests names from `known`.
     """
@@ -123,7 +137,8 @@ class Unknown(KiranaError):
         field: str | FieldPath | None = None,
     ) -> None:
         label = kind.replace("_", " ")
-        super().__init__(f"unknown {label} '{name}': {did_you_mean(name, known)}", field=field)
+        quoted = shortened(name)
+        super().__init__(f"unknown {label} '{quoted}': {did_you_mean(name, known)}", field=field)
         self.kind = kind
         self.name = name
         self.code = f"unknown_{kind}"
@@ -133,14 +148,18 @@ class Unknown(KiranaError):
 class Problem:
     """One thing that is wrong with a catalog.
 
-    `file` is a file, a folder, a node of ZooKeeper or a place in a request. `line` counts from 1; 0
-    means that it is unknown. `path` leads to the value in the object.
+    `file` is a file, a folder, a node of ZooKeeper, a place in a request, or "". `line` counts from
+    1, and is 0 if it is unknown. `path` leads to the value in the object. It is "" for the whole
+    object.
     """
 
     message: str
     file: str = ""
     line: int = 0
     path: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shortened(self.message, MAX_PROBLEM_CHARS))
 
     def __str__(self) -> str:
         location = f"{self.file}:{self.line}" if self.line else self.file
@@ -170,7 +189,11 @@ class ConfigurationError(KiranaError):
 
 
 class NodeError(KiranaError):
-    """The failure of a node that has no fallback. The original error is its `__cause__`."""
+    """The failure of a node that has no fallback.
+
+    If the node failed with `Unavailable`, `DeadlineExceeded` or `ModelFailed`, that error is raised
+    instead.
+    """
 
     code = "node_failed"
 
@@ -181,9 +204,11 @@ class NodeError(KiranaError):
 
 
 class ModelFailed(KiranaError):
-    """A model that raised an error, or that returned the wrong number of rows (`wrong_rows`).
+    """A model that can't score a matrix, or an inferflow whose score has the wrong shape.
 
-    The same input would fail again, so neither clients nor nodes retry the call.
+    `kind` is "model" or "inferflow", and `model` is the name. `wrong_rows` is True if an output of
+    the model has the wrong number of rows. Errors that a client raises always have False. Neither
+    clients nor nodes retry the call, because the same input would fail again.
     """
 
     code = "model_failed"
@@ -203,7 +228,7 @@ class Unavailable(KiranaError):
 
 
 class Overloaded(Unavailable):
-    """A call that was refused because too many others are waiting. A retry may succeed."""
+    """A call that was refused because too many other calls are waiting. A retry may succeed."""
 
     code = "overloaded"
 

@@ -1,4 +1,4 @@
-"""Calls of a part in another process: running the call there, and unpacking its result."""
+"""Calls of a part or an actor in another process: run the call there, and unpack its outcome."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ async def outcome_of(
 ) -> Outcome:
     """Run `work` for a request from another process, and return its outcome.
 
-    The deadline of the request cancels `work`. The outcome holds a `KiranaError` that `work`
-    raised, or `DeadlineExceeded`. Any other error is raised. Log lines of the calling task have the
-    id of the request.
+    If `work` raises a `KiranaError`, the outcome holds the error. If the deadline of the request
+    passes, `work` is cancelled, or not started, and the outcome holds `DeadlineExceeded`. Any other
+    error is raised. This sets the request id for the log lines of the current task. `part` names
+    the part or the actor in messages.
     """
     current_id.set(context.id)
     ledger = context.ledger
@@ -50,7 +51,7 @@ async def outcome_of(
     except KiranaError as error:
         failure = error
         if error.__cause__ is not None:
-            # Pickling the error drops its cause, so the cause is logged here.
+            # Pickling the error drops its cause.
             logger.warning("%s: %s", part, error, exc_info=error.__cause__)
     return Outcome(
         value, failure, Ledger(ledger.retries - retries_before, ledger.hedges - hedges_before)

@@ -1,7 +1,8 @@
 r"""Key texts: the canonical text of an entity's keys, which is the same in every store.
 
-Each key is in its canonical form (integers in decimal), with a backslash before `|` and `\`.
-Several keys are joined by `|`. `7` and `"7"` are the same key.
+An id is the value of one key of the entity. Each id is in its canonical form (integers in
+decimal), with a backslash before `|` and `\`. The ids of several keys are joined by `|`. `7` and
+`"7"` are the same id.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ _RANGES = {
 def id_texts(key: Key, ids: Ids, *, field: str) -> list[str]:
     """Return the canonical text of each id. The list may be `ids` itself.
 
-    Raise `InvalidInput` for an id that is empty, not valid Unicode, neither a string nor an
-    integer, or not in the range of an integer key. `field` is the path of `ids`, to which the error
-    adds the index of the id. The lengths of the texts are not checked.
+    Raise `InvalidInput` for an id that is empty, not valid Unicode, or neither a string nor an
+    integer. If the key is an integer, also raise it for a string that is not a decimal integer, and
+    for an id out of the range of the key. `field` is the path of `ids`, to which the error adds the
+    index of the id. The lengths of the texts are not checked.
     """
     if key.dtype == "string" and isinstance(ids, list):
         joined = _join_strings(ids)
@@ -86,7 +88,7 @@ def checked_ids(key: Key, ids: Ids, *, field: str) -> tuple[list[str], bool]:
 def _plain(texts: Sequence[str | int]) -> TypeGuard[list[str]]:
     """Return True if all texts are valid string ids in ASCII, short enough, and need no escapes.
 
-    Without the compiled loops, always return False. The callers then use slower checks in Python.
+    Also return False without the compiled loops. The callers then check the texts in Python.
     """
     return (
         native.COMPILED

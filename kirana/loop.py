@@ -1,38 +1,87 @@
-"""Keep the event loop responsive: run small work on it, and large work in a thread."""
+"""Keep the event loop responsive: run small work on it, and large work in a thread.
+
+Work is small if it takes about 1 ms at most.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_ROWS = 1_000
-"""The most rows, keys or events that Python code handles on the event loop: about 1 ms of work."""
+"""How many rows, keys or events Python code handles in about 1 ms."""
 
 INLINE_CELLS = 100_000
-"""The most cells that numpy or ONNX processes on the event loop: about 1 ms of work."""
+"""How many cells numpy processes in about 1 ms."""
 
 INLINE_BYTES = 128 << 10
-"""The most bytes of JSON that are parsed on the event loop: about 1 ms of work."""
+"""How many bytes of JSON are parsed in about 1 ms."""
+
+
+class CountedThreads:
+    """A pool of threads that counts its works.
+
+    Its threads start when they are needed, and end when the pool is not referenced any more.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._pending = 0
+
+    @property
+    def pending(self) -> int:
+        """How many works wait for a thread or run in one."""
+        return self._pending
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Call `work` in a thread, with the context variables of the caller; return its result.
+
+        If this coroutine is cancelled, work that waits for a thread is dropped.
+        """
+        with self._lock:
+            self._pending += 1
+        running = self._pool.submit(copy_context().run, work)
+        running.add_done_callback(self._count_done)
+        return await asyncio.wrap_future(running)
+
+    def _count_done(self, running: Future[Any]) -> None:
+        """Count work that has ended or was dropped. Called in its thread, or in the caller's."""
+        with self._lock:
+            self._pending -= 1
+
+
+request_threads = CountedThreads((os.cpu_count() or 1) + 4, "request")
+"""The threads for large pieces of requests, which would keep the event loop for too long."""
 
 
 async def inline_or_thread(
     inline: bool, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
 ) -> T:
-    """Call `work` and return its result: on the event loop if `inline`, otherwise in a thread."""
+    """Call `work` and return its result: on the event loop if `inline`, else in a thread.
+
+    The thread is one of `request_threads`.
+    """
     if inline:
         return work(*arguments, **named)
-    return await asyncio.to_thread(work, *arguments, **named)
+    return await request_threads.run(partial(work, *arguments, **named))
 
 
 async def prefetched(items: Iterator[T]) -> AsyncGenerator[T, None]:
     """Yield each item of `items` while a thread makes the next one.
 
     Use `aclosing` if the loop may stop before the last item. Closing or cancelling the generator
-    waits until the thread has made its item. A second cancellation ends this wait.
+    waits until the thread has made its item. A second cancellation ends this wait. Errors of
+    `items` are raised to the consumer.
     """
     end = object()
 

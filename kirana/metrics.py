@@ -42,8 +42,8 @@ class Histogram:
 class Metrics:
     """The metrics of this process.
 
-    The code of this process updates this object. It exports nothing: `deployments/metrics.py` reads
-    it and publishes the values through Ray.
+    This object does not export them. `deployments/metrics.py` reads it and publishes the values
+    through Ray.
     """
 
     def __init__(self) -> None:

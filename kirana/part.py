@@ -24,8 +24,8 @@ S = TypeVar("S", bound=BaseModel)
 class StoreSetting:
     """The setting that holds the URL of a store. A local Kirana uses LMDB by default.
 
-    `check` opens the store at a URL and reads from it. It raises `ConfigurationError` with the
-    setting as its field if the store can't be opened or does not answer.
+    `check` opens the store at a URL, and closes it again. It raises `ConfigurationError` with the
+    setting as its field if the store can't be opened, or if it has a server that does not answer.
     """
 
     name: str
@@ -91,9 +91,10 @@ class Part(Generic[P]):
     stores: tuple[StoreSetting, ...] = ()
     actors: tuple[Actor, ...] = ()
     at_edge: bool = True
-    """Whether routes call the part. If so, the edge prepares it, and `/healthz` checks it.
+    """Whether routes call the part.
 
-    Otherwise, the parts that call it prepare and check it.
+    If they do, the edge prepares the part, and `/healthz` checks it. If they do not, the parts that
+    call it prepare and check it.
     """
 
     @property

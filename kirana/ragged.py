@@ -13,7 +13,7 @@ Positions = npt.NDArray[np.int64]
 
 
 def positions_of(starts: Positions, sizes: Positions) -> Positions:
-    """Return where the bytes of some strings are in the array that holds the strings.
+    """Return the position of each byte of some strings in the array that holds the strings.
 
     String i begins at `starts[i]` and has `sizes[i]` bytes. The result is int64[sum of sizes],
     string after string.

@@ -19,14 +19,14 @@ Priority = Literal["shopper", "writer", "operator"]
 """Who waits for the response: a shopper, a pipeline that writes, or an operator."""
 
 current_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the current request, for log lines."""
+"""The id of the current request, for log lines. It is "-" outside of requests."""
 
 _PREFIX = os.urandom(6).hex()
 _NUMBERS = itertools.count(1)
 
 
 def new_id() -> str:
-    """Return a new request id, unique across processes."""
+    """Return a new request id: a random prefix of this process, and a number."""
     return f"{_PREFIX}-{next(_NUMBERS):x}"
 
 
@@ -69,7 +69,11 @@ class RequestContext(msgspec.Struct, frozen=True):
         traceparent: str = "",
         caller: str = "",
     ) -> RequestContext:
-        """Return the context of a request that starts now. Without an `id`, make a new one."""
+        """Return the context of a request that starts now.
+
+        The deadline is `timeout_s` seconds from now. `now_ms` is the current time by default.
+        Without an `id`, the context gets a new one.
+        """
         return cls(
             revision,
             time.monotonic() + timeout_s,

@@ -38,7 +38,7 @@ NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 
 
 def spelled(value: Any) -> Any:
-    """Return a value for JSON: each NaN or infinity in its dicts and lists becomes a text."""
+    """Return a value for JSON, with a text for each NaN or infinity, also in dicts and lists."""
     if isinstance(value, dict):
         return {name: spelled(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -50,7 +50,7 @@ def spelled(value: Any) -> Any:
 
 DTYPES = (*NUMERIC, "bool", "string")
 MAX_DIMENSIONS = 8
-"""The most dimensions of a vector. This is far below the limit of numpy."""
+"""The most dimensions of a vector."""
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
 
 
@@ -117,7 +117,7 @@ class Entity:
 class SchemaVersion:
     """A numbered list of a group's features, which never changes.
 
-    Each stored row has the number of the schema version that it was written with.
+    Rows that hold values refer to it by its number.
     """
 
     group: str
@@ -132,8 +132,8 @@ class SchemaVersion:
     def fingerprint(self) -> int:
         """A 32-bit hash of the group's name and the signatures of its features.
 
-        Each row is written with it. It shows whether the row comes from another catalog, where the
-        schema version with the same number has different features.
+        Rows that hold values are written with it. It shows whether a row comes from another
+        catalog, where the schema version with the same number has different features.
         """
         text = "\n".join((self.group, *(feature.signature for feature in self.features)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
@@ -176,7 +176,8 @@ def expired(expiry_s: npt.NDArray[np.uint32], now_s: float) -> npt.NDArray[np.bo
 class FeatureGroup:
     """Features of one entity that are written together and expire together.
 
-    `ttl_ms` is 0 if rows never expire. `versions` are in order, and the last one is current.
+    `name` is `<entity>.<group>`. `ttl_ms` is 0 if rows never expire. `versions` are in order, and
+    the last one is current.
     """
 
     name: str

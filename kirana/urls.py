@@ -40,8 +40,8 @@ def split(url: str, *, setting: str) -> SplitResult:
 def folder_of(url: str, scheme: str, *, setting: str) -> Path:
     """Return the absolute path of the folder that `url` names.
 
-    Raise `ConfigurationError`, which names `setting`, if the scheme of the URL is not `scheme`, or
-    if the URL has a host or no path.
+    Raise `ConfigurationError`, which names `setting`, if the URL is not valid, has a scheme other
+    than `scheme`, has a host, or has no path.
     """
     parts = split(url, setting=setting)
     example = f"{scheme}:///absolute/folder"
@@ -58,6 +58,6 @@ def folder_of(url: str, scheme: str, *, setting: str) -> Path:
 
 
 def option_of(url: str, name: str) -> str | None:
-    """Return the last value of `name` in the query of a URL, or None if it has none."""
+    """Return the last value of `name` in the query of a URL, or None if no value is given."""
     values = parse_qs(urlsplit(url).query).get(name)
     return values[-1] if values else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -20,6 +21,10 @@ from tests.zookeeper_server import ZooKeeperServer
 # A test must not fail because the machine is busy.
 settings.register_profile("kirana", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kirana")
+
+# Several tests start Ray at the same time. Workers with the niceness 0, which users have, could
+# delay the start of another Ray by more than the 30 s that it allows.
+os.environ.setdefault("RAY_worker_niceness", "15")
 
 
 def pytest_configure() -> None:
@@ -40,11 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Exclude the objects that exist now from garbage collection.
-
-    They live until the end of the run, and each full collection would walk them. That would take a
-    tenth of the time of the unit tests.
-    """
+    """Exclude the objects that exist now from garbage collection, which would walk them often."""
     gc.collect()
     gc.freeze()
 
@@ -99,7 +100,7 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
 def published_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Publish the shop of `tests.support` once per session, and return its folder.
 
-    Tests copy it, because publishing takes longer than most tests.
+    Tests must not change it. `shop_folder` is a copy for one test.
     """
     folder = write_shop(tmp_path_factory.mktemp("published") / "shop")
     publish(folder)

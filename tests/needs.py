@@ -31,8 +31,8 @@ def mark(item: pytest.Item) -> None:
 
 
 def skip_missing(reason: str) -> NoReturn:
-    """Skip the current test because the machine lacks something. In CI the test then fails."""
-    pytest.skip(f"{reason}: run make test-setup")
+    """Skip the current test because the machine lacks something."""
+    pytest.skip(f"{reason}: run 'make test-setup'")
 
 
 def in_ci() -> bool:
@@ -51,7 +51,7 @@ class _NeedsCollector:
 
 
 def main() -> None:
-    """Print the needs of the selected tests, or all needs if pytest can't collect the tests."""
+    """Print the needs of the selected tests, or all needs if pytest fails or selects no test."""
     collector = _NeedsCollector()
     with redirect_stdout(io.StringIO()) as output:
         code = pytest.main(["--collect-only", "-qqq", *sys.argv[1:]], plugins=[collector])

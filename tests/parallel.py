@@ -38,8 +38,7 @@ FIRST = (
     "tests/e2e/test_redis_and_zookeeper.py",
     "tests/e2e/test_live_changes.py",
 )
-"""Groups that start first, in this order, because they take long. Groups that mostly wait stand
-between groups that use the CPU."""
+"""Groups that start first, in this order."""
 
 APART = (
     "tests/e2e/test_lifecycle.py",
@@ -47,11 +46,11 @@ APART = (
     "tests/contract/test_cluster_failures.py",
     "tests/contract/test_cluster_slots.py",
 )
-"""Files whose tests share nothing. Each test is a separate group, and these groups start last."""
+"""Files whose tests share no server. Each test is a separate group, and these groups start last."""
 
 
 class GroupScheduler(LoadScopeScheduling):
-    """Scheduler that gives each worker one group at a time, in the order of collection."""
+    """Scheduler that gives whole groups to workers, in the order of collection."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)

@@ -46,7 +46,7 @@ def _knows(port: int, nodes: Sequence[int]) -> bool:
 class RedisServers:
     """Redis servers that are killed when the `with` block ends.
 
-    The servers of a property, such as `single` or `cluster`, start when it is first read.
+    The servers of a property, such as `single` or `cluster`, start when the property is first read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class RedisServers:
     def __enter__(self) -> RedisServers:
         for program in ("redis-server", "openssl"):
             if shutil.which(program) is None:
-                skip_missing(f"no Redis, {program} is missing")
+                skip_missing(f"{program} is missing")
         return self
 
     def __exit__(self, *_: object) -> None:

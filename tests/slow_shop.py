@@ -1,4 +1,4 @@
-"""A shop whose click model is slow, with a flow that does not wait for it."""
+"""A shop whose click model is slow, with a flow that waits for the model for only 20 ms."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ Without these, the flow finds no candidates and does not run the model.
 
 
 def write_slow_shop(folder: Path, size: int) -> Path:
-    """Write the shop to `folder`, and return it. `size` is that of the slow model's matrices."""
+    """Write the shop to `folder`, and return the folder.
+
+    For each run, the slow model multiplies two matrices of `size` x `size`.
+    """
     write_shop(folder, SHOP + _HASTY_FLOW)
     write_slow_model(folder / "models/click/1/model.onnx", 7, "p_click", size)
     return folder

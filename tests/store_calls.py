@@ -28,7 +28,10 @@ def split_key(key: bytes | str) -> tuple[str, str]:
 
 
 async def read_values(store: FeatureStore, keys: Sequence[bytes | str]) -> list[bytes | None]:
-    """Return one value per key, None if no row is stored. Raise `Unavailable` if a read fails."""
+    """Return one value per key, None if no row is stored.
+
+    Raise `Unavailable` if any of the rows is unavailable.
+    """
     requested = [
         RowKeys(group, [text for _, text in pairs])
         for group, pairs in groupby(map(split_key, keys), key=lambda pair: pair[0])

@@ -200,7 +200,7 @@ def _linear_model(weights: tuple[float, ...], output: str) -> bytes:
 def write_slow_model(path: Path, columns: int, output: str, size: int) -> None:
     """Write an ONNX model that multiplies two matrices of `size` x `size` for each run.
 
-    ONNX Runtime can't stop a run before this operator has ended.
+    ONNX Runtime can't stop a run during the multiplication.
     """
     graph = helper.make_graph(
         [
@@ -226,7 +226,7 @@ def write_slow_model(path: Path, columns: int, output: str, size: int) -> None:
 
 
 def write_shop(folder: Path, catalog: str = SHOP) -> Path:
-    """Write the shop's catalog and models to `folder`, and return it. Publish nothing."""
+    """Write the shop's catalog and models to `folder`, and return the folder. Publish nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shop.yaml").write_text(catalog)
     for name, weights in SHOP_WEIGHTS.items():
@@ -291,6 +291,7 @@ class Shop:
             self.publisher,
             NoEndpoints() if endpoints is None else endpoints,
         )
+        await resources.probes.check()
         return Edge(resources, limits, metrics)
 
     def served(

@@ -12,7 +12,7 @@ T = TypeVar("T")
 Errors = type[Exception] | tuple[type[Exception], ...]
 
 TIMEOUT_S = 180.0
-"""Seconds after which a wait fails: more than a busy machine needs for any condition."""
+"""Seconds after which a wait fails by default. They are many, because a machine may be busy."""
 LONGEST_PAUSE_S = 0.1
 
 
@@ -25,8 +25,8 @@ def wait_for(
 ) -> T:
     """Call `get` until it returns a true value, and return that value.
 
-    Errors in `ignoring` count as a false value. Raise `AssertionError` after `timeout_s` seconds;
-    `description` says what was awaited, or is a function that returns such a text.
+    Errors in `ignoring` count as a false value. Raise `AssertionError` after `timeout_s` seconds,
+    with a message that ends with `description`, or with its result if it is a function.
     """
     for pause_s in _pauses(timeout_s):
         try:
@@ -60,7 +60,7 @@ async def wait_until(
 
 
 def _pauses(timeout_s: float) -> Iterator[float]:
-    """Yield pauses from a millisecond to `LONGEST_PAUSE_S` until time is up."""
+    """Yield pauses in seconds, from 0.001 to `LONGEST_PAUSE_S`, until `timeout_s` has passed."""
     deadline, pause_s = time.monotonic() + timeout_s, 0.001
     while time.monotonic() < deadline:
         yield pause_s

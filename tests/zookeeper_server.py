@@ -19,9 +19,9 @@ MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 def _require() -> None:
     """Skip the test if Java or the jars of ZooKeeper are missing."""
     if shutil.which("java") is None:
-        skip_missing("no ZooKeeper, java is missing")
+        skip_missing("java is missing")
     if not (JARS / ".fetched").exists():
-        skip_missing(f"no ZooKeeper, its jars are missing from {JARS}")
+        skip_missing(f"the jars of ZooKeeper are missing from {JARS}")
 
 
 class ZooKeeperServer:
@@ -60,7 +60,7 @@ class ZooKeeperServer:
         return f"127.0.0.1:{self._port}"
 
     def kill(self) -> None:
-        """Kill the server, so that clients get no notice. This also works while it is paused."""
+        """Kill the server, which may be paused."""
         self._process.kill()
         self._process.wait()
 
@@ -93,7 +93,7 @@ class ZooKeeperServer:
             raise
 
     def _serves(self) -> bool:
-        """Return whether the server handles requests. It would answer `ruok` even before that."""
+        """Return whether the server reports its mode, which it does once it handles requests."""
         assert self._process.poll() is None, self._log.read_text()
         with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
             connection.sendall(b"srvr")

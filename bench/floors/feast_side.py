@@ -133,8 +133,7 @@ def main() -> None:
         ids, values = rows["ids"].tolist(), rows["values"]
     side = FeastSide(arguments.address, arguments.database, arguments.folder, ids, values)
     side.write()
-    # A full garbage collection would walk the objects of Feast's imports. That takes as long as a
-    # read of 500 rows.
+    # A full garbage collection would also walk the objects of Feast's imports.
     gc.freeze()
     print("ready", flush=True)
     for line in sys.stdin:

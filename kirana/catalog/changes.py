@@ -49,8 +49,9 @@ class CatalogPublisher(Protocol):
         """Apply `change` to the live revision, and publish the result as the next one, atomically.
 
         If the result equals the live revision, publish nothing. Raise `CatalogError` if the result
-        is not valid, `Unknown` if an object to delete does not exist, and `Conflict` if
-        `expected_revision` is given and is not live, or if the catalog has no revision yet.
+        is not valid, and `Unknown` if an object to delete, or its kind, does not exist. Raise
+        `Conflict` if `expected_revision` is given and is not live, if the catalog has no revision
+        yet, or if a file or the live revision changes during the publish.
         """
 
     def history(self, limit: int) -> list[RevisionRecord]:
@@ -64,7 +65,7 @@ def apply_change(live: Catalog, change: Change) -> tuple[dict[Key, Item], dict[K
     """Return all objects of `live` after the change, and the objects that the change puts.
 
     Raise `CatalogError` for an object that is not valid, or that is both put and deleted. Raise
-    `Unknown` if an object to delete does not exist.
+    `Unknown` if an object to delete, or its kind, does not exist.
     """
     for place, record in change.put.items():
         if _too_deep(record):
@@ -97,7 +98,7 @@ def _within(where: str, field: str) -> FieldPath:
 def _check_digest(put: Located, live: Item | None) -> None:
     """Refuse a model that gets a new path but keeps the digest of the live model.
 
-    The digest would win over the path, so the new file would never be published.
+    The digest would win over the path, so the new file would not be published.
     """
     new_model, live_model = put.object, live.parsed if live else None
     if not isinstance(new_model, ModelObject) or not isinstance(live_model, ModelObject):

@@ -45,14 +45,15 @@ class ModelStore(Protocol):
     def digest(self, model: ModelObject) -> str:
         """Return the digest of the bytes that a model would be published with.
 
-        Raise `ConfigurationError` if the file of the model or the copy for its `sha256` is missing.
+        Raise `ConfigurationError` if there is no copy for the model's `sha256`, or, without
+        `sha256`, if the files of the model can't be read.
         """
 
     def pin(self, catalog: str, revision: int, models: Iterable[ModelObject]) -> None:
-        """Copy the files of a revision's models, so that the bytes of the revision can't change.
+        """Copy the files of a revision's models, so that later edits of the files do not affect it.
 
-        Raise `Conflict` if a file has changed since it was checked, and `Unavailable` if a file
-        can't be copied.
+        Models without a digest are skipped. Raise `Conflict` if a file has changed since it was
+        checked, and `Unavailable` if a file can't be copied.
         """
 
     def prune(self, catalog: str, oldest: int) -> None:

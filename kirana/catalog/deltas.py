@@ -1,4 +1,4 @@
-"""Deltas. A delta is the difference between a revision and the revision before it.
+"""Deltas: the differences between a revision and the revision before it.
 
 A process that has the earlier revision in memory reads only the delta.
 """

@@ -102,8 +102,9 @@ class DirectoryCatalog:
     ) -> Checked:
         """Validate the source.
 
-        `live` is the revision to compare with, which may not be valid any more. `before` is a valid
-        revision, whose unchanged objects are not checked again. Either may be None.
+        `live` is the revision to compare with. It need not be valid. `before` is a valid revision,
+        whose unchanged objects are not checked again. Either may be None. Raise `CatalogError` if
+        the source is not valid.
         """
         items = sources.items()
         if not items:
@@ -133,8 +134,8 @@ class DirectoryCatalog:
         chunks = {}
         for chunk, key in sources.chunks():
             item = catalog.item(key)
-            # The chunks of models are always parsed. The live item of a model has the digest of the
-            # published bytes, but the model file may have changed.
+            # The chunks of models must always be parsed. The live item of a model has the digest of
+            # the published bytes, but the model file may have changed.
             if item is not None and key[0] != "model":
                 chunks[text_digest(chunk.text)] = (*key, item_digest(item))
         # If the file can't be written, the next publish only takes longer.
@@ -145,8 +146,8 @@ class DirectoryCatalog:
     def publish_change(self, change: Change, expected_revision: int | None) -> Published:
         """See `CatalogPublisher`. The source files are rewritten, too.
 
-        Unpublished edits of other objects stay in the source files. Raise `Conflict` if an object
-        of the change has unpublished edits, or if the source files can't be rewritten.
+        Unpublished edits of other objects stay in the source files. Raise `Conflict` also if an
+        object of the change has unpublished edits, or if the source files can't be rewritten.
         """
         with self._lock():
             live = self._expect(expected_revision)
@@ -190,7 +191,7 @@ class DirectoryCatalog:
                 about = orjson.loads(self._revisions.file(number, "about.json").read_bytes())
                 records.append(RevisionRecord(**about))
             except (OSError, ValueError, TypeError):
-                continue  # Early versions of Kirana wrote no `about.json`.
+                continue  # The entry is damaged, or missing: early versions of Kirana wrote none.
         return records
 
     def _expect(self, revision: int | None) -> Revision:
@@ -203,7 +204,8 @@ class DirectoryCatalog:
     def _require_applied(self, live: Catalog, keys: Sequence[Key]) -> None:
         """Raise `Conflict` if the source files have unpublished edits of the objects in `keys`.
 
-        A change of these objects would overwrite the edits.
+        A change of these objects would overwrite the edits. Raise `Conflict` also if the source
+        files are not valid.
         """
         try:
             edited = self._sources.find(keys)
@@ -264,8 +266,8 @@ class DirectoryCatalog:
     def _live_or_none(self) -> tuple[Catalog | None, bool]:
         """Return the live revision without checks, or None if there is none or it is damaged.
 
-        The second value is True if the code of this Kirana has already validated the revision. In
-        this case, its objects need not be parsed, and its `Catalog.uses` are known.
+        The second value is True if this version of the code has already validated the revision. Its
+        objects then need not be parsed, and its `Catalog.uses` are known.
         """
         live, loaded = self.current(), self._loaded
         stamp = self._revisions.stamp(live.number)
@@ -312,7 +314,8 @@ class DirectoryCatalog:
     def _follow(self, loaded: Catalog, revision: Revision) -> Catalog | None:
         """Return `revision`, made by applying deltas to the loaded revision.
 
-        Return None if it is too far ahead, or if the deltas do not lead to it or can't be applied.
+        Return None if `revision` is of another catalog, not ahead, or more than `MAX_FOLLOWED`
+        revisions ahead. Return None also if the deltas do not lead to it or can't be applied.
         """
         distance = revision.number - loaded.revision.number
         if loaded.revision.catalog != revision.catalog or not 0 < distance <= MAX_FOLLOWED:
@@ -322,7 +325,7 @@ class DirectoryCatalog:
             for number, delta in steps or ():
                 loaded = self._with_delta(loaded, delta, number)
         except (OSError, AttributeError, ValueError, KeyError, TypeError, CatalogError):
-            # The caller then reads the whole revision, and raises an error if it is damaged, too.
+            # The caller then reads the whole revision.
             return None
         return loaded if steps else None
 
@@ -354,7 +357,7 @@ class DirectoryCatalog:
         return catalog.at(Revision(before.revision.catalog, number))
 
     def _load(self, revision: Revision) -> Catalog:
-        """Read and compile a whole revision."""
+        """Read and compile a whole revision. Raise `Unknown` or `CatalogError` as `load` does."""
         file = self._revisions.file(revision.number)
         try:
             written = read_revision(file.read_bytes())
@@ -391,7 +394,10 @@ class DirectoryCatalog:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Hold the file lock of a publish. Wait while another publish holds it."""
+        """Hold the file lock of a publish. Wait while another publish holds it.
+
+        Raise `CatalogError` if the folder of the catalog does not exist.
+        """
         if not self.folder.is_dir():
             raise CatalogError([Problem("the folder does not exist", str(self.folder))])
         self._state.mkdir(exist_ok=True)

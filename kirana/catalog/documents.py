@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from kirana.catalog.objects import KINDS, CatalogObject
-from kirana.errors import CatalogError, Problem, did_you_mean
+from kirana.errors import CatalogError, Problem, did_you_mean, shortened
 
 Steps = tuple[str | int, ...]
 """The path to a value in an object: keys of mappings, and indexes of lists."""
@@ -25,11 +25,17 @@ MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """The most values in a document, mappings and lists included."""
 
+MAX_DOCUMENT_CHARS = 1 << 20
+"""The most characters of a document. In a file with `%` or `...` lines, the most of the file."""
+
+MAX_FILE_BYTES = 64 << 20
+"""The largest size of a file of documents."""
+
 MAX_OPENED = 10_000
 """The most brackets and braces in a chunk that libyaml loads. Deep nesting overflows its stack."""
 
 SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader of libyaml if PyYAML has it, else the one in Python, which takes ten times as long."""
+"""The loader of libyaml if PyYAML has it, else the slower one in Python."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
@@ -75,7 +81,7 @@ class Document:
 
     @cached_property
     def lines(self) -> dict[str, int]:
-        """The line numbers of all values, by path. It is empty for data that is not from a file."""
+        """The line numbers of all values by path. Data that is not from a file has none."""
         lines: dict[str, int] = {}
         if self.chunk is not None:
             nodes = yaml.compose_all(self.chunk.text, Loader=SafeLoader)
@@ -86,7 +92,7 @@ class Document:
     def problem(self, message: str, path: str = "") -> Problem:
         """Return a problem at `path`, with the line of the value or of its nearest parent.
 
-        The line is 0 for data that is not from a file.
+        The line of data that is not from a file is 0.
         """
         line_path = path
         while line_path and line_path not in self.lines:
@@ -132,8 +138,15 @@ def source_files(folder: Path) -> list[Path]:
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a file. Raise `CatalogError` if it can't be read as UTF-8."""
+    """Return the text of a file.
+
+    Raise `CatalogError` if it has more than `MAX_FILE_BYTES`, or can't be read as UTF-8.
+    """
     try:
+        size = file.stat().st_size
+        if size > MAX_FILE_BYTES:
+            message = f"the file has {size} bytes, the limit is {MAX_FILE_BYTES}"
+            raise CatalogError([Problem(message, str(file))])
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise CatalogError([Problem(f"the file can't be read: {error}", str(file))]) from None
@@ -169,7 +182,8 @@ def chunks_of(file: Path, text: str) -> list[Chunk]:
 def read_documents(folder: Path) -> Iterator[Document]:
     """Yield the documents in the YAML files of a folder, in order of file and line.
 
-    Raise `CatalogError` if the folder has no YAML file, or a file is not valid YAML.
+    Raise `CatalogError` if the folder has no YAML file, or if a file can't be read, is not valid
+    YAML, or contains YAML that catalogs do not support.
     """
     for file in source_files(folder):
         for chunk in chunks_of(file, read_text(file)):
@@ -177,8 +191,17 @@ def read_documents(folder: Path) -> Iterator[Document]:
 
 
 def documents_of(chunk: Chunk) -> Iterator[Document]:
-    """Yield the documents in a chunk. Raise `CatalogError` if its text is not valid YAML."""
+    """Yield the documents in a chunk.
+
+    Raise `CatalogError` if its text is longer than `MAX_DOCUMENT_CHARS`, is not valid YAML, or
+    contains YAML that catalogs do not support.
+    """
     file, first_line = str(chunk.file), chunk.line
+    if len(chunk.text) > MAX_DOCUMENT_CHARS:
+        message = (
+            f"the document has {len(chunk.text)} characters, the limit is {MAX_DOCUMENT_CHARS}"
+        )
+        raise CatalogError([Problem(message, file, first_line)])
     try:
         loader = _loader_of(chunk.text)(chunk.text)
         try:
@@ -256,7 +279,7 @@ def parse_object(document: Document) -> CatalogObject:
         message = (
             "'kind' is missing: " + did_you_mean("", KINDS)
             if kind is None
-            else f"unknown kind '{kind}': {did_you_mean(str(kind), KINDS)}"
+            else f"unknown kind '{shortened(str(kind))}': {did_you_mean(str(kind), KINDS)}"
         )
         raise CatalogError([document.problem(message, "kind")])
     try:
@@ -276,7 +299,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         elif detail["type"] == "missing":
             message = f"'{detail['loc'][-1]}' is missing"
         elif detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
-            # Kirana's own messages quote the value, those of pydantic do not.
+            # The messages of pydantic do not quote the value.
             message = f"{message} (not {detail['input']!r})"
         yield document.problem(message, path_text(steps))
 

@@ -14,7 +14,7 @@ def write_durably(file: Path, *content: bytes) -> None:
     """Replace a file: write a new file beside it, sync the new file to disk, and rename it.
 
     Readers see either the old content or the new one. The byte strings in `content` are written
-    one after the other, without a copy that joins them. Other threads can run meanwhile.
+    one after the other. Raise `OSError` if the file can't be written.
     """
     new_file = file.with_name(f".{file.name}.{os.getpid()}")
     with new_file.open("wb", buffering=0) as opened:

@@ -36,9 +36,10 @@ class GroupChecks:
         self.problems.append(Problem(message, path=path))
 
     def run(self) -> Records[SchemaVersion] | None:
-        """Run all checks and return the schema versions, with a new one if the features changed.
+        """Run the checks and return the schema versions, with a new one if the features changed.
 
-        Return None if problems prevent a schema version.
+        Return None if problems prevent a schema version. There may be problems even if the result
+        is not None.
         """
         group = self._group
         entity = self._entities.get(group.entity)
@@ -67,7 +68,7 @@ class GroupChecks:
         return versions
 
     def _features(self, entity: Entity) -> tuple[Feature, ...]:
-        """Check the features, and return them. Leave out those that `feature_of` refuses."""
+        """Check the features, and return them. Leave out those that can't be converted."""
         features: dict[str, Feature] = {}
         # A file of rows has columns for keys and event times, so features need other names.
         reserved = {key.name: f"is a key of '{entity.name}'" for key in entity.keys}
@@ -121,7 +122,7 @@ class GroupChecks:
                     if (old.dtype, old.shape) != (feature.dtype, feature.shape):
                         self.refuse(
                             f"'{old.name}' was {old.dtype}{list(old.shape) or ''} in schema "
-                            f"version {version.number}: rows with it are still stored, so a "
+                            f"version {version.number}: rows with it may still be stored, so a "
                             "feature of another dtype or shape needs another name",
                             f"features[{index}]",
                         )
@@ -135,7 +136,7 @@ class GroupChecks:
     ) -> None:
         """Refuse a feature that drops one of its old names, or takes one of another feature.
 
-        Rows that were written with the old name are still stored.
+        Rows that were written with the old name may still be stored.
         """
         refused_indexes: set[int] = set()
         for version in history:

@@ -15,13 +15,16 @@ Versions = Mapping[str, Records[SchemaVersion]]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The append-only records of groups and entities. They stay when these are deleted."""
+    """The append-only records of groups and entities, including deleted ones."""
 
     versions: Versions = field(default_factory=dict)
     storage: Storage = field(default_factory=dict)
 
     def parse(self) -> None:
-        """Parse all records. Raise `ValueError`, `KeyError` or `TypeError` if one is not valid."""
+        """Parse all records.
+
+        Raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` if one is not valid.
+        """
         for versions in self.versions.values():
             versions.parsed()
         for storage in self.storage.values():

@@ -61,7 +61,7 @@ def raw_record(record: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
-        # Parameters may be any YAML value, such as a date or an integer of 100 digits.
+        # Parameters may be any YAML value, such as binary data or an integer of 100 digits.
         raise CatalogError([Problem(f"a value can't be published: {error}")]) from None
 
 

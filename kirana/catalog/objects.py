@@ -64,7 +64,7 @@ def _duration_ms(value: object) -> int:
 def _ttl_ms(value: object) -> int:
     milliseconds = _duration_ms(value)
     if not milliseconds:
-        raise ValueError(f"'{value}' would keep nothing: leave 'ttl' out to keep rows forever")
+        raise ValueError(f"'{value}' would keep nothing: leave 'ttl' out if nothing should expire")
     return milliseconds
 
 
@@ -93,7 +93,7 @@ def _one_of(choices: tuple[str, ...], what: str) -> AfterValidator:
 
 def _check_digest(value: str) -> str:
     if not _SHA256.fullmatch(value):
-        raise ValueError("must be a SHA-256: 64 hexadecimal digits in lower case")
+        raise ValueError(f"'sha256' must be 64 hexadecimal digits in lower case, not '{value}'")
     return value
 
 
@@ -300,7 +300,7 @@ class ModelObject(Strict):
     path: str
     """The path of the file below the model root."""
     sha256: Annotated[str, AfterValidator(_check_digest)] | None = None
-    """The digest of the published bytes. If given, their copy is used, not the file at `path`."""
+    """The digest of the published bytes. If given, the copy of these bytes is used, not `path`."""
 
     @model_validator(mode="after")
     def _stays_under_the_root(self) -> ModelObject:

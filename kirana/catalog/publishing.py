@@ -60,14 +60,15 @@ class CatalogBackend(CatalogSource, CatalogPublisher, Protocol):
     def check(self) -> Checked:
         """Validate the source without publishing it.
 
-        Raise `CatalogError` with all problems.
+        Raise `CatalogError` with the problems if the source is not valid.
         """
 
     def publish(self, *, expected_revision: int | None = None) -> Published:
         """Publish the source as the next revision, atomically.
 
         If the source equals the live revision, publish nothing. Raise `CatalogError` if the source
-        is not valid, and `Conflict` if `expected_revision` is given and is not live.
+        is not valid. Raise `Conflict` if `expected_revision` is given and is not live, or if the
+        live revision or a model file changes during the publish.
         """
 
     def close(self) -> None:
@@ -104,7 +105,7 @@ def check_items(
 
     `written` are the records that exist, and `stored` is how the live revision stores rows. The
     result shares unchanged objects with `before`, a valid catalog, and is compared with `live`.
-    Either may be None. Raise `CatalogError` with all problems.
+    Either may be None. Raise `CatalogError` with the problems if the objects are not valid.
     """
     known_records = written.with_live(stored)
     validated = validate(items, document_of, known_records, checks, before)
@@ -149,7 +150,7 @@ def changed_keys(before: Catalog, after: Catalog) -> frozenset[Key]:
 
 
 def located_in_file(items: Iterable[Item], file: str) -> DocumentOf:
-    """Return a function that returns the document of a published object. Its file is `file`."""
+    """Return a function that returns the document of a published object, with the file `file`."""
     by_key = {item.key: item for item in items}
     return lambda key: Document(file, by_key[key].parsed if key in by_key else None)
 

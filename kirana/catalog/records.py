@@ -20,7 +20,7 @@ Parse = Callable[[int, Any], R]
 
 
 def record_title(name: str, number: int) -> str:
-    """Return what messages call a record. A group has a dot in its name, an entity has none."""
+    """Return the title of a record for messages. Only names of groups have a dot."""
     kind = "schema version" if "." in name else "storage record"
     return f"{kind} {number} of '{name}'"
 
@@ -70,7 +70,7 @@ class Records(Sequence[R], Generic[R]):
     def parsed(self) -> Sequence[R]:
         """Return the parsed records.
 
-        Raise `ValueError`, `KeyError` or `TypeError` if one is not valid.
+        Raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` if one is not valid.
         """
         if self._parsed is None:
             assert self._raw is not None

@@ -1,4 +1,4 @@
-"""Two caches of a catalog directory, with which a publish reads and checks only what has changed.
+"""Two caches of a catalog directory. With them, a publish reads and checks only what has changed.
 
 `remembered.json` records the source files of the last publish. `uses.json` records, for each
 compiled object of a revision, which objects its compiler looked up. Without them, or after a change
@@ -43,11 +43,11 @@ Stamps = list[Stamp]
 
 
 class Remembered(msgspec.Struct):
-    """The source files that the last publish has read, as digests and stamps.
+    """The source files that the last publish read, as digests and stamps.
 
-    `code` is the digest of the code that checked the files. `chunks` has the digest of the text of
-    each chunk, with the kind and name of its object and the digest of the published item. `records`
-    has each group and entity, with the stamps of its record files and the digest of the records.
+    `code` is the digest of the code that checked the files. `chunks` maps the digest of a chunk's
+    text to the kind and name of its object, and to the digest of the published item. `records` maps
+    a group or entity to the stamps of its record files, and to the digest of the records.
     """
 
     code: str = msgspec.field(default_factory=_code_digest)

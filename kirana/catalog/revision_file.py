@@ -56,7 +56,7 @@ class RevisionFile(msgspec.Struct):
     def items(self) -> dict[Key, Item]:
         """Return the objects of a revision that is known to be valid.
 
-        The objects are parsed only if the file is of format 1.
+        The objects are parsed only if the file has another format than `FORMAT`.
         """
         if self.format != FORMAT:
             return self.parsed_items()

@@ -28,9 +28,9 @@ class RevisionFolder:
         self._current = state / "CURRENT"
         self._seen = False
         self.away_since: float | None = None
-        """Since when (Unix seconds) `CURRENT` names no revision, or None while it names one.
+        """Since when (Unix seconds) `CURRENT` has named no revision, or None while it names one.
 
-        This is also None until `CURRENT` has named a revision for the first time.
+        It is set by `current`. It is also None until `current` has found a revision once.
         """
 
     def current(self) -> Revision:

@@ -6,19 +6,30 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import KiranaError, Unavailable
 from kirana.loop import retrieve_error
+from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-KEPT_VALUES = 32
-"""The most values that a `Revisions` object keeps."""
+MIN_KEPT_S = 5.0
+"""How many seconds a replaced value is kept at least.
+
+A request that is pinned to its revision may still be on its way to this process.
+"""
+
+MAX_KEPT_S = 600.0
+"""How many seconds one request keeps a replaced value at most: the longest timeout over HTTP."""
+
+SWEEP_S = 1.0
+"""Seconds between two searches for values that are not needed any more."""
 
 MAX_RETRY_S = 30.0
 """The longest pause between attempts to prepare a revision that was refused."""
@@ -44,46 +55,112 @@ class CatalogSource(Protocol):
         """Return since when (Unix seconds) the catalog can't be read, or None if it can."""
 
 
+@dataclass(slots=True)
+class _Kept(Generic[T]):
+    """A value that is kept. No request needs it after `needed_until`, unless it is the newest."""
+
+    value: T
+    needed_until: float
+
+
 class Revisions(Generic[T]):
     """Values built from revisions. `build` is called when the value of a revision is first needed.
 
-    The last `KEPT_VALUES` values are kept, because requests may be pinned to earlier revisions.
+    The value of the newest revision is kept. An older one is kept while requests may be pinned to
+    its revision: `MIN_KEPT_S` seconds from its replacement and from its last use, and until the
+    last deadline of the requests that used it. If it is needed again, it is built again. Times are
+    in seconds of `clock`. `after_drop` is called in a thread after values were dropped.
     """
 
-    def __init__(self, source: CatalogSource, build: Callable[[Catalog], T]) -> None:
+    def __init__(
+        self,
+        source: CatalogSource,
+        build: Callable[[Catalog], T],
+        *,
+        after_drop: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._build = build
-        self._built: dict[Revision, T] = {}
-        self._building: dict[Revision, asyncio.Task[T]] = {}
+        self._after_drop = after_drop
+        self._clock = clock
+        self._kept: dict[Revision, _Kept[T]] = {}
+        self._building: dict[Revision, asyncio.Task[_Kept[T]]] = {}
+        self._newest = NO_REVISION
+        self._sweep_is_due = False
+
+    async def of(self, context: RequestContext) -> T:
+        """Return the value of a request's revision, and keep it until the request's deadline.
+
+        Raise `Unavailable` if the revision can't be read or its value can't be built.
+        """
+        kept = self._kept.get(context.revision)
+        if kept is None:
+            kept = await self._made(context.revision)
+        deadline = context.deadline
+        if deadline > kept.needed_until:
+            kept.needed_until = min(deadline, self._clock() + MAX_KEPT_S)
+        return kept.value
 
     async def at(self, revision: Revision) -> T:
-        """Return the value of `revision`. If it is not kept, build it in a thread.
+        """Return the value of `revision`, and keep it for at least `MIN_KEPT_S` seconds.
 
-        Concurrent calls share one build. Raise `Unavailable` if the revision can't be read or its
-        value can't be built.
+        If it is not kept yet, build it in a thread. Concurrent calls share one build. Raise
+        `Unavailable` if the revision can't be read or its value can't be built.
         """
-        value = self._built.get(revision)
-        if value is not None:
-            return value
+        kept = self._kept.get(revision)
+        if kept is None:
+            kept = await self._made(revision)
+        kept.needed_until = max(kept.needed_until, self._clock() + MIN_KEPT_S)
+        return kept.value
+
+    async def _made(self, revision: Revision) -> _Kept[T]:
+        """Return the value of `revision` once it has been built."""
         task = self._building.get(revision)
         if task is None:
             task = self._building[revision] = asyncio.create_task(self._make(revision))
             task.add_done_callback(retrieve_error)
         return await asyncio.shield(task)
 
-    async def _make(self, revision: Revision) -> T:
+    async def _make(self, revision: Revision) -> _Kept[T]:
         try:
             value = await asyncio.to_thread(lambda: self._build(self._source.load(revision)))
         except (KiranaError, OSError) as error:
             raise Unavailable(f"revision {revision} can't be used here: {error}") from error
         finally:
             self._building.pop(revision, None)
-        self._built[revision] = value
-        while len(self._built) > KEPT_VALUES:
-            # Remove the value that was built first. The lowest number may not be the oldest,
-            # because the numbers of a catalog that was lost begin at 1 again.
-            del self._built[next(iter(self._built))]
-        return value
+        now = self._clock()
+        kept = self._kept[revision] = _Kept(value, now + MIN_KEPT_S)
+        newest = self._newest
+        # The numbers of a catalog that was lost begin at 1 again, in a catalog with another id.
+        if revision.catalog != newest.catalog or revision.number > newest.number:
+            replaced = self._kept.get(newest)
+            if replaced is not None:
+                replaced.needed_until = max(replaced.needed_until, now + MIN_KEPT_S)
+            self._newest = revision
+        self._schedule_sweep()
+        return kept
+
+    def _schedule_sweep(self) -> None:
+        """Drop values later, if there are others than the newest."""
+        if len(self._kept) > 1 and not self._sweep_is_due:
+            self._sweep_is_due = True
+            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Drop the values that no request needs any more."""
+        self._sweep_is_due = False
+        now = self._clock()
+        kept = {
+            revision: value
+            for revision, value in self._kept.items()
+            if revision == self._newest or value.needed_until >= now
+        }
+        dropped = len(self._kept) - len(kept)
+        self._kept = kept
+        if dropped and self._after_drop is not None:
+            asyncio.get_running_loop().run_in_executor(None, self._after_drop)
+        self._schedule_sweep()
 
 
 class Preparable(Protocol):

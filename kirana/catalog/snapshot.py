@@ -178,7 +178,8 @@ class Catalog:
     def compiled(self, kind: str, name: str) -> Any:
         """Return a compiled object. The first call compiles it.
 
-        Raise `CatalogError` if it can't be compiled, and `KeyError` if it does not exist.
+        Raise `CatalogError` if it can't be compiled, and `KeyError` if it does not exist or its
+        kind has no compiler.
         """
         key = (kind, name)
         if key not in self._compiled:
@@ -198,7 +199,8 @@ class Catalog:
     def share(self, before: Catalog, outdated: set[Key]) -> set[Key]:
         """Share the resolved and compiled objects of `before` that do not use `outdated` ones.
 
-        Return the keys of the compiled objects of `before` that must be compiled again.
+        Return the keys of the objects that must be compiled again, because their compilers looked
+        up outdated objects.
         """
         outdated_uses = outdated | {(kind, EVERY) for kind, _ in outdated}
         entities = {name for kind, name in outdated if kind == "entity"}

@@ -32,7 +32,8 @@ def rewrite(
 
     A new object is written to `<kind>.<name>.yaml`, after any objects that are already there.
     Comments between objects stay. Comments inside an object are lost when the object is put or
-    deleted. Raise `CatalogError` if the new content would not hold the right objects.
+    deleted. Raise `CatalogError` if the new content would not hold the right objects, or if the
+    files can't be read.
     """
     new_texts = {key: _yaml_text(key, record) for key, record in put.items()}
     deleted_keys = set(deleted)

@@ -7,14 +7,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 Stamp = tuple[int, ...]
-"""The inode, size, mtime and ctime of a file, or () if the file can't be found.
+"""The inode, size, mtime and ctime of a file, or () if the file can't be examined.
 
 A program that overwrites a file can restore its mtime, but not its ctime.
 """
 
 
 def stamp_of(file: Path) -> Stamp:
-    """Return the stamp of a file, or () if the file does not exist or can't be examined."""
+    """Return the stamp of a file, or () if the file can't be examined."""
     try:
         return stamp_of_stat(file.stat())
     except OSError:

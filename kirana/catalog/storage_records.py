@@ -1,8 +1,8 @@
 """Append-only records of how the rows of an entity are stored.
 
-A record holds the keys of an entity in order, and the codec and checksum of each of its groups. It
-is kept when the entity is deleted. Changes of a catalog that would give stored rows another meaning
-are refused.
+A record holds the keys of an entity in order, and the codec and checksum of each of its groups.
+Records are kept when the entity is deleted. They are used to refuse changes of a catalog that would
+give stored rows another meaning.
 """
 
 from __future__ import annotations

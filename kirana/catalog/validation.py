@@ -55,8 +55,8 @@ def validate(
     If the features of a group differ from its last schema version, they make a new one. With
     `checks.models`, each model gets the digest of its bytes. With `checks.check_model`, the model
     files are checked. If `before`, a valid catalog, is given, share its unchanged objects, and
-    check only changed objects and those that depend on them. Raise `CatalogError` with all
-    problems.
+    check only changed objects and those that depend on them. Raise `CatalogError` with the problems
+    if the objects are not valid.
     """
     return _Validation(dict(items), document_of, history, checks, before).run()
 
@@ -205,7 +205,7 @@ class _Validation:
                 self.refuse(
                     key,
                     f"'{name}' ends with '_' and the name of the event type '{suffix}': choose "
-                    "another name, because the stored keys of the two could collide",
+                    "another name",
                     "name",
                 )
 
@@ -268,7 +268,7 @@ class _Validation:
         kinds = list(self.checks.compilers)
         self._compile_kinds(catalog, to_compile, kinds[:-1])
         self._check_models(catalog, to_compile)
-        # Flows, the last kind, build on all other kinds. Those must have no problems.
+        # Flows are the last kind. They build on the other kinds, which must have no problems.
         self._compile_kinds(catalog, to_compile, [] if self.problems else kinds[-1:])
 
     def _compile_kinds(self, catalog: Catalog, keys: Collection[Key], kinds: Sequence[str]) -> None:

@@ -63,7 +63,8 @@ class ZookeeperCatalog:
     """`CatalogBackend` in ZooKeeper. A publish removes all but the last `kept` revisions.
 
     `url` is `zk://host:port,host:port/root[?session_timeout=seconds]`. `source` is the folder that
-    `check` and `publish` read. Both raise `ConfigurationError` if it is None.
+    `check` and `publish` read. Both raise `ConfigurationError` if it is None. The constructor
+    raises `ConfigurationError` if the URL is not valid.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class ZookeeperCatalog:
         self._kept = kept
         if not all(_HOST.fullmatch(host) for host in parts.netloc.split(",")):
             raise ConfigurationError(
-                f"catalog: must have a list of host:port, not '{parts.netloc}'", field="catalog"
+                f"catalog: each address must be host:port, not '{parts.netloc}'", field="catalog"
             )
         self._publishing = threading.Lock()
         self._live = NO_REVISION
@@ -143,7 +144,7 @@ class ZookeeperCatalog:
         return records
 
     def current(self) -> Revision:
-        """Return the live revision, or the last known one while ZooKeeper does not answer.
+        """Return the live revision, or the last known one while it can't be read.
 
         Raise `Unavailable` if ZooKeeper has never answered.
         """
@@ -182,7 +183,7 @@ class ZookeeperCatalog:
             known = f"{revision} of catalog {identity}"
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [known])
         if loaded is not None and loaded.revision.catalog != identity:
-            # Another catalog has different records, so nothing can be shared.
+            # Another catalog may have different records, so nothing is shared.
             loaded = None
         checks = self._checks.of_published()
         validated = validate(items, located_in_file(items.values(), path), history, checks, loaded)
@@ -193,9 +194,13 @@ class ZookeeperCatalog:
         self._session.close()
 
     def _read_source(self) -> Sources:
-        """Read the source folder. Raise `CatalogError` if it defines no objects."""
+        """Read the source folder.
+
+        Raise `ConfigurationError` if no folder is given. Raise `CatalogError` if the folder defines
+        no objects or is not valid.
+        """
         if self._source is None:
-            raise ConfigurationError("the folder with the source of the catalog is not given")
+            raise ConfigurationError("the folder with the source files of the catalog is not given")
         sources = SourceFiles(self._source).read()
         if not sources.located:
             raise CatalogError([Problem("the folder defines no objects", str(self._source))])
@@ -294,8 +299,9 @@ class ZookeeperCatalog:
     ) -> None:
         """Write new records, the revision and `current` in one transaction.
 
-        Raise `Conflict` if another publisher was first. If no answer arrives, check whether the
-        revision exists with `token`, and raise `Unavailable` if it does not.
+        Raise `CatalogError` if the manifest is too large, and `Conflict` if another publisher was
+        first. If no answer arrives, raise `Unavailable`, unless the revision exists with `token`.
+        Raise `Unavailable` also if ZooKeeper refuses the transaction for another reason.
         """
         self._nodes.check_size(manifest, f"revision {revision}")
         transaction = self._session.client().transaction()
@@ -334,8 +340,8 @@ class ZookeeperCatalog:
     def _prune(self, revision: Revision) -> None:
         """Remove all but the last `kept` revisions.
 
-        Every `PRUNE_EVERY` revisions, remove unused objects, too. Ignore `Unavailable`, because the
-        new revision is already live. A later publish tries again.
+        Every `PRUNE_EVERY` revisions, remove unused objects, too. Ignore `Unavailable` from
+        ZooKeeper, because the new revision is already live. A later publish tries again.
         """
         oldest = revision.number - self._kept + 1
         with suppress(Unavailable):
@@ -349,7 +355,10 @@ class ZookeeperCatalog:
             self._checks.models.prune(revision.catalog, oldest)
 
     def _has_token(self, number: int, token: str) -> bool:
-        """Return whether the revision exists and was published with this token."""
+        """Return whether the revision exists and was published with this token.
+
+        Return False if ZooKeeper does not answer.
+        """
         try:
             (content,) = self._session.read_all([self._revision_path(number)])
         except Unavailable:

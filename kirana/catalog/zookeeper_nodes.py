@@ -31,10 +31,10 @@ from kirana.revision import Revision
 from kirana.schema import SchemaVersion
 
 MAX_NODE_BYTES = 1_000_000
-"""The most bytes of data in a node. ZooKeeper limits each request to 1 MiB, path included."""
+"""The most bytes of data in a node. By default, ZooKeeper limits requests to 1 MiB."""
 
 UNUSED_MS = 3_600_000
-"""How long unused objects are kept, because another publisher may be about to use them."""
+"""How long unused objects are kept, in milliseconds. A publisher may be about to use them."""
 
 
 class ZookeeperNodes:
@@ -58,7 +58,7 @@ class ZookeeperNodes:
     def published_storage(self, revision: Revision) -> Storage:
         """Return how a revision stores rows, even if the revision is not valid.
 
-        Return {} if its nodes can't be parsed.
+        Return {} if its nodes are missing or can't be parsed.
         """
         (content,) = self._session.read_all([self.path(f"revisions/{revision.number}")])
         try:
@@ -142,7 +142,8 @@ class ZookeeperNodes:
     def write_object(self, item: Item, known: set[str]) -> str:
         """Write an object unless its name is in `known`, and return its name below `objects`.
 
-        `known` are the names of objects in the live revision.
+        `known` are the names of objects in the live revision. Raise `CatalogError` if the object is
+        too large for a node.
         """
         kind, object_name = item.key
         content = item.raw
@@ -155,7 +156,7 @@ class ZookeeperNodes:
         try:
             self._session.call(lambda client: client.create_async(path, content, makepath=True))
         except NodeExistsError:
-            # This renews the mtime of the node, so that no publisher removes the object as unused.
+            # This renews the mtime of the node, so that `prune_objects` keeps it for `UNUSED_MS`.
             self._session.call(lambda client: client.set_async(path, content))
         return name
 
@@ -177,7 +178,7 @@ class ZookeeperNodes:
         """Remove the objects that no revision in `kept` names, unless their nodes are recent."""
         manifests = self._session.read_all([self.path(f"revisions/{number}") for number in kept])
         if None in manifests:
-            return  # Another publisher has just removed a revision, so it prunes as well.
+            return  # Another publisher has just removed a revision.
         used = {
             name for manifest in manifests if manifest for name in parse_json(manifest)["objects"]
         }

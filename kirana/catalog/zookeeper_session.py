@@ -28,16 +28,16 @@ from kirana.errors import ConfigurationError, Unavailable
 from kirana.urls import option_of
 
 CONNECT_S = 5.0
-"""The timeout of the first connection."""
+"""The timeout of the first connection, in seconds."""
 
 ANSWER_S = 3.0
-"""The timeout per call, which is less than the default deadline of a request."""
+"""The timeout per call, in seconds."""
 
 RETRY_S = 1.0
-"""The longest pause between attempts to connect. By default, kazoo's pauses grow to an hour."""
+"""The longest pause between attempts to connect, in seconds."""
 
 DEFAULT_SESSION_S = 10.0
-"""The session timeout of a URL that has none."""
+"""The session timeout of a URL that gives none, in seconds."""
 
 logging.getLogger("kazoo").setLevel(logging.ERROR)
 
@@ -56,7 +56,7 @@ def session_timeout_s(url: str) -> float:
         seconds = 0.0
     if not 0.5 <= seconds <= 600:
         raise ConfigurationError(
-            f"catalog: session_timeout must be from 0.5 to 600 seconds, not '{text}'",
+            f"catalog: 'session_timeout' must be 0.5 to 600 seconds, not '{text}'",
             field="catalog",
         )
     return seconds
@@ -65,8 +65,8 @@ def session_timeout_s(url: str) -> float:
 class ZookeeperSession:
     """A session that connects on first use, and watches the node `watched`.
 
-    `on_change` is called with the data of the node, or with None if the node does not exist: first
-    when the session connects, and then after each change. The session expires after `session_s`
+    `on_change` is called with the data of the node, or with None if the node does not exist, when
+    the session connects and when the node has changed. The session expires after `session_s`
     seconds without a connection. `where` names the catalog in errors.
     """
 
@@ -132,7 +132,7 @@ class ZookeeperSession:
     def client(self) -> KazooClient:
         """Return the client. The first call creates and connects it.
 
-        Raise `Unavailable` if it can't connect.
+        Raise `Unavailable` if that fails.
         """
         client = self._client or self._start()
         # A publisher may never call `away_since`, which replaces the client of an expired session.
@@ -178,7 +178,10 @@ class ZookeeperSession:
         return contents
 
     def children(self, path: str) -> list[str]:
-        """Return the names of the children of a node, or [] if the node does not exist."""
+        """Return the names of the children of a node, or [] if the node does not exist.
+
+        Raise `Unavailable` as `call` does.
+        """
         try:
             names: list[str] = self.call(lambda client: client.get_children_async(path))
         except NoNodeError:
@@ -186,15 +189,18 @@ class ZookeeperSession:
         return names
 
     def exists(self, path: str) -> ZnodeStat | None:
-        """Return the state of a node, or None if the node does not exist."""
+        """Return the state of a node, or None if the node does not exist.
+
+        Raise `Unavailable` as `call` does.
+        """
         stat: ZnodeStat | None = self.call(lambda client: client.exists_async(path))
         return stat
 
     def call(self, start: Callable[[KazooClient], Any]) -> Any:
         """Start an asynchronous call of kazoo, and wait for its result.
 
-        Raise `Unavailable` if the call fails or takes longer than `ANSWER_S`. Errors about the
-        state of a node (missing, existing, changed meanwhile) are raised as they are.
+        Raise `Unavailable` if the call fails or takes longer than `ANSWER_S`. `NoNodeError`,
+        `NodeExistsError` and `BadVersionError` are raised as they are.
         """
         return self._wait(start(self.client()))
 

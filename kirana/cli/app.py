@@ -54,8 +54,8 @@ def run() -> None:
     """Run the command line and exit.
 
     The exit code is 0 on success, 2 for wrong usage, 3 for `Unavailable` and `DeadlineExceeded`, 1
-    for any other error of Kirana or the operating system, and 130 after Ctrl-C. After a 3, the same
-    command may succeed later. Error messages go to stderr.
+    for any other error, and 130 after Ctrl-C. After a 3, the same command may succeed later. Error
+    messages go to stderr.
     """
     try:
         app()

@@ -27,7 +27,7 @@ USES = ("catalog", "models")
 """The locations that both commands use."""
 
 MAX_LISTED = 10
-"""The maximum number of changes of one kind to list. If there are more, print a summary."""
+"""The maximum number of changes of one kind that are listed without `--verbose`."""
 
 Verbose = Annotated[
     bool,
@@ -48,7 +48,7 @@ def check(
 ) -> None:
     """Validate a catalog without publishing it.
 
-    Each problem is shown with its file, its line and the path of the field.
+    Each problem is shown with its file and, if known, the line and the path of the field.
     """
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
     backend = catalog_backend(settings, directory, open_models=not without_models)
@@ -76,9 +76,9 @@ def apply(
     catalog: CatalogUrl = None,
     verbose: Verbose = False,
 ) -> None:
-    """Publish a catalog as the next revision.
+    """Publish a catalog as the next revision, unless nothing has changed.
 
-    Running replicas switch to it within a second.
+    Running replicas switch to it as soon as they have loaded it.
     """
     settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
     require_same_stores(directory, Instance(directory).serving(), settings, *USES)
@@ -89,7 +89,8 @@ def publish(settings: Settings, directory: Path) -> Published:
     """Validate and publish the catalog in a directory, and return the outcome.
 
     Print a warning if the backend no longer has the history that this directory last published to.
-    Raise `CatalogError` if the catalog is invalid.
+    Raise `CatalogError` if the catalog is invalid, `Conflict` if another publish came first, and
+    `Unavailable` if the backend does not answer.
     """
     with closing(catalog_backend(settings, directory)) as backend:
         published = backend.publish()

@@ -21,7 +21,7 @@ from kirana.serving.environment import serve_environment
 from kirana.serving.settings import Settings
 
 OBJECT_STORE_BYTES = 256 << 20
-"""The size of Ray's object store. It can be small because calls pass everything by value."""
+"""The size of Ray's object store. It can be small because calls of parts don't use it."""
 
 APPLICATION = "kirana"
 """The name of the Serve application."""
@@ -39,8 +39,8 @@ def cluster(
     """Start Ray and Serve, and stop both with all their processes at the end of the block.
 
     Serve listens on `host` and `port`. Ray offers the metrics of all replicas to Prometheus on
-    `metrics_port`. HAProxy keeps its files in `folder`. `record` is called whenever this process
-    may have new child processes, so that the caller can record them for a later clean-up.
+    `metrics_port`. HAProxy keeps its files in `folder`. `record` is called after Ray has started,
+    and again before both are stopped, so that the caller can record the child processes.
 
     Raise `Unavailable` if Ray or Serve does not start, or `ConfigurationError` if too few ports are
     free.
@@ -87,9 +87,8 @@ def cluster(
 def start_with_retry(start: Callable[[], object], kill: Callable[[], None]) -> None:
     """Call `start`, and call it once more if Ray did not start in time.
 
-    Ray gives its agents 15 seconds to start, and no setting changes that. A machine that is busy,
-    or reads the agents from disk for the first time, may need longer. `kill` is called before the
-    second attempt: it must kill the processes that the first attempt left behind.
+    A busy machine may need longer than the time that Ray allows. `kill` is called before the second
+    attempt. It must kill the processes that the first attempt left behind.
 
     Raise any other error of the first attempt, and any error of the second one.
     """
@@ -114,7 +113,7 @@ def _kill_children() -> None:
 def _unavailable_in_one_line(program: str) -> Iterator[None]:
     """Convert any error into `Unavailable`, with the one line of its message that matters.
 
-    The message of an error of Ray is often a whole traceback. `program` is "Ray" or "Serve".
+    The message of a Ray error may be a whole traceback. `program` is "Ray" or "Serve".
     """
     try:
         yield
@@ -145,7 +144,7 @@ def deploy(settings: Settings, options: Options | None = None) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the error of a deployment in Serve's status, or else the text of `error`."""
+    """Return the last message of a deployment in Serve's status, else the text of `error`."""
     from ray import serve
 
     reason = str(error)

@@ -46,7 +46,7 @@ def show_warning(message: str) -> None:
 
 
 def own_command() -> str:
-    """Return the command that started this program, for hints that can be pasted into a shell."""
+    """Return a command that starts this program, for hints in messages."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return f"{sys.executable} -m kirana"

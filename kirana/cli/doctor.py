@@ -182,7 +182,7 @@ def _native() -> Finding:
 
 
 def _running_rays() -> Iterator[Finding]:
-    """Check the environment of each Ray instance that runs on this machine.
+    """Check the environment of each Ray instance on this machine, if it can be read.
 
     `serve deploy` needs a Ray that was started with Kirana's variables, because they can't be
     changed later. If this process has variables of Serve, also check its own environment, which

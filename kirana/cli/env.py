@@ -34,8 +34,8 @@ def env(
 
     For example: eval "$(kirana env DIR)"
     """
-    # If KIRANA_CATALOG is set, the shell has probably evaluated the output of this command before,
-    # perhaps for another directory. Those variables must not affect the new output.
+    # If KIRANA_CATALOG is set, the shell may have evaluated the output of this command before, for
+    # another directory. Those variables must not affect the new output.
     environment = {} if f"{PREFIX}CATALOG" in os.environ else os.environ
     settings = local_settings(directory, as_urls(models, catalog, stores), environment=environment)
     values = cluster_environment(_token_file(directory))

@@ -33,7 +33,9 @@ def get(
     ],
     keys: Annotated[
         list[str],
-        typer.Argument(metavar="KEY...", help="Keys. Join the values of a compound key with '|'."),
+        typer.Argument(
+            metavar="KEY...", help="Keys, one per row. Join the values of a compound key with '|'."
+        ),
     ],
     features: Annotated[
         list[str] | None,
@@ -136,7 +138,11 @@ def _all_features(client: Client, entity: str) -> list[str]:
 
 
 def _key_columns(client: Client, entity: str, key_texts: list[str]) -> dict[str, list[str]]:
-    """Return the values of each key, by the name of the key, from texts like `7|books`."""
+    """Return the values of each key, by the name of the key, from texts like `7|books`.
+
+    Raise `Unknown` if the entity does not exist, or `InvalidInput` if a text has the wrong number
+    of values.
+    """
     try:
         record = client.get_object("entity", entity).object
     except Unknown as error:

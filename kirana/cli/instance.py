@@ -25,7 +25,7 @@ from kirana.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 45
 MAX_KILLS = 1_000
-"""After this many kills, a clean-up gives up, so that it ends even if a process can't be killed."""
+"""A clean-up gives up after this many attempts to kill a process, so that it always ends."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,10 @@ class Instance:
         self._state_file = self.home / "up.json"
 
     def read(self) -> InstanceState | None:
-        """Return the recorded state, or None without one. The state may be left from a crash."""
+        """Return the recorded state, or None if there is none or it can't be read.
+
+        The state may be left from a crash.
+        """
         try:
             record = json.loads(self._state_file.read_text())
             record["processes"] = [(pid, started) for pid, started in record["processes"]]
@@ -79,7 +82,7 @@ class Instance:
         return False
 
     def serving(self) -> dict[str, str]:
-        """Return the store URLs of the running instance by setting; empty if none is running."""
+        """Return `InstanceState.stores` of the running instance, or {} if none is running."""
         state = self.read()
         return state.stores if state is not None and self.is_held() else {}
 
@@ -131,7 +134,8 @@ class Instance:
     def clean_up(self) -> int:
         """Kill the processes of the recorded instance, and delete its files.
 
-        Return the number of kills. This process is never killed. No-op if no state is recorded.
+        Return the number of attempts to kill a process. This process is never killed. No-op if no
+        state is recorded.
         """
         state = self.read()
         if state is None:

@@ -28,14 +28,15 @@ def interactions(
         typer.Argument(help="The name of an event type.", autocompletion=complete("event_type")),
     ],
     last: Annotated[
-        int | None, typer.Option(min=1, help="How many events to show, newest first. Default: 20.")
+        int | None,
+        typer.Option(min=1, help="How many events to show. Default: 20 without a range."),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="The start of a range, inclusive: Unix milliseconds, or a time in UTC like "
-            "2026-11-24T08:00.",
+            help="The start of a range, inclusive: Unix milliseconds, or a time like "
+            "2026-11-24T08:00, which is in UTC unless it has an offset.",
         ),
     ] = None,
     until: Annotated[
@@ -48,7 +49,7 @@ def interactions(
     timeout_ms: TimeoutMs = 5_000,
     as_json: AsJson = False,
 ) -> None:
-    """List the interactions of a user, newest first."""
+    """List the events of a user and an event type, newest first."""
     bounds = {"since": _milliseconds(since, "since"), "until": _milliseconds(until, "until")}
     with connected(url, timeout_ms) as client:
         history = client.interactions(user_id, event, last=last, limit=limit, **bounds)
@@ -71,7 +72,10 @@ def interactions(
 
 
 def _milliseconds(text: str | None, name: str) -> int | None:
-    """Return a time as Unix milliseconds. `name` is the option whose value is `text`."""
+    """Return a time as Unix milliseconds, None for None. It is in UTC unless it has an offset.
+
+    Raise `InvalidInput` if `text` is not a time. `name` is the option whose value it is.
+    """
     if text is None:
         return None
     if text.isascii() and text.isdecimal():
@@ -80,7 +84,7 @@ def _milliseconds(text: str | None, name: str) -> int | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            f"'{text}' is not a time: give Unix milliseconds, or a date like 2026-11-24T08:00",
+            f"must be Unix milliseconds, or a time like 2026-11-24T08:00, not '{text}'",
             field=name,
         ) from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

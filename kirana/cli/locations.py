@@ -73,8 +73,8 @@ def local_settings(
         catalog_url.startswith("dir://")
         and folder_of(catalog_url, "dir", setting="catalog") != directory
     ):
-        # The shell has run 'eval "$(kirana env OTHER)"'. Nothing of this directory may be written
-        # to the catalog or the stores of the other one.
+        # The shell has probably run 'eval "$(kirana env OTHER)"'. Nothing of this directory may be
+        # written to the catalog or the stores of the other one.
         raise ConfigurationError(
             f"KIRANA_CATALOG is {catalog_url}, not {directory}: unset it and the other KIRANA_* "
             f'variables, or run: eval "$(kirana env {directory})"'

@@ -61,11 +61,11 @@ def push(
     features: FeatureStoreUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
-    """Load feature rows from Parquet files. A running cluster may serve from the store.
+    """Load feature rows from Parquet files. Kirana may serve from the store meanwhile.
 
     All files are checked first. If a row is wrong, nothing is written. A row that is older than
-    the stored one is not written and counts as stale. A row that is past the TTL of its group
-    counts as expired.
+    the stored one is not written and counts as stale, unless --overwrite is given. A row that is
+    past the TTL of its group counts as expired.
     """
     options = as_urls(catalog=catalog, stores={"features": features})
     settings = local_settings(directory, options, uses=("catalog", "features"))
@@ -99,10 +99,11 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
     """Check all rows, then write them, with a progress bar for each step.
 
     Return the outcome for each group, by its name. If not `guarded`, rows may replace newer ones.
-    If this coroutine is cancelled, print the minimum number of rows that were written.
+    If this coroutine is cancelled, print the minimum number of rows that were processed.
 
-    Raise `InvalidInput` if a row is wrong. Raise `Unavailable` if the store does not answer; the
-    message of the error has the minimum number of rows that were written.
+    Raise `ConfigurationError` if the store can't be opened, and `InvalidInput` if a row is wrong.
+    Raise `Unavailable` if the store does not answer or is full. The message of the error has the
+    minimum number of rows that were processed.
     """
     store = open_feature_store(settings.features)
     written: int | None = None
@@ -130,7 +131,7 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
 
 
 def _unfinished(written: int | None, rows: int) -> str:
-    """Describe what an unfinished push has written. `written` is None before the first write."""
+    """Describe how far a push got. `written` is None if it had not begun to write."""
     if written is None:
         return "nothing was written"
     return (

@@ -43,7 +43,7 @@ def remember(directory: Path, settings: Settings) -> None:
 
 
 def recall(directory: Path) -> Remembered:
-    """Return the recorded URLs, or none if the directory was never served."""
+    """Return what `remember` recorded. It is empty if the file is missing or damaged."""
     try:
         return msgspec.json.decode(_file(directory).read_bytes(), type=Remembered)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -68,7 +68,7 @@ def require_password(remembered: Remembered, name: str) -> None:
 def require_same_stores(
     directory: Path, serving: Mapping[str, str], settings: Settings, *names: str
 ) -> None:
-    """Raise `ConfigurationError` if the Kirana that serves a directory does not use these stores.
+    """Raise `ConfigurationError` if the Kirana that serves a directory uses other URLs.
 
     `serving` is what `Instance.serving` returns. It is compared with `settings`, but only for the
     settings in `names`.
@@ -78,7 +78,7 @@ def require_same_stores(
         if name in serving and serving[name] != urls[name]:
             raise ConfigurationError(
                 f"{name}: the Kirana that serves {directory} uses {serving[name]}, but this "
-                f"command would use {urls[name]}: give the same URL with --{name}, or stop Kirana",
+                f"command would use {urls[name]}: give the same one with --{name}, or stop Kirana",
                 field=name,
             )
 
@@ -86,7 +86,7 @@ def require_same_stores(
 def last_published(directory: Path, catalog: str) -> Revision | None:
     """Return the last revision that was published from a directory to the URL `catalog`.
 
-    Return None if nothing was published, or if the catalog is a folder.
+    Return None if no publication is recorded. For a folder, none is ever recorded here.
     """
     return _published(directory).get(catalog)
 

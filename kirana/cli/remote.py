@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 VARIABLE = "KIRANA_URL"
 COMPLETION_TIMEOUT_S = 0.5
+"""Seconds that a shell completion waits for Kirana."""
 
 Url = Annotated[
     str, typer.Option("--url", envvar=VARIABLE, help="The URL of Kirana.", show_default=True)
@@ -64,7 +65,7 @@ def connected(url: str, timeout_ms: int) -> Iterator[Client]:
 def complete(kind: str) -> Callable[[str], list[str]]:
     """Return a shell completion for the names of all live objects of a kind.
 
-    It offers no names if Kirana does not answer within `COMPLETION_TIMEOUT_S` seconds.
+    It offers no names if Kirana returns an error, or no answer within `COMPLETION_TIMEOUT_S`.
     """
 
     def complete_name(incomplete: str) -> list[str]:
@@ -129,8 +130,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, footer
 def cell_text(value: object) -> str:
     """Return the text that shows a value in a table.
 
-    None becomes an empty text, and a float is rounded to six significant digits. A text with
-    characters that are not printable is escaped, because they could control the terminal.
+    None becomes an empty text, and a float is rounded to six significant digits. A list is in
+    brackets, its entries separated by spaces. A text with characters that are not printable is
+    escaped, because they could control the terminal.
     """
     if value is None:
         return ""

@@ -28,8 +28,8 @@ class ServeConfig:
 def read_serve_config(path: Path | None) -> ServeConfig:
     """Read the first application of a file. Without a file, return an empty configuration.
 
-    Raise `ConfigurationError` if the file can't be read, has no application, or has a field that
-    Serve refuses. The message names the field.
+    Raise `ConfigurationError` if the file can't be read, is not YAML, has no application, or has a
+    field that Serve refuses.
     """
     if path is None:
         return ServeConfig()
@@ -61,7 +61,7 @@ def read_serve_config(path: Path | None) -> ServeConfig:
 
 
 def _first_error(error: ValidationError) -> str:
-    """Return the first error as a text: its field, then its message (`http_options.port: ...`)."""
+    """Return the first error as a text: its field, if it has one, then its message."""
     details = error.errors(include_url=False, include_context=False)[0]
     path = ".".join(map(str, details["loc"]))
     message = details["msg"].removeprefix("Value error, ")

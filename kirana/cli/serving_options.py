@@ -19,12 +19,18 @@ ServeFile = Annotated[
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", help=f"The address to listen on. Default: {DEFAULT_HOST}.")
+    str | None,
+    typer.Option(
+        "--host", help=f"The address to listen on. Default: that of --config, or {DEFAULT_HOST}."
+    ),
 ]
 Port = Annotated[
     int | None,
     typer.Option(
-        "--port", min=1, max=65_535, help=f"The port to listen on. Default: {DEFAULT_PORT}."
+        "--port",
+        min=1,
+        max=65_535,
+        help=f"The port to listen on. Default: that of --config, or {DEFAULT_PORT}.",
     ),
 ]
 Placement = Annotated[

@@ -101,9 +101,9 @@ def up(
 
 
 def _require_startable(settings: Settings, file: ServeConfig, host: str, port: int) -> None:
-    """Raise an error if a replica could not start with these settings and options.
+    """Raise `ConfigurationError` if Kirana can't start with these settings and options.
 
-    Without these checks, Serve would start the replicas several times before it gives up.
+    The catalog is not checked here, but when it is published.
     """
     from kirana.graphs.serving import graph, max_replicas
 
@@ -125,7 +125,7 @@ def _interrupt_on(number: signal.Signals) -> None:
 
 
 def _ignore_signals() -> None:
-    """Ignore all signals that end the process: a second Ctrl-C must not stop the shutdown."""
+    """Ignore the signals that stop `kirana up`: a second one must not interrupt the shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, STOP):
         signal.signal(number, signal.SIG_IGN)
 

@@ -55,11 +55,13 @@ class AsyncClient:
     replica is unavailable, the call is sent again, at most three times. Changes of the catalog,
     `forget`, and writes or deletes of features without `event_time` are sent again only if Kirana
     has not begun to process them. With `direct`, a call goes to the less busy of two random direct
-    ports, and to `url` if no direct port can be used. `connections` is the maximum number per
-    address. Another transport ignores both. `caller` names the calling program.
+    ports, and to `url` if no direct port can be used. `connections` is the maximum number of
+    connections per address. Another `transport` ignores `direct` and `connections`. `caller` names
+    the calling program. The constructor raises `InvalidInput` if `url` is not an HTTP URL.
 
-    All methods raise errors of `kirana.errors`, for example `Unavailable` or `DeadlineExceeded`.
-    All attempts of a call have the same id. Kirana logs it, and an error has it as `request_id`.
+    All methods raise errors of `kirana.errors`. Besides those that they name, they may raise
+    `Unavailable`, `DeadlineExceeded`, and `TooLarge` if a request exceeds a limit. All attempts of
+    a call have the same id. Kirana logs it, and an error of an attempt has it as `request_id`.
     """
 
     def __init__(
@@ -124,9 +126,10 @@ class AsyncClient:
         `columns` maps each feature to an array, to a `Column`, or to a list in which None is null.
         `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
         current time. A row older than the stored one is not written and counts as stale.
-        `schema_version` is the newest by default. Raise `Unknown` if the group or a feature does
-        not exist, `InvalidInput` with the field if a key, a value or a time is wrong. In both cases
-        nothing is written.
+        `schema_version` is the newest by default.
+
+        Raise `Unknown` if the group or a feature does not exist, `InvalidInput` if a key, a value,
+        a time or the schema version is wrong. In both cases, nothing is written.
         """
         body, binary = wire.features_put(group, keys, columns, event_time, schema_version)
         safe = event_time is not None
@@ -146,6 +149,8 @@ class AsyncClient:
         `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
         current time. Newer rows stay, and count as stale. For 8 days, writes of these keys count as
         stale unless their event time is later.
+
+        Raise `Unknown` if the group does not exist, `InvalidInput` if a key or a time is wrong.
         """
         body = wire.features_delete(group, keys, event_time)
         safe = event_time is not None
@@ -179,6 +184,8 @@ class AsyncClient:
 
         `last` is the number of events, 20 by default. Instead of `last`, give a time range: `since`
         and `until` in Unix milliseconds, both inclusive, and `limit`, the maximum number of events.
+
+        Raise `Unknown` if the event type does not exist, `InvalidInput` if a bound is wrong.
         """
         by_user = await self.query_interactions(
             [user_id], [event], last=last, since=since, until=until, limit=limit,
@@ -200,7 +207,10 @@ class AsyncClient:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, dict[str, InteractionList]]:
-        """Return lists of events by user and event type. `interactions` explains the bounds."""
+        """Return lists of events by user and event type, with the bounds of `interactions`.
+
+        Raise the same errors as `interactions`.
+        """
         bounds = {"last": last, "since": since, "until": until, "limit": limit}
         body = wire.interactions_query(user_ids, events, bounds)
         request = Request("POST", "/v1/interactions/query", body=body, binary=True)
@@ -251,9 +261,10 @@ class AsyncClient:
         `context` has the ids and values that the flow reads. With `trace`, the reply also says what
         each node did and how long it took.
 
-        Raise `Unknown` if the flow does not exist, `InvalidInput` if `context` lacks a value. If a
-        node without a fallback fails, raise `ModelFailed` if its model failed, `Unavailable` if a
-        part did not answer, `DeadlineExceeded` if it took too long, `NodeError` for other errors.
+        Raise `Unknown` if the flow does not exist, `InvalidInput` if a value of `context` is
+        missing or wrong. If a node without a fallback fails, raise `ModelFailed` if its model
+        failed, `Unavailable` if a part did not answer, `DeadlineExceeded` if the node took too
+        long, `NodeError` for other errors.
         """
         body = wire.json_body({"context": dict(context), "trace": trace})
         request = Request("POST", wire.path_of("v1", "flows", name), body=body)
@@ -288,8 +299,9 @@ class AsyncClient:
     ) -> int:
         """Publish one object, and return the number of the newest revision.
 
-        Raise `CatalogError` with all problems if the catalog would become invalid, `Conflict` if
-        `expected_revision` is given and is not live. In these cases, nothing changes.
+        Raise `Unknown` if there is no such kind, `CatalogError` with all problems if the catalog
+        would become invalid, `Conflict` if `expected_revision` is given and is not live, or if
+        another publish came first. In these cases, nothing changes.
         """
         body = wire.json_body({"object": dict(content), "expected_revision": expected_revision})
         path = wire.path_of("v1", "catalog", kind, name)
@@ -307,7 +319,8 @@ class AsyncClient:
         """Delete one object, and return the number of the new revision.
 
         Raise `Unknown` if the object does not exist, `CatalogError` if another object needs it,
-        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
+        `Conflict` if `expected_revision` is given and is not live, or if another publish came
+        first. In these cases, nothing changes.
         """
         query = {} if expected_revision is None else {"expected_revision": str(expected_revision)}
         path = wire.path_of("v1", "catalog", kind, name)
@@ -324,9 +337,11 @@ class AsyncClient:
     ) -> int:
         """Publish several changes as one revision, and return the number of the newest revision.
 
-        Put `objects`, and delete those that `delete` names as (kind, name). Raise `CatalogError`
-        if the catalog would become invalid, `Unknown` if an object to delete does not exist,
-        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
+        Put `objects`, and delete those that `delete` names as (kind, name).
+
+        Raise `InvalidInput` if there are no changes, `CatalogError` if the catalog would become
+        invalid, `Unknown` if an object to delete does not exist, `Conflict` if `expected_revision`
+        is given and is not live, or if another publish came first. In these cases, nothing changes.
         """
         body = wire.json_body(
             {

@@ -23,7 +23,7 @@ from kirana.errors import (
 )
 
 MAX_SHOWN = 200
-"""The maximum number of characters that an error shows of a reply that is not from Kirana."""
+"""How many characters an error shows of a reply that does not have the form of an error."""
 HAPROXY_500_BODY = "Internal Server Error"
 """The body of HAProxy's 500 if a replica stopped during a request, or if no replica is running."""
 
@@ -67,9 +67,9 @@ class _ErrorReply(msgspec.Struct):
 def error_of(status: int, body: bytes) -> KiranaError:
     """Return the error for a reply with a status other than 200.
 
-    Its `code` and `field` are those of the reply. The code of a reply that is not from Kirana, but
-    from a proxy, is `http_<status>`. The code decides the class of the error. If no class has this
-    code, the status decides.
+    Its `code` and `field` are those of the reply. If the reply does not have the form of an error,
+    for example because a proxy sent it, the code is `http_<status>`. The code decides the class of
+    the error. If no class has this code, the status decides.
     """
     try:
         reply = msgspec.json.decode(body, type=_ErrorReply).error
@@ -91,7 +91,7 @@ def error_of(status: int, body: bytes) -> KiranaError:
 
 
 def _complete(error: KiranaError) -> None:
-    """Set the attributes that the constructor of the error's class would set, from the message."""
+    """Set the attributes of the error's class, as far as the message shows them."""
     quoted = re.findall("'(.*?)'", error.message)
     if isinstance(error, CatalogError):
         error.problems = tuple(Problem(line) for line in error.message.split("\n"))

@@ -18,7 +18,10 @@ CONTENT_TYPE = "application/x-protobuf"
 CONNECT_S = 1.0
 """Seconds until an address that does not accept a connection counts as failed."""
 FOLLOW_S = 1.0
-"""Seconds between two reads of the list of direct ports. A port that fails causes an early read."""
+"""Seconds between two reads of the list of direct ports.
+
+A port that fails causes an early read. After a read that fails, the pause may be twice as long.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,11 @@ class HttpTransport:
         self._read_once = asyncio.Event()
 
     async def send(self, request: Request, timeout_s: float) -> Response:
-        """Send a request once, to the target that the balancer chooses."""
+        """Send a request once, to the target that the balancer chooses.
+
+        Raise `NotSent` if the target does not accept a connection, or `Broken` if the connection
+        breaks.
+        """
         session = await self._open_session()
         headers = {**request.headers, "x-kirana-timeout-ms": str(timeout_ms(timeout_s))}
         if request.binary:

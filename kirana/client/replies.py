@@ -23,8 +23,8 @@ class Features:
 
     The last three mappings are empty unless the call asked for provenance. `provenance_codes` maps
     each feature to the origin of each value, as an index into `PROVENANCE_NAMES`. `age_ms` maps
-    each group to the age of each row, -1 if no row was found. `tier_codes` maps each group to the
-    tier of each row, as an index into `TIER_NAMES`.
+    each group to the age of each row, -1 unless its status is "ok" or "expired". `tier_codes` maps
+    each group to the tier of each row, as an index into `TIER_NAMES`.
     """
 
     features: Sequence[str]
@@ -83,11 +83,17 @@ class Features:
         return [STATUS_NAMES[code] for code in self.codes[group].tolist()]
 
     def provenance(self, name: str) -> list[str]:
-        """Return the origin of each value of a feature: "stored", "null", "no_row", ..."""
+        """Return the origin of each value of a feature: "stored", "null", "no_row", ...
+
+        Raise `KeyError` if the call did not ask for provenance.
+        """
         return [PROVENANCE_NAMES[code] for code in self.provenance_codes[name].tolist()]
 
     def tier(self, group: str) -> list[str | None]:
-        """Return the tier of each row of a feature group: "cache", "hot", "durable" or None."""
+        """Return the tier of each row of a feature group: "cache", "hot", "durable" or None.
+
+        Raise `KeyError` if the call did not ask for provenance.
+        """
         return [TIER_NAMES[code] for code in self.tier_codes[group].tolist()]
 
 
@@ -95,7 +101,8 @@ class Features:
 class Written:
     """How many rows were written and are readable, and how many are not.
 
-    `stale` rows were older than the stored ones. `expired` rows were already past their TTL.
+    `stale` rows were older than the stored ones. `expired` rows were already past their TTL. If the
+    store can't tell whether a row was stale, the row counts as written.
     """
 
     written: int
@@ -105,7 +112,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How many keys were deleted, and how many rows were kept because they are newer (`stale`)."""
+    """How many keys were deleted, and how many rows were kept because they are newer (`stale`).
+
+    If the store can't tell whether a row was kept, its key counts as deleted.
+    """
 
     deleted: int
     stale: int
@@ -138,7 +148,8 @@ class Ranking:
     `scores` and each of the `outputs` have one entry per id. `outputs` is empty unless the call
     asked for them. `matrix` is `float32[rows, columns]`, and `columns` names its columns. Unless
     the call asked for the matrix, it is None and `columns` is empty. `defaults` maps feature groups
-    to how many scored rows had default values of the group. Other groups are left out.
+    to the number of rows of the call that had the defaults of the group, because their stored row
+    was missing, expired, unavailable or corrupt. Other groups are left out.
     """
 
     ids: Sequence[str]

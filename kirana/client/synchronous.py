@@ -35,11 +35,13 @@ class Client:
     replica is unavailable, the call is sent again, at most three times. Changes of the catalog,
     `forget`, and writes or deletes of features without `event_time` are sent again only if Kirana
     has not begun to process them. With `direct`, a call goes to the less busy of two random direct
-    ports, and to `url` if no direct port can be used. `connections` is the maximum number per
-    address. `caller` names the calling program.
+    ports, and to `url` if no direct port can be used. `connections` is the maximum number of
+    connections per address. `caller` names the calling program. The constructor raises
+    `InvalidInput` if `url` is not an HTTP URL.
 
-    All methods raise errors of `kirana.errors`, for example `Unavailable` or `DeadlineExceeded`.
-    All attempts of a call have the same id. Kirana logs it, and an error has it as `request_id`.
+    All methods raise errors of `kirana.errors`. Besides those that they name, they may raise
+    `Unavailable`, `DeadlineExceeded`, and `TooLarge` if a request exceeds a limit. All attempts of
+    a call have the same id. Kirana logs it, and an error of an attempt has it as `request_id`.
     """
 
     def __init__(
@@ -65,7 +67,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections. Calls in progress in other threads raise `Unavailable`."""
+        """Close all connections. Calls in progress in other threads raise `Unavailable`.
+
+        The client can't be used afterwards.
+        """
         if self._loop.is_closed():
             return
         self._wait(self._cancel_and_close())
@@ -130,9 +135,10 @@ class Client:
         `columns` maps each feature to an array, to a `Column`, or to a list in which None is null.
         `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
         current time. A row older than the stored one is not written and counts as stale.
-        `schema_version` is the newest by default. Raise `Unknown` if the group or a feature does
-        not exist, `InvalidInput` with the field if a key, a value or a time is wrong. In both cases
-        nothing is written.
+        `schema_version` is the newest by default.
+
+        Raise `Unknown` if the group or a feature does not exist, `InvalidInput` if a key, a value,
+        a time or the schema version is wrong. In both cases, nothing is written.
         """
         call = self._client.put_features(
             group, keys, columns, event_time=event_time, schema_version=schema_version,
@@ -153,6 +159,8 @@ class Client:
         `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
         current time. Newer rows stay, and count as stale. For 8 days, writes of these keys count as
         stale unless their event time is later.
+
+        Raise `Unknown` if the group does not exist, `InvalidInput` if a key or a time is wrong.
         """
         call = self._client.delete_features(group, keys, event_time=event_time, timeout_s=timeout_s)
         return self._wait(call)
@@ -182,6 +190,8 @@ class Client:
 
         `last` is the number of events, 20 by default. Instead of `last`, give a time range: `since`
         and `until` in Unix milliseconds, both inclusive, and `limit`, the maximum number of events.
+
+        Raise `Unknown` if the event type does not exist, `InvalidInput` if a bound is wrong.
         """
         call = self._client.interactions(
             user_id, event, last=last, since=since, until=until, limit=limit, timeout_s=timeout_s
@@ -199,7 +209,10 @@ class Client:
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, dict[str, InteractionList]]:
-        """Return lists of events by user and event type. `interactions` explains the bounds."""
+        """Return lists of events by user and event type, with the bounds of `interactions`.
+
+        Raise the same errors as `interactions`.
+        """
         call = self._client.query_interactions(
             user_ids, events, last=last, since=since, until=until, limit=limit, timeout_s=timeout_s
         )
@@ -249,16 +262,17 @@ class Client:
         `context` has the ids and values that the flow reads. With `trace`, the reply also says what
         each node did and how long it took.
 
-        Raise `Unknown` if the flow does not exist, `InvalidInput` if `context` lacks a value. If a
-        node without a fallback fails, raise `ModelFailed` if its model failed, `Unavailable` if a
-        part did not answer, `DeadlineExceeded` if it took too long, `NodeError` for other errors.
+        Raise `Unknown` if the flow does not exist, `InvalidInput` if a value of `context` is
+        missing or wrong. If a node without a fallback fails, raise `ModelFailed` if its model
+        failed, `Unavailable` if a part did not answer, `DeadlineExceeded` if the node took too
+        long, `NodeError` for other errors.
         """
         return self._wait(self._client.run_flow(name, context, trace=trace, timeout_s=timeout_s))
 
     def catalog(
         self, *, history: int | None = None, timeout_s: float | None = None
     ) -> CatalogListing:
-        """Return the names of all live objects, and the newest revisions: `history`, or 20."""
+        """Return the names of all live objects, and the newest `history` revisions (default 20)."""
         return self._wait(self._client.catalog(history=history, timeout_s=timeout_s))
 
     def get_object(self, kind: str, name: str, *, timeout_s: float | None = None) -> CatalogRecord:
@@ -279,8 +293,9 @@ class Client:
     ) -> int:
         """Publish one object, and return the number of the newest revision.
 
-        Raise `CatalogError` with all problems if the catalog would become invalid, `Conflict` if
-        `expected_revision` is given and is not live. In these cases, nothing changes.
+        Raise `Unknown` if there is no such kind, `CatalogError` with all problems if the catalog
+        would become invalid, `Conflict` if `expected_revision` is given and is not live, or if
+        another publish came first. In these cases, nothing changes.
         """
         call = self._client.put_object(
             kind, name, content, expected_revision=expected_revision, timeout_s=timeout_s
@@ -298,7 +313,8 @@ class Client:
         """Delete one object, and return the number of the new revision.
 
         Raise `Unknown` if the object does not exist, `CatalogError` if another object needs it,
-        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
+        `Conflict` if `expected_revision` is given and is not live, or if another publish came
+        first. In these cases, nothing changes.
         """
         call = self._client.delete_object(
             kind, name, expected_revision=expected_revision, timeout_s=timeout_s
@@ -315,9 +331,11 @@ class Client:
     ) -> int:
         """Publish several changes as one revision, and return the number of the newest revision.
 
-        Put `objects`, and delete those that `delete` names as (kind, name). Raise `CatalogError`
-        if the catalog would become invalid, `Unknown` if an object to delete does not exist,
-        `Conflict` if `expected_revision` is given and is not live. In these cases, nothing changes.
+        Put `objects`, and delete those that `delete` names as (kind, name).
+
+        Raise `InvalidInput` if there are no changes, `CatalogError` if the catalog would become
+        invalid, `Unknown` if an object to delete does not exist, `Conflict` if `expected_revision`
+        is given and is not live, or if another publish came first. In these cases, nothing changes.
         """
         call = self._client.publish(
             objects, delete=delete, expected_revision=expected_revision, timeout_s=timeout_s

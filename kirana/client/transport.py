@@ -12,9 +12,9 @@ class Request:
     """One request to Kirana.
 
     `path` is already percent-encoded. `binary` means that the body, if any, and the reply are
-    Protobuf. A `safe` request may be sent again even if Kirana may have processed it. `headers` has
-    the id of the request, and the name of the caller if there is one. A transport adds the other
-    headers that it needs.
+    Protobuf. Errors are JSON in any case. A `safe` request may be sent again even if Kirana may
+    have processed it. `headers` has the id of the request, and the name of the caller if there is
+    one. A transport adds the other headers that it needs.
     """
 
     method: str

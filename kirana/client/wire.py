@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def _encoder(encode: Callable[P, T]) -> Callable[P, T]:
-    """Make a function raise `InvalidInput` if numpy or Protobuf can't encode its arguments."""
+    """Make a function raise `InvalidInput` instead of `TypeError` and `ValueError`."""
 
     @functools.wraps(encode)
     def checked(*arguments: P.args, **named: P.kwargs) -> T:
@@ -113,7 +113,7 @@ def features_get(
 
 
 def features_reply(body: bytes) -> Features:
-    """Decode a `FeaturesReply`. Arrays of numbers are read-only views of the decoded bytes."""
+    """Decode a `FeaturesReply`. Arrays of numbers are read-only."""
     reply = pb.FeaturesReply.FromString(body)
     return Features(
         [*reply.features],
@@ -287,7 +287,7 @@ def _numbers(value: float | Values, field: str) -> Array:
 
 
 def infer_reply(body: bytes) -> Ranking:
-    """Decode an `InferReply`. The arrays are read-only views of the decoded bytes."""
+    """Decode an `InferReply`. The arrays are read-only."""
     reply = pb.InferReply.FromString(body)
     matrix: npt.NDArray[np.float32] | None = None
     if reply.HasField("matrix"):

@@ -45,7 +45,7 @@ class Provenance(IntEnum):
 class Tier(IntEnum):
     """The tier that a row was read from. A store without tiers counts as durable.
 
-    `NONE` means that no row was found, or that the row is corrupt or could not be read.
+    `NONE` means that the status of the row is neither OK nor EXPIRED.
     """
 
     NONE = 0
@@ -131,8 +131,8 @@ class Rows(Protocol):
 
     `status` holds one `Status` per row, and `event_time_ms` one event time per row (Unix
     milliseconds, 0 = unknown). Rows whose status is not OK have the defaults of the group's current
-    schema version. `unknown_versions` holds the schema version numbers that rows of the batch have
-    but the group lacks. The rows with these numbers are corrupt.
+    schema version. `unknown_versions` holds the numbers of unknown schema versions: rows that have
+    one of them, and are not expired, are corrupt.
     """
 
     status: npt.NDArray[np.uint8]
@@ -223,4 +223,4 @@ class Codec(Protocol):
         """
 
     def expiry_s(self, value: bytes) -> int:
-        """Return the Unix time in seconds from which a row is expired; 0 = never."""
+        """Return the Unix time in seconds from which a row is expired; 0 = never, or unknown."""

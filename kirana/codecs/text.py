@@ -27,7 +27,7 @@ EMPTY = "\\e"
 """The spelling of an empty string. An empty field means null."""
 
 _CORRUPT = b"\0"
-"""Stands for a text row that can't be parsed. As a packed row, it is too short and so corrupt."""
+"""Stands for a corrupt text row. As a packed row, it is too short, and so corrupt as well."""
 
 _PACKED = Packed()
 _SECTIONS = re.compile(r"((?:[^;\\]|\\.)*)(?:;|$)", re.DOTALL)

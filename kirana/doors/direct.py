@@ -15,6 +15,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from kirana.doors.acceptor import Acceptor
+from kirana.doors.held_head import HeldHead
 from kirana.edge.app import Edge
 from kirana.edge.asgi import AsgiEdge, Receive, Scope, Send
 
@@ -32,6 +34,14 @@ class _Protocol(HttpToolsProtocol):
 
     _progressed = False
     _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._held = HeldHead(transport)
+        super().connection_made(self._held)
+
+    def on_response_complete(self) -> None:
+        self._held.flush()
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         self._progressed = False
@@ -57,12 +67,23 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Server that leaves the handling of signals to the replica."""
+    """Server that leaves signals to the replica, and accepts connections with an `Acceptor`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Install no signal handlers."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on `sockets`."""
+        await self.lifespan.startup()
+
+        def protocol() -> _Protocol:
+            return _Protocol(self.config, self.server_state, self.lifespan.state)
+
+        # uvicorn only closes its servers and waits until they are closed. An acceptor can do both.
+        self.servers = [Acceptor(each, protocol) for each in sockets or ()]  # type: ignore[misc]
+        self.started = True
 
 
 class DirectPort:

@@ -99,7 +99,10 @@ class Endpoints:
         await self._exchange_notes()
 
     async def withdraw(self) -> None:
-        """Remove this replica's direct port from the list, and its note from the registry."""
+        """Remove this replica's direct port from the list, and its note from the registry.
+
+        Raise the registry's error if it does not answer.
+        """
         own, self._own = self._own, None
         if own is not None and self._registry is not None:
             await asyncio.to_thread(self._registry.remove, own.replica)
@@ -128,7 +131,7 @@ class Endpoints:
             note = msgspec.json.encode(_Note(own.url, self._beat))
             await asyncio.to_thread(self._registry.write, own.replica, note)
             if self._own is None:
-                # `withdraw` was called during the write, which brought the note back.
+                # `withdraw` was called during the write, which may have brought the note back.
                 await asyncio.to_thread(self._registry.remove, own.replica)
         notes = await asyncio.to_thread(self._registry.read)
         self._update(notes)

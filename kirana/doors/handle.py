@@ -26,8 +26,8 @@ async def call(
 ) -> tuple[int, bytes]:
     """Return the status and body of the response that the same request over HTTP would get.
 
-    `binary` means that the body, if any, and the reply are Protobuf. `headers` has the id of the
-    request, and the name of the caller if there is one.
+    `binary` means that the body, if any, and the reply are Protobuf. Errors are JSON in any case.
+    `headers` has the id of the request, and the name of the caller if there is one.
     """
     pairs = [(TIMEOUT_HEADER, str(timeout_ms).encode())]
     pairs += [

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from kirana.admission import Admission
 from kirana.edge.context import context_of, id_of
 from kirana.edge.disconnect import DisconnectWatch
 from kirana.edge.errors import HttpError, body_of, headers_of, status_of
@@ -68,6 +69,7 @@ class Edge:
         self._resources = resources
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics()
+        self._admission = Admission(self._metrics)
         self._routes: dict[tuple[str | None, ...], list[Route]] = defaultdict(list)
         self._cached_routes: dict[tuple[str, str], tuple[Route, tuple[str, ...]]] = {}
         for route in ROUTES:
@@ -117,10 +119,13 @@ class Edge:
         self, route: Route, parameters: tuple[str, ...], call: Call, id: str
     ) -> Response:
         limits = self._limits
-        if self._ongoing > limits.max_ongoing:
-            raise Overloaded(
-                f"more than {limits.max_ongoing} requests are in progress in this replica"
-            )
+        if route.queued:
+            if self._ongoing > limits.max_ongoing:
+                raise Overloaded(
+                    f"more than {limits.max_ongoing} requests are waiting or in progress in this "
+                    "replica"
+                )
+            self._admission.arrive()
         headers = call.headers
         binary = headers.binary(call.method, binary_route=route.binary)
         binary_reply = headers.binary_reply(binary_route=route.binary)
@@ -129,6 +134,8 @@ class Edge:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 body = await call.read_body(limits.max_body_bytes)
+                if route.queued:
+                    await self._admission.enter(deadline)
                 revision = self._resources.live.revision
                 context = context_of(headers, id, revision, deadline, route.priority)
                 request = Request(

@@ -9,7 +9,7 @@ from types import TracebackType
 from kirana.edge.exchange import ClientDisconnected
 
 WATCHED_AFTER_S = 0.01
-"""Seconds until the watch starts. Most requests end sooner, and cost only a timer."""
+"""Seconds until the watch starts. A request that ends sooner costs only a timer."""
 
 
 class DisconnectWatch:

@@ -5,7 +5,6 @@ None of them depends on a transport.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +15,7 @@ from kirana.edge.bodies import decode_json, decode_query
 from kirana.edge.headers import Headers
 from kirana.edge.protobuf import CONTENT_TYPE
 from kirana.edge.protobuf import decode as decode_binary
-from kirana.loop import INLINE_BYTES
+from kirana.loop import INLINE_BYTES, inline_or_thread
 from kirana.request import RequestContext
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -70,9 +69,7 @@ class Request:
         wrong.
         """
         parse = decode_binary if self.binary else decode_json
-        if len(self.body) <= INLINE_BYTES:
-            return parse(message, self.body)
-        return await asyncio.to_thread(parse, message, self.body)
+        return await inline_or_thread(len(self.body) <= INLINE_BYTES, parse, message, self.body)
 
     def query(self, message: type[M]) -> M:
         """Decode the query string. Raise `InvalidInput` with the name of a wrong parameter."""

@@ -50,7 +50,8 @@ class Headers:
     def binary(self, method: str, *, binary_route: bool) -> bool:
         """Return whether the body is Protobuf. Without a content type, it is JSON.
 
-        Raise `HttpError` if the route does not accept the content type.
+        Methods other than `POST` and `PUT` have no body. Raise `HttpError` if the route does not
+        accept the content type.
         """
         if self.content_type is None or method not in ("POST", "PUT"):
             return False

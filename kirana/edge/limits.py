@@ -25,7 +25,7 @@ class Limits:
     """The limits that a cluster sets for itself."""
 
     max_body_bytes: int = 8 << 20
-    max_ongoing: int = 512
+    max_ongoing: int = 2_048
     """Requests in progress in one replica, over all its doors. Further requests get a 503."""
     timeout_ms: int = 5_000
     """Time to read the body and to answer, for requests without `x-kirana-timeout-ms`."""

@@ -38,7 +38,7 @@ class ErrorBody(Reply):
 
 
 class ErrorReply(Reply):
-    """The body of a response with a status of 400 or more, except the 503 of `/healthz`."""
+    """The body of a response with a status of 400 or more, unless `/healthz` reports the parts."""
 
     error: ErrorBody
 
@@ -57,15 +57,16 @@ class FeaturesGetReply(Reply):
     provenance: dict[str, list[CellProvenance]] | UnsetType = UNSET
     """By feature, one per row."""
     age_ms: dict[str, list[int | None]] | UnsetType = UNSET
-    """By feature group, one per row; null if no row was found."""
+    """By feature group, one per row; null unless the status of the row is `ok` or `expired`."""
     tier: dict[str, list[RowTier | None]] | UnsetType = UNSET
-    """By feature group, one per row; null if no row was found."""
+    """By feature group, one per row; null unless the status of the row is `ok` or `expired`."""
 
 
 class FeaturesPutReply(Reply):
     """How many rows were written and are readable, and how many are not.
 
-    `stale` rows were older than the stored ones. `expired` rows were already past their TTL.
+    `stale` rows were older than the stored ones. `expired` rows were already past their TTL. If the
+    store can't tell whether a row was stale, the row counts as written.
     """
 
     written: int
@@ -74,7 +75,10 @@ class FeaturesPutReply(Reply):
 
 
 class FeaturesDeleteReply(Reply):
-    """How many keys were deleted, and how many rows were kept because they are newer (`stale`)."""
+    """How many keys were deleted, and how many rows were kept because they are newer (`stale`).
+
+    If the store can't tell whether a row was kept, its key counts as deleted.
+    """
 
     deleted: int
     stale: int
@@ -151,7 +155,7 @@ class InferReply(Reply):
     ids: list[str]
     scores: list[Number]
     defaults: dict[str, int]
-    """By feature group, how many scored rows had its default values. Other groups are left out."""
+    """By feature group, how many rows of the request had its defaults. 0 is left out."""
     revision: int
     outputs: dict[str, list[Number]] | UnsetType = UNSET
     matrix: InferMatrix | UnsetType = UNSET
@@ -200,7 +204,7 @@ class CatalogGetReply(Reply):
 
 
 class CatalogChangeReply(Reply):
-    """The number of the newest revision after the change, and warnings about its objects."""
+    """The number of the newest revision after the change, and warnings about the catalog."""
 
     revision: int
     warnings: list[str] | UnsetType = UNSET
@@ -276,6 +280,8 @@ class HealthReply(Reply):
 
     status: PartState
     parts: dict[str, PartReport]
+    age_ms: int
+    """How many milliseconds ago the parts were checked. They are checked about once a second."""
 
 
 class OpenApiReply(msgspec.Struct):

@@ -9,6 +9,7 @@ from typing import Protocol
 from kirana.catalog.changes import CatalogPublisher
 from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
+from kirana.edge.probes import Probes
 from kirana.edge.selection import Selections
 from kirana.part import Parts
 
@@ -49,9 +50,11 @@ class Resources:
     source: CatalogSource
     publisher: CatalogPublisher | None = None
     endpoints: LiveEndpoints = field(default_factory=NoEndpoints)
+    probes: Probes = field(init=False)
     catalogs: Revisions[Catalog] = field(init=False)
     selections: Revisions[Selections] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.probes = Probes(self.parts, self.live)
         self.catalogs = Revisions(self.source, lambda catalog: catalog)
         self.selections = Revisions(self.source, Selections)

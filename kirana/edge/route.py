@@ -34,6 +34,8 @@ class Route:
     binary: bool = False
     """Whether the route also accepts and returns `application/x-protobuf`."""
     priority: Priority = "shopper"
+    queued: bool = True
+    """Whether requests wait for their turn, and are refused when the replica is overloaded."""
 
     @property
     def segments(self) -> tuple[str | None, ...]:

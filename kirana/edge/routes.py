@@ -167,6 +167,7 @@ ROUTES: tuple[Route, ...] = (
         endpoints,
         replies.EndpointsReply,
         priority="operator",
+        queued=False,
     ),
     Route(
         "healthz",
@@ -176,6 +177,7 @@ ROUTES: tuple[Route, ...] = (
         health,
         replies.HealthReply,
         priority="operator",
+        queued=False,
     ),
     Route(
         "openapi",

@@ -9,7 +9,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.schema import Entity, Feature
 
 MAX_SELECTIONS = 256
-"""The maximum number of selections in a cache. There is one because clients choose them."""
+"""The maximum number of selections in a cache. It is limited because clients choose them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Selection:
     """The number of elements in a row: one per scalar, several per vector."""
     plain: bool
     """Whether all features are float32 scalars, so that one matrix can hold them."""
+    texts: tuple[str, ...]
+    """The strings among `requested`."""
 
 
 class Selections:
@@ -66,6 +68,11 @@ class Selections:
             tuple(dict.fromkeys(requested)),
             sum(feature.size for feature in features),
             all(feature.dtype == "float32" and not feature.shape for feature in features),
+            tuple(
+                name
+                for name, feature in zip(requested, features, strict=True)
+                if feature.dtype == "string"
+            ),
         )
 
 

@@ -277,8 +277,8 @@ class _Object(dict[str, Any]):
 def _duplicate_name(body: bytes) -> InvalidInput:
     """Return the error for a name that occurs twice in an object.
 
-    msgspec refused the first value of this name. The body decoded without types has only the last
-    value, so the other checks find no error.
+    msgspec refused an earlier value of this name. The body decoded without types has only the last
+    value, so the other checks found no error.
     """
 
     def collect(pairs: list[tuple[str, Any]]) -> _Object:

@@ -14,7 +14,7 @@ from kirana.expressions.kinds import Kind
 from kirana.expressions.syntax import AS_SENT, Syntax
 
 MAX_LENGTH = 2_000
-"""The most characters of an expression."""
+"""The maximum number of characters in an expression."""
 
 _GLOBALS: dict[str, Any] = {
     **{name: function for name, (_, function) in FUNCTIONS.items()},
@@ -46,7 +46,7 @@ class Expression:
         try:
             tree = ast.parse(self.text, mode="eval")
             body = tree.body
-            # Most scores are the name of one output. They need no evaluation.
+            # An expression that is a single name needs no evaluation.
             self._lone_name = body.id if isinstance(body, ast.Name) else None
             checked = ast.fix_missing_locations(syntax.rewrite(tree))
             self._code = compile(checked, "<expression>", "eval")
@@ -128,7 +128,7 @@ class Expression:
     def holds(self, variables: Mapping[str, Any]) -> bool:
         """Return whether a condition is true.
 
-        Raise `InvalidInput` as a call does, and if the value is a column of several rows.
+        Raise `InvalidInput` as a call does, and if the value is a column without exactly one row.
         """
         try:
             return bool(self(variables))

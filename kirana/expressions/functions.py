@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 MAX_ID_BYTES = 1_024
-"""The most bytes of an id in UTF-8."""
+"""The maximum number of bytes of an id in UTF-8."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 _LARGEST = 2**53
@@ -39,6 +39,7 @@ def hash_of(value: object, salt: str, buckets: float) -> float:
 
     The hash is the SHA-256 of the salt in UTF-8, one zero byte, and the id in UTF-8. The bucket is
     the first eight bytes of the hash, read as an unsigned little-endian number, modulo `buckets`.
+    Raise `TypeError` or `ValueError` for a value that is not an id.
     """
     digest = hashlib.sha256(salt.encode() + b"\0" + id_text(value).encode()).digest()
     return float(int.from_bytes(digest[:8], "little") % int(buckets))
@@ -93,11 +94,12 @@ def not_equal(left: Any, right: Any) -> Any:
 def power(base: Any, exponent: Any) -> Any:
     """Return a power as a float, per row for a column.
 
-    Return NaN if the power is not a real number. Python's `**` would return a complex number.
+    Return NaN if the power is not a real number. Python's `**` would return a complex number. Raise
+    `ArithmeticError` if the power of two single values is too large, or if it divides by 0.
     """
     if isinstance(base, np.ndarray) or isinstance(exponent, np.ndarray):
         return np.float_power(base, exponent)
-    # Powers of integers can become too large to compute. Floats overflow instead.
+    # Powers of integers can become too large to compute. Floats raise `OverflowError` instead.
     result = float(base) ** float(exponent)
     return float("nan") if isinstance(result, complex) else result
 

@@ -13,13 +13,10 @@ from kirana.expressions.functions import FUNCTIONS
 from kirana.expressions.kinds import Uses
 
 MAX_OPERATIONS = 500
-"""The most operators, calls and numeric operands of an expression.
-
-The limit exists because expressions are evaluated on the event loop, over all rows of a request.
-"""
+"""The maximum number of operators, calls and numeric operands in an expression."""
 
 MAX_BUCKETS = 1 << 31
-"""The most buckets of `hash`."""
+"""The maximum number of buckets of `hash`."""
 
 AS_SENT = "_as_sent_"
 """The prefix of names whose values are used as they were sent.
@@ -191,7 +188,7 @@ class Syntax:
         if not is_integer or not 1 <= buckets.value <= MAX_BUCKETS:  # type: ignore[attr-defined]
             raise self._error(
                 buckets,
-                f"the buckets of 'hash' must be a number from 1 to {MAX_BUCKETS}",
+                f"the buckets of 'hash' must be an integer from 1 to {MAX_BUCKETS}",
             )
         return [salt, buckets]
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from kirana import native
 from kirana.codecs import CODECS, Rows, Status
 from kirana.codecs.rows import Piece, Tier
+from kirana.features.bounded_reads import BoundedReads, check_fixed_bytes, check_read_bytes
 from kirana.features.cache import FeatureCache
 from kirana.features.cache.reads import CacheRead
 from kirana.schema import FeatureGroup
@@ -32,9 +33,9 @@ class Fetched:
     """The stored values of one group for a batch of keys. All positions refer to this batch.
 
     `pieces` has the values, in the form that codecs decode. `unavailable` are the positions of rows
-    that could not be read, and `reason` says why. The rows at `cached` come from the cache, and
-    those at `from_store` from the store. `tier` says which tier the rows at `from_store` were read
-    from: one `Tier` for all of these rows, or one per row.
+    that could not be read (None if all rows were read), and `reason` says why. The rows at `cached`
+    come from the cache, and those at `from_store` from the store. `tier` is the tier of the rows at
+    `from_store`: one `Tier` for all of these rows, or one per row.
     """
 
     count: int
@@ -66,7 +67,7 @@ class Fetched:
         return rows
 
     def tiers(self) -> npt.NDArray[np.uint8]:
-        """Return the `Tier` of each row. It means nothing for a row that is not stored."""
+        """Return the `Tier` of each row. The tier of a row that is not stored has no meaning."""
         tiers = np.zeros(self.count, dtype=np.uint8)
         tiers[self.from_store] = self.tier
         tiers[self.cached] = Tier.CACHE
@@ -77,18 +78,18 @@ class _PendingRead:
     """A read of the store that is under way.
 
     Other calls that need some of its rows wait for it instead of reading these rows again.
-    `groups`, `wanted` and `answers` have one entry per group.
+    `groups` and `wanted` have one entry per group.
     """
 
     def __init__(self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys]) -> None:
         self.groups = groups
         self.wanted = wanted
         self.written: dict[str, set[str]] = defaultdict(set)
-        """The keys that were written since the read began, by group. Their rows are not cached."""
+        """The keys that were invalidated since the read began, by group. They are not cached."""
         self.indexed = False
         """Whether the read is in `Fetcher._pending_by_key`."""
         self.answers: Sequence[StoredRows] = ()
-        """The result of the read; empty until it ends, and if it fails."""
+        """The result, one entry per group. Empty until the read ends, and if it fails."""
         self.ended = False
         self.end: asyncio.Future[None] | None = None
         """Done when the read ends. None unless a call has waited for it."""
@@ -109,13 +110,13 @@ class _PendingRead:
 
 
 class Fetcher:
-    """Reads rows of several groups at once.
+    """Reads rows of several groups at once, at most `MAX_READ_BYTES` per call.
 
     If there is a cache, concurrent calls share the reads of rows that are not cached.
     """
 
     def __init__(self, store: FeatureStore, cache: FeatureCache | None) -> None:
-        self._store = store
+        self._reads = BoundedReads(store)
         self._cache = cache
         self._pending: set[_PendingRead] = set()
         """The reads that are under way."""
@@ -128,18 +129,28 @@ class Fetcher:
     async def fetch(self, groups: Sequence[FeatureGroup], keys: Sequence[str]) -> list[Fetched]:
         """Return the stored values of `keys`, one `Fetched` per group.
 
-        If a server does not answer, its rows are `unavailable`, and nothing is raised.
+        Rows that can't be read are `unavailable`. Nothing is raised for them. Raise `TooLarge` if
+        the values have more than `MAX_READ_BYTES` in all.
         """
         if not keys:
             return [Fetched(0) for _ in groups]
+        check_fixed_bytes(groups, len(keys))
         if self._cache is None:
-            answers = await self._store.read([RowKeys(group.name, keys) for group in groups])
+            wanted = [RowKeys(group.name, keys) for group in groups]
+            answers = await self._reads.read(groups, wanted)
             return [_from_store(len(keys), answer) for answer in answers]
-        reads = [self._cache.look_up(group, keys) for group in groups]
+        fetched = await self._fetch_with_cache(self._cache, groups, keys)
+        check_read_bytes(groups, [group_values.pieces for group_values in fetched])
+        return fetched
+
+    async def _fetch_with_cache(
+        self, cache: FeatureCache, groups: Sequence[FeatureGroup], keys: Sequence[str]
+    ) -> list[Fetched]:
+        reads = [cache.look_up(group, keys) for group in groups]
         missing = [_keys_at(keys, read.missing) for read in reads]
         if not any(missing):
             return [_join(len(keys), read) for read in reads]
-        completed = await self._complete(self._cache, groups, missing)
+        completed = await self._complete(cache, groups, missing)
         return [
             _join(len(keys), read, answer) for read, answer in zip(reads, completed, strict=True)
         ]
@@ -173,8 +184,8 @@ class Fetcher:
         for position, (group, keys, reads) in enumerate(
             zip(groups, missing, under_way, strict=True)
         ):
-            # If a key was written meanwhile, two reads may include it. The value comes
-            # from the read that `reads` has for the key.
+            # Several reads may include a key. The value comes from the read that `reads` has for
+            # the key.
             values_of = {read: read.values(group.name) for read in set(reads.values())}
             values = {
                 key: values_of[read][key] for key, read in reads.items() if key in values_of[read]
@@ -195,7 +206,7 @@ class Fetcher:
         self._pending.add(read)
         began = cache.now()
         try:
-            read.answers = answers = await self._store.read(wanted)
+            read.answers = answers = await self._reads.read(groups, wanted)
             for position in range(len(wanted)):
                 self._fill_cache(cache, read, position, began)
             return answers
@@ -206,7 +217,7 @@ class Fetcher:
     def _fill_cache(cache: FeatureCache, read: _PendingRead, number: int, began: float) -> None:
         """Cache the rows of the group `read.groups[number]`.
 
-        Rows that are unavailable, or were written since the read began, are left out.
+        Rows that are unavailable, or were invalidated since the read began, are left out.
         """
         group, keys, answer = read.groups[number], read.wanted[number].keys, read.answers[number]
         if not keys:
@@ -226,7 +237,7 @@ class Fetcher:
             cache.fill(group, [keys[position] for position in kept], values, since=began)
 
     def _pending_reads_of(self, group: str, keys: Sequence[str]) -> dict[str, _PendingRead]:
-        """Return the reads under way by key. Leave out those of `keys` that are not being read."""
+        """Return the read under way for each of `keys`, without the keys that no read includes."""
         if not self._pending:
             return {}
         for read in self._pending:
@@ -255,7 +266,7 @@ class Fetcher:
         for rows in read.wanted:
             read_of = self._pending_by_key[rows.group]
             for key in rows.keys:
-                # If the key was written meanwhile, a newer read may have replaced this one.
+                # A newer read may have replaced this one, for example because the key was written.
                 if read_of.get(key) is read:
                     del read_of[key]
 

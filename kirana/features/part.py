@@ -15,10 +15,10 @@ from kirana.urls import scheme_of
 class FeatureSettings(BaseModel):
     """Settings of the features part.
 
-    `features` is the URL of the store. If the store does not answer, `features_unavailable` decides
-    whether reads fail, or return defaults with the status "unavailable". Each replica caches up to
-    `cache_bytes` of rows (0 for no cache), and uses a row for `cache_fresh_ms` after it was
-    fetched. Rows of an LMDB or memory store are not cached.
+    `features` is the URL of the store. If rows can't be read, `features_unavailable` decides
+    whether reads fail, or return defaults with the status "unavailable". Each replica caches about
+    `cache_bytes` of rows (0 for no cache), and uses a row for `cache_fresh_ms` milliseconds from
+    the start of its fetch. Rows of an LMDB or memory store are not cached.
     """
 
     features: str
@@ -33,7 +33,7 @@ def _build(wiring: Wiring) -> Features:
     from kirana.stores import open_feature_store
 
     settings = wiring.settings(FeatureSettings)
-    # Reads of an LMDB or memory store need no network, so a cache would not make them faster.
+    # Reads of an LMDB or memory store need no network, so their rows are not cached.
     local = scheme_of(settings.features) in ("lmdb", "memory")
     with_cache = settings.cache_bytes and not local
     service = FeatureService(

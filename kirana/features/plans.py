@@ -24,8 +24,9 @@ class GroupRead:
 
     `matrix_names` are the features for the matrix. For each of them, `spans` has its columns in the
     matrix, and `positions` its position in the query's `matrix`. `column_names` are the features to
-    return as columns. Both lists have names of the current schema version. For each of
-    `column_names`, `query_names` has the name in the query, `group.feature`, which may be an alias.
+    return as columns. For each of them, `query_names` has the name in the query, `group.feature`,
+    which may be an alias. `matrix_names` and `column_names` are names of the current schema
+    version.
     """
 
     group: FeatureGroup

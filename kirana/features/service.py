@@ -31,12 +31,15 @@ TOMBSTONE_S = 8 * 86_400
 If an older write of the row is replayed from a topic before then, the row stays deleted.
 """
 
+MAX_MISSING_VERSIONS = 10_000
+"""How many schema versions are remembered as missing. Beyond this, all are looked up again."""
+
 
 class FeatureService:
     """`FeatureSource` and `FeatureSink` over one feature store.
 
-    If the store does not answer for some rows, reads return defaults for them, with the status
-    `UNAVAILABLE`. With `fail_when_unavailable`, reads raise `Unavailable` instead.
+    If some rows can't be read, reads return defaults for these rows, with the status `UNAVAILABLE`.
+    With `fail_when_unavailable`, reads raise `Unavailable` instead.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class FeatureService:
         self._missing_versions: set[tuple[str, str, int]] = set()
         """Schema versions (catalog, group, number) that the newest revision did not have."""
         self._newest = NO_REVISION
-        """The newest revision when a schema version was last looked up."""
+        """The newest revision, as of its last look-up. `NO_REVISION` before the first one."""
 
     async def prepare(self, revision: Revision) -> None:
         """Load a revision. Raise `Unavailable` if it can't be read."""
@@ -68,17 +71,18 @@ class FeatureService:
         """Answer all queries: concurrently, or one after another if the store is embedded.
 
         Large answers are decoded and assembled in a thread. Raise `Unknown` if an entity or a
-        feature does not exist. Raise `Unavailable` if the revision can't be read, or if some rows
-        can't be read and `fail_when_unavailable` is set.
+        feature does not exist, and `TooLarge` if the rows of a query have too many bytes. Raise
+        `Unavailable` if the revision can't be read, or if some rows can't be read and
+        `fail_when_unavailable` is set.
         """
-        schemas = await self._schemas.at(context.revision)
+        schemas = await self._schemas.of(context)
         plans = [schemas.plan(query) for query in queries]
         if len(plans) == 1 or self._store.embedded:
             return [
                 await self._read(query, plan, context)
                 for query, plan in zip(queries, plans, strict=True)
             ]
-        # Concurrent reads take as long as one round trip to the store, not as several.
+        # The round trips of concurrent reads to the store overlap.
         reads = map(self._read, queries, plans, repeat(context))
         return [*await asyncio.gather(*reads)]
 
@@ -110,8 +114,7 @@ class FeatureService:
         """Decode rows again, with the schema versions of the newest revision.
 
         Writers may already use schema versions that are newer than the request's revision. Return
-        `rows` itself if the newest revision can't be read, or has no schema versions that the
-        request's revision lacks.
+        `rows` itself if no newer schema versions of the group are found.
         """
         catalog = context.revision.catalog
         unknown = {(catalog, group.name, number) for number in rows.unknown_versions}
@@ -122,20 +125,23 @@ class FeatureService:
             newest_version = max(number for *_, number in unknown)
             newest_group = await self._newest_group(group.name, newest_version, catalog)
         except (KiranaError, OSError):
-            # The newest revision can't be read now, so rows of unknown versions have defaults.
+            # The newest revision can't be read now, so these rows keep their defaults.
             return rows
         version_count = 0 if newest_group is None else len(newest_group.versions)
+        if len(self._missing_versions) > MAX_MISSING_VERSIONS:
+            self._missing_versions.clear()
         self._missing_versions |= {version for version in unknown if version[2] > version_count}
         if newest_group is None or version_count <= len(group.versions):
             return rows
         return fetched.decode(_with_current_of(newest_group, group), context.now_ms / 1000)
 
     async def _newest_group(self, name: str, version: int, catalog: str) -> FeatureGroup | None:
-        """Return a group as the newest revision has it, or None if it does not have the group.
+        """Return a group of the newest revision, or None if that revision lacks the group.
 
-        The newest revision is looked up only if the last one that was looked up lacks the schema
-        version `version`. Also return None if the newest revision is not one of `catalog`. Schema
-        versions of a different catalog do not describe the rows, even if their numbers match.
+        Use the revision of the last look-up if it has the schema version `version` of the group.
+        Otherwise look up the newest revision again. Return None if it is not a revision of
+        `catalog`. Schema versions of a different catalog do not describe the rows, even if their
+        numbers match.
         """
         group = None
         if self._newest.catalog == catalog:
@@ -148,13 +154,14 @@ class FeatureService:
         return group
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
-        """Store rows durably. Large writes are encoded in a thread.
+        """Store rows. Large writes are encoded in a thread.
 
         Raise `InvalidInput` if the schema version does not exist, one of its features is missing or
-        an event time is too far in the future, `Unknown` for an unknown group or feature, and
-        `Unavailable` if the store does not answer.
+        an event time is too far in the future, `TooLarge` if a row has too many bytes, `Unknown`
+        for an unknown group or feature, and `Unavailable` if the revision can't be read or not all
+        rows could be stored.
         """
-        schemas = await self._schemas.at(context.revision)
+        schemas = await self._schemas.of(context)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
         for feature in version.features:
@@ -189,12 +196,13 @@ class FeatureService:
     async def delete(
         self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
     ) -> WriteResult:
-        """Store tombstones, which expire after `TOMBSTONE_S`.
+        """Store tombstones, which expire after `TOMBSTONE_S` seconds.
 
         Raise `Unknown` for an unknown group, `InvalidInput` if an event time is too far in the
-        future, and `Unavailable` if the store does not answer.
+        future, and `Unavailable` if the revision can't be read or not all tombstones could be
+        stored.
         """
-        schemas = await self._schemas.at(context.revision)
+        schemas = await self._schemas.of(context)
         feature_group = schemas.catalog.group(group, field="group")
         _check_times(event_time_ms, context.now_ms)
         codec, times = CODECS[feature_group.codec], event_time_ms.astype(np.uint64)
@@ -217,7 +225,7 @@ class FeatureService:
 
         The details are those of the store and, if there is a cache, its counters and its size.
         """
-        # `read` might find its rows in the cache and not reach the store.
+        # A read might find its rows in the cache, and not reach the store.
         reachable = await self._store.ping()
         details = dict(self._store.health())
         if self._cache is not None:
@@ -251,7 +259,7 @@ def _check_times(event_time_ms: Array, now_ms: int) -> None:
 def _with_current_of(newest: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:
     """Return `newest` with the current version of `pinned` added as its current version.
 
-    This group decodes rows of all schema versions of `newest`, and returns the features that the
-    request's revision has.
+    With this group, rows of all schema versions of `newest` can be decoded. The decoded rows have
+    the features of `pinned`.
     """
     return replace(newest, versions=(*newest.versions, pinned.current))

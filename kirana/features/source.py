@@ -17,12 +17,13 @@ from kirana.service import Service
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """A read of features of one entity. `keys` are distinct key texts (see `kirana.key_texts`).
+    """A read of features of one entity. `keys` are key texts (see `kirana.key_texts`).
 
     `matrix` and `columns` are names of features, as `group.feature` without the entity. Those of
     `matrix` are returned as float32, side by side, and those of `columns` each in its own dtype.
     With `provenance`, the answer has the provenance of each value of `columns`, and the age and the
-    tier of each row. With `nulls`, it says which features of `matrix` are null in the store.
+    tier of each row. With `nulls`, the answer says which features of `matrix` are null in the
+    store.
     """
 
     entity: str
@@ -80,9 +81,10 @@ class FeatureWrite:
 class WriteResult:
     """The numbers of rows of a write.
 
-    `written` rows were stored. `stale` rows were not, because the stored rows are newer. Stores
-    that can't tell the two apart count both as `written`. `expired` rows were past the TTL of their
-    group when they arrived: they replace older rows, but reads return defaults for them.
+    `written` rows were stored. `stale` rows were not stored, because the store has newer rows. If a
+    store can't say which of the two happened to a row, the row counts as `written`. `expired` rows
+    were past the TTL of their group when they arrived. They replace older rows, but reads return
+    defaults for them.
     """
 
     written: int
@@ -98,7 +100,9 @@ class FeatureSource(Service, Protocol):
     ) -> list[EntityRows]:
         """Return one answer per query, in order.
 
-        Raise `Unknown` if an entity or a feature does not exist. A key without a row is not an
+        Raise `Unknown` if an entity or a feature does not exist, and `TooLarge` if the rows of a
+        query have more than `MAX_READ_BYTES`. Raise `Unavailable` if the revision can't be read, or
+        if some rows can't be read and the part is set to fail then. A key without a row is not an
         error.
         """
 
@@ -107,10 +111,11 @@ class FeatureSink(Protocol):
     """Writes of features. Each call uses the revision and the time of its `RequestContext`."""
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
-        """Store rows durably.
+        """Store rows, except those that are older than the stored ones.
 
         Raise `InvalidInput` if the schema version does not exist, a feature is missing or an event
-        time is too far in the future, and `Unknown` for an unknown group or feature.
+        time is too far in the future, `TooLarge` if a row has too many bytes, `Unknown` for an
+        unknown group or feature, and `Unavailable` if not all rows could be stored.
         """
 
     async def delete(
@@ -119,7 +124,8 @@ class FeatureSink(Protocol):
         """Replace rows by tombstones, unless the rows are newer than the tombstones.
 
         `event_time_ms` has one event time per key, in Unix milliseconds. Raise `Unknown` for an
-        unknown group, and `InvalidInput` if an event time is too far in the future.
+        unknown group, `InvalidInput` if an event time is too far in the future, and `Unavailable`
+        if not all tombstones could be stored.
         """
 
 

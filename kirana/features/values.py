@@ -61,7 +61,11 @@ def column_of(feature: Feature, values: Sequence[Any], *, field: str) -> Column:
 
 
 def _checked(feature: Feature, column: Column, *, field: str) -> Column:
-    """Return a column in the feature's dtype. Raise `InvalidInput` if it does not fit."""
+    """Return a column in the feature's dtype.
+
+    Raise `InvalidInput` if its dtype, its shape, a string or its mask of nulls does not fit, and
+    `TooLarge` if a string is too long.
+    """
     values, nulls = column.values, column.nulls
     dtype = "string" if values.dtype == object else values.dtype.name
     if values.shape[1:] == feature.shape and feature.dtype != dtype:
@@ -76,7 +80,7 @@ def _checked(feature: Feature, column: Column, *, field: str) -> Column:
         )
     if nulls is not None and nulls.shape != values.shape[:1]:
         raise InvalidInput(
-            f"the mask of nulls must have {len(values)} entries, one per key, not {len(nulls)}",
+            f"the mask of nulls must have the shape [{len(values)}], not {list(nulls.shape)}",
             field=field,
         )
     if dtype == "string":

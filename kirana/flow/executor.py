@@ -55,7 +55,7 @@ class FlowService:
 
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         """Run the flow `request.name`, as the request's revision has it, in this process."""
-        catalog = await self._catalogs.at(context.revision)
+        catalog = await self._catalogs.of(context)
         catalog.flow(request.name, field="name")
         graph: Graph = catalog.compiled("flow", request.name)
         call = Call(request.context, self._services, context)
@@ -77,9 +77,9 @@ class Execution:
         self._began = time.perf_counter()
 
     async def run(self) -> FlowResult:
-        """Run every node once; return the value of the output node.
+        """Run all nodes; return the value of the output node and, with `trace`, the spans.
 
-        If a node fails, cancel the others and raise its error.
+        If a node fails and has no fallback, cancel the others and raise the error.
         """
         first_root, *other_roots = self._graph.roots
         failure: Exception | None = None
@@ -116,11 +116,11 @@ class Execution:
                         tasks.create_task(self._walk(follower, tasks))
 
     async def _run_node(self, node: GraphNode) -> None:
-        """Run one node and store its value, which is empty if its condition does not hold.
+        """Run one node and store its value, which is empty if the node's condition does not hold.
 
-        If it fails, run it again, up to `node.attempts` times in total. After that, use its
-        fallback, or raise. A node is not run again if its model failed. `InvalidInput` and
-        `Unknown` are raised at once.
+        If the node fails, run it again, at most `node.attempts` times in total. After that, use the
+        fallback, or raise the error. If a model failed, the node is not run again. `InvalidInput`
+        and `Unknown` are raised at once, even if the node has a fallback.
         """
         start = time.perf_counter() if self._trace else 0.0
         state: State = "ok"
@@ -175,7 +175,8 @@ class Execution:
         """Return whether the condition of a node holds.
 
         Raise `InvalidInput` with the field `context.<name>` if a name that the condition uses is
-        missing in the context, or has a value of the wrong kind.
+        missing in the context, or has a value of the wrong kind. Raise `InvalidInput` without a
+        field if the condition can't be evaluated.
         """
         assert node.when is not None
         variables: Mapping[str, Any] = {**self._call.context, **self._values}

@@ -20,8 +20,10 @@ class GraphNode:
     """One node of a graph.
 
     `inputs` are the names of the nodes that it consumes, `followers` the positions of the nodes
-    that wait for it, and `wait_count` is the number of nodes that it waits for. It is run up to
-    `attempts` times, for at most `timeout_s` seconds each, and only if the condition `when` holds.
+    that wait for it, and `wait_count` is the number of nodes that it waits for. The node is run at
+    most `attempts` times, each time for at most `timeout_s` seconds (None: no limit), and only if
+    the condition `when` holds (None: always). If the node fails and `falls_back` is True, its value
+    is empty.
     """
 
     name: str
@@ -120,8 +122,8 @@ def _graph_node(
 def _inputs_of(flow: FlowObject) -> dict[str, list[str]]:
     """Return the names of the nodes that each node consumes.
 
-    `flow.graph` has the reverse: the nodes that consume each node. Raise `CatalogError` if it names
-    an unknown node, names a consumer twice, or lacks a node.
+    `flow.graph` has the reverse: the nodes that consume each node. Raise `CatalogError` if
+    `flow.graph` has an unknown node, has a consumer twice, or lacks a node.
     """
     problems = []
     inputs: dict[str, list[str]] = {name: [] for name in flow.graph}
@@ -163,7 +165,7 @@ def _kinds_of(flow: FlowObject, catalog: Catalog) -> dict[str, Kind]:
             message = f"'{name}' is also the name of a node"
             problems.append(Problem(message, path=f"context.{name}"))
         if name in kinds and kind != "text":
-            message = f"'{name}' is an id, and ids are text: use number({name}) in conditions"
+            message = f"'{name}' is an id, so it must be text: use number({name}) in conditions"
             problems.append(Problem(message, path=f"context.{name}"))
         kinds[name] = Kind.NUMBER if kind == "number" else Kind.TEXT
     if problems:
@@ -209,7 +211,7 @@ def _waits_of(
 def _order(waits: Mapping[str, list[str]]) -> list[str]:
     """Return the names of all nodes, each after the nodes that it waits for.
 
-    Raise `CatalogError` if nodes wait for each other.
+    Raise `CatalogError` if the waits form a cycle.
     """
     try:
         return list(TopologicalSorter(waits).static_order())
@@ -223,8 +225,8 @@ def _build_nodes(
 ) -> dict[str, Node]:
     """Return the nodes by name.
 
-    Raise `CatalogError` with the problems of all nodes. A node that consumes an invalid node is not
-    checked.
+    Raise `CatalogError` with the problems of all nodes. If a node consumes an invalid node, only
+    its `op` is checked.
     """
     problems: list[Problem] = []
     nodes: dict[str, Node] = {}

@@ -16,7 +16,7 @@ P = TypeVar("P", bound=Strict)
 def check_parameters(model: type[P], parameters: Mapping[str, Any]) -> P:
     """Return parameters as an instance of `model`.
 
-    Raise `CatalogError` with paths below `with` if they are invalid.
+    Raise `CatalogError` with paths that begin with `with` if they are invalid.
     """
     try:
         return model.model_validate(dict(parameters))

@@ -60,8 +60,9 @@ class FlowRunner(Service, Protocol):
     async def run(self, request: FlowRequest, context: RequestContext) -> FlowResult:
         """Run a flow; return its candidates.
 
-        Raise `Unknown` for an unknown flow, and `InvalidInput` if a value of the context is missing
-        or wrong. If a node without a fallback fails, raise `ModelFailed` if its model failed,
-        `Unavailable` if a part did not answer, `DeadlineExceeded` if the node took too long, and
+        Raise `Unknown` for an unknown flow, `InvalidInput` if a value of the context is missing or
+        wrong, and `Unavailable` if the revision can't be read. If a node without a fallback fails,
+        raise `ModelFailed` if its model failed, `Unavailable` if a part did not answer,
+        `DeadlineExceeded` if the node took too long or the request's deadline has passed, and
         `NodeError` in all other cases.
         """

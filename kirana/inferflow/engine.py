@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana import native
+from kirana import byte_limit, native
+from kirana.byte_limit import too_many_bytes
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.rows import Provenance
@@ -99,14 +100,20 @@ class InferflowService:
     async def infer(self, request: InferRequest, context: RequestContext) -> InferResult:
         """Run the plan of an inferflow. The key texts of many rows are made in a thread.
 
-        Raise `TooLarge` if the request has more than `max_rows` rows. Also raise the errors of the
-        protocol.
+        Raise `TooLarge` if the request has more than `max_rows` rows, or if the matrix has more
+        than `MAX_READ_BYTES`. Also raise the other errors of the protocol.
         """
-        catalog = await self._catalogs.at(context.revision)
+        catalog = await self._catalogs.of(context)
         catalog.inferflow(request.model_id, field="model_id")
         plan: Plan = catalog.compiled("inferflow", request.model_id)
         ids = self._context_ids(plan, request)
         rows = len(ids[plan.rows].texts)
+        if 4 * rows * len(plan.columns) > byte_limit.MAX_READ_BYTES:
+            error = too_many_bytes(
+                f"{rows} rows x {len(plan.columns)} columns", "send fewer rows at a time"
+            )
+            error.path = ("context", plan.rows)
+            raise error
         matrix: Floats = np.empty((rows, len(plan.columns)), dtype=np.float32)
         inputs = _read_inputs(plan, request, rows)
         for name, position in plan.input_positions.items():
@@ -122,7 +129,7 @@ class InferflowService:
             # An expression without names gives one number for all rows.
             scores = np.broadcast_to(scores, (rows,))
         elif scores.shape != (rows,):
-            reason = f"its score has the shape {scores.shape} for {rows} rows"
+            reason = f"its score must have the shape [{rows}], not {list(scores.shape)}"
             raise ModelFailed(plan.name, reason, kind="inferflow")
         texts = ids[plan.rows].texts
         if request.top_k is None:
@@ -142,7 +149,7 @@ class InferflowService:
         """Return the ids of a request by name.
 
         Raise `InvalidInput` with the field `context.<name>` if an id is missing, unknown or
-        invalid, and `TooLarge` if there are more than `max_rows` rows.
+        invalid, and `TooLarge` if there are more than `max_rows` rows or an id is too long.
         """
         for name in request.context:
             if name not in plan.context:

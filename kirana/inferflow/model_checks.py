@@ -89,8 +89,8 @@ class _ModelChecks:
             has_output = call.output in signature.outputs
             if not width_fits:
                 message = (
-                    f"model '{call.model}' takes {signature.width} columns, the features "
-                    f"and inputs make {len(plan.columns)}"
+                    f"model '{call.model}' takes {signature.width} columns, but the features "
+                    f"make {len(plan.columns)}"
                 )
                 self._add_problem(key, message, f"{path}.model")
             if not has_output:

@@ -155,8 +155,9 @@ class _Compiler:
     def _order_resolved(self) -> None:
         """Find the first stage that can use each resolved id.
 
-        An id can be resolved once the ids of the entity that holds it are known. If some ids can't
-        be resolved, they depend on each other, or on ids that the inferflow does not have.
+        An id can be resolved once the ids of the entity that holds it are known. Ids that can't be
+        resolved depend on each other, or on ids that the inferflow does not have. Add a problem for
+        each of them, and for each id whose feature is unknown or unsuitable.
         """
         waiting = dict(self.inferflow.resolve)
         for name, source in list(waiting.items()):
@@ -174,7 +175,7 @@ class _Compiler:
                 kind = f"{feature.dtype}{list(feature.shape) or ''}"
                 self.add_problem(
                     f"resolve.{name}",
-                    f"'{source}' is {kind}: an id must be a single string or integer",
+                    f"'{source}' must be a single string or integer to be an id, not {kind}",
                 )
         progressed = True
         while waiting and progressed:
@@ -211,8 +212,8 @@ class _Compiler:
         """Return the message for an entity whose ids are not known."""
         missing = [repr(key.name) for key in entity.keys if key.name not in self.stage_of]
         return (
-            f"entity '{entity.name}' needs {' and '.join(missing)}: add it to "
-            f"'context' or 'resolve' (known ids: {', '.join(sorted(self.stage_of))})"
+            f"entity '{entity.name}' needs {' and '.join(missing)} in 'context' or 'resolve' "
+            f"(known ids: {', '.join(sorted(self.stage_of))})"
         )
 
     def _add_read(self, entity: Entity) -> int:
@@ -296,8 +297,8 @@ class _Compiler:
     def _compile_score(self, input_positions: dict[str, int]) -> Expression | None:
         """Return the score expression, or None if it can't be compiled.
 
-        Check, on two rows, that the expression gives one number per row. Also check that each input
-        is used, and that no input has the name of an output.
+        Evaluate it on two rows, to check that it gives one number per row. Also check that each
+        input is used, and that no input has the name of an output.
         """
         names = {call.output for call in self.inferflow.models}
         names |= {item.name for item in self.inferflow.inputs}

@@ -44,6 +44,7 @@ class InferResult:
 
     `ids` and `scores` have one entry per row, and so has each of `outputs`, the outputs of the
     models by name. `columns` are the names of the columns of `matrix`, `float32[rows, columns]`.
+    `matrix` is None if the request has no `keep_matrix`.
 
     `defaults` says, by the full name of a feature group, how many rows of the request have its
     defaults because the stored row was missing, expired, unavailable or corrupt. Groups with a
@@ -65,5 +66,7 @@ class InferflowRunner(Service, Protocol):
         """Return the scores of the rows in the request.
 
         Raise `Unknown` for an unknown model id, `InvalidInput` if ids or inputs do not fit,
-        `TooLarge` if there are too many rows, and `ModelFailed` if a model fails on the matrix.
+        `TooLarge` if there are too many rows or an id is too long, `ModelFailed` if a model fails
+        on the matrix or there is not one score per row, and `Unavailable` if the revision can't be
+        read or a part does not answer.
         """

@@ -121,7 +121,7 @@ class ParquetFeatures:
         return self._error(column, f"row {row}: {error.message}")
 
     def check(self, now_ms: int, latest_ms: int) -> Iterator[int]:
-        """Read and check all rows, so that a file with a wrong row is not written at all.
+        """Read and check all rows. Raise `InvalidInput` if one is wrong or the file is damaged.
 
         Yield the number of rows of each batch. `now_ms` is the event time of all rows if the file
         has no event times. Event times must not be after `latest_ms`. Both are in Unix
@@ -158,7 +158,7 @@ class ParquetFeatures:
         )
 
     def batches(self, now_ms: int) -> Iterator[FeatureBatch]:
-        """Yield all rows in batches. Raise `InvalidInput` if a column has an invalid value.
+        """Yield all rows in batches. Raise `InvalidInput` for a wrong value or a damaged file.
 
         `now_ms` (Unix milliseconds) is the event time of all rows if the file has no event times.
         """
@@ -214,9 +214,9 @@ class ParquetFeatures:
     def _plain_keys(self, batch: Any) -> pa.StringArray | None:
         """Return the key texts of a batch without handling each row in Python, if possible.
 
-        Return None if the entity has several keys, if a key is invalid or needs escapes, or if the
-        column is neither integers for an integer key nor strings for a string key. `_key_texts`
-        handles these cases.
+        Return None if the entity has several keys, if the batch is empty, if a key is invalid or
+        needs escapes, or if the column is neither integers for an integer key nor strings for a
+        string key. `_key_texts` handles these cases.
         """
         if len(self._group.entity.keys) > 1:
             return None
@@ -280,7 +280,7 @@ class ParquetFeatures:
         """Return the event times of a batch, in Unix milliseconds.
 
         If the file has none, they are all `now_ms`. Raise `InvalidInput` if one is missing, before
-        1970, or a number that is not in milliseconds.
+        1970, or neither a timestamp nor an integer number of milliseconds.
         """
         if EVENT_TIME not in batch.schema.names:
             return np.full(len(batch), now_ms, dtype=np.uint64)
@@ -315,7 +315,7 @@ class ParquetFeatures:
             nulls = column.is_null().to_numpy(zero_copy_only=False)
         if feature.dtype == "string":
             if not is_text(column.type):
-                raise self._error(feature.name, f"{column.type} is not text")
+                raise self._error(feature.name, f"must be text, not {column.type}")
             texts = self._text(feature.name, column, start)
             texts = self._cast(feature.name, texts, pa.string())
             return texts_of(pc.fill_null(texts, ""), nulls)
@@ -332,18 +332,18 @@ class ParquetFeatures:
             values: Array = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
             return values
         if not is_list(column.type):
-            raise self._error(feature.name, f"{column.type} is not a list of {feature.dtype}")
+            raise self._error(feature.name, f"must be lists of {feature.dtype}, not {column.type}")
         lists = column if nulls is None else column.filter(pa.array(~nulls))
         lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(lengths != feature.size)
         if len(wrong):
             raise self._error(
                 feature.name,
-                f"a list has {int(lengths[wrong[0]])} elements, the shape is {list(feature.shape)}",
+                f"each list must have {feature.size} elements, not {int(lengths[wrong[0]])}",
             )
         flat = lists.flatten()
         if flat.null_count:
-            raise self._error(feature.name, "a list holds a null")
+            raise self._error(feature.name, "a list must not hold nulls")
         cells = self._cast(feature.name, flat, pa.from_numpy_dtype(dtype))
         block = cells.to_numpy(zero_copy_only=False).reshape(-1, *feature.shape)
         if nulls is None:

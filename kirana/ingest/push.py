@@ -27,9 +27,9 @@ Report = Callable[[int], None]
 class Pushed:
     """The numbers of rows that were pushed to one group.
 
-    `rows` is the number of all rows. `written` rows were stored. `expired` rows were past the TTL
-    of their group when they were pushed: they replace older rows, but reads return defaults for
-    them.
+    `rows` is the number of all rows. `written` rows were stored, as far as the store can say.
+    `expired` rows were past the TTL of their group when they were pushed. They replace older rows,
+    but reads return defaults for them.
     """
 
     rows: int = 0
@@ -47,10 +47,11 @@ class Push:
 
     The constructor opens the files and checks their columns. `check` and `write` read the rows.
     They all raise `InvalidInput` if a file is wrong, with the file and, if known, the column in the
-    message. The constructor raises `Unknown` for a file whose group is not in the catalog.
+    message. The constructor also raises `InvalidInput` if a path does not exist or a group lacks
+    `schema_version`, and `Unknown` for a file whose group is not in the catalog.
 
-    All files are read as `schema_version`. If that is None, each file is read as the current
-    version of its group.
+    All files are read as `schema_version`. Without it, each file is read as the current version of
+    its group.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Push:
 
         If `guarded` is False, the store may replace newer rows by older ones. Use this only for
         groups that have no other writer yet. `report` is called after each batch. Raise
-        `Unavailable` if the store does not answer.
+        `Unavailable` if not all rows could be written.
         """
         pushed_by_group: dict[str, Pushed] = {}
         for name, file in self._files:

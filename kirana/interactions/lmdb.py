@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from kirana.byte_limit import ReadBytes
 from kirana.interactions.source import (
     MAX_TIMESTAMP_MS,
     Event,
@@ -52,7 +53,8 @@ class LmdbInteractionStore:
     def open(cls, url: str, *, setting: str) -> LmdbInteractionStore:
         """Open `lmdb:///folder`.
 
-        Raise `ConfigurationError` with the field `setting` if the folder can't be opened.
+        Raise `ConfigurationError` with the field `setting` if the URL is not valid or the folder
+        can't be opened.
         """
         return cls(open_by_url(url, setting=setting))
 
@@ -100,8 +102,8 @@ class LmdbInteractionStore:
         """Remove older events of a product, and record the time of the new event.
 
         Return False if a newer event is stored, so the new one must be dropped. `times_by_prefix`
-        has the times of each product by prefix. The times of a prefix are read and added when one
-        of its products is not in the second database.
+        holds, for each prefix, the times of its products. They are read and added when a product of
+        the prefix is not in the second database.
         """
         stored_time = txn.get(prefix + product, None, self._latest)
         if stored_time is None:
@@ -154,12 +156,16 @@ class LmdbInteractionStore:
     ) -> list[Interactions]:
         """Return one answer per query, all from one state of the store.
 
-        Small queries run on the event loop, and all others in a thread.
+        If the queries together read at most `_INLINE_EVENTS` events, they run on the event loop,
+        otherwise in a thread.
         """
 
         def read(txn: Any) -> list[Interactions]:
             with txn.cursor(db=self._events) as cursor:
-                return [_walk(cursor, query, retention[query.event]) for query in queries]
+                read_bytes = ReadBytes("the events", "read fewer events, or those of fewer users")
+                return [
+                    _walk(cursor, query, retention[query.event], read_bytes) for query in queries
+                ]
 
         most_read = sum(_most_read(query, retention[query.event]) for query in queries)
         inline = most_read <= _INLINE_EVENTS
@@ -184,7 +190,10 @@ class LmdbInteractionStore:
         return await self.environment.write(remove)
 
     async def close(self) -> None:
-        """Close the environment. No-op if the store is closed already."""
+        """Give up this store's use of the environment. No-op if the store is closed already.
+
+        The last user of the environment waits for all queued writes, in a thread, and closes it.
+        """
         environment, self._environment = self._environment, None
         if environment is not None:
             await asyncio.to_thread(environment.close)
@@ -212,8 +221,10 @@ def _most_read(query: InteractionQuery, rule: Retention) -> int:
     return query.limit if query.until_ms >= MAX_TIMESTAMP_MS else rule.keep
 
 
-def _walk(cursor: Any, query: InteractionQuery, rule: Retention) -> Interactions:
-    """Return the events of one query, newest first."""
+def _walk(
+    cursor: Any, query: InteractionQuery, rule: Retention, read_bytes: ReadBytes
+) -> Interactions:
+    """Return the events of one query, newest first. Count the bytes of their ids and metadata."""
     prefix = _prefix(query.user_id, query.event)
     time_start, time_stop = len(prefix), len(prefix) + _TIME_BYTES
     product_ids: list[str] = []
@@ -232,6 +243,7 @@ def _walk(cursor: Any, query: InteractionQuery, rule: Retention) -> Interactions
             seen.add(product)
             kept += 1
             if time <= until:
+                read_bytes.add(len(product) + len(value))
                 product_ids.append(product.decode())
                 times.append(time)
                 metadata.append(orjson.loads(value) if value else None)

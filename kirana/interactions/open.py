@@ -1,4 +1,4 @@
-"""Opens an interaction store by its URL."""
+"""Open an interaction store by its URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from kirana.urls import scheme_of, without_password
 def open_interaction_store(url: str, *, setting: str = "interactions") -> InteractionStore:
     """Open the interaction store at `url`.
 
-    Raise `ConfigurationError` with the field `setting` if it can't be opened.
+    Raise `ConfigurationError` with the field `setting` if the URL is not valid, if the driver of
+    the database is not installed, or if the store can't be opened.
     """
     match scheme_of(url):
         case "lmdb":

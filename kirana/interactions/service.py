@@ -68,8 +68,8 @@ class InteractionService:
         return Health()
 
     async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
-        """Check all events, then store all of them. Large batches are checked in a thread."""
-        types = await self._types.at(context.revision)
+        """Check all events, then store them. Large batches are checked in a thread."""
+        types = await self._types.of(context)
         inline = len(events) <= INLINE_ROWS
         expired = await inline_or_thread(inline, _check, events, types, context.now_ms)
         await self._store.append(events, types.retention)
@@ -79,7 +79,7 @@ class InteractionService:
         self, queries: Sequence[InteractionQuery], context: RequestContext
     ) -> list[Interactions]:
         """Answer all queries. Events that are past the TTL of their type are left out."""
-        types = await self._types.at(context.revision)
+        types = await self._types.of(context)
         bounded_queries = []
         for position, query in enumerate(queries):
             types.catalog.event_type(query.event, field=("queries", position, "event"))
@@ -96,7 +96,7 @@ class InteractionService:
         Raise `InvalidInput` for an invalid user id, and `Unavailable` if the revision can't be
         read.
         """
-        await self._types.at(context.revision)
+        await self._types.of(context)
         _check_id(user_id, "user_id")
         return await self._store.forget(user_id)
 

@@ -13,7 +13,7 @@ from kirana.request import RequestContext
 from kirana.service import Service
 
 MAX_TIMESTAMP_MS = (1 << 53) - 1
-"""The latest timestamp: the largest integer that JSON parsers, and Redis scores, hold exactly."""
+"""The latest timestamp. JSON parsers that use doubles keep all integers up to this one exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The numbers of events of an append, all of which were stored.
+    """How many events an append accepted, and how many had expired.
 
-    `accepted` events are within the TTL of their type. `expired` events were past it when they
-    arrived, so queries do not return them.
+    `accepted` is the number of events within the TTL of their type. `expired` is the number of
+    events that were past it when they arrived. Queries do not return expired events.
     """
 
     accepted: int
@@ -85,8 +85,10 @@ class InteractionSource(Service, Protocol):
     async def append(self, events: Sequence[Event], context: RequestContext) -> Appended:
         """Store all events durably, or none of them.
 
+        Events that their type does not keep may be dropped, for example older repeats.
         Raise `Unknown` for an unknown event type, and `InvalidInput` for an invalid event. The
-        field of the error is like `events[3].timestamp`.
+        field of the error is like `events[3].timestamp`. Raise `Unavailable` if the events can't be
+        stored.
         """
 
     async def query(
@@ -95,11 +97,14 @@ class InteractionSource(Service, Protocol):
         """Return one answer per query, in order.
 
         Raise `Unknown` for an unknown event type, and `InvalidInput` for an invalid user id. The
-        field of the error is like `queries[3].event`. A user without events is not an error.
+        field of the error is like `queries[3].event`. Raise `TooLarge` if the events have more than
+        `MAX_READ_BYTES`, and `Unavailable` if the store can't be read. A user without events is
+        not an error.
         """
 
     async def forget(self, user_id: str, context: RequestContext) -> int:
         """Remove all events of a user; return how many there were.
 
-        Raise `InvalidInput` for an invalid user id.
+        Raise `InvalidInput` for an invalid user id, and `Unavailable` if the events can't be
+        removed.
         """

@@ -17,8 +17,8 @@ class Retention:
     """The rule for which events of one type are kept for a user.
 
     Only the newest `keep` events count. With `latest_only`, only the newest event of each product
-    counts. Events older than `ttl_ms` milliseconds have expired (0: they never expire). Stores may
-    ignore `ttl_ms`, because `InteractionService` never asks them for expired events.
+    counts. An event expires `ttl_ms` milliseconds after its timestamp, or never if `ttl_ms` is 0.
+    Stores may ignore `ttl_ms`, because `InteractionService` never asks them for expired events.
     """
 
     keep: int
@@ -27,12 +27,17 @@ class Retention:
 
 
 class InteractionStore(Protocol):
-    """A store of events. In all methods, `retention` has the rule of each event type by name."""
+    """A store of events.
+
+    In all methods, `retention` has the rule of each event type by name. Raise `Unavailable` if the
+    database fails.
+    """
 
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
         """Store all events durably, or none of them.
 
-        Storing the same events again changes nothing. Events can arrive in any order of time.
+        Events that do not count by their rule may be dropped. Storing the same events again changes
+        nothing. Events can arrive in any order of time.
         """
 
     async def query(
@@ -42,7 +47,8 @@ class InteractionStore(Protocol):
 
         The rules in `retention` also apply to events that were stored under other rules: only the
         newest `keep` events are considered, and with `latest_only` only the newest event of each
-        product.
+        product. Raise `TooLarge` as soon as the events that were read have more bytes than
+        `kirana.byte_limit.MAX_READ_BYTES`.
         """
 
     async def forget(self, user_id: str) -> int:

@@ -1,7 +1,7 @@
 """LMDB environments: one per process and folder, shared by all stores that open the folder.
 
 A read runs in the thread that calls it. One thread per environment runs the writes of all callers.
-It commits all waiting writes in one transaction, with one fsync.
+It commits writes that wait at the same time in one transaction.
 
 When the memory map is full, the process that needs more space doubles the size of the map. Other
 processes then get `MapResizedError` and adopt the new size. A process may change the size of its
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import lmdb
 
 from kirana.errors import ConfigurationError, StoreFull, Unavailable
+from kirana.loop import inline_or_thread
 from kirana.urls import folder_of, option_of
 
 T = TypeVar("T")
@@ -100,8 +101,9 @@ class Environment:
             elif stored_format != FORMAT:
                 self._env.close()
                 raise ConfigurationError(
-                    f"the LMDB folder {self.folder} has the format {stored_format!r}, but this "
-                    f"Kirana reads {FORMAT!r}: use another folder, or the Kirana that wrote it"
+                    f"the LMDB folder {self.folder} has the format "
+                    f"'{stored_format.decode(errors='replace')}', but this Kirana reads "
+                    f"'{FORMAT.decode()}': use another folder, or the Kirana that wrote it"
                 )
 
     def database(self, name: bytes) -> Any:
@@ -142,7 +144,7 @@ class Environment:
         if inline:
             with suppress(lmdb.MapResizedError):
                 return self._read(work, database)
-        return await asyncio.to_thread(self.read, work, database)
+        return await inline_or_thread(False, self.read, work, database)
 
     def _read(self, work: Callable[[Any], T], database: Any) -> T:
         with self._counting:
@@ -176,9 +178,9 @@ class Environment:
         has grown), and it may share its transaction with other writes. It must therefore have no
         effects outside of the transaction.
 
-        Raise `StoreFull` if the disk is full or can't be written, and `Unavailable` for any other
-        error of LMDB or if the environment is closed. Errors of `work` are raised unchanged, and
-        undo only its own changes.
+        Raise `StoreFull` if the disk is full or `work` raises an `OSError`. Raise `Unavailable` for
+        any other error of LMDB, or if the environment is closed. Other errors of `work` are raised
+        unchanged. An error undoes only the changes of this call.
         """
         return await asyncio.wrap_future(self.submit(work))
 
@@ -195,7 +197,7 @@ class Environment:
         return done
 
     def close(self) -> None:
-        """Give up one use of the environment. The last use closes it.
+        """Give up one use of the environment. The call that gives up the last use closes it.
 
         Closing blocks until all queued writes are done and no transaction is open.
         """

@@ -96,8 +96,8 @@ class ModelCopies:
         copy = self._folder / model.sha256
         if path is None:
             raise ConfigurationError(
-                f"model '{model.name}': its copy {copy} is gone: 'kirana apply' makes it again, if "
-                "the file has not changed",
+                f"model '{model.name}': its copy {copy} is gone: 'kirana apply' makes it again "
+                "unless the file was changed",
                 field="sha256",
             )
         if not self._is_intact(copy):
@@ -119,7 +119,7 @@ class ModelCopies:
         """Copy the files of the model `name` from `folder`, unless there is a copy for `digest`.
 
         `files` are relative to `folder`, the ONNX file first. Raise `Conflict` if they do not match
-        `digest`, because they were changed.
+        `digest`, and `OSError` if they can't be copied.
         """
         target = self._folder / digest
         if target.exists():
@@ -129,7 +129,7 @@ class ModelCopies:
             digests = {file: _copy(folder / file, Path(temporary, "copy", file)) for file in files}
             if _joint_digest(digests) != digest:
                 raise Conflict(
-                    f"model '{name}': its file was changed while it was published: try again"
+                    f"model '{name}': its file was changed during the publish: try again"
                 )
             copy = Path(temporary, "copy")
             copy = copy / files[0] if len(files) == 1 else copy
@@ -172,7 +172,6 @@ class ModelCopies:
                 if len(copy.name) == 64 and copy.name not in used:
                     shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
                 elif copy.name.startswith(_NEW) and _is_abandoned(copy):
-                    # The process that made it was killed.
                     shutil.rmtree(copy)
 
     def _read_uses(self, catalog: str) -> dict[str, list[str]]:

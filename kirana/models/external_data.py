@@ -17,13 +17,14 @@ def files_of(name: str, path: Path) -> tuple[str, ...]:
     """Return the files of the model `name`, whose ONNX file is `path`, the ONNX file first.
 
     They are relative to the folder of the ONNX file. Raise `ConfigurationError` if the ONNX file
-    can't be read, or if its external data is missing or not in this folder or its subfolders.
+    can't be read, or if its external data is missing, is the ONNX file itself, or is not in this
+    folder or its subfolders.
     """
     try:
         if not _mentions(path, _MARK):
             return (path.name,)
         locations = sorted({str(PurePosixPath(location)) for location in _locations(path)})
-    except Exception as error:  # Protobuf's errors have no common base class.
+    except Exception as error:  # After any error, the model can't be used.
         raise ConfigurationError(
             f"model '{name}': {path} can't be read: {error}", field="path"
         ) from None

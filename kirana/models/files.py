@@ -23,7 +23,7 @@ from kirana.urls import folder_of
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 1_024
-"""How many results of trials are remembered. When there are more, all are forgotten."""
+"""The most results of trials that are remembered. At this limit, all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ class ModelFiles:
         """Copy the model files that a revision uses, so that later changes do not affect it.
 
         Models without a digest are skipped. Raise `Conflict` if a file was changed after it was
-        checked, and `Unavailable` if it can't be copied.
+        checked, `ConfigurationError` if it is missing or invalid, and `Unavailable` if it can't be
+        copied.
         """
         pinned = [model for model in models if model.sha256 is not None]
         if not pinned:
@@ -111,7 +112,7 @@ class ModelFiles:
                     self.copies.add(model.name, folder, source.files, str(model.sha256))
         except OSError as error:
             raise Unavailable(
-                f"models: can't copy model files below {self.root}: {error}"
+                f"models: the model files below {self.root} can't be copied: {error}"
             ) from error
 
     def prune(self, catalog: str, oldest: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +14,24 @@ import onnxruntime
 from kirana.catalog.objects import ModelObject
 from kirana.errors import KiranaError, ModelFailed
 from kirana.models.copies import ModelCopies
-from kirana.models.onnx import OnnxModel
+from kirana.models.onnx import OnnxModel, warm_up_options
 from kirana.models.pace import LONG_S, Pace
 from kirana.models.runner import MATRIX, Scores
 from kirana.models.threads import ModelThreads
 
 WARM_UP_ROWS = (1, 1, 64, 1_024)
-"""The numbers of rows on which a model is run when it is loaded. The first run allocates memory."""
+"""The numbers of rows on which a model is run when it is loaded.
+
+The first run also allocates memory. It is not measured unless it is long.
+"""
 
 
 class LoadedModel:
-    """A model of this process. Its runs are measured, and long ones get a thread.
+    """A loaded model. It runs on the event loop if a run is expected to be short, else in a thread.
 
-    A run goes to the event loop only if runs of its size were measured to be short. A model with
-    loops or branches always runs in a thread: what it takes depends on the values, not on the size.
+    A run is expected to be short only if earlier runs of its size or a larger size were measured to
+    be short. A model with loops or branches always runs in a thread, because its time may depend on
+    the values of the inputs.
     """
 
     def __init__(self, model: OnnxModel) -> None:
@@ -46,7 +51,10 @@ class LoadedModel:
         return self._threads.pending
 
     def _warm_up(self) -> None:
-        """Run the model on zeros of several sizes, until a run is long or fails."""
+        """Run the model on zeros of several sizes, until a run is long or fails.
+
+        Do nothing if the model has no fixed width, no usable outputs, or loops or branches.
+        """
         width, outputs = self._model.signature.width, self._model.signature.outputs
         if width is None or not outputs or self._model.has_control_flow:
             return
@@ -54,7 +62,7 @@ class LoadedModel:
             inputs = {MATRIX: np.zeros((rows, width), dtype=np.float32)}
             began_s = time.thread_time()
             try:
-                self._model.run(inputs, outputs)
+                self._model.run(inputs, outputs, warm_up_options())
             except ModelFailed:
                 # Zeros may not be valid inputs. Real runs are measured instead.
                 return
@@ -94,18 +102,20 @@ class LoadedModel:
 class LoadedModels:
     """The models that this process has loaded from their copies.
 
-    Models with the same digest are checked and loaded only once. Thread-safe.
+    While a model is in use, another model with the same digest is the same object. A model that is
+    not referenced any more is freed. Thread-safe.
     """
 
     def __init__(self, copies: ModelCopies) -> None:
         self._copies = copies
-        self._loaded: dict[str, LoadedModel] = {}
+        self._loaded: WeakValueDictionary[str, LoadedModel] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def load(self, model: ModelObject) -> LoadedModel:
-        """Return a loaded model. The first call for its digest loads it and runs it, and blocks.
+        """Return a loaded model. Block while it is loaded and warmed up, once per digest.
 
-        Raise `ConfigurationError` if its copy is missing, was changed or can't be loaded.
+        Raise `ConfigurationError` if the model has no digest, or if its copy is missing, was
+        changed or can't be loaded.
         """
         with self._lock:
             loaded = self._loaded.get(model.sha256 or "")

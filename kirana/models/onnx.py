@@ -30,9 +30,9 @@ class Signature:
 class OnnxModel:
     """A loaded model. A run uses one thread, because all replicas share the cores of the machine.
 
-    Raise `ConfigurationError` if the file is missing or is not ONNX, or if the model does not take
-    a float32 matrix with any number of rows. `has_control_flow` is whether the model has loops or
-    branches, so that the duration of a run depends on the values of its inputs.
+    Raise `ConfigurationError` if the file is missing or can't be loaded, or if the model does not
+    take one float32 matrix with any number of rows. `has_control_flow` is whether the model has, or
+    may have, loops or branches. The time of a run may then depend on the values of the input.
     """
 
     def __init__(self, name: str, path: Path) -> None:
@@ -129,8 +129,8 @@ class OnnxModel:
         if values.size != rows or (values.ndim and len(values) != rows):
             raise ModelFailed(
                 self.name,
-                f"its output '{output}' has {len(values) if values.ndim else 1} rows "
-                f"(shape {list(values.shape)}) for a matrix of {rows} rows",
+                f"its output '{output}' must have one value per row, but has the shape "
+                f"{list(values.shape)} for a matrix of {rows} rows",
                 wrong_rows=True,
             )
         return values.reshape(-1)
@@ -140,10 +140,10 @@ _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
 def _has_control_flow(path: Path) -> bool:
-    """Return whether a model has an operator that runs a subgraph, or may have one.
+    """Return whether the file of a model contains an operator of `_CONTROL_FLOW`.
 
     An operator is recognized by its encoded field: `op_type` has the number 4 in ONNX's
-    `NodeProto`. Bytes of a weight may look the same; the model is then taken to have the operator.
+    `NodeProto`. Other bytes may look the same, so the result may be True by mistake.
     """
     fields = [bytes((4 << 3 | 2, len(name))) + name.encode() for name in _CONTROL_FLOW]
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -160,11 +160,21 @@ def run_options() -> onnxruntime.RunOptions:
     return options
 
 
+def warm_up_options() -> onnxruntime.RunOptions:
+    """Return options of a run after which the model gives its working memory back.
+
+    Otherwise a model would keep the memory of its largest run, even if requests are smaller.
+    """
+    options = run_options()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
 def require_file(name: str, path: Path) -> None:
     """Raise `ConfigurationError` if the model `name` has no file at `path`."""
     try:
         exists = path.is_file()
-    except (OSError, ValueError):  # The path is too long, or contains a NUL.
+    except (OSError, ValueError):  # For example, the path contains a NUL.
         exists = False
     if not exists:
         shown = repr(str(path)[:200])

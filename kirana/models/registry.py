@@ -10,6 +10,7 @@ import numpy.typing as npt
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
+from kirana.memory import return_free_memory
 from kirana.models.loaded import LoadedModel, LoadedModels
 from kirana.models.runner import Scores
 from kirana.request import RequestContext
@@ -22,7 +23,7 @@ class ModelRegistry:
 
     def __init__(self, loaded: LoadedModels, source: CatalogSource) -> None:
         self._loaded = loaded
-        self._models = Revisions(source, self._load_all)
+        self._models = Revisions(source, self._load_all, after_drop=return_free_memory)
 
     def _load_all(self, catalog: Catalog) -> dict[str, LoadedModel]:
         """Load all models of a catalog; return them by name."""
@@ -46,9 +47,10 @@ class ModelRegistry:
     ) -> dict[str, Scores]:
         """Run a model: on the event loop if that was measured to be short, otherwise in a thread.
 
-        Raise `Overloaded` if too many runs of the model wait for a thread.
+        Raise `Overloaded` if too many runs of the model wait for a thread. Also raise the errors of
+        the protocol.
         """
-        models = await self._models.at(context.revision)
+        models = await self._models.of(context)
         if model not in models:
             raise Unknown("model", model, models)
         return await models[model].run(inputs, outputs)

@@ -31,6 +31,6 @@ class ModelRunner(Service, Protocol):
 
         `inputs` has one matrix, `float32[rows, columns]`, by the name of the model's input or by
         `MATRIX`. Raise `Unknown` for an unknown model or output, `InvalidInput` if the input has a
-        wrong name or width, and `ModelFailed` if the model fails on it or returns a wrong number of
-        rows.
+        wrong name or width, `ModelFailed` if the model fails on it or returns a wrong number of
+        rows, and `Unavailable` if the models of the revision can't be loaded.
         """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import onnxruntime
 
 from kirana.errors import Overloaded
+from kirana.loop import CountedThreads
 from kirana.models.onnx import run_options
 
 T = TypeVar("T")
@@ -21,18 +21,17 @@ MAX_WAITING = 64
 
 
 class ModelThreads:
-    """Threads for the runs of one model, so that a slow model takes no thread from other work.
-
-    A thread starts when a run needs it.
-    """
+    """Threads for the runs of one model, so that a slow model takes no thread from other work."""
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._threads = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=f"model-{model}")
-        self._lock = threading.Lock()
-        self.pending = 0
+        self._count = os.cpu_count() or 1
+        self._threads = CountedThreads(self._count, f"model-{model}")
+
+    @property
+    def pending(self) -> int:
         """How many runs wait for a thread or are in progress."""
+        return self._threads.pending
 
     async def run(self, work: Callable[[onnxruntime.RunOptions], T]) -> T:
         """Call `work` in a thread and return its result.
@@ -40,22 +39,13 @@ class ModelThreads:
         If this coroutine is cancelled, a waiting run is dropped, and a run in progress ends before
         its next operator. Raise `Overloaded` if `MAX_WAITING` runs are waiting already.
         """
-        with self._lock:
-            if self.pending >= self._threads + MAX_WAITING:
-                raise Overloaded(
-                    f"model '{self._model}': {MAX_WAITING} runs are waiting for a thread already"
-                )
-            self.pending += 1
+        if self.pending >= self._count + MAX_WAITING:
+            raise Overloaded(
+                f"model '{self._model}': {MAX_WAITING} runs are waiting for a thread already"
+            )
         options = run_options()
-        run = self._pool.submit(work, options)
-        run.add_done_callback(self._count_done)
         try:
-            return await asyncio.wrap_future(run)
+            return await self._threads.run(partial(work, options))
         except asyncio.CancelledError:
             options.terminate = True
             raise
-
-    def _count_done(self, run: Future[T]) -> None:
-        """Count a run that has ended or was dropped. Called in its thread, or in the caller's."""
-        with self._lock:
-            self.pending -= 1

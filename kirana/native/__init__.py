@@ -2,7 +2,7 @@
 
 This needs a C compiler (see `hatch_build.py`) and, at run time, a little-endian machine. Kirana
 also works without the compiled loops, but slower. For each loop, the module that calls it has
-Python code with the same results. `KIRANA_NATIVE=0` turns the compiled loops off.
+Python code to use instead. `KIRANA_NATIVE=0` turns the compiled loops off.
 """
 
 from __future__ import annotations

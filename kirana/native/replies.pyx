@@ -35,6 +35,15 @@ cdef class Values:
     def __len__(self):
         return self.count
 
+    @property
+    def nbytes(self):
+        """How many bytes the strings have in all."""
+        cdef Py_ssize_t position, total = 0
+        for position in range(self.count):
+            if self.sizes[position] > 0:
+                total += self.sizes[position]
+        return total
+
     def __getitem__(self, position):
         cdef Py_ssize_t index
         cdef Values slice_

@@ -125,7 +125,8 @@ cdef class Bodies:
     def cells(self, Py_ssize_t start, Py_ssize_t stop):
         """Return a copy of the bytes from `start` to `stop` of all bodies, as a table.
 
-        Raise `ValueError` if the bytes are not within the body, or if the values have changed.
+        Raise `ValueError` if the bytes are not within the body, or if the size of a value has
+        changed.
         """
         if not 0 <= start <= stop <= self.stride:
             raise ValueError(f"bytes {start} to {stop} are not within a body of {self.stride}")
@@ -139,7 +140,7 @@ cdef class Bodies:
         return copied
 
     cdef int copy_listed(self, uint8_t[:, ::1] to, Py_ssize_t start, Py_ssize_t size) except -1:
-        """Copy from a list, without prefetching: its values are new, so the CPU has cached them."""
+        """Copy from a list, without prefetching."""
         cdef list values = self.values
         cdef Py_ssize_t i, position
         for i in range(self.count):

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The slots of a cache by key. All keys of a batch are looked up together.
 
-The lookup of a key reads memory in several places: the index, the load time and uses of the slot,
-the key and the row. In a large cache, each of these reads misses the CPU's caches. Each step is
+A look-up of a key reads memory in several places: the index, the load time and uses of the slot,
+the key and the row. In a large cache, each of these reads may miss the CPU's caches. Each step is
 therefore done for all keys before the next step, and prefetches the memory that the next step
-reads. Rows are not copied, because copies would push other data out of the CPU's caches.
+reads. A look-up does not copy rows.
 """
 
 from cpython.object cimport PyObject
@@ -86,7 +86,10 @@ cdef class SlotIndex:
         return self.keys[slot] if 0 <= slot < len(self.keys) else None
 
     def put(self, str key not None, Py_ssize_t slot):
-        """Give a slot to a key. Raise `ValueError` if the key has a slot, or the slot a key."""
+        """Give a slot to a key.
+
+        Raise `ValueError` if the key has a slot, the slot has a key, or `slot` is negative.
+        """
         cdef uint64_t hashed = PyObject_Hash(key)
         if slot < 0:
             raise ValueError(f"slots are numbered from 0, not {slot}")
@@ -149,7 +152,7 @@ cdef class SlotIndex:
         For each of these slots, set its load time in `loaded` to `now`, and count one more use in
         `uses`. Return the positions that were skipped: keys without a slot, and values that are
         None or do not have the size of a row of `table`. If rows of the table have no bytes, all
-        positions are skipped.
+        positions are skipped. Raise `ValueError` if the sizes of the arguments do not match.
         """
         cdef Pointers pointers = point_to(values)
         cdef Py_ssize_t count = pointers.count
@@ -159,7 +162,7 @@ cdef class SlotIndex:
             raise ValueError(f"expected {len(keys)} values, one per key, not {count}")
         if len(self.keys) > min(loaded.shape[0], uses.shape[0], table.shape[0]):
             raise ValueError("there are more slots than rows")
-        others = []
+        skipped = []
         for i in range(count):
             prefetch(&self.entries[PyObject_Hash(<str?>keys[i]) & self.mask])
         for i in range(count):
@@ -170,12 +173,12 @@ cdef class SlotIndex:
         for i in range(count):
             slot = self.entries[self.find(<str>keys[i], PyObject_Hash(keys[i]))].slot - 1
             if slot < 0 or pointers.rows[i] == NULL or pointers.sizes[i] != size or not size:
-                others.append(i)
+                skipped.append(i)
                 continue
             memcpy(&table[slot, 0], pointers.rows[i], size)
             loaded[slot] = now
             uses[slot] += 1
-        return others
+        return skipped
 
     def replace(
         self,
@@ -192,7 +195,8 @@ cdef class SlotIndex:
         them. A candidate is not used if it is free, or if it belongs to a key of the batch. A key
         that already has a slot keeps it.
 
-        `slots` is updated. The uses of a slot that gets another key are set to 0.
+        `slots` is updated. The uses of a slot that gets another key are set to 0. Raise
+        `ValueError` if a position or a candidate does not exist.
         """
         cdef Py_ssize_t i, position, slot, own
         cdef Py_ssize_t evicted = 0
@@ -290,7 +294,8 @@ cdef class SlotIndex:
 
         The slot is -1 if the key has none, or if its row was loaded at `oldest` or before. All
         other keys are hits: count one more use in `uses` for each. Prefetch the first bytes of the
-        rows in `table`, because the caller reads them next.
+        rows in `table`, because the caller reads them next. Raise `ValueError` if there are more
+        slots than rows.
         """
         cdef Py_ssize_t count = len(keys)
         cdef Py_ssize_t i, slot

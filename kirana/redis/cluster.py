@@ -1,8 +1,8 @@
 """A client of Redis Clusters. It sends each command to the node that owns the key.
 
-redis-py is used only to discover the nodes and to open connections. Its pipeline has two faults. It
-may send `ASKING` over one connection and the command over another. If a node does not answer, the
-pipeline closes the connections of other callers.
+redis-py is used only to discover the nodes and to open connections. Its pipeline has two faults: it
+may send `ASKING` over one connection and the command over another, and it closes the connections of
+other callers if a node does not answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from kirana.breaker import Breaker
 from kirana.errors import Unavailable
 from kirana.loop import retrieve_error
-from kirana.redis.errors import FAILURES, TEMPORARY_ERRORS, is_error, unavailable
+from kirana.redis.errors import (
+    FAILURES,
+    TEMPORARY_ERRORS,
+    ReplyTooSlow,
+    is_error,
+    unavailable,
+)
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.slots import SLOTS, key_slots
 from kirana.redis.url import call_limit_s
@@ -55,8 +61,8 @@ class _Node:
 class _NoReply:
     """The result of a request that got no reply, with the reason.
 
-    `retry` is False if the request was not sent because the breaker of the node was open. Otherwise
-    another node may own the slots by now, and the owners must be queried.
+    `retry` is False if the breaker of the node refused the request. Otherwise another node may own
+    the slots by now, and the owners must be queried.
     """
 
     reason: str
@@ -68,8 +74,8 @@ class ClusterCall:
     """Commands with one key each, and their replies.
 
     `slots` holds one slot per key. `strings` is True if all replies are strings. `load` is the
-    command that loads the script of the commands, empty if they run none. `replies` holds one reply
-    per command, `MISSING` until it has arrived.
+    command that loads the script of the commands, empty if they run none. `replies` holds the final
+    reply to each command, `MISSING` until it has arrived.
 
     `todo` holds the positions of the commands to send in the next round. Its keys are pairs: the
     name of the node, and whether to send `ASKING` before each command. `unanswered` holds commands
@@ -120,8 +126,8 @@ class ClusterClient:
     async def owners(self) -> Sequence[str]:
         """Return the name of the node that owns each slot, or "" if the slot has no owner.
 
-        Query the cluster if the owners are not known yet. Raise `Unavailable` if this fails, or if
-        the client is closed.
+        Query the cluster if the owners are not known yet. Raise `Unavailable` if the query fails,
+        if the breaker of the cluster refuses it, or if the client is closed.
         """
         if self._closed:
             raise Unavailable(f"{self.name} is closed")
@@ -144,9 +150,10 @@ class ClusterClient:
         `strings` is True if all replies are strings. `load` is the command that loads the script
         of the commands.
 
-        In the result, a reply is `MISSING` if the node does not answer, can't serve the command at
-        the moment (see `TEMPORARY_ERRORS`), or gives no final reply within `within_s` seconds.
-        Other error replies are in the result like any reply.
+        In the result, a reply is `MISSING` if no node owns the slot. It is also `MISSING` if the
+        node does not answer, can't serve the command at the moment (see `TEMPORARY_ERRORS`), or
+        gives no final reply within `within_s` seconds or `MAX_ROUNDS` rounds. Other error replies
+        are in the result like any reply.
 
         Raise `Unavailable` if the owners of the slots can't be found, or if the client is closed.
         """
@@ -164,7 +171,8 @@ class ClusterClient:
     async def request_node(self, name: str, command: bytes) -> Any:
         """Send a command to the node `name` and return the reply, which may be an error reply.
 
-        Raise `Unavailable` if the node does not answer or its breaker is open.
+        Raise `Unavailable` if the node does not answer, if its breaker refuses the request, or if
+        the client is closed.
         """
         replies = await self._request(name, [command], False, False, b"")
         if isinstance(replies, _NoReply):
@@ -240,7 +248,7 @@ class ClusterClient:
         """Send commands to the node `name`. Return its replies, or why there are none.
 
         If `asking`, send `ASKING` before each command. The node then accepts the command even if
-        the slot is still being moved to it.
+        the slot is still being moved to it. Raise `Unavailable` if the client is closed.
         """
         if self._closed:
             raise Unavailable(f"{self.name} is closed")
@@ -260,7 +268,8 @@ class ClusterClient:
         try:
             replies = await self._exchange(node.connection, commands, asking, strings, load)
         except FAILURES as error:
-            node.breaker.failed()
+            if not isinstance(error, ReplyTooSlow):
+                node.breaker.failed()
             return _NoReply(f"{name}: {error or type(error).__name__}", retry=True)
         if all(
             isinstance(r, hiredis.ReplyError) and str(r).startswith(TEMPORARY_ERRORS)
@@ -369,10 +378,10 @@ class ClusterClient:
         return not all(isinstance(result, _NoReply) for result in results)
 
     def health(self) -> dict[str, Any]:
-        """Return the state of the breakers of the cluster and its nodes, added up to one breaker.
+        """Return the breakers of the cluster and of its nodes, as if they were one breaker.
 
-        The state is "open" if any breaker is open, and the counts are sums. `away` lists the nodes
-        whose breaker is open, if there are any.
+        The state is "open" if any breaker is open. The counts are sums. `away` lists the nodes
+        whose breaker is open. It is left out if there are none.
         """
         breakers = {"": self._breaker}
         breakers |= {name: node.breaker for name, node in self._nodes.items()}

@@ -11,6 +11,7 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from kirana import native
+from kirana.redis.errors import ReplyTooSlow
 
 MAX_WAITING = 10_000
 """Maximum number of requests that may wait for their replies."""
@@ -20,6 +21,12 @@ BUFFER_BYTES = 512 << 10
 
 MAX_KEPT_BYTES = 16 << 20
 """A receive buffer larger than this is replaced by one of `BUFFER_BYTES` once it is empty."""
+
+LARGE_REPLY_BYTES = 16 << 20
+"""Requests that time out behind a reply of more bytes than this fail with `ReplyTooSlow`.
+
+A batch of 1,000 ordinary rows is smaller. A request for one such reply holds up all others.
+"""
 
 ARRAY = -1
 """The value of `strings` for a request whose reply is one array of strings, like that of `MGET`."""
@@ -56,16 +63,15 @@ class Connection(asyncio.BufferedProtocol):
     """Sends requests without waiting for the replies to earlier ones.
 
     Redis replies in the order of the requests, so each reply belongs to the oldest request that
-    waits. If the loops are compiled, replies that are strings are not parsed into objects, but only
-    located in the receive buffer. hiredis parses all other replies. One timer serves all requests,
-    because a timer per request would cost more than the request itself.
+    waits. If the loops are compiled, they read replies that are strings, without an object per
+    string. hiredis parses all other replies. One timer serves all requests.
     """
 
     def __init__(self, connected: Any, on_silence: Callable[[], None]) -> None:
         """Take over the socket of `connected`, a connection of redis-py, after its handshake.
 
-        `on_silence` is called if a request times out, nothing has arrived since it was sent, and
-        its caller no longer waits, and therefore can't receive the error.
+        `on_silence` is called if a request times out, no bytes have arrived since it was sent, and
+        its caller no longer waits for the error.
         """
         self._on_silence = on_silence
         # redis-py has no public way to hand over its socket.
@@ -82,6 +88,10 @@ class Connection(asyncio.BufferedProtocol):
         self._start = self._end = 0
         self._waiting: deque[_Request] = deque()
         self._received = 0
+        self._delivered_at = 0
+        """How many bytes had arrived when the last reply was complete."""
+        self._large_at = 0.0
+        """When the last very large reply was complete, a time of the event loop."""
         self.closed = False
         self.socket_closed = asyncio.Event()
         self._transport.set_protocol(self)
@@ -96,14 +106,14 @@ class Connection(asyncio.BufferedProtocol):
         their number, or `ARRAY` if the only reply is an array of strings. The strings of the array
         are then returned, not a list that holds the array.
 
-        Raise `TimeoutError` if the replies do not arrive within the `socket_timeout` of the
-        redis-py connection. Raise `ConnectionError` if the connection is lost, or if `MAX_WAITING`
-        requests wait.
+        Raise `TimeoutError` if the replies do not arrive within the `socket_timeout` of the redis-
+        py connection: a `ReplyTooSlow` if a very large reply came first. Raise `ConnectionError` if
+        the connection is lost. If `MAX_WAITING` requests already wait, close the connection and
+        raise `ConnectionError`.
         """
         if self.closed:
             raise ConnectionError("the connection was lost")
         if len(self._waiting) >= MAX_WAITING:
-            # The server has not replied to any of these requests.
             self.abort(ConnectionError("the server does not answer"))
             raise ConnectionError("the server does not answer")
         request = _Request(reply_count, strings, self._loop.time(), self._received)
@@ -114,26 +124,30 @@ class Connection(asyncio.BufferedProtocol):
         return await request.done
 
     def _start_timer(self, request: _Request) -> None:
-        """Check for timeouts once `request` is overdue."""
+        """Set the timer to check for timeouts when `request` becomes overdue."""
         self._timer = self._loop.call_at(request.sent_at + self._timeout_s, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
-        """Fail overdue requests.
+        """Fail overdue requests with `TimeoutError`, or `ReplyTooSlow` behind a large reply.
 
-        Close the connection if nothing has arrived since one of these requests was sent.
+        Close the connection if no bytes have arrived since one of these requests was sent.
         """
         self._timer = None
         now = self._loop.time()
+        if self._received - self._delivered_at > LARGE_REPLY_BYTES:
+            self._large_at = now
         for request in self._waiting:
             if request.sent_at + self._timeout_s > now:
                 self._start_timer(request)
                 return
             reason = f"no answer in {self._timeout_s} s"
             abandoned = request.done.done()
+            behind_large = request.sent_at <= self._large_at
             if not abandoned:
-                request.done.set_exception(TimeoutError(reason))
+                error = ReplyTooSlow("it waits behind a very large reply") if behind_large else None
+                request.done.set_exception(error or TimeoutError(reason))
             if request.received == self._received:
-                if abandoned:
+                if abandoned and not behind_large:
                     self._on_silence()
                 # `SharedConnection` sends the other requests again, over a new connection.
                 self.abort(ConnectionError(reason))
@@ -181,8 +195,8 @@ class Connection(asyncio.BufferedProtocol):
     def _read_strings(self) -> bool:
         """Read the complete replies that are strings, up to the first other reply.
 
-        Return False if `_parse` must read the next bytes: they are not a string, or no request
-        waits.
+        Return False if `_parse` must read the next bytes, because they are not the strings that the
+        oldest request expects, or because no request waits.
         """
         reader = self._string_reader
         assert reader is not None
@@ -196,6 +210,7 @@ class Connection(asyncio.BufferedProtocol):
             if values is None:
                 return True
             self._start += reader.used
+            self._mark_delivered(self._received - (self._end - self._start))
             self._waiting.popleft().finish(values)
         return True
 
@@ -213,10 +228,17 @@ class Connection(asyncio.BufferedProtocol):
             # If hiredis keeps more bytes, it must also parse the bytes that arrive next, even if no
             # request waits: the kept bytes may be the start of a push message.
             incomplete = self._parser.has_data()
+            self._mark_delivered(self._received)
             self._deliver(reply)
         # If hiredis has parsed some of the replies to a request, it must parse the others too.
         incomplete = incomplete or bool(self._waiting and self._waiting[0].replies)
         self._parsing = self._string_reader is None or incomplete
+
+    def _mark_delivered(self, received: int) -> None:
+        """Record that a reply is complete, which ended after `received` bytes."""
+        if received - self._delivered_at > LARGE_REPLY_BYTES:
+            self._large_at = self._loop.time()
+        self._delivered_at = received
 
     def _deliver(self, reply: Any) -> None:
         """Add a reply to the oldest request that waits. Ignore push messages."""
@@ -230,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
             request.finish(request.replies[0] if is_array else request.replies)
 
     def eof_received(self) -> None:
-        """Fail all requests that wait: the server has closed the connection."""
+        """Fail all requests that wait, because the server has closed the connection."""
         self.abort(ConnectionError("the server closed the connection"))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,8 +1,7 @@
 """One connection to one Redis server, shared by all callers.
 
-This serves ten times as many small reads per second as one connection per call, and twice as many
-large ones. redis-py opens the connection, because it knows about TLS, passwords and Sentinel. Then
-`Connection` takes over its socket.
+redis-py opens the connection, because it supports TLS, passwords and Sentinel. Then `Connection`
+takes over its socket.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ RECONNECT_PAUSE_S = 1.0
 class SharedConnection:
     """A connection to one server. A request opens it if it is not open.
 
-    `make_connection` returns a connection of redis-py that is not connected yet. `limit_s` is the
-    maximum time in seconds to open the connection and then receive the replies to a request.
+    `make_connection` returns a connection of redis-py that is not connected yet. If a request must
+    open the connection, `limit_s` is the maximum time in seconds until its replies have arrived.
     `on_silence` is called if the server does not answer and no caller is left to receive the error.
     """
 
@@ -51,8 +50,9 @@ class SharedConnection:
     ) -> Sequence[Any]:
         """Send `commands` and return their replies, as `Connection.request` does.
 
-        Error replies are returned, not raised. Raise `OSError` or `RedisError` if the server can't
-        be reached, refuses the connection, or does not reply in time.
+        Error replies are returned, not raised. Raise one of the `FAILURES` of `kirana.redis.errors`
+        if the server can't be reached, refuses the connection, or does not reply in time, or if
+        `close` was called.
 
         If a connection that was already open is lost before the replies arrive, the commands are
         sent once more, over a new connection. They may thus run twice.
@@ -89,7 +89,7 @@ class SharedConnection:
 
     @property
     def busy(self) -> bool:
-        """Whether a caller waits for a reply."""
+        """Whether a call of `request` is in progress."""
         return self._callers > 0
 
     async def _connected(self) -> Connection:

@@ -1,4 +1,4 @@
-"""Computes the cluster slots of many keys at once.
+"""Compute the cluster slots of many keys at once.
 
 A slot is the CRC-16 of the key, or of its hash tag (the part in braces), modulo 16384.
 """

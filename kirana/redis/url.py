@@ -1,4 +1,4 @@
-"""Makes clients of Redis from URLs.
+"""Make clients of Redis from URLs.
 
     redis://host:port/0                          one server
     redis+sentinel://host:port,host:port/name/0  the master that the Sentinels call `name`
@@ -58,7 +58,9 @@ def client_of(url: str) -> tuple[Redis, Sequence[Redis], float]:
             return client, (), timeout_s
         case "redis+sentinel":
             if not path:
-                raise ValueError("the name of the master is missing: redis+sentinel://host/name")
+                raise ValueError(
+                    "the name of the master is missing: use redis+sentinel://host:port/name"
+                )
             sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
                 hosts, sentinel_kwargs=_sentinel_options(options), **options
             )
@@ -145,7 +147,8 @@ def _options(query: str) -> dict[str, Any]:
                 if not 0 < options[name] < float("inf"):
                     raise ValueError
             except ValueError:
-                raise ValueError(f"{name} must be a number above 0, not '{text}'") from None
+                number = "an integer" if name == "max_connections" else "a number"
+                raise ValueError(f"{name} must be {number} above 0, not '{text}'") from None
         elif name in _CHOICES:
             choices = _CHOICES[name]
             if text not in choices:
@@ -171,7 +174,7 @@ def _database(path: Sequence[str]) -> int:
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options for connections to Sentinels.
 
-    These are the options for the master, without credentials and retries.
+    These are the options for the master without its credentials. Failed commands are not retried.
     """
     credentials = ("username", "password")
     sentinel_options = {name: value for name, value in options.items() if name not in credentials}

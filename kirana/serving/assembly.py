@@ -54,7 +54,8 @@ class SharedCatalog:
     def load(self, revision: Revision) -> Catalog:
         """Return the catalog of a revision. Blocks unless the revision was the last one loaded.
 
-        Raise `Unknown` if the revision does not exist, or `CatalogError` if it is broken.
+        Raise `Unknown` if the revision does not exist, `CatalogError` if it is broken, or
+        `Unavailable` if the catalog can't be read.
         """
         with self._lock:
             if self._latest is None or self._latest.revision != revision:

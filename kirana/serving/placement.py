@@ -27,8 +27,8 @@ def parse_placement(text: str) -> frozenset[str]:
         part, equals, mode = entry.strip().partition("=")
         if not equals:
             raise ConfigurationError(
-                f"placement: '{text}' is neither 'fused' nor 'spread', nor a list like "
-                "'features=spread,models=spread'",
+                "placement: must be 'fused', 'spread' or a list like "
+                f"'features=spread,models=spread', not '{text}'",
                 field="placement",
             )
         if part not in SPREADABLE:

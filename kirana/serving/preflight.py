@@ -1,4 +1,4 @@
-"""Checks before a start. Each one raises a single error with a clear message.
+"""Checks before a start. A check raises an error if the start would fail.
 
 `kirana up`, `kirana doctor`, the builder that `serve deploy` runs, and replicas use them.
 """
@@ -24,7 +24,7 @@ from kirana.serving.settings import Settings
 from kirana.urls import folder_of, scheme_of
 
 MIN_FREE_BYTES = 64 << 20
-"""The minimum of free space: an LMDB folder and a Ray session take tens of megabytes each."""
+"""The minimum of free space for each folder that will be written to."""
 
 
 def check_placement(
@@ -56,7 +56,10 @@ def check_placement(
 
 
 def check_space(settings: Settings) -> None:
-    """Raise `ConfigurationError` if a folder that will be written to has too little free space."""
+    """Raise `ConfigurationError` if a folder that will be written to has too little free space.
+
+    Raise it also if there is no folder for temporary files, or if a URL does not name a folder.
+    """
     try:
         temporary = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
@@ -117,7 +120,8 @@ def check_revision(settings: Settings) -> Revision:
 def check_catalog(settings: Settings, directory: Path) -> None:
     """Validate the catalog in a directory, with its models, without publishing it.
 
-    Raise `CatalogError` with all problems, or `Unavailable` if the backend does not answer.
+    Raise `CatalogError` with all problems, `ConfigurationError` if the URL of the catalog is wrong,
+    or `Unavailable` if the backend does not answer.
     """
     with closing(catalog_backend(settings, directory)) as backend:
         backend.check()
@@ -139,7 +143,7 @@ def check_port(host: str, port: int) -> None:
 def check_direct_ports(settings: Settings) -> None:
     """Raise `ConfigurationError` if no direct port can be opened. No-op if direct ports are off.
 
-    Without the setting `direct_host`, the ports of 127.0.0.1 are checked.
+    If the setting `direct_host` is empty, the ports of 127.0.0.1 are checked.
     """
     if settings.direct_range:
         bind_first(settings.direct_host or "127.0.0.1", settings.direct_range).close()

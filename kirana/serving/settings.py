@@ -48,7 +48,7 @@ class Settings(FeatureSettings, InteractionSettings, ModelSettings):
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 5_000
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 8 << 20
     kept_revisions: Annotated[int, Field(ge=2, le=10_000)] = 100
-    max_ongoing: Annotated[int, Field(ge=1, le=100_000)] = 512
+    max_ongoing: Annotated[int, Field(ge=1, le=100_000)] = 2_048
 
     @field_validator("placement")
     @classmethod
@@ -89,7 +89,7 @@ def parse_ports(text: str) -> range:
         if 1 <= start <= stop <= 65_535:
             return range(start, stop + 1)
     raise ConfigurationError(
-        f"direct_ports: '{text}' is neither a range of ports like 20000-20999 nor 'off'",
+        f"direct_ports: must be a port, a range of ports like 20000-20999 or 'off', not '{text}'",
         field="direct_ports",
     )
 

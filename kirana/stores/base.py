@@ -20,7 +20,8 @@ PAGE_ROWS = 1_000
 class FeatureStore(Protocol):
     """A database of rows, addressed by feature group and key text.
 
-    A value is bytes. Its codec defines where in the bytes the event time and the expiry are.
+    The value of a row is bytes. The codec of the group reads the event time and the expiry from
+    them.
 
     `embedded` is True if the store runs in this process. Reading several groups in one call then
     saves no round trip.
@@ -31,8 +32,8 @@ class FeatureStore(Protocol):
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Return one `StoredRows` for each entry of `wanted`, in order.
 
-        If a server does not answer or refuses the command, or if the store is closed, the rows are
-        marked as unavailable, and nothing is raised.
+        Rows that can't be read are marked as unavailable, for example because a server does not
+        answer or the store is closed. No error is raised for them.
         """
 
     async def write(self, block: RowBlock) -> Written:
@@ -52,7 +53,7 @@ class FeatureStore(Protocol):
         """Write many rows as `write` does, but as fast as the store can.
 
         If `guarded` is False, the store may skip the comparison of event times, so an older row
-        may replace a newer one.
+        may replace a newer one. Raise `Unavailable` as `write` does.
         """
 
     async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
@@ -63,29 +64,32 @@ class FeatureStore(Protocol):
         and removes the stored row.
 
         The store may drop the copies at `drop_at_ms` (Unix milliseconds, one per row; 0 = never).
+        Raise `Unavailable` as `write` does.
         """
 
     async def remove(self, rows: RowKeys) -> int:
         """Remove rows and return how many of them existed.
 
         No tombstones are left, so a later write of the same keys is stored whatever its event time.
+        Raise `Unavailable` if not all rows could be removed. Some of them may have been removed.
         """
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        """Return a page of about `limit` rows of an entity, in any order.
+        """Return a page of rows of an entity, in any order.
 
+        `limit` is the approximate maximum number of rows in the page.
         `cursor` is "" for the first page, and the `cursor` of the previous page for any other. The
         last page has the cursor "". A page may be empty even if it is not the last. A row that
         exists during the whole walk is in at least one page, unless it moves to another node of a
-        cluster. Pages also contain rows of groups and codecs that Kirana does not know.
+        cluster. Pages may contain rows of groups and codecs that Kirana does not know.
 
-        Raise `InvalidInput` if `cursor` does not belong to this walk or `limit` is below 1. Raise
+        Raise `InvalidInput` if `cursor` can't belong to this walk or `limit` is below 1. Raise
         `Unavailable` if a page can't be read. The walk can then be continued later with the same
         cursor.
         """
 
     async def ping(self) -> bool:
-        """Return whether the database answers. If it is a cluster, one node must answer."""
+        """Return whether the database answers. In a cluster, one node that answers is enough."""
 
     def health(self) -> dict[str, Any]:
         """Return the state of the store for health reports, in types that JSON supports."""
@@ -95,7 +99,7 @@ class FeatureStore(Protocol):
 
 
 async def ping_by_read(store: FeatureStore) -> bool:
-    """Return whether `store` can read the row `PROBE`.
+    """Return whether a read of the row `PROBE` succeeds.
 
     Do not use this for a cluster: it would ask only the node that owns the key of this row.
     """

@@ -1,4 +1,4 @@
-"""Decides which of two values of a row to keep, for stores that compare rows in this process."""
+"""Decide which of two values of a row to keep, for stores that compare rows in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features in LMDB, the default store: no server, and many processes can read at once."""
+"""Features in LMDB. It needs no server, and several processes can read at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, W
 from kirana.stores.walks import require_limit, walk_start
 
 INLINE_KEYS = 5_000
-"""Maximum number of rows to read on the event loop (about 1 ms). Larger reads run in a thread."""
+"""Maximum number of rows to read on the event loop. Larger reads run in a thread."""
 
 
 class LmdbFeatureStore:
@@ -79,7 +79,7 @@ class LmdbFeatureStore:
         return await self.write(block)
 
     async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows that are missing or older here. `drop_at_ms` is ignored."""
+        """Store copies of rows in one transaction. `drop_at_ms` is ignored."""
         rows = list(zip(block_keys(block), block.value_list(), strict=True))
 
         def fill(txn: Any) -> int:
@@ -127,7 +127,7 @@ class LmdbFeatureStore:
         return WalkPage(rows, items[-1][0].decode() if len(items) == limit else "")
 
     async def ping(self) -> bool:
-        """Return whether LMDB can read a row."""
+        """Return whether LMDB can read a row. The result is False if the store is closed."""
         return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
@@ -137,8 +137,7 @@ class LmdbFeatureStore:
     async def close(self) -> None:
         """Give up this store's use of the environment. No-op if already closed.
 
-        The last store that does so closes the environment. The close waits for all queued writes,
-        in a thread.
+        The last user of the environment waits for all queued writes, in a thread, and closes it.
         """
         environment, self._environment = self._environment, None
         if environment is not None:

@@ -1,4 +1,4 @@
-"""Opens a feature store by its URL."""
+"""Open a feature store by its URL."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
             raise ConfigurationError(
                 f"{setting}: '{without_password(url)}' is not the URL of a feature store: use "
                 "lmdb:///absolute/folder, redis://host:port, redis+cluster://host:port, "
-                "redis+sentinel://host:port/name or memory:// (with TLS: rediss for redis)",
+                "redis+sentinel://host:port/name or memory:// (rediss instead of redis for TLS)",
                 field=setting,
             )

@@ -47,8 +47,8 @@ The former and the new master may both lack the script, so each of them may need
 class RedisFeatureStore:
     """A `FeatureStore` in one Redis server.
 
-    `write` and `back_fill` are atomic for each batch of `GUARDED_AT_ONCE` rows, but not for a call
-    with several batches.
+    `write` and `back_fill` run a script for each batch of at most `GUARDED_AT_ONCE` rows. Redis
+    runs no other command during a script. A call with several batches is not atomic.
     """
 
     embedded = False
@@ -124,18 +124,18 @@ class RedisFeatureStore:
         """Send a command whose reply is a number. Return the number.
 
         If the command runs a script, `load` is the command that loads the script. It is sent if
-        the server lacks the script. Raise `ResponseError` if the last reply is an error.
+        the server lacks the script. Raise `ResponseError` if the last reply is not a number.
         """
         for _ in range(MAX_ATTEMPTS):
             (reply,) = await self._connection.request(command, 1)
             if load is not None and is_error(reply, "NOSCRIPT"):
-                # The server has restarted, or was a replica until now.
+                # For example, the server has restarted, or was a replica until now.
                 (reply,) = await self._connection.request(load, 1)
                 if is_error(reply):
                     break
             elif not is_error(reply, "READONLY") or not self._connection.reconnect():
                 # A former master replies READONLY. Send the command again only over a new
-                # connection, which leads to the current master.
+                # connection. With Sentinel, the new connection leads to the current master.
                 break
         if not isinstance(reply, int):
             raise ResponseError(str(reply))
@@ -169,7 +169,7 @@ class RedisFeatureStore:
         return await self._with_breaker(lambda: self._send(command))
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        """Return the rows whose keys one reply to `SCAN` holds. The cursor is that of `SCAN`."""
+        """Return the rows whose keys are in one reply to `SCAN`. The cursor is that of `SCAN`."""
         require_limit(limit)
         command = scan_command(scan_start(cursor), f"{entity_prefix(entity)}*", limit)
         next_cursor, keys = await self._with_breaker(lambda: self._scan(command))
@@ -188,9 +188,9 @@ class RedisFeatureStore:
         return await self._connection.values(mget_command([("", keys)]), ARRAY) if keys else []
 
     async def _with_breaker(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call `call` and return its result. Raise `Unavailable` if it fails.
+        """Call `call` and return its result. Raise `Unavailable` for any of `FAILURES`.
 
-        If the breaker is open, raise `Unavailable` without the call.
+        If the breaker refuses the call, raise `Unavailable` without it.
         """
         self._breaker.check()
         try:
@@ -201,7 +201,7 @@ class RedisFeatureStore:
         return result
 
     async def ping(self) -> bool:
-        """Return whether the server can read a row."""
+        """Return whether the server answers a read."""
         return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 The shape of a row is the size of its key, the size of its value, and whether it expires. Rows of
 one shape need commands of one size. These commands form a table of bytes in which only the columns
-of the key, the value and the time differ between rows. No Python object is created per row, so the
-client can send rows as fast as the server stores them.
+of the key, the value and the time differ between rows. No Python object is created per row.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SINGLES_AT_ONCE = 1_000
 """Maximum number of rows per request in the modes that send one command per row."""
 
 REQUEST_BYTES = 4 << 20
-"""Approximate maximum size of the keys and values in a request, in bytes."""
+"""Maximum size of the keys and values in a request, in bytes. A single row may be larger."""
 
 MAX_IN_FLIGHT = 4
 """Maximum number of requests that wait for their replies."""
@@ -77,8 +76,8 @@ class Request:
 async def load_block(connection: Any, block: RowBlock, drop_at_ms: Times, mode: WriteMode) -> int:
     """Write all rows over a connection of redis-py. Return how many were stored.
 
-    Rows that are not stored are stale. In the guarded modes, the server must have the script
-    `WRITE`.
+    In the guarded modes, the server must have the script `WRITE`, and rows that are not stored are
+    stale. In the mode `PLAIN`, all rows are stored.
 
     Raise `RedisError` if the server refuses a row, `TimeoutError` if it does not reply in time, and
     `RedisError`, `OSError` or `EOFError` if the connection is lost. After any error, the connection
@@ -105,7 +104,7 @@ async def _read_replies(connection: Any, request: Request, mode: WriteMode) -> i
     """Read the replies to a request. Return how many of its rows were stored.
 
     In the modes with one reply per row, count the replies in the received bytes, because redis-py
-    would create an object per reply.
+    would create an object per reply. Raise the errors of `load_block`.
     """
     if mode is WriteMode.GUARDED:
         stored = await connection.read_response(timeout=REPLY_TIMEOUT_S)

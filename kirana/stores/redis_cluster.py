@@ -38,7 +38,7 @@ from kirana.urls import without_password
 class RedisClusterFeatureStore:
     """A `FeatureStore` in a Redis Cluster.
 
-    Each row is written atomically, but not all rows of a call.
+    Each row is written atomically. A call with several rows is not atomic.
     """
 
     embedded = False
@@ -64,8 +64,8 @@ class RedisClusterFeatureStore:
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Read from all nodes at once. If a node does not answer, only its rows are unavailable.
 
-        All rows are unavailable if a node refuses a command, or if the owners of the slots can't be
-        found.
+        All rows are unavailable if a node refuses a command, if the owners of the slots can't be
+        found, or if the store is closed.
         """
         keys = all_row_keys(wanted)
         if not keys:
@@ -89,8 +89,9 @@ class RedisClusterFeatureStore:
     async def _read_values(self, keys: list[bytes]) -> tuple[ClusterCall, Sequence[bytes | None]]:
         """Return the finished call and one value per key.
 
-        The value is None if there is no row, or if the node of the key did not answer. Raise
-        `Unavailable` if a node refuses a command, or if the owners of the slots can't be found.
+        The value is None if there is no row, or if the position of the key is in `missing` of the
+        call. Raise `Unavailable` if a node refuses a command, if the owners of the slots can't be
+        found, or if the store is closed.
         """
         commands = list(map(get_command, keys))
         limit_s = self._cluster.limit_s
@@ -115,7 +116,7 @@ class RedisClusterFeatureStore:
     async def _run(self, script: GuardScript, block: RowBlock, drop_times: Times) -> int:
         """Run a script once per row. Return how many rows it stored.
 
-        One run over several rows would fail, because their keys have different slots.
+        One run over several rows would fail if their keys had different slots.
         """
         total = 0
         for rows in script_runs(block, drop_times):
@@ -126,10 +127,11 @@ class RedisClusterFeatureStore:
     async def _send(
         self, keys: Sequence[bytes], commands: Sequence[bytes], *, load: bytes = b""
     ) -> int:
-        """Send one command per key, whose replies are numbers. Return the sum of the replies.
+        """Send one command per key. The replies are numbers. Return their sum.
 
         If the commands run a script, `load` is the command that loads the script. Raise
-        `Unavailable` if a node does not answer or returns an error.
+        `Unavailable` if a node does not answer or returns an error, if the owners of the slots
+        can't be found, or if the store is closed.
         """
         call = await self._cluster.call(keys, commands, load=load)
         for reply in call.replies:
@@ -177,7 +179,7 @@ class RedisClusterFeatureStore:
             finally:
                 await connection.disconnect()
         except FAILURES:
-            # A slot has moved, or the node does not answer. `write` finds the current owners.
+            # For example, a slot has moved. `write` sends each row to the owner of its slot.
             return (await self.write(block)).stored
 
     async def remove(self, rows: RowKeys) -> int:
@@ -186,13 +188,13 @@ class RedisClusterFeatureStore:
         return await self._send(keys, [delete_command([key]) for key in keys])
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
-        """Return the rows whose keys the reply of one node to one `SCAN` holds.
+        """Return the rows whose keys are in one node's reply to one `SCAN`.
 
         Nodes are scanned in the order of their names. The cursor of the walk holds the name of a
         node and the cursor of its `SCAN`. A row whose slot moves during the walk may be missed.
 
-        Raise `InvalidInput` also if the node of `cursor` has lost all its slots since the previous
-        page. Its rows are on other nodes now, so the walk must start again.
+        Raise `InvalidInput` also if the node of `cursor` owns no slots any more. Its rows are on
+        other nodes now, so the walk must start again.
         """
         require_limit(limit)
         nodes = sorted({*await self._cluster.owners()} - {""})
@@ -215,9 +217,9 @@ class RedisClusterFeatureStore:
         return WalkPage(rows, f"{remaining[1]}|0" if len(remaining) > 1 else "")
 
     async def _all_values(self, keys: list[bytes]) -> Sequence[bytes | None]:
-        """Return one value per key.
+        """Return one value per key, None if there is no row.
 
-        Raise `Unavailable` if a node does not answer or returns an error.
+        Raise `Unavailable` if a value can't be read.
         """
         if not keys:
             return []

@@ -24,13 +24,13 @@ _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 # KEYS holds the keys of the rows. ARGV holds the name of the codec, then two arguments per key: the
 # value, and the time at which Redis may drop the row (Unix milliseconds, 0 = never).
 #
-# `order_of` returns the same order as `Codec.write_order`, in three values. Lua numbers are exact
-# only up to 53 bits, so the first two values together are the event time. For packed rows they are
-# its upper and lower 32 bits. For text rows they are the number of its decimal digits, and the
-# digits. The third value is 1 for a tombstone and 0 for any other row.
+# `order_of` returns the same order as `RowCodec.write_order`, in three values. Lua numbers are
+# exact only up to 53 bits, so the first two values together are the event time. For packed rows
+# they are its upper and lower 32 bits. For text rows they are the number of its decimal digits, and
+# the digits. The third value is 1 for a tombstone and 0 for any other row.
 #
-# `digits_of` returns the digits of a number without leading zeros, or nil if the text is not a
-# number or the number exceeds `limit`.
+# `digits_of` returns the digits of a number without leading zeros. It returns nil if the text is
+# not a number of at most 20 digits, or if the number exceeds `limit`.
 _COMPARE = r"""
 local function digits_of(text, limit)
   if #text > 20 or not string.find(text, '^%d+$') then return nil end
@@ -117,7 +117,7 @@ def script_runs(block: RowBlock, drop_at_ms: Times) -> Iterator[list[ScriptRow]]
 class GuardScript:
     """A Lua script that takes rows and stores those that may replace the stored ones.
 
-    Its reply is the number of rows that it has stored.
+    The reply of the script is the number of rows that it has stored.
     """
 
     def __init__(self, source: str) -> None:

@@ -60,7 +60,7 @@ def decoded_keys(keys: Iterable[bytes]) -> list[str]:
 def walked_rows(keys: Iterable[str], values: Iterable[bytes | None]) -> list[WalkedRow]:
     """Return the rows with these keys and values.
 
-    Skip rows whose value is None: they were removed after the walk had listed their keys.
+    Skip rows whose value is None: they were removed after the walk listed their keys.
     """
     rows = []
     for key, value in zip(keys, values, strict=True):

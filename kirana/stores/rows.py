@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kirana import native
 from kirana.codecs.rows import Tier
 from kirana.ragged import Bytes, cut, gather_table, positions_of
 from kirana.schema import expired
@@ -28,11 +29,15 @@ class RowCodec(Protocol):
     def write_order(self, value: bytes) -> tuple[int, bool]:
         """Return the event time of a row in Unix milliseconds, and whether the row is a tombstone.
 
-        A write replaces the stored row unless the stored row has the greater write order.
+        A write replaces the stored row unless the stored row has the greater write order. Return
+        `(0, False)` if the codec can't read `value`.
         """
 
     def expiry_s(self, value: bytes) -> int:
-        """Return the Unix time in seconds from which a row is expired; 0 = never."""
+        """Return the Unix time in seconds from which a row is expired; 0 = never.
+
+        Return 0 also if the codec can't read `value`.
+        """
 
 
 class RowKeys(NamedTuple):
@@ -65,6 +70,41 @@ class StoredRows:
     def all_unavailable(cls, count: int, reason: str) -> StoredRows:
         """Return the result for `count` rows that are all unavailable."""
         return cls([None] * count, np.arange(count), reason, Tier.NONE)
+
+    @classmethod
+    def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """Return the result of reading all keys of `parts`, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = [len(part.values) for part in parts]
+        starts = np.cumsum([0, *counts])
+        unavailable = [
+            start + part.unavailable
+            for start, part in zip(starts.tolist(), parts, strict=False)
+            if part.unavailable is not None
+        ]
+        return cls(
+            [value for part in parts for value in part.values],
+            np.concatenate(unavailable) if unavailable else None,
+            max((part.reason for part in parts), key=len, default=""),
+            np.concatenate(
+                [
+                    np.broadcast_to(np.asarray(part.tier, dtype=np.uint8), count)
+                    for part, count in zip(parts, counts, strict=True)
+                ]
+            )
+            if parts
+            else Tier.DURABLE,
+        )
+
+
+def stored_bytes(values: Sequence[bytes | None] | npt.NDArray[np.uint8]) -> int:
+    """Return how many bytes values have in all, without copying them."""
+    if isinstance(values, np.ndarray):
+        return values.nbytes
+    if native.COMPILED and isinstance(values, native.replies.Values):
+        return values.nbytes
+    return sum(len(value) for value in values if value is not None)
 
 
 class Written(NamedTuple):
@@ -128,10 +168,7 @@ class RowBlock:
         *,
         deleted: bool = False,
     ) -> RowBlock:
-        """Build a block from one key text, value, expiry and event time per row.
-
-        The key texts and the values are copied.
-        """
+        """Build a block from one key text, value, expiry and event time per row."""
         encoded = [key.encode() for key in keys]
         return cls(
             group,
@@ -177,11 +214,11 @@ class RowBlock:
     def rounds(self) -> npt.NDArray[np.int64]:
         """The round in which each row must be written, so that rows with one key keep their order.
 
-        The round is the number of earlier rows with the same key. Rows of one round thus have
-        different keys, so they may be written in any order.
-
         If all values have one size, and either all or none of the rows expire, all rows are in
         round 0. A stable sort by size and expiry then keeps the order of rows with the same key.
+
+        Otherwise, the round is the number of earlier rows with the same key. Rows of one round then
+        have different keys, so they may be written in any order.
         """
         rounds = np.zeros(len(self), dtype=np.int64)
         if self._is_uniform:
@@ -231,7 +268,7 @@ class WalkedRow(NamedTuple):
 class WalkPage:
     """A page of a walk over the rows of an entity.
 
-    `cursor` is the cursor of the next page, "" if this is the last page.
+    `cursor` is the cursor of the next page, or "" if this is the last page.
     """
 
     rows: Sequence[WalkedRow]

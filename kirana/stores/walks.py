@@ -1,4 +1,4 @@
-"""Checks the cursor and the page size of a walk over the rows of an entity."""
+"""Check the cursor and the page size of a walk over the rows of an entity."""
 
 from __future__ import annotations
 

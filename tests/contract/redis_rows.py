@@ -1,4 +1,4 @@
-"""Helpers for tests of Redis: encoded rows, stores that close by themselves, waits."""
+"""Helpers for tests of Redis: encoded rows, a store for one `with` block, waits."""
 
 from __future__ import annotations
 

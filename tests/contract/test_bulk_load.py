@@ -1,4 +1,4 @@
-"""Bulk loads: they store the same bytes as other writes, and guarded loads compare event times."""
+"""Bulk loads: they store the bytes of a block, and guarded loads compare event times."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_an_unguarded_load_may_replace_newer_rows_of_its_keys_only(
     assert values[5:] == first.value_list()[5:]
 
 
-async def test_rows_of_many_sizes_are_the_bytes_that_other_writes_store(
+async def test_a_load_stores_rows_of_many_sizes_as_the_codec_encodes_them(
     store: FeatureStore,
 ) -> None:
     times = np.full(500, NOW_MS, dtype=np.uint64)
@@ -159,8 +159,8 @@ async def test_the_later_row_stays_if_rows_of_a_key_have_the_same_time(
     values, value_ends = codec.encode_block(group, version, {"a": texts}, template.event_time_ms)
     block = replace(template, values=values, value_ends=value_ends)
     assert await load_rows(store, block, guarded=guarded) == 6
-    stored, rows = block.key_list(), block.value_list()
-    assert await read_values(store, [stored[5], stored[3], stored[4]]) == [
+    keys, rows = block.key_list(), block.value_list()
+    assert await read_values(store, [keys[5], keys[3], keys[4]]) == [
         rows[5],
         rows[3],
         rows[4],
@@ -180,7 +180,7 @@ async def test_redis_keeps_a_row_for_a_grace_period_after_its_expiry(
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-async def test_a_full_redis_is_an_error_and_is_used_again_afterwards(
+async def test_a_load_into_a_full_redis_is_an_error_until_rows_are_removed(
     servers: RedisServers, guarded: bool
 ) -> None:
     port = servers.start("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")

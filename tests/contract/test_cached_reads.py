@@ -53,7 +53,7 @@ def replica(
     max_bytes: int = 1 << 20,
     fails: bool = False,
 ) -> FeatureService:
-    """Return a service that shares only Redis with other services, like one in another process."""
+    """Return a service with its own connection and cache, like one in another process."""
     return FeatureService(
         open_feature_store(f"{url}?socket_timeout=0.1"),
         shop.source,
@@ -93,7 +93,7 @@ def looked_up(url: str) -> int:
 async def test_reads_of_popular_rows_do_not_reach_redis(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
-    """Draw products from a Zipf distribution. A tenth of all products fits into the cache."""
+    """Draw products from a Zipf distribution. The cache is far too small for all products."""
     url = servers.empty("redis 7")
     capacity = (PRODUCTS // 10) * 300
     service = replica(shop, url, clock, fresh_s=3_600, max_bytes=capacity)
@@ -114,7 +114,7 @@ async def test_reads_of_popular_rows_do_not_reach_redis(
         assert set(clicks(await read(service, shop, *batch))) == {7}
     lookups, reads = looked_up(url) - before, sum(map(len, measured))
     assert lookups < 0.45 * reads
-    # All of the most popular rows are in the cache by now.
+    # The 50 most popular rows are in the cache by now.
     before = looked_up(url)
     for _ in range(50):
         rows = await read(service, shop, *[str(n) for n in range(50)])
@@ -126,7 +126,7 @@ async def test_reads_of_popular_rows_do_not_reach_redis(
     await service.close()
 
 
-async def test_keys_that_are_read_once_do_not_evict_popular_rows(
+async def test_keys_that_are_read_once_evict_hardly_any_popular_rows(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     url = servers.empty("redis 7")
@@ -185,7 +185,7 @@ async def test_cached_rows_are_read_while_redis_is_frozen_and_others_when_it_is_
         assert rows.tier["stats"].tolist() == [Tier.CACHE, Tier.NONE, Tier.NONE]
     breaker = (await service.health(shop.revision)).details["breaker"]
     assert breaker["state"] == "open"
-    # Later reads were refused at once, and did not wait for Redis.
+    # The breaker refused the later reads.
     assert breaker["refused"] >= 3
     servers.process(port).send_signal(signal.SIGCONT)
     await until_status(service, shop, "2", Status.OK)
@@ -194,7 +194,7 @@ async def test_cached_rows_are_read_while_redis_is_frozen_and_others_when_it_is_
     await service.close()
 
 
-async def test_all_rows_are_missing_if_redis_comes_back_empty(
+async def test_a_row_is_missing_if_redis_comes_back_empty(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()
@@ -213,7 +213,7 @@ async def test_all_rows_are_missing_if_redis_comes_back_empty(
     await service.close()
 
 
-async def test_an_unavailable_redis_is_an_error_if_the_settings_say_so(
+async def test_an_uncached_row_is_an_error_if_fail_when_unavailable_is_set(
     servers: RedisServers, shop: Shop, clock: Clock
 ) -> None:
     port = servers.start()

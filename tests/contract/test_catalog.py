@@ -24,7 +24,7 @@ Open = Callable[[], CatalogBackend]
 
 @pytest.fixture(params=["dir", pytest.param("zk", marks=pytest.mark.zookeeper)])
 def open_backend(request: pytest.FixtureRequest, source: Path) -> Iterator[Open]:
-    """Yield a function that opens the same backend again, as another process would."""
+    """Yield a function that opens the same catalog anew each time, as another process would."""
     backends: list[CatalogBackend] = []
     if request.param == "zk":
         server: ZooKeeperServer = request.getfixturevalue("zookeeper")

@@ -1,4 +1,4 @@
-"""Cluster nodes that die, freeze, come back or are replaced: only their own rows are affected."""
+"""Cluster nodes that die, freeze, come back or are replaced."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def test_rows_of_living_nodes_are_served_while_another_node_is_dead(
         assert await clicks(service, shop, ids) == stored
         own.kill(nodes[1])
         for _ in range(MAX_FAILURES + 1):
-            away = [(Status.UNAVAILABLE, 0)] * 2
-            assert await clicks(service, shop, ids) == [*stored[:2], *away, *stored[4:]]
+            unavailable = [(Status.UNAVAILABLE, 0)] * 2
+            assert await clicks(service, shop, ids) == [*stored[:2], *unavailable, *stored[4:]]
 
 
 async def test_a_dead_node_does_not_affect_reads_from_the_others(own: RedisServers) -> None:
@@ -64,7 +64,9 @@ async def test_a_dead_node_does_not_affect_reads_from_the_others(own: RedisServe
             assert await read_values(store, living) == [*rows.values()]
 
 
-async def test_concurrent_callers_get_unavailable_when_a_node_dies(own: RedisServers) -> None:
+async def test_concurrent_callers_get_results_or_unavailable_when_a_node_dies(
+    own: RedisServers,
+) -> None:
     nodes = own.start_cluster(*PARTIAL)
     keys = [key for node in nodes for key in keys_on(node, 20)]
     async with opened(url_of(nodes)) as store:
@@ -81,7 +83,9 @@ async def test_concurrent_callers_get_unavailable_when_a_node_dies(own: RedisSer
     assert [result for result in results if not isinstance(result, list | dict | Unavailable)] == []
 
 
-async def test_keys_of_living_nodes_are_read_and_written_as_before(own: RedisServers) -> None:
+async def test_keys_of_living_nodes_are_read_and_written_while_another_is_dead(
+    own: RedisServers,
+) -> None:
     nodes = own.start_cluster(*PARTIAL)
     keys = [*keys_on(nodes[0], 3), *keys_on(nodes[2], 3)]
     async with opened(url_of(nodes)) as store:
@@ -185,7 +189,7 @@ async def test_a_store_follows_a_replica_that_takes_over(own: RedisServers) -> N
         await until_available(lambda: write(store, keys, 1), "the cluster takes writes again")
         rows = await write(store, keys, 2)
         await check(store, rows)
-        # The old master is a replica now. It takes over again while all nodes are alive.
+        # The old master comes back as a replica, and takes over again while all nodes are alive.
         own.revive(nodes[1])
         wait(
             lambda: replication(nodes[1]).get("master_link_status") == "up",

@@ -37,7 +37,7 @@ def lmdb_tool(command: str, folder: Path, file: Path) -> None:
 
 
 def cdbmake(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the key and value of each line `+<sizes>:<key>-><value>` of a dump by LMDB."""
+    """Yield the key and value of each record `+<sizes>:<key>-><value>` of a dump by LMDB."""
     position = 0
     while content[position : position + 1] == b"+":
         start = content.index(b":", position)
@@ -101,7 +101,7 @@ async def test_rows_of_redis_are_restored_into_lmdb(
             dump.write(b"+%d,%d:%b->%b\n" % (len(key), len(value), key, value))
         dump.write(b"\n")
     async with opened(f"lmdb://{tmp_path}/features"):
-        # Kirana must create the store before the tool fills it.
+        # Create the store before the tool fills it.
         pass
     lmdb_tool("restore", tmp_path / "features", file)
     async with opened(f"lmdb://{tmp_path}/features") as store:

@@ -24,7 +24,7 @@ SHARED = backends("memory")
 """Stores that share rows between all clients with the same URL, in any process."""
 
 EXAMPLES = count()
-"""Numbers the examples of a property test, so that each example has its own keys."""
+"""A number for each example of a property test, so that each example has its own keys."""
 
 CODEC = CODECS["packed"]
 
@@ -129,7 +129,7 @@ TEXTS = (
 
 
 async def test_a_store_orders_texts_as_their_codec_does(store: FeatureStore) -> None:
-    """The texts include some that people wrote, and some that are not rows."""
+    """Some of the texts are rows as people type them, and some are not rows."""
     codec = CODECS["text"]
     texts = [text.replace("LATER", str(2**32 - 2)) for text in TEXTS]
     values = [text.encode() for text in texts] + [b"\xff;0;1;9", b"\xff", b"\0;0;1;7"]
@@ -150,13 +150,13 @@ async def test_many_keys_are_read_and_written_at_once(store: FeatureStore) -> No
 
 
 @pytest.mark.parametrize("size", [0, 1, 4_096, 1 << 20, 3 << 20])
-async def test_values_of_any_size_are_kept(store: FeatureStore, size: int) -> None:
+async def test_values_of_up_to_3_mib_are_kept(store: FeatureStore, size: int) -> None:
     large = value(1, "x" * size)
     await put(store, {b"a": value(1), b"b": large, b"c": value(1)})
     assert await read_values(store, [b"a", b"b", b"c"]) == [value(1), large, value(1)]
 
 
-async def test_a_key_text_may_be_any_text(store: FeatureStore) -> None:
+async def test_key_texts_may_contain_nul_separators_and_unicode(store: FeatureStore) -> None:
     keys = [b"a", b"a\0", b"a\0b", b"x" * 400, "é🛒".encode(), b" ", b"a:b|c\\"]
     rows = {key: value(1, str(i)) for i, key in enumerate(keys)}
     await put(store, rows)
@@ -314,7 +314,7 @@ async def back_fill(store: FeatureStore, key: str, copy: bytes) -> int:
         (value(5, "one"), value(5, "two"), None),
     ],
 )
-async def test_a_back_fill_does_not_replace_newer_rows(
+async def test_a_back_fill_keeps_the_newest_row_and_removes_rows_that_conflict(
     store: FeatureStore, stored: bytes | None, copy: bytes, expected: bytes | None
 ) -> None:
     if stored is not None:
@@ -370,7 +370,7 @@ async def test_a_walk_continues_where_another_client_stopped(store: FeatureStore
     while page.cursor:
         page = await other.walk("product", page.cursor, limit=20)
         keys |= {row.key for row in page.rows}
-        # Rows that are removed during a walk do not disturb it.
+        # The rows that were walked are removed. The walk continues nevertheless.
         await store.remove(RowKeys("product.g", [row.key for row in page.rows]))
     assert keys == {key.decode() for key in rows}
     if other is not store:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kirana.errors import ConfigurationError
+from kirana import byte_limit
+from kirana.errors import ConfigurationError, TooLarge
 from kirana.interactions import Event, InteractionQuery
 from kirana.interactions.open import open_interaction_store
 from kirana.interactions.source import MAX_TIMESTAMP_MS
@@ -21,7 +22,7 @@ from kirana.interactions.store import InteractionStore, Retention
 
 BACKENDS = ("lmdb",)
 EXAMPLES = count()
-"""Numbers the examples of a property test, so that each example has its own users."""
+"""A number for each example of a property test, so that each example has its own users."""
 
 RETENTION = {
     "click": Retention(keep=50),
@@ -368,3 +369,20 @@ async def test_the_store_agrees_with_a_list(
                         zip(result.product_ids, result.timestamps_ms.tolist(), strict=True)
                     )
                     assert pairs == model.query(query)
+
+
+async def test_a_query_whose_events_have_too_many_bytes_is_refused(
+    store: InteractionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_limit, "MAX_READ_BYTES", 10_000)
+    metadata = {"note": "x" * 1_000}
+    await store.append([Event("7", "click", str(n), n, metadata) for n in range(20)], RETENTION)
+    await append(store, ("1", 1), user="8")
+    (small,) = await store.query([InteractionQuery("7", "click", 9)], RETENTION)
+    assert len(small) == 9
+    with pytest.raises(TooLarge, match=r"^the events have more than 10000 bytes: read fewer"):
+        await store.query([InteractionQuery("7", "click", 20)], RETENTION)
+    twice = [InteractionQuery("7", "click", 6), InteractionQuery("8", "click", 6)]
+    assert [len(interactions) for interactions in await store.query(twice, RETENTION)] == [6, 1]
+    with pytest.raises(TooLarge):
+        await store.query([InteractionQuery("7", "click", 6)] * 2, RETENTION)

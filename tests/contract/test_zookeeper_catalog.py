@@ -93,7 +93,7 @@ async def test_readers_keep_the_last_revision_while_zookeeper_stalls_and_follow_
     following = asyncio.create_task(live.follow())
     zookeeper.pause()
     try:
-        # During this time, the session expires. The server ends it after the pause.
+        # This is longer than the timeout of the sessions.
         await asyncio.sleep(3 * SESSION_S)
         assert (live.revision.number, reader.current().number) == (1, 1)
         with pytest.raises(Unavailable):
@@ -179,7 +179,7 @@ def test_a_publish_to_an_emptied_server_prints_a_warning(
     assert "Revision 1 starts a new history" in stderr
 
 
-def test_a_lost_catalog_refuses_changes_until_all_of_it_is_published_again(
+def test_a_lost_catalog_refuses_changes_but_can_be_published_again(
     zookeeper: ZooKeeperServer, url: str, backend: ZookeeperCatalog
 ) -> None:
     backend.publish()
@@ -212,7 +212,7 @@ def test_a_publisher_that_was_overtaken_publishes_nothing(
     has_checked, overtaken = threading.Event(), threading.Event()
 
     class Slow(ZookeeperCatalog):
-        """A backend that waits between its check and its publish for another publish."""
+        """A backend that waits after its check until another publish is done."""
 
         def _check(
             self, live: Catalog | None, revision: Revision, *, trusted: bool = False

@@ -21,9 +21,10 @@ REFRESH_S = 1.0
 
 
 class Lost(Exception):
-    """A request was sent to `url`, but the replica stopped before it replied.
+    """The connection to `url` broke during a request, before the whole reply arrived.
 
-    `sent` and `noticed` are the times of both events, from `time.monotonic`.
+    `sent` is the time when the client began to send the request, and `noticed` is the time of the
+    error. Both are from `time.monotonic`.
     """
 
     def __init__(self, url: str, sent: float, error: Exception) -> None:
@@ -46,7 +47,8 @@ class DirectClient:
     def post(self, path: str, body: object) -> tuple[str, int, bytes]:
         """Send a request; return the URL of the port, the status and the body of the reply.
 
-        Raise `Lost` if the connection broke after the request was sent.
+        Raise `Lost` if the connection breaks. But if a reused connection breaks while the request
+        is being sent, send the request again.
         """
         deadline = time.monotonic() + TIMEOUT_S
         while True:
@@ -68,7 +70,7 @@ class DirectClient:
             except ConnectionError as error:
                 self._drop(url)
                 if reused:
-                    # The connection was closed after the check above, before this request.
+                    # The replica may have closed the connection after the check above.
                     continue
                 raise Lost(url, sent, error) from error
             try:
@@ -88,7 +90,7 @@ class DirectClient:
             try:
                 reply = httpx.get(f"{self._front_door}/v1/endpoints", timeout=TIMEOUT_S)
             except httpx.TransportError:
-                # The front door has sent the request to a replica that was just killed.
+                # The front door may have sent the request to a replica that was just killed.
                 time.sleep(0.05)
                 continue
             self._refreshed = time.monotonic()

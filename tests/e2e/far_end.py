@@ -54,7 +54,7 @@ class Tally:
 
     async def add(self, number: int) -> int:
         if number < 0:
-            raise InvalidInput("it only grows", field="number")
+            raise InvalidInput(f"must be at least 0, not {number}", field="number")
         self._count += number
         return self._count
 
@@ -114,7 +114,10 @@ class Far:
 
 
 async def _call_actor(tally: Any, context: RequestContext) -> dict[str, Any]:
-    """Call an actor, also with a wrong number, and crash it. Return the results of all calls."""
+    """Call an actor with right and wrong numbers, cancel a call, and crash the actor.
+
+    Return the counts, the errors, and the request that the actor saw.
+    """
     counted = [await tally.add(1), await tally.add(1)]
     context_fields = await tally.seen(context.within(60.0))
     wait_call = asyncio.create_task(tally.wait(context))
@@ -144,7 +147,7 @@ async def _call_actor(tally: Any, context: RequestContext) -> dict[str, Any]:
 
 
 async def _until(far: Features, event: str, count: int) -> None:
-    """Wait until `count` writes have begun or been cancelled at the far end."""
+    """Wait until the far end has counted `count` writes under `event`: "begun" or "cancelled"."""
 
     async def reached() -> bool:
         return bool((await far.health(NO_REVISION)).details[event] >= count)

@@ -93,7 +93,7 @@ class RayCluster:
         return final
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes that Ray has started for this catalog, and their children."""
+        """Return the processes whose environment names this catalog, and their descendants."""
         catalog_url = f"dir://{self.catalog}"
         processes = set()
         for process in psutil.process_iter():
@@ -118,7 +118,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _direct_ports() -> str:
-    """Return a range of direct ports that only this worker uses.
+    """Return a range of direct ports that only this worker uses, among at most ten workers.
 
     Clients still know the port of a killed replica for a while. If another cluster used that port,
     it would get their requests.

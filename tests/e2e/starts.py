@@ -1,4 +1,4 @@
-"""Start one Ray at a time, because several starts at once use all of the CPU and take too long."""
+"""Start Kirana for tests. On one machine, only one start runs at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def kirana_up(folder: Path, *options: str) -> Iterator[Server]:
-    """Run `kirana up` for a catalog's folder on a free port. Its log is `up.log` in the folder."""
+    """Run `kirana up` for a catalog's folder on a free port, with its log in `up.log` there."""
     with ExitStack() as stack:
         with one_at_a_time():
             served = stack.enter_context(

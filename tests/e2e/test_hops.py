@@ -64,7 +64,7 @@ def test_results_and_errors_of_an_actor_arrive(report: dict[str, Any]) -> None:
     actor = report["received"]["actor"]
     assert actor["counted"][:2] == [41, 42]
     assert actor["errors"] == [
-        ["invalid_input", "it only grows", "number"],
+        ["invalid_input", "must be at least 0, not -1", "number"],
         ["unavailable", "the actor 'tally' does not answer", None],
     ]
 

@@ -48,7 +48,7 @@ class Up:
         wait_for(healthy, self.log.read_text, ignoring=httpx.TransportError)
 
     def wait_for_ray(self) -> None:
-        """Wait until Ray's processes run. Serve is not started yet."""
+        """Wait until a raylet runs."""
         wait_for(
             lambda: any("raylet" in process.name() for process in self.descendants()),
             self.log.read_text,
@@ -73,7 +73,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 def _remaining(processes: list[psutil.Process]) -> list[str]:
-    """Wait until the processes end, up to 20 seconds; return the commands of those that remain."""
+    """Wait at most 20 seconds until the processes end. Return the commands of those that remain."""
     _, alive = psutil.wait_procs(processes, timeout=20)
     return [" ".join(process.cmdline())[:80] for process in alive if process.is_running()]
 
@@ -118,7 +118,7 @@ def test_down_cleans_up_after_a_crash_during_a_start(up: Up) -> None:
     assert Instance(up.folder).read() is None
 
 
-def test_a_second_start_says_that_one_is_up_and_down_stops_the_first(up: Up) -> None:
+def test_a_second_start_is_refused_and_down_stops_the_first(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()
     second = _kirana("up", str(up.folder), "--port", str(free_ports(1)[0]))
@@ -131,7 +131,7 @@ def test_a_second_start_says_that_one_is_up_and_down_stops_the_first(up: Up) -> 
     assert "no Kirana is up" in _kirana("down", str(up.folder)).stdout
 
 
-def test_down_cleans_up_after_a_crash(up: Up) -> None:
+def test_down_after_a_crash_leaves_no_process_behind(up: Up) -> None:
     up.wait_until_healthy()
     processes = up.descendants()
     up.process.kill()

@@ -21,7 +21,7 @@ from tests.slow_shop import (
 )
 
 SIZE = 7_000
-"""The size of the slow model's matrices: a run takes about two seconds of CPU time."""
+"""The size of the slow model's matrices. One run must take longer than three other requests."""
 
 
 @pytest.fixture(scope="module", params=["fused", "spread"])
@@ -68,3 +68,27 @@ def test_a_large_write_and_a_large_reply_are_not_refused(client: httpx.Client) -
     reply = client.post("/v1/features/get", json=read)
     assert reply.status_code == 200
     assert [title for (title,) in reply.json()["values"]] == titles
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-protobuf"])
+def test_a_reply_over_the_limit_is_refused_and_part_of_it_is_not(
+    client: httpx.Client, accept: str
+) -> None:
+    """The rows have 76 MB in all, the limit is 64 MiB. A body may have 8 MiB."""
+    ids = [str(key) for key in range(20_000, 20_400)]
+    for start in range(0, 400, 40):
+        columns = {"title": ["x" * 190_000] * 40, "category_id": [1] * 40, "in_stock": [True] * 40}
+        rows = {
+            "group": "product.attrs",
+            "keys": {"product_id": ids[start : start + 40]},
+            "columns": columns,
+        }
+        assert client.post("/v1/features/put", json=rows).status_code == 200
+    for count, status in ((400, 413), (200, 200)):
+        keys = {"product_id": ids[:count]}
+        read = {"entity": "product", "keys": keys, "features": ["attrs.title"]}
+        reply = client.post("/v1/features/get", json=read, headers={"accept": accept})
+        assert reply.status_code == status
+        if status == 413:
+            error = reply.json()["error"]
+            assert (error["code"], error["field"]) == ("too_large", "keys")

@@ -30,7 +30,7 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def features_url(shop_folder: Path) -> str:
-    """Return the URL of a store whose map is at first far too small for the rows of the push."""
+    """Return the URL of a store whose map is at first too small for the rows of the push."""
     return f"lmdb://{shop_folder}/features?map_bytes={MAP_BYTES}"
 
 

@@ -136,7 +136,7 @@ def _differences(
     ]
 
 
-def test_many_sessions_and_types_in_one_query(client: httpx.Client) -> None:
+def test_one_query_returns_many_sessions_and_types(client: httpx.Client) -> None:
     users = sorted({user for user, _ in EXPECTED})
     users = [*users, *(f"s{user}" for user in users), "nobody"]
     for last in (1, 2, 5, 1000):

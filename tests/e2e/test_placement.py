@@ -117,7 +117,7 @@ def _send_calls(folder: Path, placement: str) -> Results:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
-    """Return the results by placement. All run at the same time: they mostly wait for metrics."""
+    """Return the results by placement. All placements run at the same time."""
     folders = [tmp_path_factory.mktemp("placed") for _ in PLACEMENTS]
     with ThreadPoolExecutor(len(PLACEMENTS)) as pool:
         return dict(zip(PLACEMENTS, pool.map(_send_calls, folders, PLACEMENTS), strict=True))

@@ -27,8 +27,8 @@ PATIENT = {"x-kirana-timeout-ms": "30000"}
 """Headers with a long timeout: a publish may be slow under this load, but it must succeed."""
 
 DEPLOYMENTS = ("Ingress", "Flows", "Inferflow", "FeatureStore", "InteractionStore", "ModelReplica")
-"""Deployments with two replicas in the spread placement. A revision reaches one replica later than
-the other."""
+"""Deployments with two replicas in the spread placement. A revision may reach one replica later
+than the other."""
 APPLIES = 6
 CALLERS = 4
 SCORE = 'score: "p_click + 4 * p_order"'
@@ -38,8 +38,8 @@ TOP = "with: {k: 3}"
 def catalog_of(revision: int) -> str:
     """Return the catalog that is published as this revision.
 
-    In odd revisions the flow returns three products. In even ones it returns two, and subtracts
-    1,000 from each score.
+    In odd revisions, the flow returns three products. In even revisions, it returns two products,
+    and each score is lower by 1,000.
     """
     if revision % 2:
         return SHOP

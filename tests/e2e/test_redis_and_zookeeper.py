@@ -86,7 +86,7 @@ def test_rows_are_in_redis_and_the_revision_in_zookeeper(
     part = _features_part(client)
     assert part["store"] == f"redis://127.0.0.1:{redis_port}?socket_timeout=0.2"
     assert part["breaker"]["state"] == "closed"
-    assert part["cache"]["hits"] > 0
+    wait_for(lambda: _features_part(client)["cache"]["hits"] > 0, "a check has seen the hits")
 
 
 def test_a_push_writes_to_the_store_of_the_running_shop_and_says_so(
@@ -189,7 +189,7 @@ def test_a_frozen_redis_is_reported_and_used_again_afterwards(
         wait_for(
             lambda: _features_part(client)["breaker"]["state"] == "open", "the breaker is open"
         )
-        assert client.get("/healthz").status_code == 503
+        wait_for(lambda: client.get("/healthz").status_code == 503, "Kirana is not healthy")
     finally:
         servers.process(redis_port).send_signal(signal.SIGCONT)
     wait_for(lambda: client.get("/healthz").status_code == 200, "Kirana is healthy again")

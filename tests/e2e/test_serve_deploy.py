@@ -33,14 +33,14 @@ from tests.support import publish, write_shop
 from tests.waiting import wait_for
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-"""By default, a stopping replica waits half a minute for load balancers. These tests have none."""
+"""Shortens the time that a stopping replica waits for load balancers to one second."""
 
 Variables = dict[str, str]
 """Environment variables of the application, which replace those of the cluster."""
 
 Case = Callable[[Path], tuple[Variables, list[str]]]
-"""A function that prepares a mistake in a folder. It returns the variables with which a deploy runs
-into the mistake, and words that the error message must contain."""
+"""A function that prepares a mistake in a folder. It returns variables with which a deploy fails
+because of the mistake, and words that the error message must contain."""
 
 
 def _commands_of_the_readme(catalog: Path) -> list[str]:
@@ -81,14 +81,14 @@ def test_the_commands_of_the_readme_return_a_ranked_list(cluster: RayCluster) ->
     assert output["scores"] == sorted(output["scores"], reverse=True)
 
 
-def test_every_part_is_a_healthy_deployment(cluster: RayCluster) -> None:
+def test_every_configured_deployment_is_healthy(cluster: RayCluster) -> None:
     status = cluster.wait_until("RUNNING")
     configured = yaml.safe_load(SERVE_CONFIG.read_text())["applications"][0]["deployments"]
     assert status["deployments"].keys() == {deployment["name"] for deployment in configured}
     assert {deployment["status"] for deployment in status["deployments"].values()} == {"HEALTHY"}
 
 
-def test_the_fused_configuration_differs_only_in_its_placement(cluster: RayCluster) -> None:
+def test_the_fused_configuration_deploys_only_the_ingress(cluster: RayCluster) -> None:
     fused = yaml.safe_load((REPOSITORY / "serve_config_fused.yaml").read_text())
     (application,) = fused["applications"]
     (shipped,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
@@ -146,7 +146,7 @@ def _memory_with_more_than_one_replica(folder: Path) -> tuple[Variables, list[st
     ],
     ids=lambda case: str(case.__name__).strip("_"),
 )
-def test_a_deploy_that_cannot_work_fails_with_one_clear_message(
+def test_a_deploy_that_cannot_work_fails_with_the_reason(
     cluster: RayCluster, tmp_path: Path, case: Case
 ) -> None:
     variables, words = case(tmp_path)
@@ -225,13 +225,13 @@ def test_a_port_of_another_haproxy_is_refused(tmp_path: Path) -> None:
         with cluster_beside_others(shop, haproxy_folder) as cluster:
             config["http_options"]["port"] = cluster.http_port
             file.write_text(yaml.safe_dump(config))
-            with _haproxy_of_another_cluster(tmp_path, cluster.http_port) as process:
+            with _haproxy_of_another_cluster(tmp_path, cluster.http_port) as pid:
                 command = f"kirana doctor {shop} --config {file} || true"
                 output = cluster.run_shell(command)
                 assert f"can't listen on 127.0.0.1:{cluster.http_port}" in output
                 # The first attempt fails in Serve itself, with a long message, before Kirana runs.
                 cluster.run_shell(f"serve deploy {file} || true")
-                words = [f"127.0.0.1:{cluster.http_port} is taken by process {process}"]
+                words = [f"127.0.0.1:{cluster.http_port} is taken by process {pid}"]
                 _assert_refused(cluster, config, file, words)
     finally:
         shutil.rmtree(haproxy_folder)

@@ -210,7 +210,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def _left_behind(start: Start) -> list[str]:
     """Return the processes and files that remain after a start has ended."""
-    # Other files belong to libraries, for example .ses files of onnxruntime.
+    # Other temporary files belong to libraries, for example the .ses files of onnxruntime.
     remaining = [str(path) for path in start.temporary.glob("kirana-*")]
     for process in psutil.process_iter():
         try:

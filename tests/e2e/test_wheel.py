@@ -109,7 +109,7 @@ def demo_output(installed: Installed, tmp_path: Path) -> Iterator[str]:
     assert process.wait(90) in (0, 130, 143)
 
 
-def test_the_demo_ranks_films_from_the_wheel(demo_output: str) -> None:
+def test_the_demo_of_the_wheel_ranks_films(demo_output: str) -> None:
     (flow, *_) = [line for line in demo_output.splitlines() if "/v1/flows/" in line]
     completed = subprocess.run(shlex.split(flow), capture_output=True, text=True, check=True)
     assert len(json.loads(completed.stdout)["output"]["ids"]) == 20

@@ -134,3 +134,9 @@ def test_a_hint_names_the_closest_name_or_lists_all_names(
 def test_a_long_list_of_names_is_cut() -> None:
     hint = did_you_mean("zzz", [f"{i:02}" for i in range(12)])
     assert hint.endswith("'09' and 2 more")
+
+
+def test_an_unknown_name_that_is_long_is_shortened() -> None:
+    error = Unknown("entity", "x" * 1_000_000, ["user"])
+    assert len(error.message) < 300
+    assert error.message.endswith("... (1000000 characters)': there is only 'user'")

@@ -1,4 +1,4 @@
-"""Imports of Ray: only the CLI and the handle client import it. The library works without Ray."""
+"""Imports of Ray in the library: only by the CLI and the handle client, and not at import time."""
 
 from __future__ import annotations
 

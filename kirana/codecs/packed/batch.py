@@ -26,7 +26,7 @@ from kirana.codecs.rows import Status
 from kirana.schema import FeatureGroup
 
 _SEPARATOR = os.urandom(8)
-"""Separates joined values in `table_of`. Clients can't put it into values, because it is random."""
+"""Separates joined values in `table_of`. It is random, so clients can't put it into values."""
 
 _SEPARATOR_WORD = np.uint64(int.from_bytes(_SEPARATOR, "little"))
 

@@ -1,7 +1,6 @@
 """The packed codec: rows of a header, a fixed part, and the bytes of strings.
 
-The size of the fixed part depends on the schema version. All fixed parts of one schema version
-decode as one array, so Python code loops over the cells of strings only.
+All fixed parts of one schema version have the same size, and decode as one array.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ MAX_BODY_BYTES = 1 << 20
 """Maximum size of a row's body in bytes."""
 
 _MAX_LENGTHS = 8
-"""Maximum number of different row sizes in a batch that is decoded size by size.
-
-If a batch has more sizes, they usually come from strings rather than from schema versions.
-"""
+"""Maximum number of different row sizes in a batch that is decoded size by size."""
 
 
 class Packed:
@@ -160,7 +156,8 @@ class Packed:
         """Set the offsets and lengths of the strings of one feature in `rows`.
 
         `tails` holds the joined strings of the earlier features, one element per row. Return the
-        tails with the strings of this feature appended.
+        tails with the strings of this feature appended. Raise `TooLarge` if a string is longer than
+        `MAX_BODY_BYTES`.
         """
         spans = rows[f"f.{name}"]
         nulls = column.nulls
@@ -278,8 +275,8 @@ def _decode_by_length(
 ) -> PackedRows:
     """Decode rows of a few different lengths, with one table per length.
 
-    The rows usually have several schema versions. `order` holds the positions of the rows,
-    sorted by length. `starts` holds the positions in `order` where a new length begins.
+    `order` holds the positions of the rows, sorted by length. `starts` holds the positions in
+    `order` where a new length begins.
     """
     by_length: tuple[bytes, ...] = itemgetter(*order.tolist())(values)
     joined = b"".join(by_length)

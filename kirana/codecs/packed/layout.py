@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ class Layout:
     def matrix_runs(self, plan: MatrixPlan) -> MatrixRuns:
         """Return how to copy the features of `plan` from rows of this layout.
 
-        The result is computed once per plan, and kept in `plan.runs`.
+        The result is computed once per layout and plan, and kept in `plan.runs`.
         """
         matrix_runs: MatrixRuns | None = plan.runs.get(self)
         if matrix_runs is None:
@@ -201,7 +201,7 @@ class Layout:
             column += size
         return tuple(runs)
 
-    @cache  # noqa: B019 - `layout_of` keeps all layouts anyway
+    @lru_cache(maxsize=65_536)  # noqa: B019 - `layout_of` keeps most layouts anyway
     def stored_name(self, reader: SchemaVersion, name: str) -> str:
         """Return the name that a feature of the schema version `reader` has in this version.
 
@@ -238,7 +238,7 @@ def row_bytes(group: FeatureGroup) -> int:
     return HEADER_BYTES + layout.stride + (CHECKSUM_BYTES if group.checksum else 0)
 
 
-@cache
+@lru_cache(maxsize=16_384)
 def layout_of(version: SchemaVersion) -> Layout:
-    """Return the layout of a schema version. It is computed once."""
+    """Return the layout of a schema version. The last layouts that were used are kept."""
     return Layout(version)

@@ -43,8 +43,7 @@ class Section:
     def table(self) -> npt.NDArray[np.uint8]:
         """Return all fixed parts, `uint8[section rows, stride]`.
 
-        If `fixed` is a `Bodies`, the first call copies the bytes. This is faster than `cells` if
-        several features are read one after the other.
+        If `fixed` is a `Bodies`, the first call copies the bytes, and later calls return the copy.
         """
         if not isinstance(self.fixed, np.ndarray):
             self.fixed = self.fixed.cells(0, self.layout.stride)

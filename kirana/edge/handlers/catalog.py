@@ -28,11 +28,12 @@ from kirana.errors import CatalogError, FieldPath, InvalidInput, Unavailable, Un
 async def list_objects(request: Request, resources: Resources) -> Response:
     """Return the names of all objects, and the newest revisions.
 
-    While the catalog can't be read, the list of revisions is empty.
+    While the catalog can't be read, the list of revisions is empty. Otherwise, raise `Unavailable`
+    if the replica has no publisher.
     """
     limit = request.query(CatalogHistory).history
     revision = request.context.revision
-    catalog = await resources.catalogs.at(revision)
+    catalog = await resources.catalogs.of(request.context)
     away_since = resources.live.away_since
     reply = CatalogListReply(
         revision.number,
@@ -56,7 +57,7 @@ async def get(request: Request, resources: Resources) -> Response:
     """
     kind, name = _key(request)
     revision = request.context.revision
-    catalog = await resources.catalogs.at(revision)
+    catalog = await resources.catalogs.of(request.context)
     item = catalog.item((kind, name))
     if item is None:
         raise Unknown(kind, name, catalog.items.get(kind, ()), field="name")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from kirana import byte_limit
+from kirana.byte_limit import too_many_bytes
 from kirana.clock import unit_problem
 from kirana.codecs import STATUS_NAMES
 from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
@@ -31,7 +33,7 @@ from kirana.schema import Entity
 async def get(request: Request, resources: Resources) -> Response:
     """Return features of one entity, one row per key."""
     message = await request.decode(FeaturesGet)
-    selections = await resources.selections.at(request.context.revision)
+    selections = await resources.selections.of(request.context)
     selected = selections.of(message.entity, message.features)
     keys = _keys(selected.entity, message.keys, cells=selected.width)
     if request.binary_reply and selected.plain and not message.provenance:
@@ -41,8 +43,14 @@ async def get(request: Request, resources: Resources) -> Response:
         query = FeatureQuery(
             message.entity, keys, columns=selected.names, provenance=message.provenance
         )
-    (rows,) = await resources.parts[FEATURES].read([query], request.context)
+    try:
+        (rows,) = await resources.parts[FEATURES].read([query], request.context)
+    except TooLarge as error:
+        error.path = error.path or ("keys",)
+        raise
     cells = len(keys) * len(selected.requested)
+    if selected.texts:
+        await inline_or_thread(cells <= INLINE_ROWS, _check_texts, selected, rows)
     revision = request.context.revision.number
     if request.binary_reply:
         inline = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
@@ -56,7 +64,7 @@ async def get(request: Request, resources: Resources) -> Response:
 async def put(request: Request, resources: Resources) -> Response:
     """Write whole rows of a feature group, in the newest schema version by default."""
     message = await request.decode(FeaturesPut)
-    catalog = await resources.catalogs.at(request.context.revision)
+    catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
     number = message.schema_version
     version = group.current if number is None else group.version(number)
@@ -77,7 +85,7 @@ async def put(request: Request, resources: Resources) -> Response:
 async def delete(request: Request, resources: Resources) -> Response:
     """Delete rows of a feature group, unless they are newer than the event time."""
     message = await request.decode(FeaturesDelete)
-    catalog = await resources.catalogs.at(request.context.revision)
+    catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
     keys = _keys(group.entity, message.keys, cells=1)
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
@@ -103,6 +111,21 @@ def _keys(entity: Entity, keys: Mapping[str, Ids], *, cells: int) -> list[str]:
             field=("keys", entity.keys[0].name),
         )
     return texts
+
+
+def _check_texts(selected: Selection, rows: EntityRows) -> None:
+    """Raise `TooLarge` if the strings of a reply have more than `MAX_READ_BYTES` characters.
+
+    A string counts as often as the request names its feature and its key.
+    """
+    lengths = {
+        name: sum(map(len, rows.columns[name].values.ravel().tolist()))
+        for name in set(selected.texts)
+    }
+    if sum(lengths[name] for name in selected.texts) > byte_limit.MAX_READ_BYTES:
+        error = too_many_bytes("the strings", "read fewer keys or features")
+        error.path = ("keys",)
+        raise error
 
 
 def _response(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from msgspec import UNSET
 
@@ -11,24 +9,23 @@ from kirana.catalog.revisions import LiveRevision
 from kirana.edge.exchange import Request, Response, json_response
 from kirana.edge.replies import HealthReply, PartReport
 from kirana.edge.resources import Resources
-from kirana.errors import KiranaError
 from kirana.revision import Revision
-from kirana.service import Health, Service
-
-PROBE_TIMEOUT_S = 1.0
-"""Seconds after which a part that has not answered counts as unavailable."""
+from kirana.service import Health
 
 
 async def health(request: Request, resources: Resources) -> Response:
-    """Return the state of the catalog and of each part, with a 503 if a part is unavailable."""
-    revision = request.context.revision
-    names = [name for name, _ in resources.parts]
-    states = await asyncio.gather(*(_health(part, revision) for _, part in resources.parts))
-    parts = {name: _report(state) for name, state in zip(names, states, strict=True)}
-    parts["catalog"] = _catalog(resources.live, revision)
+    """Return the state of the catalog and of each part, with a 503 if a part is unavailable.
+
+    The states of the parts are those of the last background check. Raise `Unavailable` if the
+    parts were never checked.
+    """
+    states, age_s = resources.probes.latest()
+    parts = {name: _report(state) for name, state in states.items()}
+    parts["catalog"] = _catalog(resources.live, request.context.revision)
+    age_ms = int(age_s * 1000)
     if all(report.state == "ok" for report in parts.values()):
-        return json_response(HealthReply("ok", parts))
-    return json_response(HealthReply("unavailable", parts), status=503)
+        return json_response(HealthReply("ok", parts, age_ms))
+    return json_response(HealthReply("unavailable", parts, age_ms), status=503)
 
 
 def _catalog(live: LiveRevision, revision: Revision) -> PartReport:
@@ -40,17 +37,6 @@ def _catalog(live: LiveRevision, revision: Revision) -> PartReport:
         refused_revisions=live.refused,
         away_since=UNSET if live.away_since is None else int(live.away_since * 1000),
     )
-
-
-async def _health(part: Service, revision: Revision) -> Health:
-    """Return the health of a part. An error of Kirana or a timeout becomes the reason."""
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            return await part.health(revision)
-    except TimeoutError:
-        return Health(f"no answer in {PROBE_TIMEOUT_S:.0f} s")
-    except KiranaError as error:
-        return Health(error.message)
 
 
 def _report(health: Health) -> PartReport:

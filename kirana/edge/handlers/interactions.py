@@ -48,6 +48,8 @@ async def get(request: Request, resources: Resources) -> Response:
         match error.path:
             case ("queries", int(), field):
                 error.path = (field,)
+            case () if isinstance(error, TooLarge):
+                error.path = ("last",)
         raise
     inline = len(interactions) <= INLINE_ROWS
     if request.binary_reply:
@@ -107,6 +109,8 @@ def _set_path(
 ) -> None:
     """Replace an error's path to a query by the path to its user or event type in the request."""
     match error.path:
+        case () if isinstance(error, TooLarge):
+            error.path = ("user_ids",)
         case ("queries", int(position), "user_id"):
             users = list(map(str, message.user_ids))
             error.path = ("user_ids", users.index(queries[position].user_id))

@@ -9,10 +9,12 @@ from msgspec import UNSET
 from kirana.edge import replies
 from kirana.edge.exchange import Request, Response, binary_response, json_response
 from kirana.edge.json_values import numbers
+from kirana.edge.limits import MAX_CELLS
 from kirana.edge.messages import FlowRun, Infer
 from kirana.edge.protobuf import infer_reply
 from kirana.edge.replies import FlowRunReply, InferMatrix, InferReply
 from kirana.edge.resources import Resources
+from kirana.errors import TooLarge
 from kirana.flow import FlowRequest, Span
 from kirana.flow.part import FLOWS
 from kirana.inferflow import InferRequest, InferResult
@@ -52,7 +54,10 @@ def _span(span: Span) -> replies.Span:
 
 
 async def infer(request: Request, resources: Resources) -> Response:
-    """Score rows by an inferflow. Return outputs and matrix only if the request names them."""
+    """Score rows by an inferflow. Return outputs and matrix only if the request names them.
+
+    Raise `TooLarge` if the matrix to return has more than `MAX_CELLS` cells.
+    """
     message = await request.decode(Infer)
     (model_id,) = request.parameters
     inferflow_request = InferRequest(
@@ -62,7 +67,15 @@ async def infer(request: Request, resources: Resources) -> Response:
         message.top_k,
         keep_matrix="matrix" in message.returned,
     )
-    result = await resources.parts[INFERFLOW].infer(inferflow_request, request.context)
+    try:
+        result = await resources.parts[INFERFLOW].infer(inferflow_request, request.context)
+    except TooLarge as error:
+        error.path = error.path or ("context",)
+        raise
+    if result.matrix is not None and result.matrix.size > MAX_CELLS:
+        raise TooLarge(
+            f"the matrix has {result.matrix.size} cells, the limit is {MAX_CELLS}", field="return"
+        )
     cells = len(result.ids) if result.matrix is None else result.matrix.size
     revision = request.context.revision.number
     if request.binary_reply:

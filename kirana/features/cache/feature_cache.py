@@ -21,7 +21,7 @@ Idle groups are dropped when a group that is not cached is looked up or filled.
 """
 
 MOVED_PER_LOOK_UP = 250
-"""How many rows each look-up moves while groups move to tables of a different size.
+"""The most rows that a look-up moves while groups move to tables of a different size.
 
 A group that has at most this many rows to move is moved at once.
 """
@@ -47,10 +47,11 @@ class _Move:
 
 
 class FeatureCache:
-    """A cache of feature rows, whose memory is limited to `max_bytes`.
+    """A cache of feature rows, with a limit for their memory.
 
-    Each cached group gets an equal share of `max_bytes`. A row is used for `fresh_s` seconds after
-    it was fetched, so a write by another process can go unnoticed for that long. `clock` returns
+    Each cached group gets an equal share of `max_bytes` for its rows. While rows are moved to a
+    table of a different size, both tables exist. A row is used for `fresh_s` seconds from the start
+    of its fetch, so a write by another process can go unnoticed for that long. `clock` returns
     seconds. `counts` are the counters of all groups. Not thread-safe.
     """
 
@@ -77,7 +78,7 @@ class FeatureCache:
     def look_up(self, group: FeatureGroup, keys: Sequence[str]) -> CacheRead:
         """Return the fresh rows of `keys`, and the positions of the keys that must be fetched.
 
-        Each key counts as a hit or a miss, and each hit counts as a use of its row.
+        Each key counts as a hit or a miss. Each returned row is used once more.
         """
         now = self._clock()
         # Move rows of any group, because a group that is no longer read must shrink too.
@@ -105,7 +106,7 @@ class FeatureCache:
         rows are fresh for `fresh_s` seconds from then on.
         """
         now = self._clock() if since is None else since
-        # Move as many rows as this call adds, so that shrinking groups keep up with growing ones.
+        # Move as many rows as this call may add, so that groups shrink as fast as others grow.
         self._move_on(max(len(keys), MOVED_PER_LOOK_UP))
         rows, move = self._rows(group), self._moves.get(group.name)
         texts = keys if isinstance(keys, list) else list(keys)
@@ -168,7 +169,7 @@ class FeatureCache:
     def _resize(self, name: str, rows: CachedGroup, max_bytes: int) -> None:
         """Start to move the most used rows of a group to a table of `max_bytes`.
 
-        If the group's table has this size already, end any move to a table of a different size.
+        If the group's table has this size already, keep it, and give up any move that has begun.
         """
         move = self._moves.pop(name, None)
         if rows.max_bytes == max_bytes:

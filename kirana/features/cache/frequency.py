@@ -19,8 +19,8 @@ _MAX_COUNT = 255
 class FrequencySketch:
     """A count-min sketch for about `keys` distinct keys, with counts up to 255.
 
-    A count can be too high if keys share counters, and too low after `halve`. If a key occurs
-    several times in one call of `add`, the Python code counts it only once.
+    A count can be too high if keys share counters, and too low after `halve` or if it would exceed
+    255. If a key occurs several times in one call of `add`, the Python code counts it only once.
     """
 
     def __init__(self, keys: int) -> None:
@@ -53,7 +53,7 @@ class FrequencySketch:
 
 
 def hashes_of(keys: list[str]) -> Hashes:
-    """Return a 64-bit hash per key. The hashes differ between processes."""
+    """Return a 64-bit hash per key: Python's `hash`, as an unsigned number."""
     if native.COMPILED:
         return native.sketch.hashes_of(keys)
     return np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys)).view(np.uint64)

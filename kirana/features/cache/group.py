@@ -27,7 +27,7 @@ SLOT_BYTES = 200
 """Estimated bytes per row besides its value: key text, index entry, load time and counts."""
 
 ABSENT_SHARE = 8
-"""The record of keys that have no row takes up to 1 / `ABSENT_SHARE` of a group's `max_bytes`."""
+"""Besides its rows, a group may use 1 / `ABSENT_SHARE` of `max_bytes` for keys that have no row."""
 
 _AGE_AFTER = 10
 """All use counts are halved after this many uses per slot, so that older uses weigh less."""
@@ -45,9 +45,8 @@ class CachedGroup:
     """The cached rows of one group. `FeatureCache` decides how long they are fresh.
 
     `versions` is the number of schema versions that the group has. `row_bytes` is the size of a row
-    of the table (0 if the rows of the group differ in size). `max_bytes` limits the memory of the
-    rows. `read_at` is the time of the last look-up, at first `now`. All times are in seconds of the
-    cache's clock.
+    of the table (0: no rows are in the table). `max_bytes` limits the memory of the rows. `read_at`
+    is the time of the last look-up, at first `now`. All times are in seconds of the cache's clock.
     """
 
     def __init__(self, versions: int, row_bytes: int, max_bytes: int, now: float) -> None:
@@ -62,7 +61,7 @@ class CachedGroup:
         """The number of slots that are or were in use; all slots from this number on are new."""
         self._free: list[int] = []
         """The slots below `_opened` that are not in use."""
-        # np.empty takes no physical memory until rows are written.
+        # `np.empty` does not write to the memory of the table.
         self._table: Table = np.empty((self._capacity, self._size), dtype=np.uint8)
         self._borrowed: WeakSet[native.borrowed.Borrowed] = WeakSet()
         self._marks = np.zeros(self._capacity, dtype=_MARKS)
@@ -70,7 +69,7 @@ class CachedGroup:
         """The rows that are not in the table, by slot."""
         self._loose_bytes = 0
         self._absent: dict[str, float] = {}
-        """The keys that have no row, and until when this is known."""
+        """The keys that have no row, each with the time until which this is assumed."""
         self._sketch = FrequencySketch(self._capacity)
         self._uses_since_halving = 0
         self._random = np.random.default_rng()
@@ -87,7 +86,7 @@ class CachedGroup:
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row of the table, in bytes (0 if the rows of the group differ in size)."""
+        """The size of a row of the table, in bytes (0: no rows are in the table)."""
         return self._size
 
     @property
@@ -116,7 +115,7 @@ class CachedGroup:
     def look_up(self, keys: Sequence[str], oldest: float, now: float) -> CacheRead:
         """Return the rows of `keys` that were loaded after `oldest`, and count one use per row.
 
-        The value of a key that is known at `now` to have no row is None.
+        The value of a key that is recorded at `now` to have no row is None.
         """
         key_list = keys if isinstance(keys, list) else list(keys)
         slots, hits = self._index.find_all(key_list, self._loaded, oldest, self._uses, self._table)
@@ -204,7 +203,7 @@ class CachedGroup:
 
         Skip keys without a cached row, and values that are None or differ in size from a row of the
         table. If any rows are outside the table, skip all positions. `now` is the load time of the
-        rows. The caller passes skipped values to `fill`, and keys whose value is None to
+        rows. The caller must pass skipped values to `fill`, and keys whose value is None to
         `remember_absent`.
         """
         if self._loose:
@@ -222,8 +221,8 @@ class CachedGroup:
     ) -> None:
         """Cache rows: in unused memory while there is some, then in place of less used rows.
 
-        `sizes` has the size of each value in bytes. No value is None. `now` is the load time of
-        the rows. Refused and evicted rows are added to `counts`.
+        `sizes` has the size of each value in bytes. `values` must not contain None. `now` is the
+        load time of the rows. Refused and evicted rows are added to `counts`.
         """
         frequency = self._sketch.add(hashes_of(keys))
         self._uses_since_halving += len(keys)

@@ -18,8 +18,8 @@ class CacheCounts:
     """Counters of a cache.
 
     `hits` and `misses` count keys that were looked up. `refused` counts fetched rows that a full
-    cache did not admit, and `evicted` counts rows that were removed because other
-    rows needed their memory.
+    cache did not admit. `evicted` counts rows that were removed because other rows needed their
+    memory.
     """
 
     hits: int = 0

@@ -37,7 +37,7 @@ class Generator(Protocol):
 
         `seeds` are interactions, newest first. They are empty unless `needs_seeds`. `context` has
         the ids and values of the flow's request. Raise `InvalidInput` if an id that the generator
-        needs is missing in the context, or invalid.
+        needs is missing in the context, or invalid. Also raise the errors of `features.read`.
         """
 
 
@@ -47,7 +47,8 @@ def list_features(
     """Return the group of a stored list, and its features for ids and for weights.
 
     `ids` must be a vector of integers, and `weights` a vector of the same length in the same group.
-    Raise `CatalogError` with paths below `with` if a feature is unknown or does not fit.
+    Raise `CatalogError` with the path `with.ids` or `with.weights` if a feature is unknown or does
+    not fit.
     """
     try:
         group, id_feature = catalog.feature(ids, field="with.ids")

@@ -37,7 +37,7 @@ class Parameters(Strict):
         Field(
             gt=0.0,
             le=1.0,
-            description="Weights are multiplied by this once for each more recent product.",
+            description="Each step back from the newest product multiplies the weights by this.",
         ),
     ] = 0.9
 
@@ -114,6 +114,6 @@ def best_neighbours(
 def _scatter(ids: Array) -> npt.NDArray[np.uint32]:
     """Return a pseudo-random number per id, which orders ids with equal totals.
 
-    Ordering by the ids themselves would favour older products, because ids often grow with time.
+    Ordering by the ids themselves would always favour small ids.
     """
     return ids.astype(np.uint32) * np.uint32(2654435761)

@@ -71,7 +71,8 @@ class StoredList:
     def _key_text(self, context: Mapping[str, Any]) -> str:
         """Return the key text of the list. Keys that are not fixed come from the context.
 
-        Raise `InvalidInput` with the field `context.<key>` if a key is missing or invalid.
+        Raise `InvalidInput` with the field `context.<key>` if a key is missing or invalid, and
+        `TooLarge` if it is too long.
         """
         columns = []
         for key in self._entity.keys:

@@ -69,7 +69,7 @@ class Site:
     def parameters(self, model: type[P], parameters: Mapping[str, Any]) -> P:
         """Return the parameters as `model`.
 
-        Raise `CatalogError` with paths below `with` if they are invalid.
+        Raise `CatalogError` with paths that begin with `with` if they are invalid.
         """
         return check_parameters(model, parameters)
 

@@ -19,7 +19,7 @@ class Parameters(Strict):
     """Parameters of a `candidates` node."""
 
     cg_name: Annotated[str, Field(description="The candidate generator.")]
-    limit: Annotated[int, Field(ge=1, le=10_000, description="How many candidates.")] = 100
+    limit: Annotated[int, Field(ge=1, le=10_000, description="Maximum number of candidates.")] = 100
 
 
 class CandidatesNode:

@@ -18,7 +18,7 @@ class Parameters(Strict):
 
 
 class FilterNode:
-    """The consumed candidates without those that are among the consumed interactions.
+    """The consumed candidates without the products of the consumed interactions.
 
     For example, this drops the products that the user has seen.
     """

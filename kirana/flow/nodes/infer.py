@@ -43,7 +43,8 @@ class InferNode:
     async def run(self, inputs: Mapping[str, Value], call: Call) -> Value:
         """Score all candidates in one call of Inferflow. Without candidates, call nothing.
 
-        Raise `InvalidInput` if an id of the inferflow is missing in the context, or invalid.
+        Raise `InvalidInput` if an id of the inferflow is missing in the context or invalid, or if
+        the result has a wrong number of rows. Also raise the errors of Inferflow.
         """
         candidates = inputs[self._candidates]
         assert isinstance(candidates, Candidates)
@@ -61,6 +62,6 @@ class InferNode:
         result = await call.services.inferflow.infer(request, call.request)
         if len(result.ids) != len(candidates):
             raise InvalidInput(
-                f"'{self._model_id}' gave {len(result.ids)} rows for {len(candidates)} candidates"
+                f"'{self._model_id}' must return {len(candidates)} rows, not {len(result.ids)}"
             )
         return Candidates(candidates.ids, {**columns, **result.outputs, "score": result.scores})

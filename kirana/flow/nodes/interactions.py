@@ -18,7 +18,7 @@ class Parameters(Strict):
     """Parameters of an `interactions` node."""
 
     event: Annotated[str, Field(description="The event type.")]
-    last: Annotated[int, Field(ge=1, le=100_000, description="How many events.")] = 20
+    last: Annotated[int, Field(ge=1, le=100_000, description="Maximum number of events.")] = 20
     user: Annotated[str, Field(description="The id in the context that names the user.")] = (
         "user_id"
     )
@@ -38,7 +38,7 @@ class InteractionsNode:
         """Read the events of the user.
 
         Raise `InvalidInput` with the field `context.<id>` if the id of the user is missing or
-        invalid.
+        invalid. Also raise the other errors of the interactions part.
         """
         query = InteractionQuery(call.id_of(self._with.user), self._with.event, self._with.last)
         try:

@@ -16,8 +16,8 @@ from kirana.flow.values import Candidates, Shape, Value
 class Parameters(Strict):
     """Parameters of a `top_k` node."""
 
-    k: Annotated[int, Field(ge=1, le=10_000, description="How many candidates.")] = 20
-    by: Annotated[str, Field(description="The column.")] = "score"
+    k: Annotated[int, Field(ge=1, le=10_000, description="Maximum number of candidates.")] = 20
+    by: Annotated[str, Field(description="The column to sort by.")] = "score"
 
 
 class TopKNode:

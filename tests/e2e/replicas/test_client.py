@@ -1,4 +1,4 @@
-"""No call of a client fails while replicas are killed, scaled and replaced."""
+"""Clients of a running Kirana: replicas that are killed or scaled, ids, doors and timeouts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Load:
             self.done += 1
 
     def wait_for_more(self, calls: int = 200) -> None:
-        """Wait until more than `calls` calls have succeeded, or a thread has failed."""
+        """Wait until more than `calls` further calls have returned, or a thread has ended."""
         before = self.done
         wait_for(
             lambda: self.done > before + calls or any(call.done() for call in self._calls),
@@ -89,7 +89,7 @@ def test_a_killed_replica_fails_no_call(serving: Serving) -> None:
 
 
 def test_a_killed_replica_fails_no_call_through_the_front_door(serving: Serving) -> None:
-    # After the kill, HAProxy may answer 500 for some 30 ms, so the client must repeat calls. See
+    # After the kill, HAProxy may answer 500 for a moment, so the client must repeat calls. See
     # `HAPROXY` in the client's unit tests.
     before = serving.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
     killed_replica, killed_url = sorted(before.items())[0]
@@ -152,7 +152,9 @@ def test_events_written_while_a_replica_is_killed_are_stored_once(serving: Servi
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct port", "front door"])
 @pytest.mark.parametrize("user", ["a/b", "a%2Fb", "né ?#&=+;|\\", ".", "..", "x" * 200], ids=repr)
-async def test_an_id_may_contain_any_characters(serving: Serving, user: str, direct: bool) -> None:
+async def test_an_id_may_contain_separators_dots_and_unicode(
+    serving: Serving, user: str, direct: bool
+) -> None:
     metadata = {"from": user}
     async with AsyncClient(serving.url, timeout_s=20.0, direct=direct) as client:
         event = Event(user, "click", user, NOW_MS, metadata)
@@ -191,7 +193,7 @@ async def test_a_timeout_may_be_an_hour(serving: Serving) -> None:
         assert (await client.health())["status"] == "ok"
 
 
-async def test_a_timeout_covers_the_whole_call(serving: Serving) -> None:
+async def test_a_call_that_times_out_does_not_affect_the_next_one(serving: Serving) -> None:
     async with AsyncClient(serving.url) as client:
         assert (await client.health())["status"] == "ok"
         with pytest.raises(DeadlineExceeded):

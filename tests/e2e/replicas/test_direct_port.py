@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 
 
 def _wait_until_each_answers(load: Load, urls: list[str]) -> None:
-    """Wait until each direct port has answered 20 more requests."""
+    """Wait until each direct port has answered more than 20 further requests."""
     before = load.answered.copy()
 
     def answered() -> bool:
@@ -76,11 +76,13 @@ def test_a_replica_that_stops_finishes_a_slow_request(serving: Serving) -> None:
     both = serving.wait_for_endpoints(lambda ports: len(ports) == 2, "two replicas")
     with serving.load() as load, ExitStack() as stack:
         _wait_until_each_answers(load, list(both.values()))
-        slow = [stack.enter_context(SlowRequest(url, INFER, BODY)) for url in both.values()]
+        slow_requests = [
+            stack.enter_context(SlowRequest(url, INFER, BODY)) for url in both.values()
+        ]
         serving.deploy(1)
         serving.wait_for_endpoints(lambda ports: len(ports) == 1, "one replica")
-        # The other replica has withdrawn its port, but it stays up until this request is finished.
-        replies = [request.finish() for request in slow]
+        # The replica that stops has withdrawn its port, but must still finish its slow request.
+        replies = [request.finish() for request in slow_requests]
     assert replies == [200, 200]
     assert (load.lost, load.wrong) == ([], [])
 

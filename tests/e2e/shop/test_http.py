@@ -1,4 +1,4 @@
-"""The HTTP API from end to end, through HAProxy and Serve to a replica."""
+"""The HTTP API of a running Kirana."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _filled(client: httpx.Client) -> None:
         assert call.send(client).status_code == 200
 
 
-def test_every_part_reports_its_state(client: httpx.Client) -> None:
+def test_each_part_of_the_edge_reports_its_state(client: httpx.Client) -> None:
     reply = client.get("/healthz")
     assert reply.status_code == 200
     assert reply.json()["status"] == "ok"

@@ -1,4 +1,4 @@
-"""Invalid aliases and checksums of a feature group are refused with field and reason."""
+"""Aliases and checksums of a feature group: allowed changes, and the errors of refused ones."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write(folder: Path, features: Sequence[str], *, options: str = "") -> Direct
 
 
 def refused(catalog: DirectoryCatalog) -> list[tuple[str, str]]:
-    """Publish a catalog that must be refused; return the path and message of each problem.
+    """Publish a catalog that must be refused. Return the path and message of each problem.
 
-    Assert too that nothing was published and no schema version was written.
+    Assert also that nothing was published and no schema version was written.
     """
     live = catalog.current()
     with pytest.raises(CatalogError) as caught:

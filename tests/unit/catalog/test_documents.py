@@ -1,4 +1,4 @@
-"""YAML documents with line numbers: each problem is reported at its line, with a suggestion."""
+"""YAML documents: the objects in them, their line numbers, and the problems that are reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kirana.catalog.documents import parse_object, path_text, read_documents
+from kirana.catalog.documents import (
+    MAX_DOCUMENT_CHARS,
+    MAX_FILE_BYTES,
+    parse_object,
+    path_text,
+    read_documents,
+)
 from kirana.catalog.objects import EntityObject, FeatureGroupObject
 from kirana.catalog.sources import parse_documents
 from kirana.errors import CatalogError, Problem
@@ -219,3 +225,29 @@ def test_paths_are_written_with_dots_and_brackets() -> None:
     assert path_text(("nodes", "similar", "with")) == "nodes.similar.with"
     assert path_text(("features", 2, "dtype")) == "features[2].dtype"
     assert path_text(()) == ""
+
+
+def test_a_document_that_is_too_long_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = f"kind: entity\nname: a\n---\nkind: entity\nname: {'x' * MAX_DOCUMENT_CHARS}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(CatalogError) as caught:
+        list(read_documents(tmp_path))
+    (problem,) = caught.value.problems
+    assert problem.line == 3
+    assert problem.message.endswith(f"characters, the limit is {MAX_DOCUMENT_CHARS}")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.yaml").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(CatalogError, match=f"has {MAX_FILE_BYTES + 1} bytes, the limit is"):
+        list(read_documents(tmp_path))
+
+
+def test_a_message_quotes_only_the_start_of_a_long_value(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"kind: entity\nname: p\nkeys: {'x' * 100_000}\n")
+    (document,) = read_documents(tmp_path)
+    with pytest.raises(CatalogError) as caught:
+        parse_object(document)
+    assert len(str(caught.value)) < 3_000
+    assert "... (100" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A check of only changed objects and their dependents has the outcome of a full check."""
+"""A check of only changed objects and their dependents accepts and refuses as a full check does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, objects: Objects) -> None:
-    """Write all objects to one file, which replaces every other file of the folder."""
+    """Write all objects to one file, which replaces every YAML file of the folder."""
     for file in folder.glob("*.yaml"):
         file.unlink()
     text = "---\n".join(yaml.safe_dump(record, sort_keys=False) for record in objects.values())

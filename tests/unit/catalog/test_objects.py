@@ -72,7 +72,7 @@ def test_durations_become_milliseconds(number: int, unit: str) -> None:
 
 @pytest.mark.parametrize("ttl", ["0s", "0ms", "0m", "0h", "0d", "00s"])
 def test_a_ttl_that_would_keep_nothing_is_refused(ttl: str) -> None:
-    reason = f"'{ttl}' would keep nothing: leave 'ttl' out to keep rows forever"
+    reason = f"'{ttl}' would keep nothing: leave 'ttl' out if nothing should expire"
     with pytest.raises(ValidationError, match=reason):
         group(ttl=ttl)
     with pytest.raises(ValidationError, match=reason):

@@ -6,13 +6,16 @@ import asyncio
 import logging
 import threading
 from pathlib import Path
+from weakref import ref
 
 import pytest
+from msgspec import structs
 
 from kirana.catalog.directory import DirectoryCatalog
-from kirana.catalog.revisions import KEPT_VALUES, LiveRevision, Revisions
+from kirana.catalog.revisions import MAX_KEPT_S, MIN_KEPT_S, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
+from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.checks import catalog_checks
 from tests.support import SHOP, nth, write_shop
@@ -86,15 +89,116 @@ async def test_old_revisions_are_kept_beside_the_new_one(catalog: DirectoryCatal
     assert builder.built == [1, 2, 3]
 
 
-async def test_the_oldest_revisions_are_dropped(catalog: DirectoryCatalog) -> None:
-    builder = Builder()
-    revisions = Revisions(catalog, builder)
-    for keep in range(1, KEPT_VALUES + 2):
-        await revisions.at(publish_next(catalog, keep))
-    await revisions.at(nth(catalog, 2))
-    assert len(builder.built) == KEPT_VALUES + 1
-    await revisions.at(nth(catalog, 1))
-    assert builder.built[-1] == 1
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Value:
+    """A value that can be referenced weakly."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.number = catalog.revision.number
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def values(
+    catalog: DirectoryCatalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Revisions[Value]:
+    """Return values that are searched for old ones every millisecond."""
+    monkeypatch.setattr("kirana.catalog.revisions.SWEEP_S", 0.001)
+    return Revisions(catalog, Value, clock=clock)
+
+
+class TestFreeing:
+    async def test_a_replaced_value_is_freed_and_the_newest_is_kept(
+        self, catalog: DirectoryCatalog, clock: Clock, values: Revisions[Value]
+    ) -> None:
+        first = ref(await values.at(publish_next(catalog, 1)))
+        second = ref(await values.at(publish_next(catalog, 2)))
+        clock.now += MIN_KEPT_S - 1
+        await asyncio.sleep(0.01)
+        assert first() is not None
+        clock.now += 600
+        await wait_until(lambda: first() is None, "the replaced value is freed")
+        assert second() is not None
+        assert (await values.at(nth(catalog, 1))).number == 1
+
+    async def test_a_value_is_kept_until_the_last_deadline_of_its_requests(
+        self, catalog: DirectoryCatalog, clock: Clock, values: Revisions[Value]
+    ) -> None:
+        revision = publish_next(catalog, 1)
+        kept = ref(await values.at(revision))
+        await values.at(publish_next(catalog, 2))
+        for seconds in (60, 30):
+            request = RequestContext.begin(revision)
+            await values.of(structs.replace(request, deadline=clock.now + seconds))
+        clock.now += 59
+        await asyncio.sleep(0.01)
+        assert kept() is not None
+        clock.now += 2
+        await wait_until(lambda: kept() is None, "the deadline has passed")
+
+    async def test_a_request_without_a_deadline_keeps_a_value_for_a_limited_time(
+        self, catalog: DirectoryCatalog, clock: Clock, values: Revisions[Value]
+    ) -> None:
+        revision = publish_next(catalog, 1)
+        kept = ref(await values.of(RequestContext.begin(revision)))
+        await values.at(publish_next(catalog, 2))
+        clock.now += MAX_KEPT_S - 1
+        await asyncio.sleep(0.01)
+        assert kept() is not None
+        clock.now += 2
+        await wait_until(lambda: kept() is None, "the longest time has passed")
+
+    async def test_an_old_revision_that_is_prepared_again_and_again_is_kept(
+        self, catalog: DirectoryCatalog, clock: Clock, values: Revisions[Value]
+    ) -> None:
+        """A revision stays live if a part refuses the next one, which others have prepared."""
+        live = publish_next(catalog, 1)
+        kept = ref(await values.at(live))
+        await values.at(publish_next(catalog, 2))
+        for _ in range(5):
+            clock.now += MIN_KEPT_S - 1
+            await asyncio.sleep(0.005)
+            await values.at(live)
+        assert kept() is not None
+
+    async def test_a_function_is_called_after_values_were_dropped(
+        self, catalog: DirectoryCatalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("kirana.catalog.revisions.SWEEP_S", 0.001)
+        calls: list[bool] = []
+        values = Revisions(
+            catalog, Value, after_drop=lambda: calls.append(first() is None), clock=clock
+        )
+        first = ref(await values.at(publish_next(catalog, 1)))
+        await values.at(publish_next(catalog, 2))
+        await asyncio.sleep(0.01)
+        assert calls == []
+        clock.now += 600
+        await wait_until(lambda: calls == [True], "the first value has been dropped")
+
+    async def test_building_an_old_value_again_does_not_replace_the_newest(
+        self, catalog: DirectoryCatalog, clock: Clock, values: Revisions[Value]
+    ) -> None:
+        for keep in (1, 2):
+            publish_next(catalog, keep)
+        newest = ref(await values.at(nth(catalog, 2)))
+        old = ref(await values.at(nth(catalog, 1)))
+        clock.now += 600
+        await wait_until(lambda: old() is None, "the old value is freed")
+        assert newest() is not None
 
 
 async def test_cancelling_one_call_does_not_cancel_the_others(catalog: DirectoryCatalog) -> None:

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def rewritten_shop(
     folder: Path, put: dict[tuple[str, str], dict[str, object]], *deleted: str
 ) -> str:
-    """Return `shop.yaml` as a change rewrites it; no other file may change."""
+    """Return `shop.yaml` as a change rewrites it. Assert that the change rewrites no other file."""
     files = rewrite(SourceFiles(folder), put, [("event_type", name) for name in deleted])
     content = files.pop(folder / "shop.yaml")
     assert files == {}

@@ -156,7 +156,9 @@ def test_an_entity_deleted_from_a_catalog_without_records_gets_a_record(tmp_path
     assert refused(write(tmp_path / "shop", options="codec: text\n")).path == "codec"
 
 
-def test_a_record_is_made_even_if_the_live_revision_is_not_valid_any_more(tmp_path: Path) -> None:
+def test_a_changed_codec_is_refused_even_if_the_live_revision_is_no_longer_valid(
+    tmp_path: Path,
+) -> None:
     """The revision was published when a TTL of 0 was still allowed."""
     published_before_records(tmp_path / "shop", **{'"ttl": null': '"ttl": "0ms"'})
     catalog = DirectoryCatalog(tmp_path / "shop", catalog_checks())

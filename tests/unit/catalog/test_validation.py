@@ -90,7 +90,7 @@ BROKEN = {
     "an id declared as a number": (
         [("name: for_you\n", "name: for_you\ncontext: {user_id: number}\n")],
         "context.user_id",
-        "'user_id' is an id, and ids are text",
+        "'user_id' is an id, so it must be text",
     ),
     "a context field named like a node": (
         [("name: for_you\n", "name: for_you\ncontext: {recent: number}\n")],
@@ -275,7 +275,7 @@ BROKEN = {
     "an entity without a resolved id": (
         [("resolve: {category_id: product.attrs.category_id}\n", "")],
         "features[5]",
-        "needs 'category_id': add it to",
+        "needs 'category_id' in 'context' or 'resolve'",
     ),
     "an id resolved through a float": (
         [("product.attrs.category_id}", "product.stats.ctr}")],
@@ -567,7 +567,7 @@ def test_a_model_of_the_wrong_width_is_refused(tmp_path: Path) -> None:
     catalog = edited(("path: click/1/model.onnx", "path: wide/1/model.onnx"))
     (problem,) = problems_of(tmp_path, catalog, models=True)
     assert problem.path == "models[0].model"
-    assert "takes 9 columns, the features and inputs make 7" in problem.message
+    assert "takes 9 columns, but the features make 7" in problem.message
 
 
 def test_a_model_without_the_named_output_is_refused(tmp_path: Path) -> None:

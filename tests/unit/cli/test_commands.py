@@ -24,10 +24,7 @@ class Kirana(Protocol):
 
 @pytest.fixture
 def kirana(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kirana:
-    """Return a function that runs a command in this process.
-
-    A separate process would take half a second to import the command.
-    """
+    """Return a function that runs a command in this process, which is faster than a new one."""
 
     def run(*arguments: object) -> CompletedProcess[str]:
         command = ["kirana", *map(str, arguments)]
@@ -139,7 +136,7 @@ def test_push_of_times_in_seconds_says_what_to_send(
     assert "send milliseconds, 1700000000000" in " ".join(done.stderr.split())
 
 
-def test_push_of_a_wrong_value_names_it_and_writes_nothing(
+def test_push_of_a_wrong_value_names_it_and_a_corrected_push_succeeds(
     folder: Path, tmp_path: Path, kirana: Kirana
 ) -> None:
     kirana("apply", folder)
@@ -173,7 +170,7 @@ def test_a_missing_directory_is_reported_in_one_line(tmp_path: Path, kirana: Kir
 
 
 @pytest.mark.parametrize("command", ["check", "apply", "push", "up", "down", "env", "demo"])
-def test_every_command_has_a_help_text(command: str, kirana: Kirana) -> None:
+def test_the_help_of_a_command_shows_its_usage(command: str, kirana: Kirana) -> None:
     done = kirana(command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout

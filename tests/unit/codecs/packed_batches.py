@@ -71,7 +71,7 @@ def tombstone(event_time_ms: int, expiry_s: int) -> bytes:
 
 
 def columns_of(group: FeatureGroup, rows: Sequence[Row], version: int = 0) -> dict[str, Column]:
-    """Return rows as columns of the schema version `version`; 0 is the newest."""
+    """Return rows as columns of schema version `version`, where 0 stands for the newest."""
     features = group.versions[version - 1].features
     return {
         feature.name: column(feature, [row[feature.name] for row in rows]) for feature in features
@@ -85,7 +85,7 @@ def encode(
     version: int = 0,
     codec: Codec = PACKED,
 ) -> list[bytes]:
-    """Encode rows in the schema version `version`, one value per row; 0 is the newest."""
+    """Encode rows by schema version `version`, where 0 stands for the newest."""
     schema = group.versions[version - 1]
     event_times = np.array([NOW_MS] * len(rows) if times is None else times, dtype=np.uint64)
     return codec.encode(group, schema, columns_of(group, rows, version), event_times)
@@ -106,7 +106,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def listed(value: Any, shape: tuple[int, ...]) -> Any:
-    """Return the elements of a vector as nested lists of this shape; other values unchanged."""
+    """Return a vector as nested lists of this shape. Return a scalar or None unchanged."""
     return (
         value
         if value is None or not shape

@@ -122,7 +122,7 @@ def piece_of(values: Values, positions: Sequence[int], *, as_table: bool) -> Pie
 def test_tables_decode_like_their_values(
     batch: tuple[FeatureGroup, Values], data: st.DataObject
 ) -> None:
-    """Decode one piece per row length, most of them tables. Rows in no piece are missing."""
+    """Decode one piece per row length. Some pieces are tables. Rows in no piece are missing."""
     group, values = batch
     pieces = [
         piece_of(values, positions, as_table=data.draw(st.integers(0, 3)) > 0)

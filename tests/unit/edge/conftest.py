@@ -90,7 +90,9 @@ async def outage(shop: Shop, shop_folder: Path) -> AsyncIterator[CatalogOutage]:
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
     parts = shop.served()
-    edge = Edge(Resources(parts, live, shop.source, shop.publisher))
+    resources = Resources(parts, live, shop.source, shop.publisher)
+    await resources.probes.check()
+    edge = Edge(resources)
     async with following(live), client_of(edge) as client:
         yield CatalogOutage(client, live, shop_folder / ".kirana/CURRENT")
 

@@ -590,7 +590,7 @@ class WatchedModels(LoadedModels):
 
 
 class TestLoop:
-    async def test_concurrent_calls_succeed_and_commits_run_off_the_loop(
+    async def test_concurrent_calls_succeed_and_writes_to_lmdb_run_off_the_loop(
         self, tmp_path: Path, edge: Edge
     ) -> None:
         """Send 200 calls at once, and record in which threads LMDB is written meanwhile."""
@@ -658,7 +658,7 @@ class TestLoop:
     async def test_a_long_read_in_a_thread_does_not_block_the_loop(
         self, tmp_path: Path, edge: Edge
     ) -> None:
-        """Reads of thousands of keys run in a thread, while small reads run on the event loop."""
+        """A small read is answered while a read in a thread is in progress."""
         environment = open_environment(tmp_path / "shop/.kirana/data/features")
         reading, answered = threading.Event(), threading.Event()
 

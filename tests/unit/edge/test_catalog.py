@@ -229,7 +229,7 @@ async def test_rows_of_lost_schema_versions_are_corrupt(
     body = {"object": {"ttl": "7d", "features": features}}
     refusal = await refused(client, "PUT", "/v1/catalog/feature_group/product.stats", body)
     assert refusal[:2] == (400, "invalid_catalog")
-    # If the published revisions are lost too, only the fingerprints in the rows show the loss.
+    # If the file CURRENT is lost too, only the fingerprints in the rows show the loss.
     (shop_folder / ".kirana" / "CURRENT").unlink()
     text = (shop_folder / "shop.yaml").read_text()
     swapped = text.replace("  - {name: clicks, dtype: int32, default: 0}\n", "").replace(

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kirana import byte_limit
 from kirana.edge.handlers import features as handlers
 from kirana.edge.limits import MAX_KEYS
 from tests.support import Shop
@@ -128,7 +129,9 @@ async def test_a_request_may_repeat_a_key(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("product", ["a/b|c\\d", "\0", "é🛒", " ", "x" * 400, "f:product.stats:1"])
-async def test_any_text_is_a_key(client: httpx.AsyncClient, product: str) -> None:
+async def test_a_key_may_contain_separators_nul_and_unicode(
+    client: httpx.AsyncClient, product: str
+) -> None:
     keys = {"product_id": [product, "other"]}
     await post(client, PUT, {**STATS, "keys": keys})
     assert (await post(client, GET, {**ASK, "keys": keys}))["values"] == [[0.1], [0.25]]
@@ -440,6 +443,29 @@ async def test_requests_over_a_limit_are_refused(
         many = {"group": "product.stats", "keys": {"product_id": [*ids, "more"]}}
         assert await refused(client, "POST", DELETE, many) == too_large
         assert await refused(client, "POST", PUT, {**many, "columns": {}}) == too_large
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-protobuf"])
+async def test_strings_over_the_limit_are_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    """A string counts as often as the request names its key and its feature."""
+    monkeypatch.setattr(byte_limit, "MAX_READ_BYTES", 10_000)
+    columns = {"title": ["x" * 1_000] * 12, "category_id": [1] * 12, "in_stock": [True] * 12}
+    ids = [str(number) for number in range(12)]
+    async with client_of(await shop.edge()) as client:
+        await post(client, PUT, {**ATTRS, "keys": {"product_id": ids}, "columns": columns})
+
+        async def read(keys: list[str], features: list[str]) -> tuple[int, str | None]:
+            ask = {**ASK, "keys": {"product_id": keys}, "features": features}
+            response = await client.post(GET, json=ask, headers={"accept": accept})
+            ok = response.status_code == 200
+            return response.status_code, None if ok else response.json()["error"]["field"]
+
+        assert await read(ids[:8], ["attrs.title"]) == (200, None)
+        assert await read(ids, ["attrs.title"]) == (413, "keys")
+        assert await read(ids[:1] * 11, ["attrs.title"]) == (413, "keys")
+        assert await read(ids[:6], ["attrs.title"] * 2) == (413, "keys")
 
 
 async def test_a_refused_put_writes_nothing(client: httpx.AsyncClient) -> None:

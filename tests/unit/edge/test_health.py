@@ -21,7 +21,7 @@ from tests.unit.edge.conftest import CatalogOutage, client_of
 
 
 class DownInteractions:
-    """An interaction store that does not answer."""
+    """An interaction store that is unavailable."""
 
     async def append(self, events: Sequence[Event], retention: Mapping[str, Retention]) -> None:
         raise Unavailable("the interactions are down")
@@ -47,13 +47,17 @@ async def edge_with(
     live = LiveRevision(shop.source, [])
     await live.start()
     parts = shop.served(features=features, interactions=interactions)
-    return Edge(Resources(parts, live, shop.source))
+    resources = Resources(parts, live, shop.source)
+    await resources.probes.check()
+    return Edge(resources)
 
 
 async def test_a_running_shop_is_healthy(client: httpx.AsyncClient, shop: Shop) -> None:
     response = await client.get("/healthz")
     assert response.status_code == 200
-    assert response.json() == {
+    reply = response.json()
+    assert 0 <= reply.pop("age_ms") < 60_000
+    assert reply == {
         "status": "ok",
         "parts": {
             "features": {"state": "ok", "store": "lmdb"},
@@ -88,7 +92,7 @@ async def test_a_part_that_is_down_is_named(shop: Shop, part: str) -> None:
     assert reply["parts"][part]["reason"]
 
 
-async def test_writes_and_queries_of_events_are_unavailable_if_the_store_is_down(
+async def test_writes_and_event_queries_are_unavailable_if_the_stores_are_down(
     shop: Shop,
 ) -> None:
     """Unlike reads of features, they have no defaults to fall back on."""
@@ -138,8 +142,8 @@ async def test_a_catalog_without_groups_and_events_is_healthy(tmp_path: Path) ->
 async def test_an_unreachable_catalog_is_reported_and_its_last_revision_serves(
     outage: CatalogOutage, shop: Shop
 ) -> None:
-    before = (await outage.client.get("/healthz")).json()
-    assert "away_since" not in before["parts"]["catalog"]
+    before = (await outage.client.get("/healthz")).json()["parts"]
+    assert "away_since" not in before["catalog"]
     await outage.begin()
     response = await outage.client.get("/healthz")
     assert response.status_code == 200
@@ -154,14 +158,24 @@ async def test_an_unreachable_catalog_is_reported_and_its_last_revision_serves(
     flow = await outage.client.post("/v1/flows/for_you", json={"context": {"user_id": "7"}})
     assert flow.status_code == 200
     await outage.end()
-    assert (await outage.client.get("/healthz")).json() == before
+    assert (await outage.client.get("/healthz")).json()["parts"] == before
 
 
 async def test_refused_revisions_are_counted(shop: Shop) -> None:
     live = LiveRevision(shop.source, [])
     await live.start()
     live.refused = 2
-    parts = shop.served()
-    async with client_of(Edge(Resources(parts, live, shop.source))) as client:
+    resources = Resources(shop.served(), live, shop.source)
+    await resources.probes.check()
+    async with client_of(Edge(resources)) as client:
         reply = (await client.get("/healthz")).json()
     assert reply["parts"]["catalog"]["refused_revisions"] == 2
+
+
+async def test_a_replica_whose_parts_were_never_checked_is_unavailable(shop: Shop) -> None:
+    live = LiveRevision(shop.source, [])
+    await live.start()
+    async with client_of(Edge(Resources(shop.served(), live, shop.source))) as client:
+        response = await client.get("/healthz")
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "unavailable"

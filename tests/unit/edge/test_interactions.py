@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from kirana import byte_limit
 from kirana.edge.handlers import interactions as handlers
 from kirana.edge.limits import MAX_EVENTS
 from tests.support import Shop
@@ -104,7 +105,9 @@ async def test_a_range_includes_both_ends(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "user", ["a/b", "a%2Fb", "é🛒", "a b", "a?b", "a#b", "a;b&c=d", "...", "+"]
 )
-async def test_any_text_is_a_user_id(client: httpx.AsyncClient, user: str) -> None:
+async def test_a_user_id_may_contain_separators_and_unicode(
+    client: httpx.AsyncClient, user: str
+) -> None:
     await send(client, click("a", user=user), click("b", user="other"))
     assert await products(client, f"{quote(user, safe='')}/click") == ["a"]
     response = await client.delete(f"/v1/interactions/{quote(user, safe='')}")
@@ -340,3 +343,15 @@ async def test_requests_over_a_limit_are_refused(
         assert (await client.post(QUERY, json={**ASK, "last": 2})).status_code == 200
         _, _, field = await refused(client, "GET", "/v1/interactions/7/click?last=10001")
         assert field == "last"
+
+
+async def test_events_with_too_many_bytes_are_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_limit, "MAX_READ_BYTES", 1_000)
+    async with client_of(await shop.edge()) as client:
+        await send(client, *[click(f"a{n}", metadata={"note": "x" * 300}) for n in range(5)])
+        assert (await client.get("/v1/interactions/7/click?last=2")).status_code == 200
+        large = await refused(client, "GET", "/v1/interactions/7/click?last=5")
+        assert large == (413, "too_large", "last")
+        assert await refused(client, "POST", QUERY, ASK) == (413, "too_large", "user_ids")

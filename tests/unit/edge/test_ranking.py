@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from kirana import byte_limit
+from kirana.edge.handlers import ranking
 from tests.support import SHOP, SHOP_WEIGHTS, Shop, open_shop, publish, write_shop
 from tests.unit.edge.conftest import client_of, refused
 
@@ -155,7 +157,7 @@ async def test_non_finite_scores_are_returned_as_strings(client: httpx.AsyncClie
     columns = {"clicks": [1, 1], "ctr": ["NaN", "Infinity"]}
     await put(client, "product.stats", {"product_id": ["1", "2"]}, **columns)
     reply = await post(client, INFER, {**ASK, "return": ["matrix", "outputs"], "top_k": 3})
-    # p_order is NaN for an infinite ctr too, because 0 times infinity is NaN
+    # The output p_order is NaN for an infinite ctr too, because 0 times infinity is NaN.
     assert reply["ids"] == ["3", "1", "2"]
     assert reply["scores"][1:] == ["NaN", "NaN"]
     assert reply["outputs"]["p_click"][1:] == ["NaN", "Infinity"]
@@ -278,3 +280,14 @@ async def test_a_wrong_type_within_a_mapping_is_named_by_its_key(
     client: httpx.AsyncClient, body: Any, field: str
 ) -> None:
     assert await refused(client, "POST", INFER, body) == (400, "invalid_input", field)
+
+
+async def test_a_matrix_that_is_too_large_is_refused(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MAX_CELLS", 20)
+    assert (await client.post(INFER, json=ASK)).status_code == 200
+    matrix = {**ASK, "return": ["matrix"]}
+    assert await refused(client, "POST", INFER, matrix) == (413, "too_large", "return")
+    monkeypatch.setattr(byte_limit, "MAX_READ_BYTES", 80)
+    assert await refused(client, "POST", INFER, ASK) == (413, "too_large", "context.product_id")

@@ -178,7 +178,7 @@ WORDS = [
     *("product", "user", "stats.ctr", "product.stats", "product_id", "user_id", "clicks", "ctr"),
     *("click", "for_you", "ranker", "similar", "outputs", "matrix", "event_type", "kind", "name"),
 ]
-"""Names that exist in the shop. Without them, no request would pass the first check."""
+"""Words that valid requests to the shop contain. Random text alone would seldom be valid."""
 
 SEARCH = settings(
     max_examples=EXAMPLES,

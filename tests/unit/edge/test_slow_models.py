@@ -23,7 +23,7 @@ from tests.unit.edge.conftest import client_of
 
 @pytest.fixture
 async def slow_shop(tmp_path: Path) -> Shop:
-    """Return a shop whose click model takes tenths of a second for each run."""
+    """Return a published shop whose click model is slow."""
     folder = write_slow_shop(tmp_path / "shop", size=3_000)
     publish(folder)
     return open_shop(folder)

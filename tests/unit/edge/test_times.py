@@ -41,9 +41,9 @@ class TimedRequest:
     call: Callable[[AsyncClient, int], Awaitable[Any]]
 
     async def send(self, client: httpx.AsyncClient, kirana: AsyncClient, time: int) -> Any:
-        """Send the time in JSON and by the client; return the field and message of the refusal.
+        """Send the time in JSON and by the client. Return the field and message of the refusal.
 
-        Both must be refused alike. Return None if both are accepted.
+        Return None if both requests are accepted. Assert that the outcome of both is the same.
         """
         response = await client.post(self.path, json=self.body(time))
         if response.status_code == 200:

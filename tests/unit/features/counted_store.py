@@ -169,7 +169,9 @@ class CountedStore:
         if self.paused:
             await call.answered.wait()
         if call.fails or self.down:
-            return [StoredRows.all_unavailable(len(rows.keys), "it is down") for rows in wanted]
+            return [
+                StoredRows.all_unavailable(len(rows.keys), "the store is down") for rows in wanted
+            ]
         answers = []
         for values, rows in zip(split_by_group(stored, wanted), wanted, strict=True):
             down_positions = [i for i, key in enumerate(row_keys(rows)) if key in self.unreachable]
@@ -185,7 +187,7 @@ class CountedStore:
 
     async def write(self, block: RowBlock) -> Written:
         if self.down:
-            raise Unavailable("it is down")
+            raise Unavailable("the store is down")
         self.values.update(zip(block_keys(block), block.value_list(), strict=True))
         return Written(len(block))
 

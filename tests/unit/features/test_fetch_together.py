@@ -242,8 +242,8 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 class Interleaved:
     """Reads, writes and failures in any order.
 
-    Each write stores a larger number than the one before. A read must return at least the number
-    that was acknowledged when the read began.
+    Each write stores a larger number than the one before. A read of an available row must return at
+    least the number that was acknowledged when the read began.
     """
 
     def __init__(self) -> None:

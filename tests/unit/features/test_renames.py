@@ -63,7 +63,7 @@ async def test_rows_of_both_names_are_read_by_either_name(renamed: World, names:
 
 
 async def test_rows_of_the_old_name_alone_are_read_by_either_name(renamed: World) -> None:
-    """A batch of one version without nulls, the most common kind."""
+    """All rows of the batch have one version and no nulls."""
     names = ("stats.clicks", "stats.clicks_7d", "stats.ctr")
     answer = await renamed.read(["late", "old"], *names, revision=2)
     clicks = [stored(2), stored(1)]
@@ -173,7 +173,7 @@ async def test_a_writer_must_use_the_names_of_its_schema_version(renamed: World)
 
 
 async def test_an_alias_is_stored_with_its_schema_version(renamed: World) -> None:
-    """Another process reads the alias, and publishing the same group again adds no version."""
+    """Another `DirectoryCatalog` reads the alias. Publishing the group again adds no version."""
     other = DirectoryCatalog(renamed.catalog.folder, catalog_checks())
     versions = other.load(nth(other, 2)).groups[GROUP].versions
     aliases = [

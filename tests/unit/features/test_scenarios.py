@@ -1,6 +1,6 @@
 """Three scenarios of schema changes in production: statuses, and where each cell comes from.
 
-In all three a schema goes live before its data is ready, while ingestion continues.
+In each scenario, a new schema version is live while some rows are still written by the older one.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ async def test_several_queries_are_answered_in_order(
     assert products.matrix.tolist() == [[3.0]]
 
 
-async def test_large_reads_in_a_thread_return_the_same(
+async def test_a_large_read_returns_all_rows(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     count = 60_000

@@ -94,7 +94,7 @@ def listed(*ids: str) -> Candidates:
 
 
 async def give(inputs: Mapping[str, Value]) -> Value:
-    """Return the ids of all inputs and one more, `#<their number>`, to show the path taken."""
+    """Return the ids of all inputs without repeats, and `#<number of ids in all inputs>`."""
     ids = [id_ for value in inputs.values() if isinstance(value, Candidates) for id_ in value.ids]
     return listed(*dict.fromkeys([*ids, f"#{len(ids)}"]))
 

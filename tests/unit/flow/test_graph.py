@@ -166,7 +166,7 @@ def test_the_error_shows_the_cycle(catalog: Catalog) -> None:
     assert all(to in graph[source] for source, to in pairwise(cycle)), cycle
 
 
-def test_all_invalid_nodes_are_reported_together(catalog: Catalog) -> None:
+def test_invalid_nodes_are_reported_together(catalog: Catalog) -> None:
     nodes: dict[str, dict[str, Any]] = {
         "a": {"op": "candidatess"},
         "b": {"op": "candidates", "with": {}},

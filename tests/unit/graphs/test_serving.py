@@ -46,9 +46,9 @@ def test_invalid_options_are_reported_in_one_message(options: dict[str, Any], wo
 
 
 @pytest.mark.parametrize("max_ongoing", [1, 512, 4_000])
-def test_the_setting_max_ongoing_is_the_limit_of_serve(max_ongoing: int) -> None:
+def test_the_limit_of_serve_is_well_above_the_setting_max_ongoing(max_ongoing: int) -> None:
     settings = SETTINGS.model_copy(update={"max_ongoing": max_ongoing})
-    assert graph(settings)._bound_deployment.max_ongoing_requests == max_ongoing
+    assert graph(settings)._bound_deployment.max_ongoing_requests == 4 * max_ongoing
     own = {"Ingress": {"max_ongoing_requests": 7}}
     assert graph(settings, own)._bound_deployment.max_ongoing_requests == 7
 
@@ -87,7 +87,7 @@ def test_actors_belong_to_the_deployment_that_has_their_part(
     assert {name for name, own_actors in actors.items() if own_actors} == {owner}
     (actor,) = actors[owner]
     assert (actor.name, actor.actor_options) == ("tally", {"num_cpus": 0})
-    assert (actor.init_args, actor.init_kwargs) == ((), {}), "Serve shows them"
+    assert (actor.init_args, actor.init_kwargs) == ((), {}), "Serve shows the arguments"
 
 
 def actors_of(application: Any) -> dict[str, list[Any]]:

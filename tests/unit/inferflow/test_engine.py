@@ -132,7 +132,7 @@ async def put(
     age_ms: int = 0,
     **columns: Sequence[Any],
 ) -> None:
-    """Write rows of a group through the service, with an event time of `age_ms` ago."""
+    """Write rows of a group through the service, with an event time `age_ms` before now."""
     feature_group = shop.source.load(shop.source.current()).group(group)
     texts = key_texts(feature_group.entity, keys)
     write = FeatureWrite(
@@ -656,7 +656,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def expected(world: World) -> tuple[list[list[float]], dict[str, int]]:
-    """Compute the matrix row by row, and count the rows of each group that are defaults."""
+    """Return the matrix, computed row by row, and how many rows of each group are defaults."""
     matrix: list[list[float]] = []
     defaults: dict[str, int] = {}
 

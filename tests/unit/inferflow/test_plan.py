@@ -131,7 +131,7 @@ def test_a_resolved_id_may_resolve_another_id(tmp_path: Path) -> None:
     assert third["shelf"].positions.tolist() == [5, 6, 7, 8]
 
 
-def test_an_id_of_the_context_may_have_any_name(tmp_path: Path) -> None:
+def test_an_id_of_the_context_may_differ_from_the_key_of_its_entity(tmp_path: Path) -> None:
     """The context calls the product `item` although the key of the entity is `product_id`."""
     plan = compiled(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Which files are loaded, and which group the name of a file or of its folder stands for."""
+"""The files that are loaded, and their groups, given by the name of the file or its folder."""
 
 from __future__ import annotations
 

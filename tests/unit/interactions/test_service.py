@@ -118,7 +118,7 @@ async def test_expired_events_do_not_displace_unexpired_events(
     assert await products(service, catalog, event="wishlist") == ["a", "b", "c"]
 
 
-async def test_a_large_call_which_runs_in_a_thread_counts_accepted_and_expired_events(
+async def test_a_large_call_counts_accepted_and_expired_events(
     service: InteractionService, catalog: DirectoryCatalog
 ) -> None:
     pairs = [(str(i), DAY_MS if i % 3 else 0) for i in range(6_000)]

@@ -23,7 +23,7 @@ from tests.support import ByOrder
 
 SMALL = 1 << 20
 TIMEOUT_S = 60
-"""Seconds after which a call that hangs makes its test fail. Other calls are much faster."""
+"""Seconds after which a call that hangs makes its test fail."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def counting(database: Any) -> Callable[[Any], int]:
 def block_writer(environment: Environment) -> threading.Event:
     """Block the writer thread in a job until the returned event is set.
 
-    Jobs that are submitted meanwhile are committed together afterwards.
+    Jobs that are submitted meanwhile wait.
     """
     running, released = threading.Event(), threading.Event()
 
@@ -295,7 +295,7 @@ environment.close()
 
 
 class Child:
-    """A process that opens the same folder, and writes and reads rows on command."""
+    """A process that opens a folder, and writes and reads rows on command."""
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(

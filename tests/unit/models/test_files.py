@@ -188,7 +188,7 @@ def test_a_file_that_changes_during_a_publish_is_refused(folder: Path) -> None:
     catalog = DirectoryCatalog(folder, catalog_checks(files))
     checked = catalog.check()
     overwrite(folder, 5.0)
-    with pytest.raises(Conflict, match="changed while it was published"):
+    with pytest.raises(Conflict, match="changed during the publish"):
         files.pin("shop", 1, checked.catalog.models.values())
     click = checked.catalog.models["click_model"].sha256
     assert click not in copies_of(folder)
@@ -285,7 +285,7 @@ def test_a_model_that_returns_a_wrong_number_of_rows_is_refused(folder: Path) ->
         backend(folder).check()
     (problem,) = caught.value.problems
     assert problem.path == "models[0]"
-    assert "model 'click_model': its output 'p_click' has 1 rows" in problem.message
+    assert "model 'click_model': its output 'p_click' must have one value" in problem.message
     assert "for a matrix of 2 rows" in problem.message
 
 
@@ -306,7 +306,7 @@ def test_a_failure_for_a_one_row_matrix_does_not_hide_a_wrong_number_of_rows(fol
     opset = onnx.helper.make_opsetid("", 17)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(CatalogError, match="its output 'p_click' has 1 rows"):
+    with pytest.raises(CatalogError, match="its output 'p_click' must have one value"):
         backend(folder).check()
 
 
@@ -314,7 +314,7 @@ def test_a_model_that_no_inferflow_calls_is_tried_out_too(folder: Path) -> None:
     write_model_with_one_output_row(folder / "models" / "liar.onnx")
     text = f"{SHOP}---\nkind: model\nname: liar\npath: liar.onnx\n"
     (folder / "shop.yaml").write_text(text)
-    with pytest.raises(CatalogError, match="model 'liar': its output 'p_click' has 1 rows"):
+    with pytest.raises(CatalogError, match="model 'liar': its output 'p_click' must have one"):
         backend(folder).check()
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from kirana.catalog.objects import ModelObject
+from kirana.cli.locations import local_settings
 from kirana.errors import ModelFailed
 from kirana.models import loaded as loaded_module
-from kirana.models.loaded import LoadedModel
+from kirana.models.copies import ModelCopies
+from kirana.models.loaded import LoadedModel, LoadedModels
 from kirana.models.onnx import OnnxModel
-from kirana.models.pace import LONG_S, SHORT_S
+from kirana.models.pace import LONG_S, SHORT_S, Pace
 from kirana.models.runner import MATRIX
-from tests.support import write_linear_model
+from kirana.serving.assembly import catalog_backend
+from tests.support import publish, write_linear_model, write_shop
 from tests.unit.models.test_onnx import FLOAT, write
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -27,12 +34,26 @@ def linear(tmp_path: Path) -> OnnxModel:
     return OnnxModel("linear", tmp_path / "linear.onnx")
 
 
+@pytest.fixture
+def stored(tmp_path: Path) -> ModelObject:
+    """Return a published model, which has a copy below `tmp_path`."""
+    folder = write_shop(tmp_path / "shop")
+    revision = publish(folder)
+    catalog = catalog_backend(local_settings(folder, {})).load(revision)
+    return next(iter(catalog.models.values()))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> LoadedModels:
+    return LoadedModels(ModelCopies(tmp_path / "shop/models"))
+
+
 def matrix(rows: int) -> dict[str, Any]:
     return {MATRIX: np.ones((rows, 2), dtype=np.float32)}
 
 
 async def thread_of_run(model: LoadedModel, rows: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a model; return the thread that ran it."""
+    """Run a model, and return the identifier of the thread that ran it."""
     idents: list[int] = []
     run = OnnxModel.run
 
@@ -173,3 +194,28 @@ async def test_a_model_with_a_branch_never_runs_on_the_loop(
     model = LoadedModel(OnnxModel("branch", path))
     for _ in range(3):
         assert await thread_of_run(model, 1, monkeypatch) != threading.get_ident()
+
+
+class TestLoadedModels:
+    def test_a_model_in_use_is_loaded_once(self, models: LoadedModels, stored: ModelObject) -> None:
+        first = models.load(stored)
+        assert models.load(stored) is first
+
+    async def test_a_model_that_is_not_in_use_is_freed_with_its_threads(
+        self, models: LoadedModels, stored: ModelObject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Pace, "is_short", lambda pace, cells: False)
+        model = models.load(stored)
+        await model.run({MATRIX: np.ones((1, 7), dtype=np.float32)}, ["p_click"])
+        assert own_threads()
+        freed = ref(model)
+        del model
+        gc.collect()
+        assert freed() is None
+        await wait_until(lambda: not own_threads(), "its threads end")
+
+
+def own_threads() -> list[str]:
+    """Return the names of the threads of the shop's click model."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith("model-click_model")]

@@ -270,7 +270,9 @@ def test_an_output_with_a_wrong_number_of_rows_is_never_returned(
     with pytest.raises(ModelFailed) as caught:
         scored(model, ones(3, 2), "p")
     assert caught.value.model == "m"
-    assert f"its output 'p' has {rows} rows" in caught.value.message
+    assert f"its output 'p' must have one value per row, but has the shape [{rows}" in str(
+        caught.value
+    )
     assert "for a matrix of 3 rows" in caught.value.message
 
 

@@ -1,4 +1,4 @@
-"""Skips these tests if `kirana.native` is not compiled. In CI, their imports fail instead."""
+"""Leave out these tests if `kirana.native` is not compiled. In CI, they fail to import instead."""
 
 from __future__ import annotations
 

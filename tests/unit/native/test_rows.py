@@ -16,7 +16,7 @@ NOW = 1_000
 
 
 def versions() -> rows.Versions:
-    """Return only schema version 1. Its bodies have 16 bytes. The last byte is the null bitmap."""
+    """Return one schema version, 1, whose bodies have 16 bytes. The last is the null bitmap."""
     return rows.Versions([(1 << 16 | 1, STRIDE, 15, 1)])
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from kirana import native
 from kirana.redis import connection as redis_connection
 from kirana.redis.connection import ARRAY, BUFFER_BYTES, Connection, values_of
+from kirana.redis.errors import ReplyTooSlow
 
 pytestmark = pytest.mark.usefixtures("inner_loops")
 
@@ -143,7 +144,7 @@ async def test_an_error_among_strings_replaces_only_one_value() -> None:
         assert list(values_of(await after)) == [b"c"]
 
 
-async def test_arrays_after_a_reply_of_another_kind_are_read_without_parsing() -> None:
+async def test_arrays_after_a_reply_of_another_kind_are_read_without_parsing_if_compiled() -> None:
     async with connected_server() as server:
         write = await send_request(server.connection, 1, None)
         reads = [await send_request(server.connection) for _ in range(3)]
@@ -234,6 +235,25 @@ async def test_a_late_reply_is_not_given_to_the_next_request() -> None:
         task = await send_request(server.connection)
         server.arrive(array(b"late", b"x")[-3:] + array(b"mine"))
         assert list(await task) == [b"mine"]
+
+
+async def test_requests_that_wait_behind_a_large_reply_fail_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_connection, "LARGE_REPLY_BYTES", 1_000)
+    async with connected_server(timeout_s=0.1) as server:
+        large = await send_request(server.connection)
+        behind = await send_request(server.connection)
+        server.arrive(array(b"x" * 2_000)[:-2])
+        for task in (large, behind):
+            with pytest.raises(ReplyTooSlow):
+                await task
+        assert not server.connection.closed
+        server.arrive(array(b"x" * 2_000)[-2:] + array(b"late")[:-2])
+        later = await send_request(server.connection)
+        with pytest.raises(TimeoutError) as caught:
+            await later
+        assert not isinstance(caught.value, ReplyTooSlow)
 
 
 async def test_all_waiting_requests_fail_if_the_server_closes() -> None:

@@ -168,3 +168,13 @@ def test_socket_paths_in_a_short_folder_are_short_enough() -> None:
     for name, value in serve_environment(Path("/tmp/kirana-123456")).items():
         if "SOCKET" in name:
             assert len(value.encode()) <= UNIX_SOCKET_BYTES
+
+
+def test_workers_of_ray_have_the_niceness_0_unless_the_environment_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_worker_niceness")
+    assert serve_environment(tmp_path)["RAY_worker_niceness"] == "0"
+    assert cluster_environment(tmp_path / "token")["RAY_worker_niceness"] == "0"
+    monkeypatch.setenv("RAY_worker_niceness", "7")
+    assert serve_environment(tmp_path)["RAY_worker_niceness"] == "7"

@@ -41,12 +41,12 @@ def test_every_choice_of_spread_parts_is_parsed(spread: frozenset[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "neither 'fused' nor 'spread'"),
-        ("FUSED", "neither 'fused' nor 'spread'"),
-        ("models", "neither 'fused' nor 'spread'"),
-        ("fused,models=spread", "neither 'fused' nor 'spread'"),
-        ("models=spread,", "neither 'fused' nor 'spread'"),
-        (",", "neither 'fused' nor 'spread'"),
+        ("", "must be 'fused', 'spread' or a list"),
+        ("FUSED", "must be 'fused', 'spread' or a list"),
+        ("models", "must be 'fused', 'spread' or a list"),
+        ("fused,models=spread", "must be 'fused', 'spread' or a list"),
+        ("models=spread,", "must be 'fused', 'spread' or a list"),
+        (",", "must be 'fused', 'spread' or a list"),
         ("model=spread", "unknown part 'model': did you mean 'models'?"),
         ("ingress=spread", "unknown part 'ingress'"),
         ("=spread", "unknown part ''"),

@@ -220,7 +220,7 @@ class TestStores:
         settings = settings_of(folder)
         store_folder = folder / ".kirana/data" / name
         write_format(store_folder, b"9")
-        with pytest.raises(ConfigurationError, match="has the format b'9'") as caught:
+        with pytest.raises(ConfigurationError, match="has the format '9'") as caught:
             await check_stores(settings)
         assert str(store_folder) in caught.value.message
         assert caught.value.field == name

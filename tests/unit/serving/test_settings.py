@@ -39,7 +39,7 @@ def test_four_urls_are_enough() -> None:
         "direct_host": "",
         "timeout_ms": 5_000,
         "max_body_bytes": 8 << 20,
-        "max_ongoing": 512,
+        "max_ongoing": 2_048,
         "features_unavailable": "defaults",
         "cache_bytes": 64 << 20,
         "cache_fresh_ms": 1_000,
@@ -232,7 +232,7 @@ def test_ports_are_parsed(text: str, ports: range) -> None:
     ids=lambda text: ascii(text)[:20],
 )  # fmt: skip
 def test_an_invalid_range_of_ports_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="like 20000-20999 nor 'off'") as caught:
+    with pytest.raises(ConfigurationError, match="like 20000-20999 or 'off'") as caught:
         parse_ports(text)
     assert caught.value.field == "direct_ports"
 

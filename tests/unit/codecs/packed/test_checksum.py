@@ -1,4 +1,4 @@
-"""Packed rows with `checksum: crc32`: a damaged row is corrupt, and never has a wrong value."""
+"""Packed rows with `checksum: crc32`: a damaged row is never read with a wrong value."""
 
 from __future__ import annotations
 
@@ -184,7 +184,9 @@ def test_a_flipped_bit_of_a_header_changes_no_value(
         damaged = [*values[:position], flipped(values[position], bit), *values[position + 1 :]]
         rows = assert_neighbours_are_right(group, damaged, position)
         if rows.status[position] == Status.OK:
-            assert bit // 8 in (8, 9, 10, 11, *range(16, 24)), "expiry and event time"
+            assert bit // 8 in (8, 9, 10, 11, *range(16, 24)), (
+                "only damage to the expiry and the event time may be undetected"
+            )
             for feature in schema:
                 assert cells(rows, feature.name)[position] == ROWS[position][feature.name]
 

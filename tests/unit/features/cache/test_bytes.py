@@ -100,7 +100,9 @@ def keys_without_a_row(cache: FeatureCache) -> None:
     ],
     ids=lambda fill: fill.__name__,
 )
-def test_the_cache_stays_within_its_bytes(fill: Callable[[FeatureCache], None]) -> None:
+def test_the_cache_exceeds_its_bytes_only_by_sketches_and_absent_keys(
+    fill: Callable[[FeatureCache], None],
+) -> None:
     max_bytes = 1 << 20
     cache = FeatureCache(max_bytes, FRESH_S, clock=Clock())
     fill(cache)
@@ -111,7 +113,7 @@ def test_the_cache_stays_within_its_bytes(fill: Callable[[FeatureCache], None]) 
     assert cache.nbytes <= max_bytes + slack
 
 
-def test_a_flood_of_keys_without_rows_does_not_disturb_the_cache() -> None:
+def test_a_flood_of_keys_without_rows_does_not_evict_a_row() -> None:
     cache = FeatureCache(1 << 20, FRESH_S, clock=Clock())
     cache.fill(STATS, ["1"], [b"a" * ROW])
     flood = [f"none{i}" for i in range(100_000)]

@@ -81,7 +81,7 @@ class Compared:
         return self.filled.to_bytes(8, "little").ljust(900, b"\xaa")[: sizes[shape]]
 
     def fill(self, group_index: int, first: int, shapes: Sequence[str], times: int) -> None:
-        """Cache rows `times` times; repeated fills let them replace rows that are used less."""
+        """Cache rows `times` times. Repeated fills let them replace rows that are used less."""
         group = self.groups[group_index]
         keys = some_keys(first, len(shapes))
         values = [self.value(group, shape) for shape in shapes]

@@ -1,0 +1,257 @@
+"""`Admission`: the order of starts, the refusal of late requests, and the room between starts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from kirana.admission import (
+    ALWAYS_WAITING,
+    BURST_S,
+    MAX_WORKS_IN_THREADS,
+    QUEUE_SECONDS,
+    STANDING_S,
+    Admission,
+)
+from kirana.errors import Overloaded
+from kirana.loop import request_threads
+from kirana.metrics import Metrics
+from tests.waiting import wait_until
+
+FAR = 1e9
+"""A deadline that never passes."""
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def admission(clock: Clock, metrics: Metrics) -> Admission:
+    return Admission(metrics, clock=clock)
+
+
+class Requests:
+    """Requests that arrive at one admission. `started` has the numbers of those that started."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.started: list[int] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def arrive(self, count: int, deadline: float = FAR) -> None:
+        """Let `count` requests arrive in one iteration of the event loop."""
+        first = len(self.tasks)
+        for number in range(first, first + count):
+            self.tasks.append(asyncio.create_task(self._run(number, deadline)))
+        await asyncio.sleep(0)
+
+    async def _run(self, number: int, deadline: float) -> None:
+        await self._admission.enter(deadline)
+        self.started.append(number)
+
+    def refused(self) -> list[int]:
+        return [
+            number
+            for number, task in enumerate(self.tasks)
+            if task.done() and isinstance(task.exception(), Overloaded)
+        ]
+
+
+class BusyThreads:
+    """Work in `request_threads` that lasts until `release`."""
+
+    def __init__(self) -> None:
+        self._released = threading.Event()
+        self._works = [
+            asyncio.create_task(request_threads.run(lambda: self._released.wait(30)))
+            for _ in range(MAX_WORKS_IN_THREADS)
+        ]
+
+    async def release(self) -> None:
+        self._released.set()
+        await asyncio.gather(*self._works)
+
+
+async def test_the_first_request_starts_at_once(admission: Admission) -> None:
+    await asyncio.wait_for(admission.enter(FAR), 10)
+    assert admission.waiting == 0
+
+
+async def test_requests_start_in_order_and_the_loop_goes_round_between_two_starts(
+    admission: Admission,
+) -> None:
+    requests = Requests(admission)
+    await requests.arrive(5)
+    rounds = 0
+    while len(requests.started) < 5:
+        before = len(requests.started)
+        await asyncio.sleep(0)
+        assert len(requests.started) <= before + 1
+        rounds += 1
+    assert requests.started == [0, 1, 2, 3, 4]
+    assert rounds >= 4
+
+
+async def test_no_request_starts_while_much_work_is_in_threads(admission: Admission) -> None:
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(2)
+    await asyncio.sleep(0.02)
+    assert requests.started == []
+    await threads.release()
+    await wait_until(lambda: requests.started == [0, 1], "both start")
+
+
+async def test_sixteen_requests_may_wait_and_those_before_them_are_refused_when_late(
+    admission: Admission, clock: Clock, metrics: Metrics
+) -> None:
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(ALWAYS_WAITING + 3)
+    clock.now += BURST_S + 0.01
+    await wait_until(lambda: requests.refused() == [0, 1, 2], "the first three are refused")
+    await threads.release()
+    await asyncio.gather(*requests.tasks[3:])
+    assert requests.started == list(range(3, ALWAYS_WAITING + 3))
+    buckets = metrics.buckets(QUEUE_SECONDS)
+    assert sum(buckets["refused",]) == 3
+    assert sum(buckets["started",]) == ALWAYS_WAITING
+
+
+async def test_a_burst_may_wait_longer_than_a_standing_queue(
+    admission: Admission, clock: Clock
+) -> None:
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(ALWAYS_WAITING + 1)
+    clock.now += STANDING_S + 0.01
+    await asyncio.sleep(0.02)
+    assert requests.refused() == []
+    clock.now += BURST_S
+    await wait_until(lambda: requests.refused() == [0], "the first has waited too long")
+    await requests.arrive(ALWAYS_WAITING)
+    clock.now += STANDING_S + 0.01
+    await wait_until(lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the queue stands")
+    await threads.release()
+    await asyncio.gather(*requests.tasks, return_exceptions=True)
+
+
+async def test_refusals_leave_time_for_work(admission: Admission, clock: Clock) -> None:
+    """Between two checks at the same time, only the credit of one moment can be refused."""
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(1_000)
+    clock.now += 1
+    await wait_until(lambda: bool(requests.refused()), "refusals begin")
+    await asyncio.sleep(0.02)
+    some = len(requests.refused())
+    assert some < 100
+    await threads.release()
+    await wait_until(lambda: len(requests.started) == ALWAYS_WAITING, "the rest starts meanwhile")
+    for _ in range(10):
+        clock.now += 1
+        await asyncio.sleep(0.005)
+    await wait_until(
+        lambda: len(requests.refused()) > some, "the credit grows with the time that passes"
+    )
+    for task in requests.tasks:
+        task.cancel()
+    await asyncio.gather(*requests.tasks, return_exceptions=True)
+
+
+async def test_a_request_whose_deadline_passed_while_it_waited_never_starts(
+    admission: Admission, clock: Clock
+) -> None:
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(1, deadline=clock.now + 0.1)
+    await requests.arrive(1)
+    clock.now += 0.2
+    await threads.release()
+    await wait_until(lambda: bool(requests.started), "the other one starts")
+    assert requests.started == [1]
+    assert not requests.tasks[0].done()
+    requests.tasks[0].cancel()
+
+
+async def test_a_cancelled_request_leaves_the_queue(admission: Admission) -> None:
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    requests = Requests(admission)
+    await requests.arrive(3)
+    requests.tasks[1].cancel()
+    await threads.release()
+    await wait_until(lambda: requests.started == [0, 2], "the others start")
+    assert admission.waiting == 0
+
+
+class TestArrive:
+    async def test_a_request_may_arrive_while_few_wait(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        threads = BusyThreads()
+        await asyncio.sleep(0)
+        requests = Requests(admission)
+        await requests.arrive(ALWAYS_WAITING - 1)
+        clock.now += 60
+        admission.arrive()
+        await threads.release()
+        await asyncio.gather(*requests.tasks)
+
+    async def test_a_request_that_would_wait_too_long_is_refused_on_arrival(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        """The expected wait follows from the number of requests that wait, and from their pace."""
+        requests = Requests(admission)
+        await requests.arrive(60)
+        admission.arrive()
+        while len(requests.started) < 5:
+            clock.now += 0.01
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"^5\d requests .* about 5\d0 ms in all"):
+            admission.arrive()
+        assert requests.refused() == []
+        await asyncio.gather(*requests.tasks)
+
+    async def test_refusals_on_arrival_leave_time_for_work(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        requests = Requests(admission)
+        await requests.arrive(60)
+        while len(requests.started) < 5:
+            clock.now += 0.01
+            await asyncio.sleep(0)
+        outcomes = []
+        for _ in range(100):
+            try:
+                admission.arrive()
+                outcomes.append("queued")
+            except Overloaded:
+                outcomes.append("refused")
+        assert outcomes[0] == "refused"
+        assert outcomes[-1] == "queued"
+        await asyncio.gather(*requests.tasks)
