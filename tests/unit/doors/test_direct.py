@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kirana.admission import ALWAYS_WAITING
 from kirana.doors import direct as module
 from kirana.doors.direct import DirectPort
 from kirana.edge import Edge, Limits
@@ -113,7 +114,7 @@ class TestReplies:
                 assert await ask(caller, call) == await ask(front, call), call
 
     async def test_many_concurrent_requests_are_answered(self, caller: httpx.AsyncClient) -> None:
-        calls = [caller.post(FLOW, content=BODY) for _ in range(100)]
+        calls = [caller.post(FLOW, content=BODY) for _ in range(ALWAYS_WAITING)]
         assert {response.status_code for response in await asyncio.gather(*calls)} == {200}
 
     async def test_a_connection_serves_one_request_after_another(self, direct: DirectPort) -> None:

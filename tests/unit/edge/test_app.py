@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kirana.admission import ALWAYS_WAITING
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
 from kirana.edge import Edge, Limits, Resources
@@ -593,7 +594,7 @@ class TestLoop:
     async def test_concurrent_calls_succeed_and_writes_to_lmdb_run_off_the_loop(
         self, tmp_path: Path, edge: Edge
     ) -> None:
-        """Send 200 calls at once, and record in which threads LMDB is written meanwhile."""
+        """Send 200 calls, as many at a time as may always wait, and record which threads write."""
         now_ms = int(time.time() * 1000)
 
         def put(i: int) -> tuple[str, Any]:
@@ -619,10 +620,16 @@ class TestLoop:
         def record_thread(transaction: Any) -> None:
             writers.add(threading.get_ident())
 
+        places = asyncio.Semaphore(ALWAYS_WAITING)
         async with client_of(edge) as client:
+
+            async def post(path: str, body: Any) -> httpx.Response:
+                async with places:
+                    return await client.post(path, json=body)
+
             calls = [make(i) for i in range(50) for make in (put, event, read, flow)]
             responses = await asyncio.gather(
-                *(client.post(path, json=body) for path, body in calls),
+                *(post(path, body) for path, body in calls),
                 *(
                     environment.write(record_thread)
                     for environment in environments
