@@ -40,12 +40,15 @@ def inferflow_text() -> str:
     )
 
 
-def write_mlp(path: Path) -> None:
-    """Write an ONNX model of sigmoid(relu(x @ a) @ b) with fixed random weights."""
-    rng = np.random.default_rng(0)
+def write_mlp(path: Path, *, hidden: int = HIDDEN, seed: int = 0) -> None:
+    """Write an ONNX model of sigmoid(relu(x @ a) @ b), whose random weights depend on `seed`.
+
+    `hidden` is the number of columns of `a`.
+    """
+    rng = np.random.default_rng(seed)
     weights = {
-        "a": rng.standard_normal((COLUMNS, HIDDEN)).astype(np.float32),
-        "b": rng.standard_normal((HIDDEN, 1)).astype(np.float32),
+        "a": rng.standard_normal((COLUMNS, hidden)).astype(np.float32),
+        "b": rng.standard_normal((hidden, 1)).astype(np.float32),
     }
     graph = helper.make_graph(
         [

@@ -8,15 +8,12 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
-import onnx
 import psutil
-from onnx import TensorProto, helper, numpy_helper
 
 from bench.attack import Attack, Target
-from bench.feature_data import COLUMNS, catalog_text
+from bench.feature_data import catalog_text
 from bench.figures import Figure
-from bench.infer import inferflow_text
+from bench.infer import inferflow_text, write_mlp
 from bench.serving import application, endpoints
 from kirana.cli.locations import local_settings
 from kirana.serving.assembly import catalog_backend
@@ -51,17 +48,18 @@ def measure_memory(folder: Path, base: str) -> tuple[int, int, int]:
     (folder / "catalog.yaml").write_text(catalog_text(1) + inferflow_text())
     settings = local_settings(folder, {"replicas": 1})
     publisher = catalog_backend(settings)
-    _write_model(folder / "models/mlp.onnx", 0)
+    write_mlp(folder / "models/mlp.onnx", hidden=HIDDEN)
     publisher.publish()
     body = json.dumps({"context": {"product_id": [str(n) for n in range(100)]}}).encode()
     with application(base, "soak", graph(settings)) as front:
         (direct,) = endpoints(front, 1)
         replica = _replica("soak")
-        target = Target(f"{direct}/v1/infer/ranker", body, headers=_timeout())
+        headers = {"x-kirana-timeout-ms": str(TIMEOUT_MS)}
+        target = Target(f"{direct}/v1/infer/ranker", body, headers=headers)
         with Attack([target], REQUESTS_PER_S, 3_600):
             settled = peak = 0
             for number in range(1, PUBLISHES + 1):
-                _write_model(folder / "models/mlp.onnx", number)
+                write_mlp(folder / "models/mlp.onnx", hidden=HIDDEN, seed=number)
                 revision = publisher.publish().revision.number
                 _wait_until_live(direct, revision)
                 peak = max(peak, replica.memory_info().rss)
@@ -75,10 +73,6 @@ def measure_memory(folder: Path, base: str) -> tuple[int, int, int]:
     publisher.close()
     shutil.rmtree(folder)
     return settled, peak, rested
-
-
-def _timeout() -> dict[str, str]:
-    return {"x-kirana-timeout-ms": str(TIMEOUT_MS)}
 
 
 def _replica(application_name: str) -> psutil.Process:
@@ -100,26 +94,3 @@ def _wait_until_live(url: str, revision: int) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError(f"revision {revision} is not live after {LIVE_S} s")
-
-
-def _write_model(path: Path, seed: int) -> None:
-    """Write a model of one hidden layer, whose weights depend on `seed`."""
-    rng = np.random.default_rng(seed)
-    weights = {
-        "a": rng.standard_normal((COLUMNS, HIDDEN)).astype(np.float32),
-        "b": rng.standard_normal((HIDDEN, 1)).astype(np.float32),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["features", "a"], ["hidden"]),
-            helper.make_node("Relu", ["hidden"], ["active"]),
-            helper.make_node("MatMul", ["active", "b"], ["logit"]),
-            helper.make_node("Sigmoid", ["logit"], ["p_click"]),
-        ],
-        "mlp",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, COLUMNS])],
-        [helper.make_tensor_value_info("p_click", TensorProto.FLOAT, [None, 1])],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), path)

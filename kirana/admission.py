@@ -49,7 +49,7 @@ _RECHECK_S = 0.002
 
 QUEUE_SECONDS = Histogram(
     "kirana_queue_seconds",
-    "How long requests waited before they started or were refused.",
+    "How long requests in the queue waited. Those that started on arrival are left out.",
     ("outcome",),
     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0),
 )

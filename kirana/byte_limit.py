@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from kirana.errors import TooLarge
+from kirana.errors import FieldPath, TooLarge
 
 MAX_READ_BYTES = 64 << 20
 """The most bytes of rows or events that one call may read, and of strings in one reply."""
 
 
-def too_many_bytes(what: str, advice: str) -> TooLarge:
-    """Return the error for a read of more than `MAX_READ_BYTES`, which the caller raises."""
-    return TooLarge(f"{what} have more than {MAX_READ_BYTES} bytes: {advice}")
+def check_bytes(total: int, what: str, advice: str, *, field: FieldPath = ()) -> None:
+    """Raise `TooLarge` if `total` is more than `MAX_READ_BYTES`.
+
+    The message says that `what` have too many bytes, and ends with `advice`.
+    """
+    if total > MAX_READ_BYTES:
+        message = f"{what} have more than {MAX_READ_BYTES} bytes: {advice}"
+        raise TooLarge(message, field=field)
 
 
 class ReadBytes:
-    """The bytes that a call has read so far. `what` and `advice` are parts of the error."""
+    """The bytes that a call has read so far. `what` and `advice` are those of `check_bytes`."""
 
     def __init__(self, what: str, advice: str) -> None:
         self._what = what
@@ -24,5 +29,4 @@ class ReadBytes:
     def add(self, count: int) -> None:
         """Count more bytes. Raise `TooLarge` if the call has read more than `MAX_READ_BYTES`."""
         self._total += count
-        if self._total > MAX_READ_BYTES:
-            raise too_many_bytes(self._what, self._advice)
+        check_bytes(self._total, self._what, self._advice)

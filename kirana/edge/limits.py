@@ -26,6 +26,6 @@ class Limits:
 
     max_body_bytes: int = 8 << 20
     max_ongoing: int = 2_048
-    """Requests in progress in one replica, over all its doors. Further requests get a 503."""
+    """Requests that wait or run in one replica, over all its doors. Further ones get a 503."""
     timeout_ms: int = 5_000
     """Time to read the body and to answer, for requests without `x-kirana-timeout-ms`."""

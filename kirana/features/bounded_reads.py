@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kirana import byte_limit, native
-from kirana.byte_limit import too_many_bytes
+from kirana.byte_limit import ReadBytes, check_bytes
 from kirana.codecs.packed.layout import row_bytes
 from kirana.codecs.rows import Piece
 from kirana.schema import FeatureGroup
@@ -22,7 +22,8 @@ FIRST_ROWS = 64
 _NEW_SHARE = 0.25
 """The share of a new measurement in the expected size of a row, if the size has decreased."""
 
-_ADVICE = "read fewer keys, or features of fewer groups"
+_MESSAGE = ("the rows", "read fewer keys, or features of fewer groups")
+"""The subject and the advice of `TooLarge`."""
 
 
 def check_fixed_bytes(groups: Sequence[FeatureGroup], rows: int) -> None:
@@ -30,8 +31,7 @@ def check_fixed_bytes(groups: Sequence[FeatureGroup], rows: int) -> None:
 
     Only groups whose rows have a fixed size count. Nothing needs to be read for this.
     """
-    if rows * sum(map(row_bytes, groups)) > byte_limit.MAX_READ_BYTES:
-        raise too_many_bytes("the rows", _ADVICE)
+    check_bytes(rows * sum(map(row_bytes, groups)), *_MESSAGE)
 
 
 def check_read_bytes(groups: Sequence[FeatureGroup], pieces: Sequence[Sequence[Piece]]) -> None:
@@ -45,8 +45,7 @@ def check_read_bytes(groups: Sequence[FeatureGroup], pieces: Sequence[Sequence[P
         if not row_bytes(group)
         for piece in of_group
     )
-    if total > byte_limit.MAX_READ_BYTES:
-        raise too_many_bytes("the rows", _ADVICE)
+    check_bytes(total, *_MESSAGE)
 
 
 @dataclass(slots=True)
@@ -85,7 +84,7 @@ class BoundedReads:
         expected = self._expected_total(groups, wanted, fixed)
         if expected is not None and expected <= byte_limit.MAX_READ_BYTES / BATCH_SHARE:
             answers = await self._store.read(wanted)
-            self._count(groups, fixed, answers, 0)
+            self._count(groups, fixed, answers, ReadBytes(*_MESSAGE))
             return answers
         return await self._read_in_batches(groups, wanted, fixed)
 
@@ -107,7 +106,8 @@ class BoundedReads:
         self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys], fixed: Sequence[int]
     ) -> Sequence[StoredRows]:
         parts: list[list[StoredRows]] = [[] for _ in wanted]
-        total = entry = start = 0
+        read_bytes = ReadBytes(*_MESSAGE)
+        entry = start = 0
         while entry < len(wanted):
             batch: list[_Part] = []
             budget = byte_limit.MAX_READ_BYTES / BATCH_SHARE
@@ -122,16 +122,9 @@ class BoundedReads:
                     budget -= count * max(expected, 1)
                 batch.append(_Part(entry, start, start + count))
                 entry, start = (entry + 1, 0) if count == left else (entry, start + count)
-            answers = await self._store.read(
-                [
-                    RowKeys(
-                        wanted[part.entry].group, wanted[part.entry].keys[part.start : part.stop]
-                    )
-                    for part in batch
-                ]
-            )
+            answers = await self._store.read([part.of(wanted) for part in batch])
             read_groups = [groups[part.entry] for part in batch]
-            total = self._count(read_groups, [fixed[part.entry] for part in batch], answers, total)
+            self._count(read_groups, [fixed[part.entry] for part in batch], answers, read_bytes)
             for part, answer in zip(batch, answers, strict=True):
                 parts[part.entry].append(answer)
         return [StoredRows.joined(of_entry) for of_entry in parts]
@@ -141,9 +134,9 @@ class BoundedReads:
         groups: Sequence[FeatureGroup],
         fixed: Sequence[int],
         answers: Sequence[StoredRows],
-        total: int,
-    ) -> int:
-        """Add the bytes of `answers` to `total`, and learn the sizes of rows.
+        read_bytes: ReadBytes,
+    ) -> None:
+        """Add the bytes of `answers` to `read_bytes`, and learn the sizes of rows.
 
         Raise `TooLarge` if the sum is more than `MAX_READ_BYTES`.
         """
@@ -153,13 +146,10 @@ class BoundedReads:
                 continue
             # A program other than Kirana may have written a large value to a server.
             counted = native.COMPILED and isinstance(answer.values, native.replies.Values)
-            read_bytes = size * count if size and not counted else stored_bytes(answer.values)
-            total += read_bytes
+            total = size * count if size and not counted else stored_bytes(answer.values)
             if not size:
-                self._learn(group.name, read_bytes / count)
-        if total > byte_limit.MAX_READ_BYTES:
-            raise too_many_bytes("the rows", _ADVICE)
-        return total
+                self._learn(group.name, total / count)
+            read_bytes.add(total)
 
     def _learn(self, group: str, mean_bytes: float) -> None:
         """Learn from a batch of rows with this mean size. A larger size counts in full."""

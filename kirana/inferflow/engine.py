@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kirana import byte_limit, native
-from kirana.byte_limit import too_many_bytes
+from kirana import native
+from kirana.byte_limit import check_bytes
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs.rows import Provenance
@@ -108,12 +108,12 @@ class InferflowService:
         plan: Plan = catalog.compiled("inferflow", request.model_id)
         ids = self._context_ids(plan, request)
         rows = len(ids[plan.rows].texts)
-        if 4 * rows * len(plan.columns) > byte_limit.MAX_READ_BYTES:
-            error = too_many_bytes(
-                f"{rows} rows x {len(plan.columns)} columns", "send fewer rows at a time"
-            )
-            error.path = ("context", plan.rows)
-            raise error
+        check_bytes(
+            4 * rows * len(plan.columns),
+            f"{rows} rows x {len(plan.columns)} columns",
+            "send fewer rows at a time",
+            field=("context", plan.rows),
+        )
         matrix: Floats = np.empty((rows, len(plan.columns)), dtype=np.float32)
         inputs = _read_inputs(plan, request, rows)
         for name, position in plan.input_positions.items():

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
 from kirana.errors import ConfigurationError, StoreFull, Unavailable
-from kirana.loop import inline_or_thread
+from kirana.loop import request_threads
 from kirana.urls import folder_of, option_of
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ class Environment:
         if inline:
             with suppress(lmdb.MapResizedError):
                 return self._read(work, database)
-        return await inline_or_thread(False, self.read, work, database)
+        return await request_threads.run(partial(self.read, work, database))
 
     def _read(self, work: Callable[[Any], T], database: Any) -> T:
         with self._counting:

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from kirana.breaker import Breaker
 from kirana.errors import Unavailable
 from kirana.loop import retrieve_error
+from kirana.redis.cluster_call import MISSING, ClusterCall
 from kirana.redis.errors import (
     FAILURES,
     TEMPORARY_ERRORS,
@@ -45,9 +46,6 @@ REFRESH_PAUSE_S = 1.0
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
-MISSING = object()
-"""Stands for a final reply that has not arrived."""
-
 
 @dataclass(slots=True)
 class _Node:
@@ -67,37 +65,6 @@ class _NoReply:
 
     reason: str
     retry: bool
-
-
-@dataclass(slots=True)
-class ClusterCall:
-    """Commands with one key each, and their replies.
-
-    `slots` holds one slot per key. `strings` is True if all replies are strings. `load` is the
-    command that loads the script of the commands, empty if they run none. `replies` holds the final
-    reply to each command, `MISSING` until it has arrived.
-
-    `todo` holds the positions of the commands to send in the next round. Its keys are pairs: the
-    name of the node, and whether to send `ASKING` before each command. `unanswered` holds commands
-    of this round to which a node gave no reply, or a temporary error: the position of the command
-    and the name of the node. `reason` is the latest reason for a missing reply.
-    """
-
-    commands: Sequence[bytes]
-    slots: Sequence[int]
-    strings: bool
-    load: bytes
-    replies: list[Any]
-    todo: dict[tuple[str, bool], list[int]]
-    unanswered: list[tuple[int, str]] = field(default_factory=list)
-    reason: str = "the slots moved during each attempt"
-    moved: bool = False
-    """Whether a node replied that a slot now belongs to another node."""
-
-    @property
-    def missing(self) -> list[int]:
-        """The positions of the commands without a final reply."""
-        return [position for position, reply in enumerate(self.replies) if reply is MISSING]
 
 
 class ClusterClient:

@@ -35,7 +35,7 @@ class Settings(FeatureSettings, InteractionSettings, ModelSettings):
     Ray has for the machine.
 
     `timeout_ms` is the default deadline of a request, and `max_body_bytes` the largest size of its
-    body. One replica runs at most `max_ongoing` requests at a time.
+    body. In one replica, at most `max_ongoing` requests wait or run at a time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.errors import ConfigurationError, Unavailable
-from kirana.redis.cluster import ClusterCall, ClusterClient
+from kirana.redis.cluster import ClusterClient
+from kirana.redis.cluster_call import ClusterCall
 from kirana.redis.commands import delete_command, get_command, scan_command
 from kirana.redis.connection import values_of
 from kirana.redis.errors import FAILURES

@@ -20,9 +20,9 @@ from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite
 from kirana.stores import open_feature_store
+from tests.clock import Clock
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
-from tests.unit.features.counted_store import Clock
 from tests.waiting import wait_until
 
 FRESH_S = 0.2

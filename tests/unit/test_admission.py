@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,20 +19,11 @@ from kirana.admission import (
 from kirana.errors import Overloaded
 from kirana.loop import request_threads
 from kirana.metrics import Metrics
+from tests.clock import Clock
 from tests.waiting import wait_until
 
 FAR = 1e9
 """A deadline that never passes."""
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -91,6 +83,22 @@ class BusyThreads:
         await asyncio.gather(*self._works)
 
 
+@pytest.fixture
+async def busy() -> AsyncIterator[BusyThreads]:
+    """Yield threads that are busy, so that no request starts until they are released."""
+    threads = BusyThreads()
+    await asyncio.sleep(0)
+    yield threads
+    await threads.release()
+
+
+async def start_five(requests: Requests, clock: Clock) -> None:
+    """Let requests start, one every 10 ms, until five have."""
+    while len(requests.started) < 5:
+        clock.now += 0.01
+        await asyncio.sleep(0)
+
+
 async def test_the_first_request_starts_at_once(admission: Admission) -> None:
     await asyncio.wait_for(admission.enter(FAR), 10)
     assert admission.waiting == 0
@@ -111,27 +119,25 @@ async def test_requests_start_in_order_and_the_loop_goes_round_between_two_start
     assert rounds >= 4
 
 
-async def test_no_request_starts_while_much_work_is_in_threads(admission: Admission) -> None:
-    threads = BusyThreads()
-    await asyncio.sleep(0)
+async def test_no_request_starts_while_much_work_is_in_threads(
+    admission: Admission, busy: BusyThreads
+) -> None:
     requests = Requests(admission)
     await requests.arrive(2)
     await asyncio.sleep(0.02)
     assert requests.started == []
-    await threads.release()
+    await busy.release()
     await wait_until(lambda: requests.started == [0, 1], "both start")
 
 
 async def test_sixteen_requests_may_wait_and_those_before_them_are_refused_when_late(
-    admission: Admission, clock: Clock, metrics: Metrics
+    admission: Admission, busy: BusyThreads, clock: Clock, metrics: Metrics
 ) -> None:
-    threads = BusyThreads()
-    await asyncio.sleep(0)
     requests = Requests(admission)
     await requests.arrive(ALWAYS_WAITING + 3)
     clock.now += BURST_S + 0.01
     await wait_until(lambda: requests.refused() == [0, 1, 2], "the first three are refused")
-    await threads.release()
+    await busy.release()
     await asyncio.gather(*requests.tasks[3:])
     assert requests.started == list(range(3, ALWAYS_WAITING + 3))
     buckets = metrics.buckets(QUEUE_SECONDS)
@@ -140,10 +146,8 @@ async def test_sixteen_requests_may_wait_and_those_before_them_are_refused_when_
 
 
 async def test_a_burst_may_wait_longer_than_a_standing_queue(
-    admission: Admission, clock: Clock
+    admission: Admission, busy: BusyThreads, clock: Clock
 ) -> None:
-    threads = BusyThreads()
-    await asyncio.sleep(0)
     requests = Requests(admission)
     await requests.arrive(ALWAYS_WAITING + 1)
     clock.now += STANDING_S + 0.01
@@ -154,14 +158,14 @@ async def test_a_burst_may_wait_longer_than_a_standing_queue(
     await requests.arrive(ALWAYS_WAITING)
     clock.now += STANDING_S + 0.01
     await wait_until(lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the queue stands")
-    await threads.release()
+    await busy.release()
     await asyncio.gather(*requests.tasks, return_exceptions=True)
 
 
-async def test_refusals_leave_time_for_work(admission: Admission, clock: Clock) -> None:
+async def test_refusals_leave_time_for_work(
+    admission: Admission, busy: BusyThreads, clock: Clock
+) -> None:
     """Between two checks at the same time, only the credit of one moment can be refused."""
-    threads = BusyThreads()
-    await asyncio.sleep(0)
     requests = Requests(admission)
     await requests.arrive(1_000)
     clock.now += 1
@@ -169,7 +173,7 @@ async def test_refusals_leave_time_for_work(admission: Admission, clock: Clock) 
     await asyncio.sleep(0.02)
     some = len(requests.refused())
     assert some < 100
-    await threads.release()
+    await busy.release()
     await wait_until(lambda: len(requests.started) == ALWAYS_WAITING, "the rest starts meanwhile")
     for _ in range(10):
         clock.now += 1
@@ -183,43 +187,39 @@ async def test_refusals_leave_time_for_work(admission: Admission, clock: Clock) 
 
 
 async def test_a_request_whose_deadline_passed_while_it_waited_never_starts(
-    admission: Admission, clock: Clock
+    admission: Admission, busy: BusyThreads, clock: Clock
 ) -> None:
-    threads = BusyThreads()
-    await asyncio.sleep(0)
     requests = Requests(admission)
     await requests.arrive(1, deadline=clock.now + 0.1)
     await requests.arrive(1)
     clock.now += 0.2
-    await threads.release()
+    await busy.release()
     await wait_until(lambda: bool(requests.started), "the other one starts")
     assert requests.started == [1]
     assert not requests.tasks[0].done()
     requests.tasks[0].cancel()
 
 
-async def test_a_cancelled_request_leaves_the_queue(admission: Admission) -> None:
-    threads = BusyThreads()
-    await asyncio.sleep(0)
+async def test_a_cancelled_request_leaves_the_queue(
+    admission: Admission, busy: BusyThreads
+) -> None:
     requests = Requests(admission)
     await requests.arrive(3)
     requests.tasks[1].cancel()
-    await threads.release()
+    await busy.release()
     await wait_until(lambda: requests.started == [0, 2], "the others start")
     assert admission.waiting == 0
 
 
 class TestArrive:
     async def test_a_request_may_arrive_while_few_wait(
-        self, admission: Admission, clock: Clock
+        self, admission: Admission, busy: BusyThreads, clock: Clock
     ) -> None:
-        threads = BusyThreads()
-        await asyncio.sleep(0)
         requests = Requests(admission)
         await requests.arrive(ALWAYS_WAITING - 1)
         clock.now += 60
         admission.arrive()
-        await threads.release()
+        await busy.release()
         await asyncio.gather(*requests.tasks)
 
     async def test_a_request_that_would_wait_too_long_is_refused_on_arrival(
@@ -229,9 +229,7 @@ class TestArrive:
         requests = Requests(admission)
         await requests.arrive(60)
         admission.arrive()
-        while len(requests.started) < 5:
-            clock.now += 0.01
-            await asyncio.sleep(0)
+        await start_five(requests, clock)
         with pytest.raises(Overloaded, match=r"^5\d requests .* about 5\d0 ms in all"):
             admission.arrive()
         assert requests.refused() == []
@@ -242,9 +240,7 @@ class TestArrive:
     ) -> None:
         requests = Requests(admission)
         await requests.arrive(60)
-        while len(requests.started) < 5:
-            clock.now += 0.01
-            await asyncio.sleep(0)
+        await start_five(requests, clock)
         outcomes = []
         for _ in range(100):
             try:

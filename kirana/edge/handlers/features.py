@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from kirana import byte_limit
-from kirana.byte_limit import too_many_bytes
+from kirana.byte_limit import check_bytes
 from kirana.clock import unit_problem
 from kirana.codecs import STATUS_NAMES
 from kirana.codecs.rows import PROVENANCE_NAMES, TIER_NAMES
@@ -122,10 +121,8 @@ def _check_texts(selected: Selection, rows: EntityRows) -> None:
         name: sum(map(len, rows.columns[name].values.ravel().tolist()))
         for name in set(selected.texts)
     }
-    if sum(lengths[name] for name in selected.texts) > byte_limit.MAX_READ_BYTES:
-        error = too_many_bytes("the strings", "read fewer keys or features")
-        error.path = ("keys",)
-        raise error
+    total = sum(lengths[name] for name in selected.texts)
+    check_bytes(total, "the strings", "read fewer keys or features", field=("keys",))
 
 
 def _response(

@@ -18,6 +18,7 @@ from kirana.errors import Unavailable
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.checks import catalog_checks
+from tests.clock import Clock
 from tests.support import SHOP, nth, write_shop
 from tests.unit.catalog.following import following
 from tests.waiting import wait_until
@@ -87,16 +88,6 @@ async def test_old_revisions_are_kept_beside_the_new_one(catalog: DirectoryCatal
         await revisions.at(publish_next(catalog, keep))
     assert [await revisions.at(nth(catalog, number)) for number in (1, 2, 3, 1)] == [1, 2, 3, 1]
     assert builder.built == [1, 2, 3]
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Value:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from kirana.client.balancer import AVOIDED_S, Balancer
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def test_without_direct_ports_every_request_goes_to_the_front_door() -> None:

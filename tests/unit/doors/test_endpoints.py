@@ -12,6 +12,7 @@ import pytest
 
 from kirana.doors import endpoints as module
 from kirana.doors.endpoints import REMOVED_AFTER_S, STALE_S, Endpoint, Endpoints
+from tests.clock import Clock
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of
 from tests.waiting import wait_until
@@ -45,16 +46,6 @@ class Notes(dict[str, bytes]):
             raise self.error
 
 
-class Clock:
-    """A clock, in seconds, that stands still until a test changes `now`."""
-
-    def __init__(self, now: float = 0.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def registry() -> Notes:
     return Notes()
@@ -62,7 +53,7 @@ def registry() -> Notes:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @asynccontextmanager

@@ -97,16 +97,6 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-class Clock:
-    """A replacement for `time.monotonic` that stands still until a test changes `now`."""
-
-    def __init__(self, now: float = 5_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @dataclass
 class Call:
     """A read of the store: the keys, whether it may return, and whether it fails."""

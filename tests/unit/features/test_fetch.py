@@ -9,12 +9,12 @@ import pytest
 
 from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetcher
+from tests.clock import Clock
 from tests.unit.features.counted_store import (
     MISSING,
     ONE,
     TWO,
     UNAVAILABLE,
-    Clock,
     CountedStore,
     key_of,
     ok,

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetcher
+from tests.clock import Clock
 from tests.unit.features.counted_store import (
     MISSING,
     ONE,
     TWO,
-    Clock,
     CountedStore,
     Read,
     encode,

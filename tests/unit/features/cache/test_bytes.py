@@ -13,6 +13,7 @@ from kirana.codecs.packed.layout import row_bytes
 from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.cache.group import ABSENT_SHARE, SLOT_BYTES
 from kirana.schema import Feature
+from tests.clock import Clock
 from tests.unit.features.cache.cached import (
     ATTRS,
     FRESH_S,
@@ -24,7 +25,7 @@ from tests.unit.features.cache.cached import (
     TEXT,
     read,
 )
-from tests.unit.features.counted_store import Clock, group_of
+from tests.unit.features.counted_store import group_of
 
 pytestmark = pytest.mark.usefixtures("inner_loops")
 

@@ -16,6 +16,7 @@ from kirana.features.cache import feature_cache as cache_module
 from kirana.features.cache.feature_cache import IDLE_S, MOVED_PER_LOOK_UP, FeatureCache
 from kirana.features.cache.group import SLOT_BYTES
 from kirana.schema import Feature, FeatureGroup, SchemaVersion
+from tests.clock import Clock
 from tests.unit.features.cache.cached import (
     ATTRS,
     FRESH_S,
@@ -30,7 +31,7 @@ from tests.unit.features.cache.cached import (
     TITLE,
     read,
 )
-from tests.unit.features.counted_store import Clock, group_of
+from tests.unit.features.counted_store import group_of
 
 pytestmark = pytest.mark.usefixtures("inner_loops")
 

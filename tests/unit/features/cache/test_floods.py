@@ -9,8 +9,8 @@ import pytest
 
 from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.cache.group import SLOT_BYTES
+from tests.clock import Clock
 from tests.unit.features.cache.cached import FRESH_S, ROW, STATS, read
-from tests.unit.features.counted_store import Clock
 
 pytestmark = pytest.mark.usefixtures("inner_loops")
 
