@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from kirana.catalog.revisions import LiveRevision
 from kirana.errors import KiranaError, Unavailable
 from kirana.part import Parts
 from kirana.revision import Revision
 from kirana.service import Health, Service
+
+logger = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 1.0
 """Seconds between the end of a check and the start of the next one."""
@@ -25,12 +28,9 @@ class Probes:
     A reply to `/healthz` calls no part. So it is quick however slow the parts are.
     """
 
-    def __init__(
-        self, parts: Parts, live: LiveRevision, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, parts: Parts, live: LiveRevision) -> None:
         self._parts = parts
         self._live = live
-        self._clock = clock
         self._states: Mapping[str, Health] | None = None
         self._checked_at = 0.0
 
@@ -41,7 +41,7 @@ class Probes:
         """
         if self._states is None:
             raise Unavailable("the parts have not been checked yet")
-        return self._states, self._clock() - self._checked_at
+        return self._states, time.monotonic() - self._checked_at
 
     async def check(self) -> None:
         """Check all parts at once."""
@@ -49,7 +49,7 @@ class Probes:
         revision = self._live.revision
         states = await asyncio.gather(*(_health(part, revision) for _, part in self._parts))
         self._states = dict(zip(names, states, strict=True))
-        self._checked_at = self._clock()
+        self._checked_at = time.monotonic()
 
     async def follow(self) -> None:
         """Check all parts again and again, until cancelled."""
@@ -59,7 +59,7 @@ class Probes:
 
 
 async def _health(part: Service, revision: Revision) -> Health:
-    """Return the health of a part. An error of Kirana or a timeout becomes the reason."""
+    """Return the health of a part. An error or a timeout becomes the reason."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             return await part.health(revision)
@@ -67,3 +67,7 @@ async def _health(part: Service, revision: Revision) -> Health:
         return Health(f"no answer in {PROBE_TIMEOUT_S:.0f} s")
     except KiranaError as error:
         return Health(error.message)
+    except Exception:
+        # The checks must go on, or `/healthz` would report this one for good.
+        logger.exception("the check of a part failed")
+        return Health("the check failed: see Kirana's log")

@@ -179,3 +179,19 @@ async def test_a_replica_whose_parts_were_never_checked_is_unavailable(shop: Sho
         response = await client.get("/healthz")
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "unavailable"
+
+
+async def test_checks_go_on_after_an_error_that_is_not_kiranas(shop: Shop) -> None:
+    class Broken(DownInteractions):
+        async def query(self, *_: object) -> list[Interactions]:
+            raise ZeroDivisionError
+
+    live = LiveRevision(shop.source, [])
+    await live.start()
+    parts = shop.served(interactions=InteractionService(Broken(), shop.source))
+    resources = Resources(parts, live, shop.source)
+    for _ in range(2):
+        await resources.probes.check()
+    async with client_of(Edge(resources)) as client:
+        report = (await client.get("/healthz")).json()["parts"]["interactions"]
+    assert report == {"state": "unavailable", "reason": "the check failed: see Kirana's log"}
