@@ -22,10 +22,10 @@ BUFFER_BYTES = 512 << 10
 MAX_KEPT_BYTES = 16 << 20
 """A receive buffer larger than this is replaced by one of `BUFFER_BYTES` once it is empty."""
 
-LARGE_REPLY_BYTES = 16 << 20
+LARGE_REPLY_BYTES = 1 << 20
 """Requests that time out behind a reply of more bytes than this fail with `ReplyTooSlow`.
 
-A batch of 1,000 ordinary rows is smaller. A request for one such reply holds up all others.
+The server answers, but what it sends takes long. A reply of 1,000 ordinary rows is smaller.
 """
 
 ARRAY = -1
