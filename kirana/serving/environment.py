@@ -97,9 +97,12 @@ def serve_environment(folder: Path) -> dict[str, str]:
     is kept. Raise `ConfigurationError` if too few ports are free.
     """
     ports = dict(zip(_PORTS, map(str, free_ports(len(_PORTS))), strict=True))
+    replica_ports = _replica_ports()
     return {
         **REQUIRED,
         **ports,
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
         **_ECONOMY,
         _NICENESS: os.environ.get(_NICENESS, _ECONOMY[_NICENESS]),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -113,6 +116,9 @@ def serve_environment(folder: Path) -> dict[str, str]:
 
 _QUIET_PORTS = range(21_000, 29_000)
 """Ports above the default direct ports, and below Linux's default for outgoing connections."""
+
+_REPLICA_PORTS = [range(first, first + 100) for first in range(30_000, 32_700, 100)]
+"""Ranges of ports on which the replicas of one Ray instance listen for HAProxy."""
 
 _TRIES = 1_000
 """The maximum number of ports that a call of `free_ports` tries."""
@@ -148,6 +154,17 @@ def free_ports(count: int) -> list[int]:
         f"found only {len(ports)} free ports from {_QUIET_PORTS.start} to "
         f"{_QUIET_PORTS.stop - 1}, but {count} are needed"
     )
+
+
+def _replica_ports() -> range:
+    """Return a range of `_REPLICA_PORTS`, in random order, that no other call has reserved.
+
+    HAProxy still knows the port of a killed replica for a while. If a replica of another Ray
+    instance took that port, it would get requests that are not meant for it. If all ranges are
+    reserved, one of them is shared.
+    """
+    ranges = random.sample(_REPLICA_PORTS, len(_REPLICA_PORTS))
+    return next((ports for ports in ranges if _reserve(ports.start)), ranges[0])
 
 
 def _reserve(port: int) -> bool:

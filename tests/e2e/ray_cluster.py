@@ -147,8 +147,6 @@ def cluster_beside_others(catalog: Path, folder: Path, **fields: Any) -> Iterato
     if not fields.get("bare"):
         environment = serve_environment(folder)
         del environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]  # `kirana env` sets it.
-        port_names = [name for name in environment if name.endswith("_PORT")]
-        environment.update(zip(port_names, map(str, free_ports(len(port_names))), strict=True))
         environment["KIRANA_DIRECT_PORTS"] = _direct_ports()
         fields["exports"] = {**environment, **fields.get("exports", {})}
     cluster = RayCluster(catalog, dashboard, http, ray_options, **fields)

@@ -81,12 +81,30 @@ def _direct_ports(client: httpx.Client) -> list[str]:
     return [endpoint["url"] for endpoint in endpoints]
 
 
+def _wait_for_the_front_door(base: str, urls: list[str]) -> None:
+    """Wait until HAProxy sends new connections to each replica.
+
+    When HAProxy learns of a replica, it closes its idle connections. A request that is sent at that
+    moment gets no answer, and no publish is the reason.
+    """
+    reached = set()
+
+    def all_reached() -> bool:
+        # A replica lists its own port first.
+        reached.add(httpx.get(f"{base}/v1/endpoints").json()["endpoints"][0]["url"])
+        return reached == set(urls)
+
+    wait_for(all_reached, "the front door reaches both replicas")
+
+
 @pytest.fixture
 def shop(placed: tuple[httpx.Client, Path]) -> tuple[httpx.Client, Path]:
     """Wait until all replicas are on the newest revision, and return a client and the folder."""
     client, _ = placed
     newest = client.get("/v1/catalog").json()["history"][0]["revision"]
-    wait_for(lambda: _all_on(_direct_ports(client), newest), f"all are on revision {newest}")
+    urls = _direct_ports(client)
+    wait_for(lambda: _all_on(urls, newest), f"all are on revision {newest}")
+    _wait_for_the_front_door(str(client.base_url).rstrip("/"), urls)
     return placed
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from kirana.errors import ConfigurationError
+from kirana.serving import environment as serve_variables
 from kirana.serving.environment import (
     ALLOW_UNTUNED,
     REQUIRED,
@@ -113,7 +115,11 @@ def test_all_files_are_in_the_folder_and_have_different_names(tmp_path: Path) ->
 
 def test_ports_are_free_and_different(tmp_path: Path) -> None:
     environment = serve_environment(tmp_path)
-    ports = [int(value) for name, value in environment.items() if name.endswith("_PORT")]
+    ports = [
+        int(value)
+        for name, value in environment.items()
+        if name.endswith("_PORT") and "DIRECT_INGRESS" not in name
+    ]
     assert len(set(ports)) == len(ports) == 4
     for port in ports:
         with _server_socket() as server:
@@ -131,6 +137,23 @@ def test_ports_in_use_are_not_returned(tmp_path: Path) -> None:
     finally:
         for server in servers:
             server.close()
+
+
+def _replica_ports(environment: Mapping[str, str]) -> range:
+    first, last = (
+        int(environment[f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT"]) for bound in ("MIN", "MAX")
+    )
+    return range(first, last)
+
+
+def test_each_ray_instance_has_its_own_range_of_replica_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges = [range(29_000, 29_100), range(29_100, 29_200)]
+    monkeypatch.setattr(serve_variables, "_REPLICA_PORTS", ranges)
+    given = [_replica_ports(serve_environment(tmp_path)) for _ in range(2)]
+    assert sorted(given, key=lambda ports: ports.start) == ranges
+    assert _replica_ports(serve_environment(tmp_path)) in ranges
 
 
 _PROGRAM_WITH_FEW_PORTS = """
