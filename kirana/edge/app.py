@@ -134,14 +134,14 @@ class Edge:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 body = await call.read_body(limits.max_body_bytes)
-                if route.queued:
-                    await self._admission.enter(deadline)
-                revision = self._resources.live.revision
-                context = context_of(headers, id, revision, deadline, route.priority)
-                request = Request(
-                    parameters, call.query, headers, body, context, binary, binary_reply
-                )
                 async with DisconnectWatch(call.disconnected):
+                    if route.queued:
+                        await self._admission.enter(deadline)
+                    revision = self._resources.live.revision
+                    context = context_of(headers, id, revision, deadline, route.priority)
+                    request = Request(
+                        parameters, call.query, headers, body, context, binary, binary_reply
+                    )
                     return await route.handler(request, self._resources)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None

@@ -11,12 +11,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
 from kirana.errors import FieldPath, InvalidInput, TooLarge, did_you_mean
+
+MAX_SEARCHED_BYTES = 1 << 20
+"""A repeated name is searched for only in bodies of at most this size. The search is slow."""
 
 Check = Callable[[Any, FieldPath], None]
 """A function that raises `InvalidInput` if the value at a path is out of bounds."""
@@ -189,8 +193,9 @@ def _wrong_types(kind: inspect.Type, value: Any, path: FieldPath) -> Iterator[In
     match kind:
         case inspect.StructType():
             yield from _wrong_fields(kind, value, path)
-        case inspect.ListType(item_type=inner):
-            for index, item in enumerate(value):
+        case inspect.ListType(item_type=inner, max_length=most):
+            # A list that is too long is refused for its length. Its entries can be millions.
+            for index, item in enumerate(islice(value, most)):
                 yield from _wrong_types(inner, item, (*path, index))
         case inspect.DictType(value_type=inner):
             for name, item in value.items():
@@ -280,6 +285,9 @@ def _duplicate_name(body: bytes) -> InvalidInput:
     msgspec refused an earlier value of this name. The body decoded without types has only the last
     value, so the other checks found no error.
     """
+
+    if len(body) > MAX_SEARCHED_BYTES:
+        return InvalidInput("the body is not valid: check whether a name is given twice")
 
     def collect(pairs: list[tuple[str, Any]]) -> _Object:
         decoded = _Object()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,14 +10,13 @@ import pytest
 from kirana.admission import (
     ALWAYS_WAITING,
     BURST_S,
-    MAX_WORKS_IN_THREADS,
     QUEUE_SECONDS,
     STANDING_S,
     Admission,
 )
 from kirana.errors import Overloaded
-from kirana.loop import request_threads
 from kirana.metrics import Metrics
+from tests.busy_threads import BusyThreads, busy_threads
 from tests.clock import Clock
 from tests.waiting import wait_until
 
@@ -68,28 +66,11 @@ class Requests:
         ]
 
 
-class BusyThreads:
-    """Work in `request_threads` that lasts until `release`."""
-
-    def __init__(self) -> None:
-        self._released = threading.Event()
-        self._works = [
-            asyncio.create_task(request_threads.run(lambda: self._released.wait(30)))
-            for _ in range(MAX_WORKS_IN_THREADS)
-        ]
-
-    async def release(self) -> None:
-        self._released.set()
-        await asyncio.gather(*self._works)
-
-
 @pytest.fixture
 async def busy() -> AsyncIterator[BusyThreads]:
     """Yield threads that are busy, so that no request starts until they are released."""
-    threads = BusyThreads()
-    await asyncio.sleep(0)
-    yield threads
-    await threads.release()
+    async with busy_threads() as threads:
+        yield threads
 
 
 async def start_five(requests: Requests, clock: Clock) -> None:

@@ -32,6 +32,7 @@ from kirana.models.loaded import LoadedModel, LoadedModels
 from kirana.models.registry import ModelRegistry
 from kirana.request import RequestContext
 from kirana.revision import Revision
+from tests.busy_threads import busy_threads
 from tests.support import Shop
 from tests.unit.edge.conftest import client_of, refused
 
@@ -518,6 +519,14 @@ class TestMetrics:
     ) -> None:
         await exchange(counted, [*before, {"type": "http.disconnect"}])
         assert metrics.counts(REQUESTS) == {("flow_run", "serve", "499"): 1}
+
+    async def test_a_client_that_disconnects_while_its_request_waits_is_counted(
+        self, counted: Edge, metrics: Metrics
+    ) -> None:
+        async with busy_threads():
+            reply = await exchange(counted, [chunk(BODY), {"type": "http.disconnect"}])
+            assert reply.sent == []
+            assert metrics.counts(REQUESTS) == {("flow_run", "serve", "499"): 1}
 
     async def test_a_request_that_timed_out_is_counted_in_its_bucket(
         self, counted: Edge, metrics: Metrics

@@ -16,7 +16,7 @@ from kirana.edge.bodies import decode_json, decode_query
 from kirana.edge.errors import HttpError
 from kirana.edge.limits import MAX_EVENTS, MAX_KEYS
 from kirana.edge.routes import ROUTES
-from kirana.edge.validation import check_bounds, first_error
+from kirana.edge.validation import MAX_SEARCHED_BYTES, check_bounds, first_error
 from kirana.errors import FieldPath, InvalidInput, TooLarge
 
 EVENT = {"user_id": 1, "event": "click", "product_id": "a", "timestamp": 5, "metadata": {"a": [1]}}
@@ -161,6 +161,13 @@ def test_a_duplicate_name_is_refused(body: bytes, path: FieldPath) -> None:
     assert (caught.value.path, caught.value.message) == (path, f"'{path[-1]}' is given twice")
 
 
+def test_a_duplicate_name_is_not_searched_for_in_a_large_body() -> None:
+    padding = b'"' + b"a" * MAX_SEARCHED_BYTES + b'"'
+    body = b'{"entity": 5, "entity": %s, "keys": {}, "features": ["f"]}' % padding
+    with pytest.raises(InvalidInput, match="the body is not valid: check whether a name is given"):
+        decode_json(messages.FeaturesGet, body)
+
+
 def without(message: type[msgspec.Struct], name: str) -> dict[str, Any]:
     """Return the valid body of a message without one field."""
     return {key: value for key, value in VALID[message].items() if key != name}
@@ -217,6 +224,13 @@ def test_invalid_json_is_reported_before_any_field() -> None:
     with pytest.raises(HttpError) as caught:
         decode_json(messages.FeaturesGet, b'{"entity": 5, ')
     assert caught.value.code == "invalid_json"
+
+
+def test_types_beyond_the_limit_of_a_list_are_not_checked() -> None:
+    keys = {"k": ["1"] * MAX_KEYS + [None]}
+    body = msgspec.json.encode(changed(messages.FeaturesGet, keys=keys))
+    with pytest.raises(TooLarge, match="has 10001 entries"):
+        decode_json(messages.FeaturesGet, body)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
