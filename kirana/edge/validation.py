@@ -285,7 +285,6 @@ def _duplicate_name(body: bytes) -> InvalidInput:
     msgspec refused an earlier value of this name. The body decoded without types has only the last
     value, so the other checks found no error.
     """
-
     if len(body) > MAX_SEARCHED_BYTES:
         return InvalidInput("the body is not valid: check whether a name is given twice")
 
