@@ -34,7 +34,7 @@ Sixteen clients that send one request after another are a normal load, even of s
 MAX_WORKS_IN_THREADS = 4
 """No request starts while this much work of others is in threads, where it competes for the GIL."""
 
-REFUSALS_PER_S = 3_000
+REFUSALS_PER_S = 2_000
 """How many requests may be refused per second. On the direct port, that takes a quarter of a core.
 
 A client that sends its next request right after a refusal would otherwise leave no time for work.
