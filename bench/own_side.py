@@ -23,7 +23,8 @@ LEFT_OUT: dict[str, dict[str, Callable[..., Any]]] = {
         "measure_growth": lambda *_: _finished([]),
     },
 }
-"""Replacements by module: for sides that take long to start, and measurements without a figure."""
+"""Replacements by module, for sides that take a long time to start, and for measurements that
+yield no `Figure`."""
 
 ROUNDS = {"ROUNDS": 1, "HTTP_ROUNDS": 1, "BENCHMARKED": 1_000}
 """Values of constants by name, in all modules of the benchmark."""

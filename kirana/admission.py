@@ -103,7 +103,8 @@ class Admission:
         if expected_s > self._limit_s(now) and self._spend_credit(now):
             self._metrics.observe(QUEUE_SECONDS, 0.0, "refused")
             raise Overloaded(
-                f"{ahead} requests are waiting, for about {expected_s * 1000:.0f} ms in all"
+                f"{ahead} requests are waiting: a new one would wait about "
+                f"{expected_s * 1000:.0f} ms"
             )
 
     async def enter(self, deadline: float) -> None:

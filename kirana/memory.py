@@ -1,4 +1,4 @@
-"""Return of free memory to the operating system."""
+"""Give freed memory back to the operating system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def return_free_memory() -> None:
-    """Return memory that was freed. It may take milliseconds, but does not hold the GIL.
+    """Give freed memory back to the system. This may take milliseconds, without the GIL.
 
     glibc keeps freed memory for the threads that allocated it. No-op with other C libraries.
     """

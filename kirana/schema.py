@@ -38,7 +38,7 @@ NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 
 
 def spelled(value: Any) -> Any:
-    """Return a value for JSON, with a text for each NaN or infinity, also in dicts and lists."""
+    """Return a value for JSON: each NaN or infinity in it, however deep, becomes a string."""
     if isinstance(value, dict):
         return {name: spelled(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -50,7 +50,7 @@ def spelled(value: Any) -> Any:
 
 DTYPES = (*NUMERIC, "bool", "string")
 MAX_DIMENSIONS = 8
-"""The most dimensions of a vector."""
+"""The maximum number of dimensions of a vector."""
 KEY_DTYPES = ("string", "int32", "int64", "uint32", "uint64")
 
 

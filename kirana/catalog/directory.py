@@ -367,7 +367,7 @@ class DirectoryCatalog:
             numbers = map(str, self._revisions.numbers())
             raise Unknown("revision", str(revision), numbers) from None
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CatalogError([Problem(f"this is not a revision: {error}", str(file))]) from None
+            raise CatalogError([Problem(f"this revision is damaged: {error}", str(file))]) from None
         if written.catalog != revision.catalog:
             known = f"{revision} of catalog {written.catalog}"
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [known])

@@ -178,7 +178,7 @@ class ZookeeperCatalog:
             )
             identity = manifest.get("catalog", "")
         except (AttributeError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise CatalogError([Problem(f"this is not a revision: {error}", path)]) from None
+            raise CatalogError([Problem(f"this revision is damaged: {error}", path)]) from None
         if identity != revision.catalog:
             known = f"{revision} of catalog {identity}"
             raise Unknown("revision", f"{revision} of catalog {revision.catalog}", [known])

@@ -88,7 +88,7 @@ class ZookeeperNodes:
         new_items: dict[str, Item] = {}
         for name, content in zip(unread, contents, strict=True):
             if content is None:
-                raise ValueError(f"its object '{name}' is missing")
+                raise ValueError(f"object '{name}' is missing")
             new_items[name] = Item.parse(parse_json(content))
         # Keep the objects of this revision only. The next one will share most of them.
         objects = {name: new_items[name] if name in new_items else cached[name] for name in names}

@@ -159,10 +159,18 @@ def _memory() -> Finding:
     available = psutil.virtual_memory().available
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
     if available < MIN_MEMORY_BYTES:
-        return Finding("memory", "warning", f"only {available >> 20} MB are available")
+        return Finding(
+            "memory",
+            "warning",
+            f"only {available >> 20} MB are available, at least "
+            f"{MIN_MEMORY_BYTES >> 20} MB are needed",
+        )
     if shared < OBJECT_STORE_BYTES:
         return Finding(
-            "memory", "warning", f"/dev/shm has {shared >> 20} MB free: Ray will use a slow disk"
+            "memory",
+            "warning",
+            f"/dev/shm has {shared >> 20} MB free, but Ray needs {OBJECT_STORE_BYTES >> 20} MB: it "
+            "will use the disk, which is slower",
         )
     return Finding("memory", "ok", f"{available >> 20} MB available, {shared >> 20} MB in /dev/shm")
 

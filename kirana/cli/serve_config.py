@@ -43,7 +43,9 @@ def read_serve_config(path: Path | None) -> ServeConfig:
         raise ConfigurationError(
             f"{path} is not a Serve configuration: {_first_error(error)}"
         ) from None
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} is not a Serve configuration: {error}") from None
     if not checked.applications:
         raise ConfigurationError(f"{path} is not a Serve configuration: it has no 'applications'")

@@ -60,8 +60,8 @@ class AsyncClient:
     the calling program. The constructor raises `InvalidInput` if `url` is not an HTTP URL.
 
     All methods raise errors of `kirana.errors`. Besides those that they name, they may raise
-    `Unavailable`, `DeadlineExceeded`, and `TooLarge` if a request exceeds a limit. All attempts of
-    a call have the same id. Kirana logs it, and an error of an attempt has it as `request_id`.
+    `Unavailable`, `DeadlineExceeded`, and `TooLarge` if a request exceeds a limit. Each call has
+    an id, which Kirana logs. If the call fails after it was sent, the error has it as `request_id`.
     """
 
     def __init__(

@@ -57,7 +57,9 @@ def _ids(ids: pb.Ids, field: str) -> Any:
     if not ids.one:
         return values
     if len(values) != 1:
-        raise InvalidInput(f"must be one id because 'one' is set, not {len(values)}", field=field)
+        raise InvalidInput(
+            f"must have exactly one id, not {len(values)}, because 'one' is set", field=field
+        )
     return values[0]
 
 
@@ -72,7 +74,7 @@ def _times(times: pb.Times | None) -> int | list[int] | None:
         return [*times.ms]
     if len(times.ms) != 1:
         raise InvalidInput(
-            f"must be one time because 'one' is set, not {len(times.ms)}", field="event_time"
+            f"must have exactly one time, not {len(times.ms)}, because 'one' is set", field="event_time"
         )
     return times.ms[0]
 

@@ -96,8 +96,8 @@ class ModelCopies:
         copy = self._folder / model.sha256
         if path is None:
             raise ConfigurationError(
-                f"model '{model.name}': its copy {copy} is gone: 'kirana apply' makes it again "
-                "unless the file was changed",
+                f"the copy {copy} of model '{model.name}' is missing: restore it, or run 'kirana "
+                f"apply' to publish {model.path} as it is now",
                 field="sha256",
             )
         if not self._is_intact(copy):

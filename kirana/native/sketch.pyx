@@ -27,7 +27,7 @@ def add(
     uint8_t most,
     const uint64_t[::1] hashes not None,
 ):
-    """Count the key of each hash once more, and return the new counts, `uint8[hashes]`.
+    """Add one to the count of the key of each hash, and return the new counts, `uint8[hashes]`.
 
     A key has one counter in each row of `counts`. Its position there is the hash times the
     multiplier of the row, shifted right by `shift`. The count of a key is the smallest of its

@@ -44,8 +44,9 @@ def unavailable(name: str, error: Exception, breaker: Breaker) -> Unavailable:
     if isinstance(error, ResponseError) and not is_temporary:
         breaker.succeeded()
         return Unavailable(f"{name} refused the command: {reason}")
-    if not isinstance(error, ReplyTooSlow):
-        breaker.failed()
+    if isinstance(error, ReplyTooSlow):
+        return Unavailable(f"{name} did not answer in time: {reason}")
+    breaker.failed()
     return Unavailable(f"{name} does not answer: {reason}")
 
 

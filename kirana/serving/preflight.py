@@ -50,7 +50,8 @@ def check_placement(
         if scheme_of(url) == "lmdb" and nodes > 1:
             raise ConfigurationError(
                 f"{setting}: lmdb:// is a folder of one machine, but this cluster has {nodes} "
-                "machines: replicas on the others would find an empty store",
+                "machines: replicas on the others would find an empty store. Use a store with a "
+                "server, or one machine",
                 field=setting,
             )
 
@@ -133,10 +134,12 @@ def check_port(host: str, port: int) -> None:
         bind(host, port).close()
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+            remedy = "give an address of this machine with --host"
+        else:
+            remedy = "choose another port with --port (with make: PORT=8001)"
         raise ConfigurationError(
-            f"can't listen on {host}:{port} ({reason}): choose another port with --port (with "
-            "make: PORT=8001)",
-            field="port",
+            f"can't listen on {host}:{port} ({reason}): {remedy}", field="port"
         ) from None
 
 

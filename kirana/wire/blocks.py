@@ -72,7 +72,11 @@ def from_block(block: Block, *, field: str) -> Column:
         )
     size = prod(shape)
     if not size and prod(max(1, length) for length in shape) > MAX_ELEMENTS:
-        raise InvalidInput(f"the shape {list(shape)} has too many elements", field=f"{field}.shape")
+        raise InvalidInput(
+            f"{list(shape)} is too large: the product of the lengths above 0 must be at most "
+            f"{MAX_ELEMENTS}",
+            field=f"{field}.shape",
+        )
     if block.dtype == STRING:
         texts = _texts(block, size, field)
         values: Array = np.empty(size, dtype=object)
@@ -123,7 +127,8 @@ def _nulls(block: Block, field: str) -> npt.NDArray[np.bool_] | None:
     rows = block.shape[0] if block.shape else 0
     if not rows or len(block.nulls) % rows:
         raise InvalidInput(
-            f"the mask of nulls has {len(block.nulls)} bytes, which does not fit {rows} rows",
+            f"must have the same number of bytes for each of the {rows} rows, not "
+            f"{len(block.nulls)} bytes",
             field=f"{field}.nulls",
         )
     flags = np.frombuffer(block.nulls, dtype=np.uint8) != 0

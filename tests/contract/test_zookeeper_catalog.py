@@ -256,7 +256,7 @@ def test_a_broken_revision_is_an_error_and_the_last_good_one_stays(
     client.create(f"{root}/revisions/2", b"{}")
     client.set(f"{root}/current", f"2 {backend.current().catalog}".encode())
     wait_for_revision(reader, 2)
-    with pytest.raises(CatalogError, match="this is not a revision"):
+    with pytest.raises(CatalogError, match="this revision is damaged"):
         reader.load(nth(reader, 2))
     assert reader.load(nth(reader, 1)).revision.number == 1
     client.set(f"{root}/current", b"rubbish")

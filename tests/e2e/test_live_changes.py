@@ -153,7 +153,7 @@ def test_a_broken_revision_is_ignored_and_the_log_says_why(
 
     wait_for(refused, "the replica refuses the broken revision")
     (state / "CURRENT").write_text(good)
-    assert "this is not a revision" in (state / "kirana.log").read_text()
+    assert "this revision is damaged" in (state / "kirana.log").read_text()
 
 
 def test_a_broken_catalog_is_refused_and_the_last_good_one_stays(

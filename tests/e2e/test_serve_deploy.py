@@ -1,4 +1,4 @@
-"""`serve deploy` to a Ray from `ray start`: the commands of the README, and refused deploys."""
+"""`serve deploy` to a Ray cluster that `ray start` started: the commands of the README, and refused deploys."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from tests.support import publish, write_shop
 from tests.waiting import wait_for
 
 NO_WAITING = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
-"""Shortens the time that a stopping replica waits for load balancers to one second."""
+"""Lets a stopping replica wait for load balancers for one second only."""
 
 Variables = dict[str, str]
 """Environment variables of the application, which replace those of the cluster."""
 
 Case = Callable[[Path], tuple[Variables, list[str]]]
-"""A function that prepares a mistake in a folder. It returns variables with which a deploy fails
-because of the mistake, and words that the error message must contain."""
+"""A function that returns wrong variables, and words that the error of the deploy must contain. It
+may write files in the folder."""
 
 
 def _commands_of_the_readme(catalog: Path) -> list[str]:
@@ -196,7 +196,7 @@ def test_a_shutdown_removes_the_application(cluster: RayCluster) -> None:
     assert cluster.processes() == []
 
 
-def test_a_ray_without_the_variables_is_refused_with_their_names(tmp_path: Path) -> None:
+def test_a_deploy_to_ray_without_the_required_variables_fails_and_names_them(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
     publish(shop)
     variables = {

@@ -1,4 +1,4 @@
-"""`Admission`: the order of starts, the refusal of late requests, and the room between starts."""
+"""`Admission`: the order of starts, the refusal of late requests, and the time between two starts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_no_request_starts_while_much_work_is_in_threads(
     await wait_until(lambda: requests.started == [0, 1], "both start")
 
 
-async def test_sixteen_requests_may_wait_and_those_before_them_are_refused_when_late(
+async def test_the_last_sixteen_requests_may_wait_and_earlier_ones_are_refused_at_the_limit(
     admission: Admission, busy: BusyThreads, clock: Clock, metrics: Metrics
 ) -> None:
     requests = Requests(admission)
@@ -138,7 +138,7 @@ async def test_a_burst_may_wait_longer_than_a_standing_queue(
     await wait_until(lambda: requests.refused() == [0], "the first has waited too long")
     await requests.arrive(ALWAYS_WAITING)
     clock.now += STANDING_S + 0.01
-    await wait_until(lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the queue stands")
+    await wait_until(lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the standing queue is refused")
     await busy.release()
     await asyncio.gather(*requests.tasks, return_exceptions=True)
 
@@ -146,7 +146,7 @@ async def test_a_burst_may_wait_longer_than_a_standing_queue(
 async def test_refusals_leave_time_for_work(
     admission: Admission, busy: BusyThreads, clock: Clock
 ) -> None:
-    """Between two checks at the same time, only the credit of one moment can be refused."""
+    """While the clock stands still, refusals end when the credit is spent."""
     requests = Requests(admission)
     await requests.arrive(1_000)
     clock.now += 1
@@ -155,7 +155,7 @@ async def test_refusals_leave_time_for_work(
     some = len(requests.refused())
     assert some < 100
     await busy.release()
-    await wait_until(lambda: len(requests.started) == ALWAYS_WAITING, "the rest starts meanwhile")
+    await wait_until(lambda: len(requests.started) == ALWAYS_WAITING, "the last sixteen start")
     for _ in range(10):
         clock.now += 1
         await asyncio.sleep(0.005)
@@ -211,7 +211,7 @@ class TestArrive:
         await requests.arrive(60)
         admission.arrive()
         await start_five(requests, clock)
-        with pytest.raises(Overloaded, match=r"^5\d requests .* about 5\d0 ms in all"):
+        with pytest.raises(Overloaded, match=r"^5\d requests .* wait about 5\d0 ms"):
             admission.arrive()
         assert requests.refused() == []
         await asyncio.gather(*requests.tasks)

@@ -114,9 +114,10 @@ class Batch:
         if self.lengths != HEADER_BYTES + layout.stride:
             return None
         # The second word of a header holds the length in its upper half and the expiry in its lower
-        # half. If the length is right and the expiry is in the future, the difference is at most
-        # the largest expiry minus the next second. Otherwise it is larger, because a difference
-        # below 0 wraps around.
+        # half. Subtract from it the word with the right length and the next second as the expiry.
+        # If the length is right and the expiry is in the future, the difference is at most the
+        # largest expiry minus the next second. Otherwise it is larger, because a difference below 0
+        # wraps around.
         next_second = np.uint64((layout.stride << 32) + int(now_s) + 1)
         difference = words[:, 1] - next_second
         if int(difference.max()) >= (1 << 32) - int(now_s) - 1:

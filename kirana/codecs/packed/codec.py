@@ -252,7 +252,7 @@ def _decode_any(
     try:
         table = table_of(values)  # type: ignore[arg-type]
     except TypeError:
-        # Some values are None. Decode the others. `_merge` marks the rest as missing.
+        # Some values are None. Decode only the others. `_merge` marks the Nones as missing.
         positions = np.array([i for i, v in enumerate(values) if v is not None], dtype=np.intp)
         stored = [values[position] for position in positions.tolist()]
         return _merge(group, len(values), [(positions, _decode_any(stored, group, now_s))])
@@ -322,7 +322,7 @@ def _inserted(rows: PackedRows, positions: npt.NDArray[np.intp], others: PackedR
 
 
 def _moved(sections: Sequence[Section], positions: npt.NDArray[np.intp]) -> list[Section]:
-    """Return the sections for a larger batch, in which row i is the row at `positions[i]`."""
+    """Return the sections as part of a larger batch. Row i is row `positions[i]` there."""
     return [Section(positions[s.rows], s.layout, s.fixed, s.bodies, s.has_nulls) for s in sections]
 
 

@@ -1,4 +1,4 @@
-"""Fixtures for the edge of a shop, called as an ASGI application without a server."""
+"""Fixtures that call the edge of a shop without a server, as an ASGI application or as a handle does."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CatalogOutage:
 
 @pytest.fixture
 async def outage(shop: Shop, shop_folder: Path) -> AsyncIterator[CatalogOutage]:
-    """Yield a client of a shop that follows its catalog, which can be read at first."""
+    """Yield an outage of the catalog that has not begun. The shop follows the catalog."""
     live = LiveRevision(shop.source, [], poll_s=0.001)
     await live.start()
     parts = shop.served()

@@ -318,7 +318,7 @@ def test_bytes_that_are_not_utf8_are_refused(
 @pytest.mark.parametrize(
     "values", [[1, 2], [True, False], [[1], [2]], [datetime.datetime(2026, 1, 1)] * 2]
 )
-def test_other_types_are_refused_as_strings(tmp_path: Path, values: Any) -> None:
+def test_a_string_feature_refuses_types_other_than_text(tmp_path: Path, values: Any) -> None:
     assert refuse_one(tmp_path, Feature("a", "string"), values) == "a"
 
 
@@ -424,7 +424,7 @@ def refuse_time(folder: Path, times: Any) -> str:
     return error.message
 
 
-def test_rows_without_an_event_time_get_the_current_time(tmp_path: Path) -> None:
+def test_rows_of_a_file_without_event_times_get_the_current_time(tmp_path: Path) -> None:
     batch = read(tmp_path, {"product_id": ["1"], "a": [1]}, group_of(Feature("a", "int8")))
     assert batch.event_time_ms.tolist() == [NOW_MS]
 
@@ -481,7 +481,7 @@ def test_the_smallest_integer_that_can_be_milliseconds_is_read(tmp_path: Path) -
 
 @pytest.mark.parametrize("unit", ["s", "ms"])
 @pytest.mark.parametrize("time", [1, LAST_SECONDS // 1_000])
-def test_a_timestamp_has_a_unit_and_may_be_early(tmp_path: Path, unit: str, time: int) -> None:
+def test_a_timestamp_close_to_1970_is_accepted_because_its_unit_is_known(tmp_path: Path, unit: str, time: int) -> None:
     time_ms = time * 1_000 if unit == "s" else time
     assert times_of(tmp_path, pa.array([time], pa.timestamp(unit))) == [time_ms]
 

@@ -112,7 +112,7 @@ async def test_a_model_with_a_long_warm_up_runs_in_a_thread(
     assert await thread_of_run(model, 1, monkeypatch) != threading.get_ident()
 
 
-async def test_a_larger_input_than_those_of_the_warm_up_runs_in_a_thread_first(
+async def test_an_input_larger_than_any_in_the_warm_up_first_runs_in_a_thread(
     linear: OnnxModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LoadedModel(linear)

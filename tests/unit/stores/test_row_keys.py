@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("inner_loops")
     [[], [""], ["1"], ["1", "2"], ["a\0b", "1"], ["\0", "\0\0"], ["é", "a:b", "7|8"]],
     ids=repr,
 )
-def test_a_row_key_is_a_prefix_the_group_and_the_key_text(keys: list[str]) -> None:
+def test_a_row_key_consists_of_prefix_group_and_key_text(keys: list[str]) -> None:
     assert row_keys(RowKeys("product.one", keys)) == [
         f"f:product.one:{key}".encode() for key in keys
     ]
