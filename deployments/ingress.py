@@ -128,9 +128,14 @@ class Ingress:
         return {DIRECT_ONGOING: self._direct.take_average_ongoing() if self._direct else 0.0}
 
     async def check_health(self) -> None:
-        """Raise `RuntimeError` if the direct port has stopped. Serve then replaces the replica."""
+        """Raise `RuntimeError` if the direct port or a background task has stopped.
+
+        Serve then replaces the replica.
+        """
         if self._direct is not None and not self._direct.serving:
             raise RuntimeError("the server of the direct port stopped")
+        if any(task.done() for task in self._tasks):
+            raise RuntimeError("a background task stopped")
 
     async def __del__(self) -> None:
         """Drain the direct port, which Serve does not drain itself, and close the parts."""

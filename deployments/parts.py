@@ -27,7 +27,8 @@ class PartDeployment:
         self._name = part.name
         self._replica = Replica(part.name, settings, handles)
         self._service = self._replica.assembly[part]
-        self._admission = Admission(self._replica.metrics)
+        # The edge has admitted the calls already.
+        self._admission = Admission(self._replica.metrics, by_age=False)
 
     async def call(
         self, method: str, arguments: tuple[object, ...], context: RequestContext

@@ -31,8 +31,17 @@ ALWAYS_WAITING = 16
 Sixteen clients that send one request after another are a normal load, even of slow requests.
 """
 
+TURN_S = 0.001
+"""How many seconds of work may start in one iteration of the event loop."""
+
 MAX_WORKS_IN_THREADS = 4
 """No request starts while this much work of others is in threads, where it competes for the GIL."""
+
+BLOCKED_S = 0.5
+"""Such work stops starts for this long at most. It may be waiting for a slow disk."""
+
+FORGOTTEN_S = 1.0
+"""The measured pace is forgotten when no request has waited for so many seconds."""
 
 REFUSALS_PER_S = 2_000
 """How many requests may be refused per second. On the direct port, that takes a quarter of a core.
@@ -57,55 +66,82 @@ QUEUE_SECONDS = Histogram(
 
 @dataclass(slots=True)
 class _Place:
-    """The place of one request in the queue. `turn` gets a result when the request may start."""
+    """The place of one request in the queue. `turn` gets a result when the request may start.
+
+    It is `queued` until it starts, is found late, or is passed over. It is `left` if its request
+    was cancelled before that.
+    """
 
     turn: asyncio.Future[None]
     arrived: float
     deadline: float
+    queued: bool = True
+    left: bool = False
 
 
 class Admission:
     """The queue of one process. Times are in seconds of `clock`.
 
-    At most one request starts per iteration of the event loop. So between two starts, the loop
-    reads what has arrived, and continues requests that have started.
+    In one iteration of the event loop, one request starts, or as many small ones as fit into
+    `TURN_S`. Between two such turns, the loop reads what has arrived, and continues requests that
+    have started. If `by_age` is False, requests are not refused for their age: they were admitted
+    before, by another process.
     """
 
     def __init__(
-        self, metrics: Metrics | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: Metrics | None = None,
+        *,
+        by_age: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._by_age = by_age
         self._clock = clock
         self._waiting: deque[_Place] = deque()
+        self._left = 0
+        """How many places in `_waiting` are left."""
         self._late: deque[_Place] = deque()
         self._scheduled = False
         self._empty_at = self._credited_at = clock()
         self._credit = float(_MAX_CREDIT)
-        self._started_at = 0.0
+        self._started = 0
+        """How many requests have started in this turn."""
+        self._turn_at = 0.0
+        self._turn_starts = 1
+        self._blocked_at: float | None = None
         self._interval_s = 0.0
 
     @property
     def waiting(self) -> int:
         """How many requests are in the queue, with those that will be refused."""
-        return len(self._waiting) + len(self._late)
+        return len(self._waiting) - self._left + len(self._late)
 
-    def arrive(self) -> None:
+    def arrive(self, deadline: float) -> None:
         """Raise `Overloaded` if a request that arrives now would wait too long.
 
-        This costs less than a refusal after the request has waited. To leave time for work, it
-        refuses at most `REFUSALS_PER_S`.
+        It would if it could not end before its deadline, or behind `ALWAYS_WAITING` others, if it
+        would grow too old. This costs less than a refusal after the request has waited. To leave
+        time for work, it refuses at most `REFUSALS_PER_S`.
         """
-        ahead = len(self._waiting)
-        if ahead < ALWAYS_WAITING:
+        ahead = len(self._waiting) - self._left
+        if not ahead:
             return
         now = self._clock()
-        expected_s = ahead * self._interval_s
-        if expected_s > self._limit_s(now) and self._spend_credit(now):
+        wait_s = ahead * self._interval_s
+        too_old = self._by_age and ahead >= ALWAYS_WAITING and wait_s > self._limit_s(now)
+        # The request itself takes about as long as each of those before it. One more, because the
+        # pace is an average.
+        too_late = wait_s + 2 * self._interval_s > deadline - now
+        if (too_old or too_late) and self._spend_credit(now):
             self._metrics.observe(QUEUE_SECONDS, 0.0, "refused")
             raise Overloaded(
-                f"{ahead} requests are waiting: a new one would wait about "
-                f"{expected_s * 1000:.0f} ms"
+                f"{ahead} requests are waiting: a new one would wait about {wait_s * 1000:.0f} ms"
             )
+
+    def may_refuse(self) -> bool:
+        """Return whether one more request may be refused now, and count it."""
+        return self._spend_credit(self._clock())
 
     async def enter(self, deadline: float) -> None:
         """Wait until a request that has arrived may start.
@@ -113,20 +149,39 @@ class Admission:
         After `deadline`, the request never starts: the caller must cancel this coroutine then.
         Raise `Overloaded` if the request has waited too long.
         """
-        if not self._scheduled and request_threads.pending < MAX_WORKS_IN_THREADS:
+        if (
+            not self._waiting
+            and self._started < self._starts_per_turn()
+            and request_threads.pending < MAX_WORKS_IN_THREADS
+        ):
+            self._started += 1
             self._schedule(0)
             return
         now = self._clock()
         if not self._waiting:
+            if now - self._empty_at > FORGOTTEN_S:
+                self._interval_s = 0.0
             self._empty_at = now
         place = _Place(asyncio.get_running_loop().create_future(), now, deadline)
         self._waiting.append(place)
-        if not self._scheduled:
-            self._schedule(_RECHECK_S)
-        await place.turn
+        self._schedule(_RECHECK_S)
+        try:
+            await place.turn
+        except asyncio.CancelledError:
+            place.left = place.queued
+            self._left += place.left
+            raise
+
+    def _starts_per_turn(self) -> int:
+        return max(int(TURN_S / self._interval_s), 1) if self._interval_s else 1
 
     def _schedule(self, delay_s: float) -> None:
-        """Check the queue after `delay_s` seconds; if it is 0, in the loop's next iteration."""
+        """Check the queue after `delay_s` seconds; if it is 0, in the loop's next iteration.
+
+        No-op if a check is scheduled already.
+        """
+        if self._scheduled:
+            return
         self._scheduled = True
         loop = asyncio.get_running_loop()
         if delay_s:
@@ -135,17 +190,18 @@ class Admission:
             loop.call_soon(self._check)
 
     def _check(self) -> None:
-        """Start the next request if one may start, and refuse requests that are late."""
+        """Start the next requests if they may start, and refuse requests that are late."""
         self._scheduled = False
+        self._started = 0
         if not self._waiting and not self._late:
             return
         now = self._clock()
         self._find_late(now)
         self._refuse_late(now)
-        started = self._start_next(now)
+        self._start_next(now)
         if not self._waiting:
             self._empty_at = now
-        if started:
+        if self._started:
             self._schedule(0)
         elif self._waiting or self._late:
             self._schedule(_RECHECK_S)
@@ -154,12 +210,23 @@ class Admission:
         """Return how long requests may wait at present."""
         return BURST_S if now - self._empty_at < BURST_S else STANDING_S
 
+    def _pop(self) -> _Place:
+        """Remove the first place from the queue."""
+        place = self._waiting.popleft()
+        place.queued = False
+        self._left -= place.left
+        return place
+
     def _find_late(self, now: float) -> None:
-        """Move the requests that have waited too long from the front of the queue."""
+        """Remove cancelled requests from the front of the queue, and move those that are late."""
         limit_s = self._limit_s(now)
         waiting = self._waiting
-        while len(waiting) > ALWAYS_WAITING and now - waiting[0].arrived > limit_s:
-            self._late.append(waiting.popleft())
+        while waiting and waiting[0].turn.done():
+            self._pop()
+        if not self._by_age:
+            return
+        while len(waiting) - self._left > ALWAYS_WAITING and now - waiting[0].arrived > limit_s:
+            self._late.append(self._pop())
 
     def _refuse_late(self, now: float) -> None:
         """Refuse late requests, as many as `REFUSALS_PER_S` allows."""
@@ -184,24 +251,40 @@ class Admission:
         self._credit -= 1
         return True
 
-    def _start_next(self, now: float) -> bool:
-        """Start the first request in the queue that still has time. Return whether one started."""
-        if request_threads.pending >= MAX_WORKS_IN_THREADS:
-            return False
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.turn.done() and now < place.deadline:
-                self._measure_interval(now)
+    def _start_next(self, now: float) -> None:
+        """Start the first requests in the queue that still have time."""
+        if self._is_blocked(now):
+            return
+        allowed = self._starts_per_turn()
+        needed_s = min(self._interval_s, STANDING_S)
+        while self._waiting and self._started < allowed:
+            place = self._pop()
+            if not place.turn.done() and now + needed_s < place.deadline:
+                if not self._started:
+                    self._measure_interval(now)
+                self._started += 1
                 self._metrics.observe(QUEUE_SECONDS, now - place.arrived, "started")
                 place.turn.set_result(None)
-                return True
+        if self._started:
+            self._turn_starts = self._started
+
+    def _is_blocked(self, now: float) -> bool:
+        """Return whether work in threads stops starts now."""
+        if request_threads.pending < MAX_WORKS_IN_THREADS:
+            self._blocked_at = None
+            return False
+        if self._blocked_at is None:
+            self._blocked_at = now
+        if now - self._blocked_at < BLOCKED_S:
+            return True
+        self._blocked_at = now
         return False
 
     def _measure_interval(self, now: float) -> None:
-        """Learn the time between two starts, if the queue was not empty between them."""
-        if self._started_at > self._empty_at:
-            interval_s = now - self._started_at
+        """Learn the time per start since the last turn, if the queue was not empty since."""
+        if self._turn_at > self._empty_at:
+            interval_s = (now - self._turn_at) / self._turn_starts
             if self._interval_s:
                 interval_s = self._interval_s + _NEW_SHARE * (interval_s - self._interval_s)
             self._interval_s = interval_s
-        self._started_at = now
+        self._turn_at = now

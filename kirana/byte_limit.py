@@ -1,4 +1,4 @@
-"""The limit on the bytes that one request may read."""
+"""The limit on the bytes that one call of a store may read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ def check_bytes(total: int, what: str, advice: str, *, field: FieldPath = ()) ->
 
 
 class ReadBytes:
-    """The bytes that a call has read so far. `what` and `advice` are those of `check_bytes`."""
+    """The bytes that a call has read so far. `what` and `advice` are those of `check_bytes`.
 
-    def __init__(self, what: str, advice: str) -> None:
+    `limit` is a smaller limit than `MAX_READ_BYTES`, for a call that can go on in another way.
+    """
+
+    def __init__(self, what: str, advice: str, limit: int | None = None) -> None:
         self._what = what
         self._advice = advice
+        self._limit = limit
         self._total = 0
 
     def add(self, count: int) -> None:
-        """Count more bytes. Raise `TooLarge` if the call has read more than `MAX_READ_BYTES`."""
+        """Count more bytes. Raise `TooLarge` if the call has read more than the limit."""
         self._total += count
+        if self._limit is not None and self._total > self._limit:
+            raise TooLarge(f"{self._what} have more than {self._limit} bytes: {self._advice}")
         check_bytes(self._total, self._what, self._advice)

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
@@ -48,16 +49,42 @@ class CountedThreads:
 
         If this coroutine is cancelled, work that waits for a thread is dropped.
         """
+        loop = asyncio.get_running_loop()
+        # The pool keeps a dropped work in its queue. Both lists are emptied then, so that nothing
+        # keeps what the work and its caller hold.
+        kept: list[Callable[[], T]] = [partial(copy_context().run, work)]
+        waiting: list[asyncio.Future[T]] = [loop.create_future()]
+
+        def end(running: Future[T]) -> None:
+            """Count work that has ended or was dropped. Called in its thread, or the caller's."""
+            kept.clear()
+            with self._lock:
+                self._pending -= 1
+            # Nobody waits for dropped work, or after the end of the loop.
+            with suppress(IndexError, RuntimeError):
+                loop.call_soon_threadsafe(_settle, waiting[0], running)
+
+        running = self._pool.submit(lambda: kept[0]())
         with self._lock:
             self._pending += 1
-        running = self._pool.submit(copy_context().run, work)
-        running.add_done_callback(self._count_done)
-        return await asyncio.wrap_future(running)
+        running.add_done_callback(end)
+        try:
+            return await waiting[0]
+        except asyncio.CancelledError:
+            waiting.clear()
+            running.cancel()
+            raise
 
-    def _count_done(self, running: Future[Any]) -> None:
-        """Count work that has ended or was dropped. Called in its thread, or in the caller's."""
-        with self._lock:
-            self._pending -= 1
+
+def _settle(waiting: asyncio.Future[T], ended: Future[T]) -> None:
+    """Give the outcome of work that has ended to the future of its caller."""
+    if waiting.done():
+        return
+    error = ended.exception()
+    if error is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(ended.result())
 
 
 request_threads = CountedThreads((os.cpu_count() or 1) + 4, "request")

@@ -35,6 +35,12 @@ LITERAL_SEGMENTS = 2
 They are the keys of the route table.
 """
 
+HARD_LIMIT = 4
+"""More than `HARD_LIMIT` times `max_ongoing` requests are never kept."""
+
+MAX_WAITING_BYTES = 256 << 20
+"""The maximum size of the bodies of all requests that wait in a replica."""
+
 MAX_CACHED_PATHS = 1_024
 MAX_CACHED_PATH_CHARS = 256
 """Bounds of the route cache: entries, and characters per path. Clients choose the paths."""
@@ -66,6 +72,7 @@ class Edge:
         self, resources: Resources, limits: Limits | None = None, metrics: Metrics | None = None
     ) -> None:
         self._ongoing = 0
+        self._waiting_bytes = 0
         self._resources = resources
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics()
@@ -119,24 +126,20 @@ class Edge:
         self, route: Route, parameters: tuple[str, ...], call: Call, id: str
     ) -> Response:
         limits = self._limits
-        if route.queued:
-            if self._ongoing > limits.max_ongoing:
-                raise Overloaded(
-                    f"more than {limits.max_ongoing} requests are waiting or in progress in this "
-                    "replica"
-                )
-            self._admission.arrive()
         headers = call.headers
         binary = headers.binary(call.method, binary_route=route.binary)
         binary_reply = headers.binary_reply(binary_route=route.binary)
         timeout_ms = headers.timeout_ms(limits.timeout_ms)
         deadline = time.monotonic() + timeout_ms / 1000
+        if route.queued:
+            self._check_ongoing()
+            self._admission.arrive(deadline)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 body = await call.read_body(limits.max_body_bytes)
                 async with DisconnectWatch(call.disconnected):
                     if route.queued:
-                        await self._admission.enter(deadline)
+                        await self._enter(len(body), deadline)
                     revision = self._resources.live.revision
                     context = context_of(headers, id, revision, deadline, route.priority)
                     request = Request(
@@ -145,6 +148,33 @@ class Edge:
                     return await route.handler(request, self._resources)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer in {timeout_ms} ms") from None
+
+    def _check_ongoing(self) -> None:
+        """Raise `Overloaded` if too many requests wait or run.
+
+        So many refusals would leave no time for work that some requests wait instead. There is a
+        second limit for those.
+        """
+        most = self._limits.max_ongoing
+        if self._ongoing > most and (
+            self._ongoing > HARD_LIMIT * most or self._admission.may_refuse()
+        ):
+            raise Overloaded(
+                f"more than {most} requests are waiting or in progress in this replica"
+            )
+
+    async def _enter(self, body_bytes: int, deadline: float) -> None:
+        """Wait in the queue. Raise `Overloaded` if the bodies of waiting requests are too large."""
+        if self._waiting_bytes + body_bytes > MAX_WAITING_BYTES and self._waiting_bytes:
+            raise Overloaded(
+                f"the requests that wait in this replica have more than {MAX_WAITING_BYTES >> 20} "
+                "MiB"
+            )
+        self._waiting_bytes += body_bytes
+        try:
+            await self._admission.enter(deadline)
+        finally:
+            self._waiting_bytes -= body_bytes
 
     def _find(self, method: str, path: str) -> tuple[Route, tuple[str, ...]]:
         """Return the route of a request, and the values of the route's open segments.

@@ -21,6 +21,9 @@ PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 1.0
 """Seconds after which a part that has not answered counts as unavailable."""
 
+MAX_AGE_S = 10.0
+"""A check that is older says nothing about the present."""
+
 
 class Probes:
     """Checks of the parts that routes call, on the live revision.
@@ -37,11 +40,14 @@ class Probes:
     def latest(self) -> tuple[Mapping[str, Health], float]:
         """Return the health of each part at the last check, and the age of the check in seconds.
 
-        Raise `Unavailable` if the parts were never checked.
+        Raise `Unavailable` if the parts were never checked, or not in the last `MAX_AGE_S`.
         """
         if self._states is None:
             raise Unavailable("the parts have not been checked yet")
-        return self._states, time.monotonic() - self._checked_at
+        age_s = time.monotonic() - self._checked_at
+        if age_s > MAX_AGE_S:
+            raise Unavailable(f"the parts were last checked {age_s:.0f} s ago")
+        return self._states, age_s
 
     async def check(self) -> None:
         """Check all parts at once."""

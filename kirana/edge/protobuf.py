@@ -74,7 +74,8 @@ def _times(times: pb.Times | None) -> int | list[int] | None:
         return [*times.ms]
     if len(times.ms) != 1:
         raise InvalidInput(
-            f"must have exactly one time, not {len(times.ms)}, because 'one' is set", field="event_time"
+            f"must have exactly one time, not {len(times.ms)}, because 'one' is set",
+            field="event_time",
         )
     return times.ms[0]
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from kirana.errors import FieldPath, InvalidInput, TooLarge, did_you_mean
+from kirana.errors import FieldPath, InvalidInput, TooLarge, did_you_mean, shortened
 
 MAX_SEARCHED_BYTES = 1 << 20
 """A repeated name is searched for only in bodies of at most this size. The search is slow."""
@@ -210,8 +210,8 @@ def _wrong_fields(
     fields = {field.encode_name: field for field in kind.fields}
     for name, item in value.items():
         if name not in fields:
-            reason = f"unknown field '{name}': {did_you_mean(name, fields)}"
-            yield InvalidInput(reason, field=(*path, name))
+            reason = f"unknown field '{shortened(name)}': {did_you_mean(name, fields)}"
+            yield InvalidInput(reason, field=(*path, shortened(name)))
         else:
             yield from _wrong_types(fields[name].type, item, (*path, name))
     for name, field in fields.items():

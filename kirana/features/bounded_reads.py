@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kirana import byte_limit, native
 from kirana.byte_limit import ReadBytes, check_bytes
@@ -11,7 +11,7 @@ from kirana.codecs.packed.layout import row_bytes
 from kirana.codecs.rows import Piece
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore, RowKeys, StoredRows
-from kirana.stores.rows import stored_bytes
+from kirana.stores.rows import largest_bytes, stored_bytes
 
 BATCH_SHARE = 4
 """A batch is expected to have at most 1 / `BATCH_SHARE` of the bytes that a call may read."""
@@ -19,7 +19,10 @@ BATCH_SHARE = 4
 FIRST_ROWS = 64
 """The number of rows in the first batch of a group whose rows have unknown sizes."""
 
-_NEW_SHARE = 0.25
+MAX_ROWS = 512
+"""The most rows of a group in a batch, if its rows differ in size. Any may be much larger."""
+
+_NEW_SHARE = 0.05
 """The share of a new measurement in the expected size of a row, if the size has decreased."""
 
 _MESSAGE = ("the rows", "read fewer keys, or features of fewer groups")
@@ -37,12 +40,11 @@ def check_fixed_bytes(groups: Sequence[FeatureGroup], rows: int) -> None:
 def check_read_bytes(groups: Sequence[FeatureGroup], pieces: Sequence[Sequence[Piece]]) -> None:
     """Raise `TooLarge` if rows have more than `MAX_READ_BYTES`. `pieces` has those of each group.
 
-    Only groups whose rows differ in size count. A cached row counts once per key of the request.
+    A cached row counts once per key of the request.
     """
     total = sum(
-        stored_bytes(piece.values)
+        row_bytes(group) * len(piece.values) or stored_bytes(piece.values)
         for group, of_group in zip(groups, pieces, strict=True)
-        if not row_bytes(group)
         for piece in of_group
     )
     check_bytes(total, *_MESSAGE)
@@ -62,16 +64,24 @@ class _Part:
         return RowKeys(rows.group, rows.keys[self.start : self.stop])
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What one call has read: all bytes, and the size of the largest row by group."""
+
+    bytes: ReadBytes = field(default_factory=lambda: ReadBytes(*_MESSAGE))
+    largest: dict[str, int] = field(default_factory=dict)
+
+
 class BoundedReads:
     """Reads rows of a store, in one batch if they are expected to be small.
 
-    The sizes of rows with strings are learned from earlier reads.
+    What the largest rows of a group with strings have is learned from earlier reads.
     """
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._expected_bytes: dict[str, float] = {}
-        """The expected size of a row by group, for groups whose rows differ in size."""
+        """The expected size of a large row by group, for groups whose rows differ in size."""
 
     async def read(
         self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys]
@@ -81,50 +91,66 @@ class BoundedReads:
         Raise `TooLarge` as soon as the rows that were read have more than `MAX_READ_BYTES`.
         """
         fixed = [row_bytes(group) for group in groups]
+        seen = _Seen()
         expected = self._expected_total(groups, wanted, fixed)
         if expected is not None and expected <= byte_limit.MAX_READ_BYTES / BATCH_SHARE:
-            answers = await self._store.read(wanted)
-            self._count(groups, fixed, answers, ReadBytes(*_MESSAGE))
-            return answers
-        return await self._read_in_batches(groups, wanted, fixed)
+            answers: Sequence[StoredRows] = await self._store.read(wanted)
+            self._count(groups, fixed, answers, seen)
+        else:
+            answers = await self._read_in_batches(groups, wanted, fixed, seen)
+        self._forget(seen)
+        return answers
 
     def _expected_total(
         self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys], fixed: Sequence[int]
     ) -> float | None:
-        """Return how many bytes the rows are expected to have, or None if that is unknown."""
+        """Return how many bytes the rows are expected to have at most.
+
+        Return None if the rows of a group may be too many for one batch, whatever their size.
+        """
         total = 0.0
+        unknown = 0
         for group, rows, size in zip(groups, wanted, fixed, strict=True):
             expected = size or self._expected_bytes.get(group.name)
             if expected is None:
-                if len(rows.keys) > FIRST_ROWS:
-                    return None
-                expected = 0.0
-            total += expected * len(rows.keys)
-        return total
+                unknown += len(rows.keys)
+            elif not size and len(rows.keys) > MAX_ROWS:
+                return None
+            else:
+                total += expected * len(rows.keys)
+        return None if unknown > FIRST_ROWS else total
 
     async def _read_in_batches(
-        self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys], fixed: Sequence[int]
+        self,
+        groups: Sequence[FeatureGroup],
+        wanted: Sequence[RowKeys],
+        fixed: Sequence[int],
+        seen: _Seen,
     ) -> Sequence[StoredRows]:
         parts: list[list[StoredRows]] = [[] for _ in wanted]
-        read_bytes = ReadBytes(*_MESSAGE)
         entry = start = 0
         while entry < len(wanted):
             batch: list[_Part] = []
-            budget = byte_limit.MAX_READ_BYTES / BATCH_SHARE
-            while entry < len(wanted) and budget > 0:
+            budget = whole = byte_limit.MAX_READ_BYTES / BATCH_SHARE
+            rows_left = MAX_ROWS
+            while entry < len(wanted):
                 left = len(wanted[entry].keys) - start
-                expected = fixed[entry] or self._expected_bytes.get(groups[entry].name)
-                if expected is None:
-                    count = min(left, FIRST_ROWS)
-                    budget -= budget * count / FIRST_ROWS
-                else:
-                    count = min(left, max(int(budget // max(expected, 1)), 1))
-                    budget -= count * max(expected, 1)
+                row = fixed[entry] or self._expected_bytes.get(groups[entry].name)
+                row = whole / FIRST_ROWS if row is None else max(row, 1)
+                most = left if fixed[entry] else min(left, rows_left)
+                count = min(most, int(budget // row))
+                if left and not count:
+                    if batch:
+                        break
+                    count = 1
+                budget -= count * row
+                if not fixed[entry]:
+                    rows_left -= count
                 batch.append(_Part(entry, start, start + count))
                 entry, start = (entry + 1, 0) if count == left else (entry, start + count)
             answers = await self._store.read([part.of(wanted) for part in batch])
             read_groups = [groups[part.entry] for part in batch]
-            self._count(read_groups, [fixed[part.entry] for part in batch], answers, read_bytes)
+            self._count(read_groups, [fixed[part.entry] for part in batch], answers, seen)
             for part, answer in zip(batch, answers, strict=True):
                 parts[part.entry].append(answer)
         return [StoredRows.joined(of_entry) for of_entry in parts]
@@ -134,26 +160,26 @@ class BoundedReads:
         groups: Sequence[FeatureGroup],
         fixed: Sequence[int],
         answers: Sequence[StoredRows],
-        read_bytes: ReadBytes,
+        seen: _Seen,
     ) -> None:
-        """Add the bytes of `answers` to `read_bytes`, and learn the sizes of rows.
+        """Count the bytes of `answers`, and learn from rows that are larger than expected.
 
-        Raise `TooLarge` if the sum is more than `MAX_READ_BYTES`.
+        Raise `TooLarge` if the call has read more than `MAX_READ_BYTES`.
         """
         for group, size, answer in zip(groups, fixed, answers, strict=True):
-            count = len(answer.values)
-            if not count:
+            values = answer.values
+            if not len(values):
                 continue
             # A program other than Kirana may have written a large value to a server.
-            counted = native.COMPILED and isinstance(answer.values, native.replies.Values)
-            total = size * count if size and not counted else stored_bytes(answer.values)
-            if not size:
-                self._learn(group.name, total / count)
-            read_bytes.add(total)
+            counted = native.COMPILED and isinstance(values, native.replies.Values)
+            # Rows that are missing or can't be read say nothing of the others.
+            if not size and (largest := largest_bytes(values)):
+                seen.largest[group.name] = max(seen.largest.get(group.name, 0), largest)
+                expected = self._expected_bytes.get(group.name, 0.0)
+                self._expected_bytes[group.name] = max(expected, largest)
+            seen.bytes.add(size * len(values) if size and not counted else stored_bytes(values))
 
-    def _learn(self, group: str, mean_bytes: float) -> None:
-        """Learn from a batch of rows with this mean size. A larger size counts in full."""
-        expected = self._expected_bytes.get(group, 0.0)
-        if mean_bytes < expected:
-            mean_bytes = expected + _NEW_SHARE * (mean_bytes - expected)
-        self._expected_bytes[group] = mean_bytes
+    def _forget(self, seen: _Seen) -> None:
+        """Expect smaller rows, gradually, if a call has seen smaller ones only."""
+        for group, largest in seen.largest.items():
+            self._expected_bytes[group] += _NEW_SHARE * (largest - self._expected_bytes[group])

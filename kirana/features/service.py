@@ -15,10 +15,10 @@ from kirana.codecs import CODECS, Rows
 from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.assembly import assemble, decode
 from kirana.features.cache import FeatureCache
-from kirana.features.fetch import Fetched, Fetcher
+from kirana.features.fetch import Fetched, Fetcher, text_bytes
 from kirana.features.plans import Plan, Schemas
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
-from kirana.loop import INLINE_CELLS, inline_or_thread
+from kirana.loop import INLINE_BYTES, INLINE_CELLS, inline_or_thread
 from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
@@ -93,7 +93,8 @@ class FeatureService:
             for group_values in fetched:
                 if group_values.unavailable is not None:
                     raise Unavailable(group_values.reason or "the feature store does not answer")
-        inline = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
+        small = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
+        inline = small and text_bytes([read.group for read in plan.groups], fetched) <= INLINE_BYTES
         if not inline:
             # The event loop may change the table of the cache while the thread reads the rows.
             for group_values in fetched:

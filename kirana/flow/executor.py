@@ -19,6 +19,7 @@ from kirana.errors import (
     InvalidInput,
     ModelFailed,
     NodeError,
+    Overloaded,
     Unavailable,
     Unknown,
 )
@@ -143,8 +144,9 @@ class Execution:
                 raise
             except Exception as error:
                 failure = error
-                # A model that has failed would fail again on the same rows.
-                if attempts == node.attempts or isinstance(error, ModelFailed):
+                # A model that has failed would fail again on the same rows. A retry would add to an
+                # overload.
+                if attempts == node.attempts or isinstance(error, ModelFailed | Overloaded):
                     if not node.falls_back:
                         raise self._failure(node, error) from error
                     state, value = "fallback", node.node.gives.empty()

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
 from kirana.byte_limit import ReadBytes
+from kirana.errors import TooLarge
 from kirana.interactions.source import (
     MAX_TIMESTAMP_MS,
     Event,
@@ -24,9 +27,13 @@ from kirana.interactions.source import (
 )
 from kirana.interactions.store import Retention
 from kirana.lmdb import Environment, open_by_url
+from kirana.loop import INLINE_BYTES
 
 _TIME_BYTES = 8
 _LAST_TIME = b"\xff" * _TIME_BYTES
+_MESSAGE = ("the events", "read fewer events, or those of fewer users")
+"""The subject and the advice of `TooLarge`."""
+
 _INLINE_EVENTS = 2_000
 """The maximum number of events that the queries of one call read on the event loop."""
 
@@ -156,20 +163,23 @@ class LmdbInteractionStore:
     ) -> list[Interactions]:
         """Return one answer per query, all from one state of the store.
 
-        If the queries together read at most `_INLINE_EVENTS` events, they run on the event loop,
-        otherwise in a thread.
+        If the queries together read at most `_INLINE_EVENTS` events and `INLINE_BYTES`, they run on
+        the event loop, otherwise in a thread.
         """
 
-        def read(txn: Any) -> list[Interactions]:
+        def read(txn: Any, limit: int | None = None) -> list[Interactions]:
             with txn.cursor(db=self._events) as cursor:
-                read_bytes = ReadBytes("the events", "read fewer events, or those of fewer users")
+                read_bytes = ReadBytes(*_MESSAGE, limit)
                 return [
                     _walk(cursor, query, retention[query.event], read_bytes) for query in queries
                 ]
 
         most_read = sum(_most_read(query, retention[query.event]) for query in queries)
-        inline = most_read <= _INLINE_EVENTS
-        return await self.environment.read_async(inline, read)
+        if most_read <= _INLINE_EVENTS:
+            # If the events turn out to be large, read them again in a thread.
+            with suppress(TooLarge):
+                return await self.environment.read_async(True, partial(read, limit=INLINE_BYTES))
+        return await self.environment.read_async(False, read)
 
     async def forget(self, user_id: str) -> int:
         """Remove all events of a user in one transaction; return how many there were."""

@@ -44,6 +44,15 @@ cdef class Values:
                 total += self.sizes[position]
         return total
 
+    @property
+    def largest(self):
+        """How many bytes the longest string has; 0 if there is none."""
+        cdef Py_ssize_t position, most = 0
+        for position in range(self.count):
+            if self.sizes[position] > most:
+                most = self.sizes[position]
+        return most
+
     def __getitem__(self, position):
         cdef Py_ssize_t index
         cdef Values slice_

@@ -144,7 +144,11 @@ class Connection(asyncio.BufferedProtocol):
             abandoned = request.done.done()
             behind_large = request.sent_at <= self._large_at
             if not abandoned:
-                error = ReplyTooSlow("the request waits behind a very large reply") if behind_large else None
+                error = (
+                    ReplyTooSlow("the request waits behind a very large reply")
+                    if behind_large
+                    else None
+                )
                 request.done.set_exception(error or TimeoutError(reason))
             if request.received == self._received:
                 if abandoned and not behind_large:

@@ -107,6 +107,13 @@ def stored_bytes(values: Sequence[bytes | None] | npt.NDArray[np.uint8]) -> int:
     return sum(len(value) for value in values if value is not None)
 
 
+def largest_bytes(values: Sequence[bytes | None]) -> int:
+    """Return how many bytes the longest value has, without copying any; 0 if there is none."""
+    if native.COMPILED and isinstance(values, native.replies.Values):
+        return values.largest
+    return max((len(value) for value in values if value is not None), default=0)
+
+
 class Written(NamedTuple):
     """How many rows a write has stored, and how many it has not.
 

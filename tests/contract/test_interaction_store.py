@@ -19,6 +19,7 @@ from kirana.interactions import Event, InteractionQuery
 from kirana.interactions.open import open_interaction_store
 from kirana.interactions.source import MAX_TIMESTAMP_MS
 from kirana.interactions.store import InteractionStore, Retention
+from kirana.loop import INLINE_BYTES
 
 BACKENDS = ("lmdb",)
 EXAMPLES = count()
@@ -369,6 +370,15 @@ async def test_the_store_agrees_with_a_list(
                         zip(result.product_ids, result.timestamps_ms.tolist(), strict=True)
                     )
                     assert pairs == model.query(query)
+
+
+async def test_a_query_of_large_events_returns_them(store: InteractionStore) -> None:
+    """They are more than may be read on the event loop."""
+    large = [Event("7", "click", f"{n}", n, {"text": "x" * INLINE_BYTES}) for n in range(1, 4)]
+    await store.append(large, RETENTION)
+    (found,) = await store.query([InteractionQuery("7", "click", 10)], RETENTION)
+    assert found.product_ids == ["3", "2", "1"]
+    assert [len(of_event["text"]) for of_event in found.metadata if of_event] == [INLINE_BYTES] * 3
 
 
 async def test_a_query_whose_events_have_too_many_bytes_is_refused(

@@ -1,4 +1,4 @@
-"""`serve deploy` to a Ray cluster that `ray start` started: the commands of the README, and refused deploys."""
+"""`serve deploy` to a Ray cluster of `ray start`: the README's commands, and refused deploys."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _a_model_whose_copy_is_gone(folder: Path) -> tuple[Variables, list[str]]:
     publish(shop)
     shutil.rmtree(shop / "models" / ".kirana")
     variables = {"KIRANA_CATALOG": f"dir://{shop}", "KIRANA_MODELS": f"file://{shop}/models"}
-    return variables, ["model 'click_model': its copy", "is gone", "kirana apply"]
+    return variables, ["the copy", "of model 'click_model' is missing", "kirana apply"]
 
 
 def _no_published_revision(folder: Path) -> tuple[Variables, list[str]]:
@@ -196,7 +196,9 @@ def test_a_shutdown_removes_the_application(cluster: RayCluster) -> None:
     assert cluster.processes() == []
 
 
-def test_a_deploy_to_ray_without_the_required_variables_fails_and_names_them(tmp_path: Path) -> None:
+def test_a_deploy_to_ray_without_the_variables_fails_and_names_them(
+    tmp_path: Path,
+) -> None:
     shop = write_shop(tmp_path / "shop")
     publish(shop)
     variables = {

@@ -1,4 +1,4 @@
-"""`Admission`: the order of starts, the refusal of late requests, and the time between two starts."""
+"""`Admission`: the order of starts, refusals of late requests, and the time between starts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 
 from kirana.admission import (
     ALWAYS_WAITING,
+    BLOCKED_S,
     BURST_S,
+    FORGOTTEN_S,
     QUEUE_SECONDS,
     STANDING_S,
+    TURN_S,
     Admission,
 )
 from kirana.errors import Overloaded
@@ -138,7 +141,9 @@ async def test_a_burst_may_wait_longer_than_a_standing_queue(
     await wait_until(lambda: requests.refused() == [0], "the first has waited too long")
     await requests.arrive(ALWAYS_WAITING)
     clock.now += STANDING_S + 0.01
-    await wait_until(lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the standing queue is refused")
+    await wait_until(
+        lambda: len(requests.refused()) == ALWAYS_WAITING + 1, "the standing queue is refused"
+    )
     await busy.release()
     await asyncio.gather(*requests.tasks, return_exceptions=True)
 
@@ -199,7 +204,7 @@ class TestArrive:
         requests = Requests(admission)
         await requests.arrive(ALWAYS_WAITING - 1)
         clock.now += 60
-        admission.arrive()
+        admission.arrive(FAR)
         await busy.release()
         await asyncio.gather(*requests.tasks)
 
@@ -209,10 +214,10 @@ class TestArrive:
         """The expected wait follows from the number of requests that wait, and from their pace."""
         requests = Requests(admission)
         await requests.arrive(60)
-        admission.arrive()
+        admission.arrive(FAR)
         await start_five(requests, clock)
         with pytest.raises(Overloaded, match=r"^5\d requests .* wait about 5\d0 ms"):
-            admission.arrive()
+            admission.arrive(FAR)
         assert requests.refused() == []
         await asyncio.gather(*requests.tasks)
 
@@ -225,10 +230,111 @@ class TestArrive:
         outcomes = []
         for _ in range(100):
             try:
-                admission.arrive()
+                admission.arrive(FAR)
                 outcomes.append("queued")
             except Overloaded:
                 outcomes.append("refused")
         assert outcomes[0] == "refused"
         assert outcomes[-1] == "queued"
         await asyncio.gather(*requests.tasks)
+
+
+@pytest.mark.parametrize(("work_s", "expected"), [(TURN_S / 3.9, 3), (2 * TURN_S, 1)])
+async def test_small_requests_start_together_and_large_ones_one_by_one(
+    clock: Clock, work_s: float, expected: int
+) -> None:
+    """The pace that is learned decides how many requests start in one turn."""
+    requests = Requests(Admission(by_age=False, clock=clock))
+    await requests.arrive(100)
+    together = 1
+    for _ in range(30):
+        before = len(requests.started)
+        clock.now += work_s * together
+        await asyncio.sleep(0)
+        together = max(len(requests.started) - before, 1)
+    assert together == expected
+    await asyncio.gather(*requests.tasks)
+
+
+class TestDeadlines:
+    async def test_a_request_that_could_not_end_in_time_is_refused_on_arrival(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        """Few wait, but the deadline is closer than their pace allows."""
+        requests = Requests(admission)
+        await requests.arrive(10)
+        await start_five(requests, clock)
+        admission.arrive(clock.now + 0.1)
+        with pytest.raises(Overloaded, match="a new one would wait about"):
+            admission.arrive(clock.now + 0.03)
+        await asyncio.gather(*requests.tasks)
+
+    async def test_a_request_without_time_for_its_work_never_starts(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        """Its turn comes 5 ms before its deadline, and the others took 10 ms each."""
+        requests = Requests(admission)
+        await requests.arrive(10)
+        await start_five(requests, clock)
+        deadline = clock.now + 0.01 * admission.waiting + 0.005
+        last = asyncio.create_task(admission.enter(deadline))
+        await asyncio.sleep(0)
+        while admission.waiting:
+            clock.now += 0.01
+            await asyncio.sleep(0)
+        await asyncio.gather(*requests.tasks)
+        assert not last.done()
+        last.cancel()
+
+    async def test_the_pace_is_forgotten_after_a_while_without_a_queue(
+        self, admission: Admission, clock: Clock
+    ) -> None:
+        requests = Requests(admission)
+        await requests.arrive(10)
+        await start_five(requests, clock)
+        await asyncio.gather(*requests.tasks)
+        clock.now += FORGOTTEN_S + 1
+        again = Requests(admission)
+        await again.arrive(3)
+        admission.arrive(clock.now + 0.01)
+        await asyncio.gather(*again.tasks)
+
+
+async def test_requests_start_although_threads_stay_busy_for_long(
+    admission: Admission, busy: BusyThreads, clock: Clock
+) -> None:
+    requests = Requests(admission)
+    await requests.arrive(2)
+    await asyncio.sleep(0.01)
+    assert requests.started == []
+    clock.now += BLOCKED_S
+    await wait_until(lambda: requests.started == [0], "the first starts")
+    clock.now += BLOCKED_S
+    await wait_until(lambda: requests.started == [0, 1], "the second starts")
+
+
+async def test_cancelled_requests_do_not_count_as_waiting(
+    admission: Admission, busy: BusyThreads
+) -> None:
+    requests = Requests(admission)
+    await requests.arrive(ALWAYS_WAITING)
+    for task in requests.tasks[1:]:
+        task.cancel()
+    await asyncio.gather(*requests.tasks[1:], return_exceptions=True)
+    assert admission.waiting == 1
+    await busy.release()
+    await asyncio.gather(requests.tasks[0])
+    assert admission.waiting == 0
+
+
+async def test_admitted_requests_are_not_refused_for_their_age(
+    busy: BusyThreads, clock: Clock
+) -> None:
+    admission = Admission(by_age=False, clock=clock)
+    requests = Requests(admission)
+    await requests.arrive(ALWAYS_WAITING + 5)
+    clock.now += 10 * BURST_S
+    admission.arrive(FAR)
+    await busy.release()
+    await asyncio.gather(*requests.tasks)
+    assert sorted(requests.started) == list(range(ALWAYS_WAITING + 5))

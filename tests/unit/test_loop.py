@@ -1,15 +1,19 @@
-"""`prefetched`: items made in a thread, one ahead of the one in use."""
+"""Threads: works that are counted and dropped, and items that are made ahead."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
-from kirana.loop import prefetched
+from kirana.loop import CountedThreads, prefetched
 
 
 async def test_items_are_yielded_in_order() -> None:
@@ -75,3 +79,42 @@ async def test_leaving_the_loop_early_waits_for_the_thread(cancelled: bool) -> N
     with pytest.raises(asyncio.CancelledError if cancelled else KeyError):
         await task
     assert ended == [1]
+
+
+class Input:
+    """What a work needs."""
+
+
+async def test_a_dropped_work_does_not_keep_its_input() -> None:
+    threads, released = CountedThreads(1, "test"), threading.Event()
+    running = asyncio.create_task(threads.run(lambda: released.wait(30)))
+    await asyncio.sleep(0)
+    needed = Input()
+    reference = weakref.ref(needed)
+    dropped = asyncio.create_task(threads.run(partial(id, needed)))
+    await asyncio.sleep(0)
+    assert threads.pending == 2
+    del needed
+    dropped.cancel()
+    await asyncio.gather(dropped, return_exceptions=True)
+    del dropped
+    # The loop still holds what was awaited last.
+    await asyncio.sleep(0)
+    gc.collect()
+    assert threads.pending == 1
+    assert reference() is None
+    released.set()
+    assert await running
+
+
+async def test_work_that_no_thread_can_take_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = CountedThreads(1, "test")
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    with pytest.raises(RuntimeError):
+        await threads.run(lambda: None)
+    assert threads.pending == 0

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
+from kirana import byte_limit
 from kirana.byte_limit import check_bytes
 from kirana.clock import unit_problem
 from kirana.codecs import STATUS_NAMES
@@ -25,8 +27,11 @@ from kirana.features.part import FEATURES
 from kirana.features.source import FeatureWrite
 from kirana.features.values import columns_of
 from kirana.key_texts import key_texts
-from kirana.loop import INLINE_CELLS, INLINE_ROWS, inline_or_thread
+from kirana.loop import INLINE_BYTES, INLINE_CELLS, INLINE_ROWS, inline_or_thread
 from kirana.schema import Entity
+
+MAX_JSON_BYTES = 6
+"""The most bytes of a character in JSON, as in `\\u0007`."""
 
 
 async def get(request: Request, resources: Resources) -> Response:
@@ -48,16 +53,16 @@ async def get(request: Request, resources: Resources) -> Response:
         error.path = error.path or ("keys",)
         raise
     cells = len(keys) * len(selected.requested)
+    small = cells <= INLINE_ROWS
     if selected.texts:
-        await inline_or_thread(cells <= INLINE_ROWS, _check_texts, selected, rows)
+        small = await inline_or_thread(small, _text_bytes, selected, rows) <= INLINE_BYTES and small
     revision = request.context.revision.number
     if request.binary_reply:
-        inline = cells <= (INLINE_ROWS if rows.columns else INLINE_CELLS)
+        inline = small if rows.columns else cells <= INLINE_CELLS
         return binary_response(
             await inline_or_thread(inline, features_reply, selected, rows, revision)
         )
-    inline = cells <= INLINE_ROWS
-    return await inline_or_thread(inline, _response, message, selected, rows, revision)
+    return await inline_or_thread(small, _response, message, selected, rows, revision)
 
 
 async def put(request: Request, resources: Resources) -> Response:
@@ -112,17 +117,21 @@ def _keys(entity: Entity, keys: Mapping[str, Ids], *, cells: int) -> list[str]:
     return texts
 
 
-def _check_texts(selected: Selection, rows: EntityRows) -> None:
-    """Raise `TooLarge` if the strings of a reply have more than `MAX_READ_BYTES` characters.
+def _text_bytes(selected: Selection, rows: EntityRows) -> int:
+    """Return how many bytes the strings of a reply have; of a small reply, how many characters.
 
-    A string counts as often as the request names its feature and its key.
+    A string counts as often as the request names its feature and its key. Raise `TooLarge` if the
+    strings have more than `MAX_READ_BYTES` in JSON.
     """
-    lengths = {
-        name: sum(map(len, rows.columns[name].values.ravel().tolist()))
-        for name in set(selected.texts)
-    }
+    texts = {name: rows.columns[name].values.ravel().tolist() for name in set(selected.texts)}
+    lengths = {name: sum(map(len, of_feature)) for name, of_feature in texts.items()}
+    total = sum(lengths[name] for name in selected.texts)
+    if total * MAX_JSON_BYTES <= byte_limit.MAX_READ_BYTES:
+        return total
+    lengths = {name: len(orjson.dumps(of_feature)) for name, of_feature in texts.items()}
     total = sum(lengths[name] for name in selected.texts)
     check_bytes(total, "the strings", "read fewer keys or features", field=("keys",))
+    return total
 
 
 def _response(

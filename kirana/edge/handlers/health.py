@@ -16,8 +16,8 @@ from kirana.service import Health
 async def health(request: Request, resources: Resources) -> Response:
     """Return the state of the catalog and of each part, with a 503 if a part is unavailable.
 
-    The states of the parts are those of the last background check. Raise `Unavailable` if the
-    parts were never checked.
+    The states of the parts are those of the last background check. Raise `Unavailable` if there
+    was none, or none of late.
     """
     states, age_s = resources.probes.latest()
     parts = {name: _report(state) for name, state in states.items()}

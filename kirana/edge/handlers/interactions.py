@@ -28,6 +28,10 @@ from kirana.loop import INLINE_ROWS, inline_or_thread
 DEFAULT_LAST = 20
 
 
+INLINE_METADATA = 50
+"""How many events with metadata are encoded on the event loop. Metadata may be large."""
+
+
 async def post(request: Request, resources: Resources) -> Response:
     """Store events, either all or none."""
     message = await request.decode(InteractionsPost)
@@ -51,7 +55,7 @@ async def get(request: Request, resources: Resources) -> Response:
             case () if isinstance(error, TooLarge):
                 error.path = ("last",)
         raise
-    inline = len(interactions) <= INLINE_ROWS
+    inline = _is_small([interactions])
     if request.binary_reply:
         return binary_response(
             await inline_or_thread(inline, interactions_reply, [user_id], [event], [interactions])
@@ -87,7 +91,7 @@ async def query(request: Request, resources: Resources) -> Response:
     except KiranaError as error:
         _set_path(error, message, queries)
         raise
-    inline = sum(map(len, lists)) <= INLINE_ROWS
+    inline = _is_small(lists)
     if request.binary_reply:
         return binary_response(
             await inline_or_thread(inline, interactions_reply, users, types, lists)
@@ -102,6 +106,14 @@ async def delete(request: Request, resources: Resources) -> Response:
     if request.binary_reply:
         return binary_response(forgotten_reply(deleted))
     return json_response(InteractionsDeleteReply(deleted))
+
+
+def _is_small(lists: Sequence[Interactions]) -> bool:
+    """Return whether a reply with these events is encoded on the event loop."""
+    count = sum(map(len, lists))
+    if count <= INLINE_METADATA or count > INLINE_ROWS:
+        return count <= INLINE_METADATA
+    return not any(any(interactions.metadata) for interactions in lists)
 
 
 def _set_path(

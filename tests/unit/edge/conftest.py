@@ -1,4 +1,4 @@
-"""Fixtures that call the edge of a shop without a server, as an ASGI application or as a handle does."""
+"""Fixtures that call the edge of a shop without a server: as an ASGI application or a handle."""
 
 from __future__ import annotations
 

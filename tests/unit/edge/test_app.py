@@ -17,7 +17,7 @@ import pytest
 from kirana.admission import ALWAYS_WAITING
 from kirana.catalog.objects import ModelObject
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Limits, Resources
+from kirana.edge import Edge, Limits, Resources, app
 from kirana.edge.app import REQUEST_SECONDS, REQUESTS
 from kirana.edge.asgi import FRONT_DOOR, AsgiEdge
 from kirana.edge.route import Route
@@ -555,6 +555,22 @@ class TestMetrics:
 
 
 class TestOngoing:
+    async def test_requests_whose_bodies_are_too_large_together_do_not_wait(
+        self, edge: Edge, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(app, "MAX_WAITING_BYTES", len(BODY) + 5)
+        async with busy_threads() as threads, client_of(edge) as client:
+            calls = [asyncio.create_task(client.post(FLOW, content=BODY)) for _ in range(2)]
+            (refused_call,), (waiting,) = await asyncio.wait(
+                calls, return_when=asyncio.FIRST_COMPLETED
+            )
+            response = refused_call.result()
+            assert response.status_code == 503
+            assert "the requests that wait" in response.json()["error"]["message"]
+            await threads.release()
+            assert (await waiting).status_code == 200
+            assert (await client.post(FLOW, content=BODY)).status_code == 200
+
     async def test_requests_over_max_ongoing_are_refused(
         self, shop: Shop, metrics: Metrics
     ) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kirana.catalog.revisions import LiveRevision
-from kirana.edge import Edge, Resources
+from kirana.edge import Edge, Resources, probes
 from kirana.errors import Unavailable
 from kirana.features.service import FeatureService
 from kirana.interactions import Event, InteractionQuery, Interactions
@@ -179,6 +179,20 @@ async def test_a_replica_whose_parts_were_never_checked_is_unavailable(shop: Sho
         response = await client.get("/healthz")
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "unavailable"
+
+
+async def test_an_old_check_says_nothing_of_the_present(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveRevision(shop.source, [])
+    await live.start()
+    resources = Resources(shop.served(), live, shop.source)
+    await resources.probes.check()
+    monkeypatch.setattr(probes, "MAX_AGE_S", -1.0)
+    async with client_of(Edge(resources)) as client:
+        response = await client.get("/healthz")
+    assert response.status_code == 503
+    assert "the parts were last checked" in response.json()["error"]["message"]
 
 
 async def test_checks_go_on_after_an_error_that_is_not_kiranas(shop: Shop) -> None:

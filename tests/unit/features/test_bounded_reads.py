@@ -9,6 +9,7 @@ import pytest
 from kirana import byte_limit
 from kirana.codecs import Status
 from kirana.errors import TooLarge
+from kirana.features import bounded_reads
 from kirana.features.bounded_reads import FIRST_ROWS, BoundedReads
 from kirana.features.cache.feature_cache import FeatureCache
 from kirana.features.fetch import Fetcher
@@ -82,6 +83,53 @@ async def test_no_batch_has_more_than_its_share_once_the_sizes_are_known(
     await read(reads, TEXTS)
     assert len(store.calls) >= 4
     assert max(sizes(store)) * 2_400 <= LIMIT / 4
+
+
+async def test_a_few_large_rows_make_the_batches_small(store: CountedStore) -> None:
+    fill(store, 10)
+    reads = BoundedReads(store)
+    store.values[key_of(TEXTS, KEYS[0])] = encode(TEXTS, 0, title="x" * 20_000)
+    await read(reads, TEXTS)
+    store.calls.clear()
+    await read(reads, TEXTS)
+    assert max(sizes(store)) * 20_000 <= LIMIT / 4
+
+
+async def test_rows_that_are_missing_or_unavailable_say_nothing_of_sizes(
+    store: CountedStore,
+) -> None:
+    fill(store, 2_400)
+    reads = BoundedReads(store)
+    await read(reads, TEXTS)
+    rows, store.values = store.values, {}
+    for _ in range(50):
+        await read(reads, TEXTS)
+    store.unreachable = {key_of(TEXTS, key) for key in KEYS}
+    await read(reads, TEXTS)
+    store.values, store.unreachable = rows, set()
+    store.calls.clear()
+    await read(reads, TEXTS)
+    assert max(sizes(store)) * 2_400 <= LIMIT / 4
+
+
+async def test_several_groups_of_unknown_sizes_share_the_first_batch(store: CountedStore) -> None:
+    groups = [group_of(f"product.g{number}", [A, TITLE]) for number in range(4)]
+    for group in groups:
+        fill(store, 100, group)
+    keys = KEYS[: FIRST_ROWS // 2]
+    await BoundedReads(store).read(groups, [RowKeys(group.name, keys) for group in groups])
+    assert max(sizes(store)) <= FIRST_ROWS
+
+
+async def test_no_batch_has_more_rows_with_strings_than_the_maximum(
+    store: CountedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_reads, "MAX_ROWS", 100)
+    fill(store, 10)
+    reads = BoundedReads(store)
+    for _ in range(2):
+        await read(reads, TEXTS)
+    assert max(sizes(store)) == 100
 
 
 async def test_a_read_ends_as_soon_as_it_has_too_many_bytes(store: CountedStore) -> None:

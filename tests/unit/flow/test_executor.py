@@ -17,6 +17,7 @@ from kirana.errors import (
     InvalidInput,
     ModelFailed,
     NodeError,
+    Overloaded,
     TooLarge,
     Unavailable,
     Unknown,
@@ -319,6 +320,13 @@ async def test_a_node_falls_back_to_empty_after_its_attempts() -> None:
 async def test_a_node_is_not_retried_if_its_model_failed() -> None:
     node = Tiny(failing(ModelFailed("clicks", "no such row")))
     with pytest.raises(ModelFailed, match="model 'clicks': no such row"):
+        await run({"a": Step(node, attempts=3)})
+    assert len(node.given) == 1
+
+
+async def test_a_node_is_not_retried_if_it_was_refused_under_overload() -> None:
+    node = Tiny(failing(Overloaded("too many requests wait")))
+    with pytest.raises(Overloaded, match="too many requests wait"):
         await run({"a": Step(node, attempts=3)})
     assert len(node.given) == 1
 

@@ -481,7 +481,9 @@ def test_the_smallest_integer_that_can_be_milliseconds_is_read(tmp_path: Path) -
 
 @pytest.mark.parametrize("unit", ["s", "ms"])
 @pytest.mark.parametrize("time", [1, LAST_SECONDS // 1_000])
-def test_a_timestamp_close_to_1970_is_accepted_because_its_unit_is_known(tmp_path: Path, unit: str, time: int) -> None:
+def test_a_timestamp_close_to_1970_is_accepted_because_its_unit_is_known(
+    tmp_path: Path, unit: str, time: int
+) -> None:
     time_ms = time * 1_000 if unit == "s" else time
     assert times_of(tmp_path, pa.array([time], pa.timestamp(unit))) == [time_ms]
 

@@ -230,7 +230,9 @@ def test_a_model_for_a_fixed_number_of_rows_is_refused(tmp_path: Path) -> None:
         OnnxModel("m", path)
 
 
-def test_a_width_that_a_model_cannot_use_is_reported_with_the_name_of_the_model(tmp_path: Path) -> None:
+def test_a_width_that_a_model_cannot_use_is_reported_with_the_name_of_the_model(
+    tmp_path: Path,
+) -> None:
     path = write(
         tmp_path / "m.onnx",
         [helper.make_node("MatMul", ["x", "w"], ["p"])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -149,7 +150,9 @@ def _replica_ports(environment: Mapping[str, str]) -> range:
 def test_each_ray_instance_has_its_own_range_of_replica_ports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranges = [range(29_000, 29_100), range(29_100, 29_200)]
+    # Reservations last until the process ends, on the whole machine. So these are no real ports.
+    first = 10**6 + 1_000 * os.getpid()
+    ranges = [range(first, first + 100), range(first + 100, first + 200)]
     monkeypatch.setattr(serve_variables, "_REPLICA_PORTS", ranges)
     given = [_replica_ports(serve_environment(tmp_path)) for _ in range(2)]
     assert sorted(given, key=lambda ports: ports.start) == ranges

@@ -296,7 +296,7 @@ class TestRevision:
         copy = copy_of(folder, "order_model")
         copy.unlink()
         with pytest.raises(
-            ConfigurationError, match=r"'order_model': its copy .* is gone"
+            ConfigurationError, match=r"the copy .* of model 'order_model' is missing"
         ) as caught:
             check_revision(settings_of(folder))
         assert str(copy) in caught.value.message
