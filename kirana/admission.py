@@ -120,9 +120,9 @@ class Admission:
     def arrive(self, deadline: float) -> None:
         """Raise `Overloaded` if a request that arrives now would wait too long.
 
-        It would if it could not end before its deadline, or behind `ALWAYS_WAITING` others, if it
-        would grow too old. This costs less than a refusal after the request has waited. To leave
-        time for work, it refuses at most `REFUSALS_PER_S`.
+        That is so if it could not end before its deadline. Behind `ALWAYS_WAITING` others, it is
+        also so if the request would be refused for its age. This costs less than a refusal after
+        the request has waited. To leave time for work, it refuses at most `REFUSALS_PER_S`.
         """
         ahead = len(self._waiting) - self._left
         if not ahead:

@@ -152,8 +152,8 @@ class Edge:
     def _check_ongoing(self) -> None:
         """Raise `Overloaded` if too many requests wait or run.
 
-        So many refusals would leave no time for work that some requests wait instead. There is a
-        second limit for those.
+        Refusals are limited, because they take time from work. A request that is not refused for
+        this reason waits, up to `HARD_LIMIT` times the maximum.
         """
         most = self._limits.max_ongoing
         if self._ongoing > most and (

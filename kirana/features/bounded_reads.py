@@ -20,7 +20,7 @@ FIRST_ROWS = 64
 """The number of rows in the first batch of a group whose rows have unknown sizes."""
 
 MAX_ROWS = 512
-"""The most rows of a group in a batch, if its rows differ in size. Any may be much larger."""
+"""The most rows with strings in a batch. Any of them may be much larger than expected."""
 
 _NEW_SHARE = 0.05
 """The share of a new measurement in the expected size of a row, if the size has decreased."""
@@ -75,7 +75,7 @@ class _Seen:
 class BoundedReads:
     """Reads rows of a store, in one batch if they are expected to be small.
 
-    What the largest rows of a group with strings have is learned from earlier reads.
+    The size of the largest rows of a group with strings is learned from earlier reads.
     """
 
     def __init__(self, store: FeatureStore) -> None:
