@@ -14,6 +14,7 @@ from kirana.deployments.front_door import check_front_door
 from kirana.deployments.ingress import Ingress
 from kirana.deployments.parts import deployment_of
 from kirana.deployments.replica import alive_nodes
+from kirana.edge.limits import HARD_LIMIT
 from kirana.errors import ConfigurationError, KiranaError, did_you_mean
 from kirana.serving.environment import require_serve_environment
 from kirana.serving.parts import INGRESS, PARTS
@@ -22,12 +23,6 @@ from kirana.serving.preflight import check_placement, check_revision, check_spac
 from kirana.serving.settings import Settings, read_settings
 
 Options = Mapping[str, Mapping[str, Any]]
-
-SERVE_MARGIN = 4
-"""Serve's `max_ongoing_requests` is this many times the setting `max_ongoing`.
-
-So requests wait in Kirana's queue, which knows their deadlines, and never in Serve's.
-"""
 
 
 class Refused(RayServeException):
@@ -75,7 +70,7 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
         if owner != INGRESS and owner not in settings.spread:
             continue
         own_options = dict(options.get(deployment.name, {}))
-        own_options.setdefault("max_ongoing_requests", SERVE_MARGIN * settings.max_ongoing)
+        own_options.setdefault("max_ongoing_requests", HARD_LIMIT * settings.max_ongoing)
         within = parts_within(owner, settings.spread)
         actors = [
             actor_config(actor, arguments)

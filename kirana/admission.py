@@ -41,7 +41,7 @@ BLOCKED_S = 0.5
 """Such work stops starts for this long at most. It may be waiting for a slow disk."""
 
 FORGOTTEN_S = 1.0
-"""The measured pace is forgotten when no request has waited for so many seconds."""
+"""The measured pace is forgotten after this many seconds in which no request waited."""
 
 REFUSALS_PER_S = 2_000
 """How many requests may be refused per second. On the direct port, that takes a quarter of a core.

@@ -19,7 +19,7 @@ from kirana.edge.disconnect import DisconnectWatch
 from kirana.edge.errors import HttpError, body_of, headers_of, status_of
 from kirana.edge.exchange import Call, ClientDisconnected, Request, Response
 from kirana.edge.headers import REQUEST_ID_HEADER
-from kirana.edge.limits import Limits
+from kirana.edge.limits import HARD_LIMIT, Limits
 from kirana.edge.resources import Resources
 from kirana.edge.route import Route
 from kirana.edge.routes import ROUTES
@@ -34,9 +34,6 @@ LITERAL_SEGMENTS = 2
 
 They are the keys of the route table.
 """
-
-HARD_LIMIT = 4
-"""More than `HARD_LIMIT` times `max_ongoing` requests are never kept."""
 
 MAX_WAITING_BYTES = 256 << 20
 """The maximum size of the bodies of all requests that wait in a replica."""

@@ -18,6 +18,12 @@ MAX_CELLS = 2_000_000
 """Cells per request: keys times values per key, or lists of events times events per list."""
 MAX_HISTORY = 1_000
 """Revisions in a list of the catalog's history."""
+HARD_LIMIT = 4
+"""A replica never keeps more requests than `HARD_LIMIT` times the setting `max_ongoing`.
+
+This is also Serve's `max_ongoing_requests`. It is far above `max_ongoing`, so that requests wait in
+Kirana's queue, which knows their deadlines, and never in Serve's.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,22 @@ def check_read_bytes(groups: Sequence[FeatureGroup], pieces: Sequence[Sequence[P
 
     A cached row counts once per key of the request.
     """
-    total = sum(
-        row_bytes(group) * len(piece.values) or stored_bytes(piece.values)
+    fixed = sum(
+        row_bytes(group) * len(piece.values)
         for group, of_group in zip(groups, pieces, strict=True)
         for piece in of_group
     )
-    check_bytes(total, *_MESSAGE)
+    check_bytes(fixed + text_bytes(groups, pieces), *_MESSAGE)
+
+
+def text_bytes(groups: Sequence[FeatureGroup], pieces: Sequence[Sequence[Piece]]) -> int:
+    """Return how many bytes the rows have that differ in size, because they have strings."""
+    return sum(
+        stored_bytes(piece.values)
+        for group, of_group in zip(groups, pieces, strict=True)
+        if not row_bytes(group)
+        for piece in of_group
+    )
 
 
 @dataclass(slots=True)

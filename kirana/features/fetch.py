@@ -16,14 +16,12 @@ import numpy.typing as npt
 
 from kirana import native
 from kirana.codecs import CODECS, Rows, Status
-from kirana.codecs.packed.layout import row_bytes
 from kirana.codecs.rows import Piece, Tier
 from kirana.features.bounded_reads import BoundedReads, check_fixed_bytes, check_read_bytes
 from kirana.features.cache import FeatureCache
 from kirana.features.cache.reads import CacheRead
 from kirana.schema import FeatureGroup
 from kirana.stores import FeatureStore, RowKeys, StoredRows
-from kirana.stores.rows import stored_bytes
 
 Positions = npt.NDArray[np.intp]
 _ALL_POSITIONS = slice(None)
@@ -109,16 +107,6 @@ class _PendingRead:
         """Return the values of a group by key, without the unavailable rows."""
         position = next(i for i, rows in enumerate(self.wanted) if rows.group == group)
         return _values_of(self.wanted[position].keys, self.answers[position])
-
-
-def text_bytes(groups: Sequence[FeatureGroup], fetched: Sequence[Fetched]) -> int:
-    """Return how many bytes the rows have whose sizes differ because of strings."""
-    return sum(
-        stored_bytes(piece.values)
-        for group, of_group in zip(groups, fetched, strict=True)
-        if not row_bytes(group)
-        for piece in of_group.pieces
-    )
 
 
 class Fetcher:

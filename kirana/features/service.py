@@ -14,8 +14,9 @@ from kirana.clock import FUTURE, MAX_FUTURE_MS
 from kirana.codecs import CODECS, Rows
 from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.assembly import assemble, decode
+from kirana.features.bounded_reads import text_bytes
 from kirana.features.cache import FeatureCache
-from kirana.features.fetch import Fetched, Fetcher, text_bytes
+from kirana.features.fetch import Fetched, Fetcher
 from kirana.features.plans import Plan, Schemas
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_BYTES, INLINE_CELLS, inline_or_thread
@@ -88,13 +89,15 @@ class FeatureService:
 
     async def _read(self, query: FeatureQuery, plan: Plan, context: RequestContext) -> EntityRows:
         keys = query.keys
-        fetched = await self._fetcher.fetch([read.group for read in plan.groups], keys)
+        groups = [read.group for read in plan.groups]
+        fetched = await self._fetcher.fetch(groups, keys)
         if self._fail_when_unavailable:
             for group_values in fetched:
                 if group_values.unavailable is not None:
                     raise Unavailable(group_values.reason or "the feature store does not answer")
         small = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
-        inline = small and text_bytes([read.group for read in plan.groups], fetched) <= INLINE_BYTES
+        pieces = [group_values.pieces for group_values in fetched]
+        inline = small and text_bytes(groups, pieces) <= INLINE_BYTES
         if not inline:
             # The event loop may change the table of the cache while the thread reads the rows.
             for group_values in fetched:

@@ -98,7 +98,7 @@ async def test_a_dropped_work_does_not_keep_its_input() -> None:
     dropped.cancel()
     await asyncio.gather(dropped, return_exceptions=True)
     del dropped
-    # The loop still holds what was awaited last.
+    # The task of this test still holds the future that it awaited last.
     await asyncio.sleep(0)
     gc.collect()
     assert threads.pending == 1

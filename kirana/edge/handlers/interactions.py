@@ -111,9 +111,9 @@ async def delete(request: Request, resources: Resources) -> Response:
 def _is_small(lists: Sequence[Interactions]) -> bool:
     """Return whether a reply with these events is encoded on the event loop."""
     count = sum(map(len, lists))
-    if count <= INLINE_METADATA or count > INLINE_ROWS:
-        return count <= INLINE_METADATA
-    return not any(any(interactions.metadata) for interactions in lists)
+    if count > INLINE_ROWS:
+        return False
+    return count <= INLINE_METADATA or not any(any(events.metadata) for events in lists)
 
 
 def _set_path(

@@ -150,7 +150,8 @@ def _replica_ports(environment: Mapping[str, str]) -> range:
 def test_each_ray_instance_has_its_own_range_of_replica_ports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Reservations last until the process ends, on the whole machine. So these are no real ports.
+    # Reservations last until the process ends, on the whole machine. So these numbers are above
+    # those of real ports.
     first = 10**6 + 1_000 * os.getpid()
     ranges = [range(first, first + 100), range(first + 100, first + 200)]
     monkeypatch.setattr(serve_variables, "_REPLICA_PORTS", ranges)
