@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := 3
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-ZOOKEEPER := .cache/zookeeper/.fetched
+JARS = $(foreach need,$(filter zookeeper cassandra,$(NEEDS)),.cache/$(need)/.fetched)
 
 # Ray starts faster if Python may write compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,15 +25,16 @@ demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
 unit: $(DEVELOPMENT) ## Run the unit tests: no servers, no system packages
-	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper' tests/unit
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper and not cassandra' tests/unit
 
 # The needs of the tests (the markers in docs/development.md) and of the benchmarks. OF_<need> lists
 # the commands of a need, as command:package if the package has a different name.
-NEEDS := compiled redis serve zookeeper bench
+NEEDS := compiled redis serve zookeeper cassandra bench
 OF_compiled := gcc
 OF_redis := redis-server openssl
 OF_serve := curl
 OF_zookeeper := java:default-jre-headless mvn:maven
+OF_cassandra := $(OF_zookeeper)
 OF_bench := wrk
 VEGETA := $(BIN)/vegeta
 HEADERS := $(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
@@ -45,7 +46,7 @@ ifdef TESTS
 endif
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-test-setup: apt $(DEVELOPMENT) $(if $(filter zookeeper,$(NEEDS)),$(ZOOKEEPER)) ## Install what the tests need
+test-setup: apt $(DEVELOPMENT) $(JARS) ## Install what the tests need
 	@$(if $(filter compiled,$(NEEDS)),$(COMPILED) || $(INSTALL))
 
 apt:
@@ -110,8 +111,8 @@ $(DEVELOPMENT): $(RUNTIME) requirements/development.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/development.lock
 	@touch $@
 
-$(ZOOKEEPER): requirements/java/zookeeper/pom.xml | apt
-	@echo "downloading ZooKeeper"
+.cache/%/.fetched: requirements/java/%/pom.xml | apt
+	@echo "downloading the jars of $*"
 	@rm -rf $(@D)
 	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)
 	@touch $@

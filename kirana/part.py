@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from kirana.catalog.revisions import CatalogSource
 from kirana.metrics import Metrics
 from kirana.service import Service
+from kirana.stores.tables import EntityTables
 
 P = TypeVar("P")
 S = TypeVar("S", bound=BaseModel)
@@ -32,6 +33,8 @@ class StoreSetting:
     what: str
     """The name of the store in messages, for example "feature store"."""
     check: Callable[[str], Awaitable[None]]
+    tables: Callable[[str], EntityTables | None] | None = None
+    """Returns the tables of the store at a URL, or None if such a store has no tables."""
 
 
 @dataclass(frozen=True, slots=True)

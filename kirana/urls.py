@@ -24,6 +24,29 @@ def without_password(url: str) -> str:
     return f"{scheme}{separator}{address}{mark if any(options) else ''}{'&'.join(options)}"
 
 
+def addresses_of(netloc: str, default_port: int) -> list[tuple[str, int]]:
+    """Return the hosts and ports of a URL, which are separated by commas.
+
+    Raise `ValueError` if one of them is not valid.
+    """
+    addresses = []
+    for address in netloc.rpartition("@")[2].split(","):
+        host, colon, port = address.rpartition(":")
+        if not colon:
+            host, port = address, str(default_port)
+        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError(f"an address must be host:port, not '{address}'")
+        addresses.append((host.strip("[]"), int(port)))
+    return addresses
+
+
+def credentials_of(netloc: str) -> dict[str, str]:
+    """Return the `username` and the `password` of a URL, if it has them."""
+    user, colon, password = netloc.rpartition("@")[0].partition(":")
+    credentials = {"username": unquote(user)} if user else {}
+    return {**credentials, "password": unquote(password)} if colon else credentials
+
+
 def split(url: str, *, setting: str) -> SplitResult:
     """Split a URL into scheme, host, path and query.
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import needs, parallel
+from tests.cassandra_server import CassandraServer
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.zookeeper_server import ZooKeeperServer
@@ -93,6 +94,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServers]:
 @pytest.fixture(scope="session")
 def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
     with ZooKeeperServer(tmp_path_factory.mktemp("zookeeper")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraServer]:
+    with CassandraServer(tmp_path_factory.mktemp("cassandra")) as started:
         yield started
 
 

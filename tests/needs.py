@@ -13,10 +13,16 @@ from typing import NoReturn
 
 import pytest
 
-NEEDS = {"compiled", "redis", "serve", "zookeeper"}
+NEEDS = {"compiled", "redis", "serve", "zookeeper", "cassandra"}
 """The markers whose needs the Makefile installs. `pyproject.toml` describes all markers."""
 
-_FIXTURE_NEEDS = {"servers": "redis", "own": "redis", "zookeeper": "zookeeper", "tiny": "machine"}
+_FIXTURE_NEEDS = {
+    "servers": "redis",
+    "own": "redis",
+    "zookeeper": "zookeeper",
+    "cassandra": "cassandra",
+    "tiny": "machine",
+}
 _FOLDER_NEEDS = {"tests/e2e/": "serve", "tests/unit/native/": "compiled"}
 """Markers by fixture and by folder. Parameters are marked where they are defined."""
 

@@ -9,7 +9,8 @@ from typing import Any
 from kirana.errors import Unavailable
 from kirana.stores import FeatureStore, RowBlock, RowCodec, RowKeys, StoredRows, Written
 from kirana.stores.base import PAGE_ROWS
-from kirana.stores.rows import Times, WalkPage
+from kirana.stores.cassandra import CassandraFeatureStore
+from kirana.stores.rows import WalkPage
 
 GROUP = "product.g"
 """The group of keys that do not name one."""
@@ -47,13 +48,21 @@ async def read_values(store: FeatureStore, keys: Sequence[bytes | str]) -> list[
 async def write_rows(
     store: FeatureStore, keys: Sequence[bytes | str], values: Sequence[bytes], codec: RowCodec
 ) -> int:
-    """Write rows of one group, and return how many were stored. The others were stale."""
+    """Write rows of one group, and return how many were stored. The others were stale.
+
+    Rows of which the store can't say that count as stored.
+    """
     pairs = list(map(split_key, keys))
     (group,) = {group for group, _ in pairs} or {GROUP}
     block = RowBlock.of(group, codec, [text for _, text in pairs], values)
     written = await store.write(block)
     assert sum(written) == len(keys)
-    return written.stored
+    return written.stored + written.unknown
+
+
+def counts_stale(store: FeatureStore) -> bool:
+    """Return whether a store says how many rows of a write were stale."""
+    return not isinstance(store, CassandraFeatureStore)
 
 
 async def load_rows(store: FeatureStore, block: RowBlock, *, guarded: bool = True) -> int:
@@ -78,9 +87,6 @@ class DownStore:
         raise Unavailable(self._reason)
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
-        raise Unavailable(self._reason)
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
         raise Unavailable(self._reason)
 
     async def remove(self, rows: RowKeys) -> int:

@@ -64,6 +64,18 @@ class ModelStore(Protocol):
         """
 
 
+class Tables(Protocol):
+    """The tables in which stores keep the rows of the catalog's objects."""
+
+    def ensure(self, before: Catalog | None, after: Catalog) -> None:
+        """Make sure that the objects of `after` have their tables.
+
+        A publish calls this before `after` goes live. `before` is the live catalog, or None. Raise
+        `Conflict` if a table is missing and this process may not make it, and `Unavailable` if a
+        database does not answer.
+        """
+
+
 ModelCheck = Callable[["Catalog", Collection[Key]], list[Finding]]
 """A function that checks the model files that the given objects of a catalog use."""
 
@@ -73,16 +85,18 @@ class Checks:
     """The checks that a catalog runs when it validates and publishes objects.
 
     `compilers` are by kind. Each kind comes after the kinds that it builds on. Without `models`, a
-    publish does not copy model files. Without `check_model`, it does not check them.
+    publish does not copy model files. Without `check_model`, it does not check them. Without
+    `tables`, it does not look at the tables of stores.
     """
 
     compilers: Mapping[str, Compile] = field(default_factory=dict)
     models: ModelStore | None = None
     check_model: ModelCheck | None = None
+    tables: Tables | None = None
 
     def of_published(self) -> Checks:
-        """Return the checks for a published revision, which skip the files of its models."""
-        return replace(self, models=None, check_model=None)
+        """Return the checks for a published revision, which skip model files and tables."""
+        return replace(self, models=None, check_model=None, tables=None)
 
 
 NO_CHECKS = Checks()

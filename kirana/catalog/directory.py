@@ -233,6 +233,8 @@ class DirectoryCatalog:
         nothing has changed, publish nothing.
         """
         catalog, models = checked.catalog, self._checks.models
+        if self._checks.tables is not None:
+            self._checks.tables.ensure(before, catalog)
         identity = live.catalog or new_identity()
         if before is not None and not checked.changed and not checked.added:
             if models is not None:

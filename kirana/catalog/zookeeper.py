@@ -257,6 +257,10 @@ class ZookeeperCatalog:
         node did not exist.
         """
         catalog, added, models = checked.catalog, checked.added, self._checks.models
+        if self._checks.tables is not None:
+            # Two publishers must not make the same table at once.
+            with self._session.client().Lock(self._path("tables")):
+                self._checks.tables.ensure(before, catalog)
         identity = live.catalog or new_identity()
         if before is not None and not checked.changed and not added:
             if models is not None:

@@ -19,12 +19,13 @@ from kirana.cli.locations import (
     as_urls,
     local_settings,
 )
-from kirana.cli.remembered import last_published, record_published, require_same_stores
+from kirana.cli.remembered import LOCATIONS, last_published, record_published, require_same_stores
+from kirana.cli.store_options import with_store_options
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.settings import Settings
 
 USES = ("catalog", "models")
-"""The locations that both commands use."""
+"""The locations that `kirana check` uses."""
 
 MAX_LISTED = 10
 """The maximum number of changes of one kind that are listed without `--verbose`."""
@@ -70,18 +71,21 @@ def check(
     show_warnings(checked)
 
 
+@with_store_options
 def apply(
     directory: CatalogDirectory,
     models: ModelRoot = None,
     catalog: CatalogUrl = None,
     verbose: Verbose = False,
+    **stores: str | None,
 ) -> None:
     """Publish a catalog as the next revision, unless nothing has changed.
 
-    Running replicas switch to it as soon as they have loaded it.
+    In stores that need tables, make those that are missing. Running replicas switch to the revision
+    as soon as they have loaded it.
     """
-    settings = local_settings(directory, as_urls(models, catalog=catalog), uses=USES)
-    require_same_stores(directory, Instance(directory).serving(), settings, *USES)
+    settings = local_settings(directory, as_urls(models, catalog, stores))
+    require_same_stores(directory, Instance(directory).serving(), settings, *LOCATIONS)
     report(publish(settings, directory), verbose=verbose)
 
 
@@ -92,7 +96,7 @@ def publish(settings: Settings, directory: Path) -> Published:
     Raise `CatalogError` if the catalog is invalid, `Conflict` if another publish came first, and
     `Unavailable` if the backend does not answer.
     """
-    with closing(catalog_backend(settings, directory)) as backend:
+    with closing(catalog_backend(settings, directory, create_tables=True)) as backend:
         published = backend.publish()
     last = last_published(directory, settings.catalog)
     if last is not None and last.catalog != published.revision.catalog:

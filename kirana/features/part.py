@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from kirana.errors import ConfigurationError
 from kirana.features.source import Features
 from kirana.part import Part, StoreSetting, Wiring
+from kirana.stores.tables import tables_of
 from kirana.urls import scheme_of
 
 
@@ -68,5 +69,5 @@ FEATURES = Part(
     protocol=Features,
     build=_build,
     settings=FeatureSettings,
-    stores=(StoreSetting("features", "feature store", _check),),
+    stores=(StoreSetting("features", "feature store", _check, tables_of),),
 )

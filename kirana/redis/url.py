@@ -21,6 +21,8 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from kirana.urls import addresses_of, credentials_of
+
 DEFAULT_PORT = 6379
 DEFAULT_TIMEOUT_S = 0.5
 """Default timeout in seconds for a reply, and for opening a connection."""
@@ -96,7 +98,7 @@ def _parsed(
 ) -> tuple[SplitResult, list[tuple[str, int]], dict[str, Any], float]:
     """Return a URL's parts, its hosts, its options for redis-py, and the timeout for a reply."""
     parts = urlsplit(url)
-    hosts = _hosts(parts.netloc.rpartition("@")[2])
+    hosts = addresses_of(parts.netloc, DEFAULT_PORT)
     tls = parts.scheme != _without_tls(parts.scheme)
     if not tls and any(name.startswith("ssl_") for name, _ in parse_qsl(parts.query)):
         raise ValueError(f"TLS options need {parts.scheme.replace('redis', 'rediss')}://")
@@ -104,7 +106,7 @@ def _parsed(
         "socket_timeout": DEFAULT_TIMEOUT_S,
         "socket_connect_timeout": DEFAULT_TIMEOUT_S,
         **_options(parts.query),
-        **_credentials(parts.netloc),
+        **credentials_of(parts.netloc),
     }
     timeout_s = float(options["socket_timeout"])
     if tls:
@@ -118,24 +120,6 @@ def _without_tls(scheme: str) -> str:
 
 def _path(parts: SplitResult) -> list[str]:
     return [unquote(segment) for segment in parts.path.split("/") if segment]
-
-
-def _hosts(text: str) -> list[tuple[str, int]]:
-    hosts = []
-    for address in text.split(","):
-        host, colon, port = address.rpartition(":")
-        if not colon:
-            host, port = address, str(DEFAULT_PORT)
-        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-            raise ValueError(f"an address must be host:port, not '{address}'")
-        hosts.append((host.strip("[]"), int(port)))
-    return hosts
-
-
-def _credentials(netloc: str) -> dict[str, str]:
-    user, colon, password = netloc.rpartition("@")[0].partition(":")
-    credentials = {"username": unquote(user)} if user else {}
-    return {**credentials, "password": unquote(password)} if colon else credentials
 
 
 def _options(query: str) -> dict[str, Any]:

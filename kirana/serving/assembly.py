@@ -22,6 +22,7 @@ from kirana.revision import Revision
 from kirana.serving.checks import catalog_checks
 from kirana.serving.parts import PARTS
 from kirana.serving.settings import Settings
+from kirana.serving.tables import store_tables
 from kirana.urls import folder_of, scheme_of
 
 P = TypeVar("P")
@@ -76,17 +77,23 @@ def open_catalog(settings: Settings) -> SharedCatalog:
 
 
 def catalog_backend(
-    settings: Settings, source: Path | None = None, *, open_models: bool = True
+    settings: Settings,
+    source: Path | None = None,
+    *,
+    open_models: bool = True,
+    create_tables: bool = False,
 ) -> CatalogBackend:
     """Return the catalog backend that the settings name.
 
     `source` is the folder of YAML files that a ZooKeeper backend checks and publishes. A `dir://`
     backend publishes its own folder. Without `open_models`, model files are neither opened
-    nor pinned.
+    nor pinned. With `create_tables`, a publish makes the tables that stores lack; otherwise it
+    refuses objects that need one.
 
     Raise `ConfigurationError` if the URL is not the URL of a catalog.
     """
-    checks = catalog_checks(ModelFiles(settings.models) if open_models else None)
+    models = ModelFiles(settings.models) if open_models else None
+    checks = catalog_checks(models, store_tables(settings, create=create_tables))
     kept = settings.kept_revisions
     scheme = scheme_of(settings.catalog)
     if scheme == "zk":

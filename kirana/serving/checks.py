@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kirana.catalog.checks import Checks, Compile
+from kirana.catalog.checks import Checks, Compile, Tables
 from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
 from kirana.inferflow.model_checks import model_checker
@@ -19,6 +19,11 @@ COMPILERS: Mapping[str, Compile] = {
 """Compilers by kind, in the order in which they run: flows refer to objects of the other kinds."""
 
 
-def catalog_checks(models: ModelFiles | None = None) -> Checks:
-    """Return all checks of a catalog. Without `models`, model files are not opened or pinned."""
-    return Checks(COMPILERS, models, model_checker(models) if models is not None else None)
+def catalog_checks(models: ModelFiles | None = None, tables: Tables | None = None) -> Checks:
+    """Return all checks of a catalog.
+
+    Without `models`, model files are not opened or pinned. Without `tables`, a publish does not
+    look at the tables of stores.
+    """
+    check_model = model_checker(models) if models is not None else None
+    return Checks(COMPILERS, models, check_model, tables)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
 
-PROBE = RowKeys("kirana.probe", [""])
+PROBE = RowKeys("kirana.probe", ["probe"])
 """The key of a row that is never written. `ping_by_read` reads it."""
 
 PAGE_ROWS = 1_000
@@ -40,7 +40,8 @@ class FeatureStore(Protocol):
         """Write rows, except those that are older than the stored ones.
 
         `RowCodec.write_order` decides which of two rows is older. If a key occurs several times in
-        the block, its rows are written one after the other.
+        the block, its rows are written one after the other. Of two rows with the same write order,
+        the later one stays; in Cassandra, the one whose bytes are greater.
 
         A store that drops expired rows keeps each row for a grace period after its expiry, so that
         reads find it expired rather than missing. The grace period is a tenth of the row's time
@@ -56,21 +57,12 @@ class FeatureStore(Protocol):
         may replace a newer one. Raise `Unavailable` as `write` does.
         """
 
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows that were read from a slower tier. Return how many were stored.
-
-        A copy never replaces a newer row. If the stored row and the copy have the same write order
-        (see `RowCodec.write_order`) but different bytes, the store can't know which one is right,
-        and removes the stored row.
-
-        The store may drop the copies at `drop_at_ms` (Unix milliseconds, one per row; 0 = never).
-        Raise `Unavailable` as `write` does.
-        """
-
     async def remove(self, rows: RowKeys) -> int:
         """Remove rows and return how many of them existed.
 
         No tombstones are left, so a later write of the same keys is stored whatever its event time.
+        Cassandra is an exception: for some days, it stores only a row that is newer than the
+        removed one.
         Raise `Unavailable` if not all rows could be removed. Some of them may have been removed.
         """
 
@@ -96,6 +88,21 @@ class FeatureStore(Protocol):
 
     async def close(self) -> None:
         """Close the connections to the database, or its files. No-op if already closed."""
+
+
+class HotFeatureStore(FeatureStore, Protocol):
+    """A feature store that can hold copies of the rows of a slower one."""
+
+    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
+        """Store copies of rows that were read from a slower tier. Return how many were stored.
+
+        A copy never replaces a newer row. If the stored row and the copy have the same write order
+        (see `RowCodec.write_order`) but different bytes, the store can't know which one is right,
+        and removes the stored row.
+
+        The store may drop the copies at `drop_at_ms` (Unix milliseconds, one per row; 0 = never).
+        Raise `Unavailable` as `write` does.
+        """
 
 
 async def ping_by_read(store: FeatureStore) -> bool:

@@ -11,7 +11,7 @@ from kirana.urls import scheme_of, without_password
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
     """Open the feature store that `url` names.
 
-    A store on Redis connects at its first call. Raise `ConfigurationError` if the URL is not
+    A store on Redis or Cassandra connects at its first call. Raise `ConfigurationError` if the URL is not
     valid, if the driver of the database is not installed, or if the LMDB folder can't be opened.
     The error names `setting` as the setting that holds the URL.
     """
@@ -36,10 +36,16 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
                 from kirana.stores.redis import RedisFeatureStore
 
             return RedisFeatureStore.open(url, setting=setting)
+        case "cassandra" | "scylla":
+            with driver_of(scheme, "cassandra", setting=setting):
+                from kirana.stores.cassandra import CassandraFeatureStore
+
+            return CassandraFeatureStore.open(url, setting=setting)
         case _:
             raise ConfigurationError(
                 f"{setting}: '{without_password(url)}' is not the URL of a feature store: use "
-                "lmdb:///absolute/folder, redis://host:port, redis+cluster://host:port, "
-                "redis+sentinel://host:port/name or memory:// (rediss instead of redis for TLS)",
+                "lmdb:///absolute/folder, cassandra://host:port/keyspace, redis://host:port, "
+                "redis+cluster://host:port, redis+sentinel://host:port/name or memory:// "
+                "(rediss instead of redis for TLS)",
                 field=setting,
             )

@@ -14,13 +14,16 @@ BACKENDS = (
     "redis cluster tls",
     "sentinel",
     "sentinel tls",
+    "cassandra",
 )
 
 
 def backends(*but: str) -> list[object]:
-    """Return test parameters for all stores except `but`. Stores on Redis are marked `redis`."""
-    return [
-        pytest.param(name, marks=() if name in ("lmdb", "memory") else pytest.mark.redis)
-        for name in BACKENDS
-        if name not in but
-    ]
+    """Return test parameters for all stores except `but`, marked with the server that they need."""
+    return [pytest.param(name, marks=_marks(name)) for name in BACKENDS if name not in but]
+
+
+def _marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    if name in ("lmdb", "memory"):
+        return ()
+    return (pytest.mark.cassandra,) if name == "cassandra" else (pytest.mark.redis,)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kirana.stores import FeatureStore, open_feature_store
+from tests.cassandra_server import CassandraServer
 from tests.contract.backends import backends
 from tests.contract.catalog_source import CLICKS, write
 from tests.redis_servers import RedisServers
@@ -21,6 +22,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     local_urls = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
     if request.param in local_urls:
         return local_urls[request.param]
+    if request.param == "cassandra":
+        cassandra: CassandraServer = request.getfixturevalue("cassandra")
+        return f"{cassandra.empty()}?timeout=30"
     servers: RedisServers = request.getfixturevalue("servers")
     server_url = servers.empty(request.param)
     return f"{server_url}{'&' if '?' in server_url else '?'}{PATIENT}"

@@ -17,7 +17,7 @@ from kirana.errors import ConfigurationError, TooLarge, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.stores import open_feature_store
-from kirana.stores.redis_drop_times import MIN_GRACE_S
+from kirana.stores.drop_times import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until_available
 from tests.redis_servers import RedisServers, execute
 from tests.store_calls import read_values, write_rows

@@ -15,7 +15,7 @@ from kirana.features.fetch import Fetched, Fetcher
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import RowBlock, RowKeys, StoredRows, Written
 from kirana.stores.row_keys import all_row_keys, block_keys, row_keys, split_by_group
-from kirana.stores.rows import Times, WalkPage
+from kirana.stores.rows import WalkPage
 
 T = TypeVar("T")
 
@@ -183,9 +183,6 @@ class CountedStore:
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         return await self.write(block)
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        raise NotImplementedError
 
     async def remove(self, rows: RowKeys) -> int:
         raise NotImplementedError

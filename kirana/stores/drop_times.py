@@ -1,4 +1,4 @@
-"""The time at which Redis may drop a row.
+"""The time at which a store may drop a row by itself.
 
 This is some time after the row's expiry, so that reads find the row expired rather than missing.
 """
@@ -10,11 +10,11 @@ import numpy as np
 from kirana.stores.rows import RowBlock, Times
 
 MIN_GRACE_S = 60
-"""Minimum time in seconds between the expiry of a row and the time when Redis may drop it."""
+"""Minimum time in seconds between the expiry of a row and the time when a store may drop it."""
 
 
 def drop_at_ms(block: RowBlock) -> Times:
-    """Return when Redis may drop each row, in Unix milliseconds; 0 = never.
+    """Return when a store may drop each row, in Unix milliseconds; 0 = never.
 
     The time is the expiry of the row plus a grace period: a tenth of the row's time to live, but
     at least `MIN_GRACE_S` seconds.

@@ -1,0 +1,1 @@
+"""A client of Cassandra, or of ScyllaDB, which speaks the same protocol."""

@@ -1,0 +1,178 @@
+"""A single Cassandra server on free ports, which tests can kill, restart and pause."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from cassandra.cluster import Cluster, Session
+
+from kirana.serving.environment import free_ports
+from kirana.stores.cassandra_tables import create_keyspace, create_table, table_name
+from tests.needs import skip_missing
+from tests.waiting import wait_for
+
+JARS = Path(__file__).parents[1] / ".cache" / "cassandra"
+MAIN = "org.apache.cassandra.service.CassandraDaemon"
+KEYSPACE = "kirana_tests"
+DATA_CENTRE = "datacenter1"
+START_S = 120
+
+ENTITIES = ("a", "nothing", "prod", "product", "product_x")
+"""The entities of the contract tests."""
+
+_EXPORTS = """
+java.base/jdk.internal.misc java.base/jdk.internal.ref java.base/sun.nio.ch
+java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry
+java.rmi/sun.rmi.server java.rmi/sun.rmi.transport.tcp java.sql/java.sql java.base/java.lang.ref
+java.base/java.lang.reflect jdk.unsupported/sun.misc jdk.attach/sun.tools.attach
+jdk.compiler/com.sun.tools.javac.tree
+""".split()
+_OPENS = """
+java.base/java.lang.module java.base/jdk.internal.loader java.base/jdk.internal.ref
+java.base/jdk.internal.reflect java.base/jdk.internal.math java.base/jdk.internal.module
+java.base/jdk.internal.util.jar jdk.management/com.sun.management.internal java.base/sun.nio.ch
+java.base/java.io java.base/java.nio java.base/java.util java.base/java.util.concurrent
+java.base/java.util.concurrent.atomic java.base/java.lang
+""".split()
+"""What Cassandra needs from Java 17's modules."""
+
+_CONFIG = """
+cluster_name: tests
+num_tokens: 16
+partitioner: org.apache.cassandra.dht.Murmur3Partitioner
+data_file_directories: [{folder}/data]
+commitlog_directory: {folder}/commitlog
+hints_directory: {folder}/hints
+saved_caches_directory: {folder}/saved_caches
+cdc_raw_directory: {folder}/cdc_raw
+commitlog_sync: group
+commitlog_sync_group_window: 10ms
+commitlog_segment_size: 16MiB
+endpoint_snitch: SimpleSnitch
+seed_provider:
+  - class_name: org.apache.cassandra.locator.SimpleSeedProvider
+    parameters: [{{seeds: "127.0.0.1:{storage_port}"}}]
+listen_address: 127.0.0.1
+rpc_address: 127.0.0.1
+storage_port: {storage_port}
+native_transport_port: {port}
+start_native_transport: true
+authenticator: AllowAllAuthenticator
+authorizer: AllowAllAuthorizer
+auto_snapshot: false
+memtable_heap_space: 128MiB
+"""
+
+
+def _require() -> None:
+    """Skip the test if Java or the jars of Cassandra are missing."""
+    if shutil.which("java") is None:
+        skip_missing("java is missing")
+    if not (JARS / ".fetched").exists():
+        skip_missing(f"the jars of Cassandra are missing from {JARS}")
+
+
+class CassandraServer:
+    """A server that runs during the `with` block. An acknowledged write survives `kill`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port, storage_port = free_ports(2)
+        self._folder = folder
+        self._session: Session | None = None
+        self._config = folder / "cassandra.yaml"
+        self._log = folder / "log"
+        self._config.write_text(
+            _CONFIG.format(folder=folder, port=self._port, storage_port=storage_port)
+        )
+
+    def __enter__(self) -> CassandraServer:
+        _require()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def empty(self) -> str:
+        """Return the URL of a keyspace whose tables, those of `ENTITIES`, are empty."""
+        self.execute(create_keyspace(KEYSPACE, DATA_CENTRE, 1))
+        for entity in ENTITIES:
+            table = table_name(KEYSPACE, entity)
+            self.execute(create_table(KEYSPACE, entity))
+            if self.execute(f"SELECT key FROM {table} LIMIT 1"):
+                self.execute(f"TRUNCATE {table}")
+        return f"cassandra://{self.address}/{KEYSPACE}"
+
+    def execute(self, cql: str) -> list[Any]:
+        """Run a statement, and return its rows."""
+        if self._session is None:
+            cluster = Cluster([("127.0.0.1", self._port)], port=self._port, protocol_version=4)
+            self._session = cluster.connect()
+            self._session.default_timeout = START_S
+        return list(self._session.execute(cql))
+
+    def kill(self) -> None:
+        """Kill the server, which may be paused."""
+        if self._session is not None:
+            self._session.cluster.shutdown()
+            self._session = None
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill the server, and start it again on the same port with its stored data."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process: connections stay open, but requests get no answer."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def start(self) -> None:
+        """Start the server, with the data of its folder, and wait until it accepts clients."""
+        flags = {
+            "cassandra.config": f"file://{self._config}",
+            "cassandra.storagedir": self._folder,
+            "cassandra-foreground": "yes",
+            "cassandra.skip_wait_for_gossip_to_settle": 0,
+            "cassandra.ring_delay_ms": 1,
+            "cassandra.superuser_setup_delay_ms": 0,
+            "jdk.attach.allowAttachSelf": "true",
+        }
+        modules = [
+            part
+            for option, packages in (("--add-exports", _EXPORTS), ("--add-opens", _OPENS))
+            for package in packages
+            for part in (option, f"{package}=ALL-UNNAMED")
+        ]
+        command = [
+            *("java", "-Xms256m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *(f"-D{name}={value}" for name, value in flags.items()),
+            *modules,
+            *("-cp", f"{JARS}/*", MAIN),
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(self._serves, self._log.read_text, ignoring=OSError, timeout_s=START_S)
+        except AssertionError:
+            self.kill()
+            raise
+
+    def _serves(self) -> bool:
+        """Return whether the server accepts connections of clients."""
+        assert self._process.poll() is None, self._log.read_text()
+        with socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            return True
