@@ -25,20 +25,38 @@ START_S = 120
 ENTITIES = ("a", "nothing", "prod", "product", "product_x")
 """The entities of the contract tests."""
 
-_EXPORTS = """
-java.base/jdk.internal.misc java.base/jdk.internal.ref java.base/sun.nio.ch
-java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry
-java.rmi/sun.rmi.server java.rmi/sun.rmi.transport.tcp java.sql/java.sql java.base/java.lang.ref
-java.base/java.lang.reflect jdk.unsupported/sun.misc jdk.attach/sun.tools.attach
-jdk.compiler/com.sun.tools.javac.tree
-""".split()
-_OPENS = """
-java.base/java.lang.module java.base/jdk.internal.loader java.base/jdk.internal.ref
-java.base/jdk.internal.reflect java.base/jdk.internal.math java.base/jdk.internal.module
-java.base/jdk.internal.util.jar jdk.management/com.sun.management.internal java.base/sun.nio.ch
-java.base/java.io java.base/java.nio java.base/java.util java.base/java.util.concurrent
-java.base/java.util.concurrent.atomic java.base/java.lang
-""".split()
+_EXPORTS = [
+    "java.base/jdk.internal.misc",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
+    "java.rmi/sun.rmi.registry",
+    "java.rmi/sun.rmi.server",
+    "java.rmi/sun.rmi.transport.tcp",
+    "java.sql/java.sql",
+    "java.base/java.lang.ref",
+    "java.base/java.lang.reflect",
+    "jdk.unsupported/sun.misc",
+    "jdk.attach/sun.tools.attach",
+    "jdk.compiler/com.sun.tools.javac.tree",
+]
+_OPENS = [
+    "java.base/java.lang.module",
+    "java.base/jdk.internal.loader",
+    "java.base/jdk.internal.ref",
+    "java.base/jdk.internal.reflect",
+    "java.base/jdk.internal.math",
+    "java.base/jdk.internal.module",
+    "java.base/jdk.internal.util.jar",
+    "jdk.management/com.sun.management.internal",
+    "java.base/sun.nio.ch",
+    "java.base/java.io",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/java.lang",
+]
 """What Cassandra needs from Java 17's modules."""
 
 _CONFIG = """

@@ -66,10 +66,10 @@ def counts_stale(store: FeatureStore) -> bool:
 
 
 async def load_rows(store: FeatureStore, block: RowBlock, *, guarded: bool = True) -> int:
-    """Load rows in bulk, and return how many were stored. The others were stale."""
+    """Load rows in bulk, and return how many were stored, as `write_rows` does."""
     written = await store.load(block, guarded=guarded)
     assert sum(written) == len(block)
-    return written.stored
+    return written.stored + written.unknown
 
 
 class DownStore:

@@ -46,7 +46,7 @@ def unavailable(name: str, error: Exception, breaker: Breaker) -> Unavailable:
 
 
 def _reason(error: Exception) -> str:
-    """Return the text of an error. For all nodes that failed, it is the text of one node's error."""
+    """Return the text of an error. If all nodes failed, it is the text of one node's error."""
     if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict) and error.errors:
         node, of_node = next(iter(error.errors.items()))
         return f"{node}: {of_node}"

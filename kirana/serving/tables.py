@@ -23,7 +23,7 @@ class StoreTables:
         self._create = create
 
     def ensure(self, before: Catalog | None, after: Catalog) -> None:
-        """See `Tables`. If no table may be made, only entities that `before` lacks are looked up."""
+        """See `Tables`. Unless tables are made, only entities that `before` lacks are looked up."""
         entities = set(after.entities)
         if not self._create and before is not None:
             entities -= before.entities.keys()

@@ -41,7 +41,7 @@ class FeatureStore(Protocol):
 
         `RowCodec.write_order` decides which of two rows is older. If a key occurs several times in
         the block, its rows are written one after the other. Of two rows with the same write order,
-        the later one stays; in Cassandra, the one whose bytes are greater.
+        the later one stays. Cassandra decides by the rows' bytes if they come in two calls.
 
         A store that drops expired rows keeps each row for a grace period after its expiry, so that
         reads find it expired rather than missing. The grace period is a tenth of the row's time
@@ -63,6 +63,7 @@ class FeatureStore(Protocol):
         No tombstones are left, so a later write of the same keys is stored whatever its event time.
         Cassandra is an exception: for some days, it stores only a row that is newer than the
         removed one.
+
         Raise `Unavailable` if not all rows could be removed. Some of them may have been removed.
         """
 

@@ -99,7 +99,9 @@ class CassandraFeatureStore:
         cql = f'SELECT "group", value FROM {self._table(entity)} WHERE key = ? AND "group" IN ?'
         keys = wanted[0].keys
         outcomes = await self._outcomes(Statement(cql), [(key, groups) for key in keys])
-        by_group = [{} if isinstance(o, Exception) else dict(o) for o in outcomes]
+        by_group: list[dict[str, bytes]] = [
+            {} if isinstance(reply, Exception) else dict(reply) for reply in outcomes
+        ]
         return [
             _stored_rows(outcomes, [values.get(group) for values in by_group]) for group in groups
         ]
@@ -127,16 +129,16 @@ class CassandraFeatureStore:
             self._breaker.succeeded()
             return outcomes
         if len(errors) == len(outcomes):
-            error = unavailable(self._name, errors[0], self._breaker)
+            reason = unavailable(self._name, errors[0], self._breaker)
         else:
             self._breaker.succeeded()
-            error = Unavailable(message_of(self._name, errors[0]))
-        return [error if isinstance(outcome, Exception) else outcome for outcome in outcomes]
+            reason = Unavailable(message_of(self._name, errors[0]))
+        return [reason if isinstance(outcome, Exception) else outcome for outcome in outcomes]
 
     async def write(self, block: RowBlock) -> Written:
         """Write each row with its event time as the timestamp. All rows count as unknown.
 
-        If two rows of a key have the same time, Cassandra decides which one stays.
+        If the stored row has the same time, Cassandra decides which one stays.
         """
         entity, group = parts_of(block.group)
         cql = (
@@ -236,15 +238,22 @@ def _stored_rows(outcomes: Sequence[Outcome], values: Sequence[bytes | None]) ->
 
 
 def _parameters(block: RowBlock, group: str) -> list[tuple[str, str, bytes, int, int]]:
-    """Return the parameters of the inserts of a block."""
+    """Return the parameters of the inserts of a block.
+
+    Of rows with the same key and write order, only the last is inserted.
+    """
     values = block.value_list()
     tombstones = (block.codec.write_order(value)[1] for value in values)
     times = np.minimum(block.event_time_ms, MAX_EVENT_TIME_MS).astype(np.int64).tolist()
-    return [
-        (key.decode(), group, value, time_ms * 1_000 + is_tombstone, ttl_s)
+    inserts = {
+        (key, time_ms * 1_000 + is_tombstone): (value, ttl_s)
         for key, value, time_ms, is_tombstone, ttl_s in zip(
             block.key_list(), values, times, tombstones, _ttls_s(block), strict=True
         )
+    }
+    return [
+        (key.decode(), group, value, timestamp, ttl_s)
+        for (key, timestamp), (value, ttl_s) in inserts.items()
     ]
 
 

@@ -11,9 +11,9 @@ from kirana.urls import scheme_of, without_password
 def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
     """Open the feature store that `url` names.
 
-    A store on Redis or Cassandra connects at its first call. Raise `ConfigurationError` if the URL is not
-    valid, if the driver of the database is not installed, or if the LMDB folder can't be opened.
-    The error names `setting` as the setting that holds the URL.
+    A store on Redis or Cassandra connects at its first call. Raise `ConfigurationError` if the URL
+    is not valid, if the driver of the database is not installed, or if the LMDB folder can't be
+    opened. The error names `setting` as the setting that holds the URL.
     """
     scheme = scheme_of(url)
     match scheme:

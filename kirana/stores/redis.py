@@ -20,8 +20,8 @@ from kirana.redis.errors import FAILURES, is_error, unavailable
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.url import call_limit_s, client_of
 from kirana.stores.base import PAGE_ROWS, ping_by_read
-from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.drop_times import drop_at_ms
+from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
     decoded_keys,

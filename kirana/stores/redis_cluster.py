@@ -19,8 +19,8 @@ from kirana.redis.errors import FAILURES
 from kirana.redis.slots import joined_slots
 from kirana.redis.url import cluster_of
 from kirana.stores.base import PAGE_ROWS
-from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.drop_times import drop_at_ms
+from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
 from kirana.stores.row_keys import (
     all_row_keys,

@@ -26,7 +26,7 @@ MARKERS = {
     ("path", "needs"),
     [
         ("tests/unit/native", {"compiled"}),
-        ("tests/contract/test_feature_store.py", {"redis"}),
+        ("tests/contract/test_feature_store.py", {"redis", "cassandra"}),
         ("tests/e2e/test_redis_and_zookeeper.py", {"redis", "serve", "zookeeper"}),
         ("tests/nothing", NEEDS),
     ],

@@ -24,8 +24,8 @@ PUBLIC = {
     "kirana.lmdb": {"Environment", "open_by_url", "open_environment"},
     "kirana.models": {"ModelRunner"},
     "kirana.stores": {
-        *("FeatureStore", "RowBlock", "RowCodec", "RowKeys", "StoredRows", "Written"),
-        "open_feature_store",
+        *("FeatureStore", "HotFeatureStore", "open_feature_store"),
+        *("RowBlock", "RowCodec", "RowKeys", "StoredRows", "Written"),
     },
 }
 

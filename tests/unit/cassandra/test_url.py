@@ -71,7 +71,7 @@ def test_files_of_tls_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_url_is_refused(url: str, reason: str) -> None:
-    with pytest.raises(ValueError, match="^") as caught:
+    with pytest.raises(ValueError, match=r"^") as caught:
         CassandraUrl.parse(url)
     assert reason in str(caught.value)
 
