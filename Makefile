@@ -16,7 +16,7 @@ INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-buil
 COMPILED := $(BIN)/python -c 'import sys; from kirana import native; sys.exit(not native.COMPILED)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test test-setup apt lint bench proto docs lock clean
+.PHONY: help demo unit test chaos test-setup apt lint bench proto docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ lint: $(DEVELOPMENT) ## Run Ruff, mypy in strict mode, and the import rules
 	@$(BIN)/mypy kirana bench docs examples
 	@$(BIN)/lint-imports >.lint-imports 2>&1 || { cat .lint-imports; exit 1; }
 
+chaos: ## Run faults on real servers, and check the laws (SEEDS=1-200)
+	@$(MAKE) --no-print-directory test-setup NEEDS="compiled redis serve cassandra"
+	@$(BIN)/python -u -m tests.chaos --seeds $(or $(SEEDS),1-3)
+
 bench: test-setup $(if $(filter serve,$(NAME)),$(VEGETA)) ## Run a benchmark (NAME=features, JSON=out.json, AGAINST=COMMIT)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m bench $(or $(NAME),--list) $(if $(JSON),--json $(JSON)) $(if $(AGAINST),--against $(AGAINST))
 
@@ -86,7 +90,7 @@ lock: $(DEVELOPMENT) ## Update the lock files
 	  --generate-hashes --no-annotate --no-header -o requirements/development.lock
 
 clean: ## Remove .venv, downloads, results, caches and compiled files
-	@rm -rf $(VENV) .demo .cache demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports .import_linter_cache kirana/native/*.so
+	@rm -rf $(VENV) .demo .cache .chaos demo-report.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports .import_linter_cache kirana/native/*.so
 
 $(BIN)/uv: requirements/tools.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

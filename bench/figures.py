@@ -112,6 +112,8 @@ BARS = {
     "redis_bytes_vs_feast": Bar(False, 0.5),
     "bulk_redis_vs_redis_benchmark": Bar(True, 0.6),
     "guarded_redis_vs_redis_benchmark": Bar(True, 0.6),
+    "cassandra_read_vs_driver": Bar(True, 0.9),
+    "bulk_cassandra_vs_driver": Bar(True, 0.9),
     "publish_one_of_5000_s": Bar(False, 1),
     "apply_one_of_5000_s": Bar(False, 2),
     "p99_during_publish_vs_before": Bar(False, 1.5),

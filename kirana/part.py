@@ -21,10 +21,15 @@ P = TypeVar("P")
 S = TypeVar("S", bound=BaseModel)
 
 
+OFF = "off"
+"""The value of the setting of an optional store that is not used."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreSetting:
     """The setting that holds the URL of a store. A local Kirana uses LMDB by default.
 
+    A store that is `optional` may be `OFF`, and is by default.
     `check` opens the store at a URL, and closes it again. It raises `ConfigurationError` with the
     setting as its field if the store can't be opened, or if it has a server that does not answer.
     """
@@ -35,6 +40,7 @@ class StoreSetting:
     check: Callable[[str], Awaitable[None]]
     tables: Callable[[str], EntityTables | None] | None = None
     """Returns the tables of the store at a URL, or None if such a store has no tables."""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

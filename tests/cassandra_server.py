@@ -22,7 +22,7 @@ KEYSPACE = "kirana_tests"
 DATA_CENTRE = "datacenter1"
 START_S = 120
 
-ENTITIES = ("a", "nothing", "prod", "product", "product_x")
+ENTITIES = ("a", "kirana", "nothing", "prod", "product", "product_x")
 """The entities of the contract tests."""
 
 _EXPORTS = [

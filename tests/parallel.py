@@ -20,6 +20,8 @@ TOGETHER = {
     "tests/contract/test_feature_store.py": "stores",
     "tests/contract/test_redis.py": "stores",
     "tests/contract/test_cassandra.py": "stores",
+    "tests/contract/test_hot_tier.py": "stores",
+    "tests/contract/test_tier_interleavings.py": "stores",
     "tests/contract/test_catalog.py": "zookeeper",
     "tests/contract/test_zookeeper_catalog.py": "zookeeper",
 }
@@ -30,6 +32,7 @@ FIRST = (
     "tests/e2e/test_publish.py",
     "replicas",
     "stores",
+    "tests/chaos/test_seeds.py",
     "tests/e2e/test_serve_deploy.py",
     "tests/e2e/test_placement.py",
     "zookeeper",

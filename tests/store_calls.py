@@ -7,10 +7,20 @@ from itertools import groupby
 from typing import Any
 
 from kirana.errors import Unavailable
-from kirana.stores import FeatureStore, RowBlock, RowCodec, RowKeys, StoredRows, Written
+from kirana.stores import (
+    FeatureStore,
+    RowBlock,
+    RowCodec,
+    RowKeys,
+    StoredRows,
+    Written,
+    open_feature_store,
+)
 from kirana.stores.base import PAGE_ROWS
 from kirana.stores.cassandra import CassandraFeatureStore
+from kirana.stores.open import open_hot_tier
 from kirana.stores.rows import WalkPage
+from kirana.stores.tiered import TieredFeatureStore
 
 GROUP = "product.g"
 """The group of keys that do not name one."""
@@ -62,7 +72,16 @@ async def write_rows(
 
 def counts_stale(store: FeatureStore) -> bool:
     """Return whether a store says how many rows of a write were stale."""
-    return not isinstance(store, CassandraFeatureStore)
+    return not isinstance(getattr(store, "_durable", store), CassandraFeatureStore)
+
+
+def open_store(url: str) -> FeatureStore:
+    """Open the store at a URL, or `URL behind URL`: a durable store behind a hot tier."""
+    durable, _, hot = url.partition(" behind ")
+    store = open_feature_store(durable)
+    if not hot:
+        return store
+    return TieredFeatureStore(store, open_hot_tier(hot), ttl_s=3_600, bound_s=60)
 
 
 async def load_rows(store: FeatureStore, block: RowBlock, *, guarded: bool = True) -> int:
@@ -70,6 +89,26 @@ async def load_rows(store: FeatureStore, block: RowBlock, *, guarded: bool = Tru
     written = await store.load(block, guarded=guarded)
     assert sum(written) == len(block)
     return written.stored + written.unknown
+
+
+class TimeCodec:
+    """Rows that are only an event time. Implements `RowCodec`."""
+
+    name = "time"
+
+    def write_order(self, value: bytes) -> tuple[int, bool]:
+        return int(value), False
+
+    def expiry_s(self, value: bytes) -> int:
+        return 0
+
+
+def row(time: int) -> bytes:
+    return b"%08d" % time
+
+
+def time_of(value: bytes | None) -> int:
+    return int(value or 0)
 
 
 class DownStore:

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
+from kirana.clock import MAX_FUTURE_MS
 from kirana.stores.redis_script import GUARDED_AT_ONCE, WRITE
 
 RANDOM_KEYS = 1_000_000
@@ -58,11 +59,14 @@ def set_rate(address: str, value_bytes: int, requests: int) -> float:
 def guard_rate(address: str, value: bytes, rows: int) -> float:
     """Return the rows per second of `redis-benchmark` for the script that compares event times.
 
+    Arguments of redis-benchmark can't hold the bytes of a time that is not far in the future, so
+    the script must accept any time.
+
     Each run of the script writes `GUARDED_AT_ONCE` rows, as in Kirana.
     """
     host, _, port = address.rpartition(":")
     with redis.Redis(host, int(port)) as client:
-        sha = client.script_load(WRITE.source)
+        sha = client.script_load(WRITE.source.replace(f"+ {MAX_FUTURE_MS}", "+ 1e30"))
     keys = ["f:product.stats:__rand_int__"] * GUARDED_AT_ONCE
     text = value.decode("latin-1")
     arguments = [text, str(EXPIRES_AT_MS)] * GUARDED_AT_ONCE

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import typer
 
 from kirana.cli.console import err
-from kirana.cli.remembered import LOCATIONS, recall, require_password
+from kirana.cli.remembered import LOCATIONS, option_of, recall, require_password
 from kirana.errors import ConfigurationError
+from kirana.part import OFF
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import PREFIX, Settings, read_settings
 from kirana.urls import folder_of, without_password
@@ -65,7 +66,10 @@ def local_settings(
     folder = quote(str(directory))
     defaults = {
         "catalog": f"dir://{folder}",
-        **{name: f"lmdb://{folder}/.kirana/data/{name}" for name in store_settings(PARTS)},
+        **{
+            name: OFF if store.optional else f"lmdb://{folder}/.kirana/data/{name}"
+            for name, store in store_settings(PARTS).items()
+        },
         "models": f"file://{folder}/models",
     }
     catalog_url = environment.get(f"{PREFIX}CATALOG", "")
@@ -87,7 +91,8 @@ def local_settings(
         if name not in given_names and url != defaults[name]:
             require_password(remembered, name)
             err.print(
-                f"{name}: using {url}, as the last 'kirana up' did; change it with --{name}",
+                f"{name}: using {url}, as the last 'kirana up' did; change it with "
+                f"{option_of(name)}",
                 markup=False,
             )
     urls = {**defaults, **recalled, **(file or {})}

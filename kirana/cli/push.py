@@ -23,15 +23,16 @@ from kirana.cli.locations import (
 from kirana.cli.remembered import require_same_stores
 from kirana.cli.store_options import store_option
 from kirana.errors import ConfigurationError, Unavailable
+from kirana.features.part import open_store
 from kirana.ingest.push import Push, Pushed
 from kirana.revision import NO_REVISION
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
-from kirana.stores import open_feature_store
 from kirana.urls import scheme_of
 
 FeatureStoreUrl = Annotated[str | None, store_option(store_settings(PARTS)["features"])]
+HotTierUrl = Annotated[str | None, store_option(store_settings(PARTS)["features_hot"])]
 
 
 def push(
@@ -59,6 +60,7 @@ def push(
         ),
     ] = False,
     features: FeatureStoreUrl = None,
+    features_hot: HotTierUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
     """Load feature rows from Parquet files. Kirana may serve from the store meanwhile.
@@ -67,8 +69,9 @@ def push(
     the stored one is not written and counts as stale, unless --overwrite is given. A row that is
     past the TTL of its group counts as expired.
     """
-    options = as_urls(catalog=catalog, stores={"features": features})
-    settings = local_settings(directory, options, uses=("catalog", "features"))
+    stores = {"features": features, "features_hot": features_hot}
+    options = as_urls(catalog=catalog, stores=stores)
+    settings = local_settings(directory, options, uses=("catalog", *stores))
     require_given_store(settings, "features", directory, options)
     if scheme_of(settings.features) == "memory":
         raise ConfigurationError(
@@ -76,7 +79,7 @@ def push(
             "it: write rows over HTTP",
             field="features",
         )
-    require_same_stores(directory, Instance(directory).serving(), settings, "catalog", "features")
+    require_same_stores(directory, Instance(directory).serving(), settings, "catalog", *stores)
     with closing(catalog_backend(settings)) as backend:
         revision = backend.current()
         if revision == NO_REVISION:
@@ -105,7 +108,7 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
     Raise `Unavailable` if the store does not answer or is full. The message of the error has the
     minimum number of rows that were processed.
     """
-    store = open_feature_store(settings.features)
+    store = open_store(settings)
     written: int | None = None
     try:
         with progress() as bar:

@@ -23,6 +23,11 @@ LOCATIONS = ("catalog", *store_settings(PARTS), "models")
 """The settings whose values are URLs: the catalog, the stores and the models."""
 
 
+def option_of(name: str) -> str:
+    """Return the option of the command line for a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """The URLs of the last `kirana up`, by setting, without passwords.
@@ -60,7 +65,7 @@ def require_password(remembered: Remembered, name: str) -> None:
     if name in remembered.secret:
         raise ConfigurationError(
             f"{name}: the password of {remembered.urls[name]}, which the last 'kirana up' used, is "
-            f"not stored: give the whole URL with --{name} or {PREFIX}{name.upper()}",
+            f"not stored: give the whole URL with {option_of(name)} or {PREFIX}{name.upper()}",
             field=name,
         )
 
@@ -78,7 +83,8 @@ def require_same_stores(
         if name in serving and serving[name] != urls[name]:
             raise ConfigurationError(
                 f"{name}: the Kirana that serves {directory} uses {serving[name]}, but this "
-                f"command would use {urls[name]}: give the same one with --{name}, or stop Kirana",
+                f"command would use {urls[name]}: give the same one with {option_of(name)}, or "
+                "stop Kirana",
                 field=name,
             )
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from kirana.part import StoreSetting
+from kirana.cli.remembered import option_of
+from kirana.part import OFF, StoreSetting
 from kirana.serving.parts import PARTS, store_settings
 
 
@@ -33,11 +34,11 @@ def with_store_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def store_option(store: StoreSetting) -> Any:
     """Return the Typer option for the URL of a store."""
+    default = f"'{OFF}'" if store.optional else "LMDB in DIR/.kirana/data"
     return typer.Option(
-        f"--{store.name.replace('_', '-')}",
+        option_of(store.name),
         metavar="URL",
-        help=f"The URL of the {store.what}. Default: that of the last 'kirana up', or LMDB in "
-        "DIR/.kirana/data.",
+        help=f"The URL of the {store.what}. Default: that of the last 'kirana up', or {default}.",
     )
 
 

@@ -152,17 +152,22 @@ class Client:
         keys: Mapping[str, Ids],
         *,
         event_time: Times = None,
+        force: bool = False,
         timeout_s: float | None = None,
     ) -> Deleted:
         """Delete the rows of these keys from a feature group.
 
         `event_time` is in Unix milliseconds, one for all rows or one per row; the default is the
         current time. Newer rows stay, and count as stale. For 8 days, writes of these keys count as
-        stale unless their event time is later.
+        stale unless their event time is later. `force` removes rows that are more than five minutes
+        in the future, which nothing could replace.
 
-        Raise `Unknown` if the group does not exist, `InvalidInput` if a key or a time is wrong.
+        Raise `Unknown` if the group does not exist, `InvalidInput` if a key or a time is wrong, and
+        `Conflict` if `force` would have to remove such rows from Cassandra.
         """
-        call = self._client.delete_features(group, keys, event_time=event_time, timeout_s=timeout_s)
+        call = self._client.delete_features(
+            group, keys, event_time=event_time, force=force, timeout_s=timeout_s
+        )
         return self._wait(call)
 
     def add_interactions(

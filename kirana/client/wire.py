@@ -176,9 +176,9 @@ def _as_list(column: Values | Column) -> Any:
 
 
 @_encoder
-def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times) -> bytes:
+def features_delete(group: str, keys: Mapping[str, Ids], event_time: Times, force: bool) -> bytes:
     """Return an encoded `FeaturesDelete`."""
-    delete = pb.FeaturesDelete(group=group, keys=_ids_by_name(keys, "keys"))
+    delete = pb.FeaturesDelete(group=group, keys=_ids_by_name(keys, "keys"), force=force)
     times = _times(event_time)
     if times is not None:
         delete.event_time.CopyFrom(times)

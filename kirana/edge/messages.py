@@ -60,6 +60,8 @@ class FeaturesDelete(Message):
     keys: dict[str, Ids]
     event_time: Times | None = None
     """In Unix milliseconds, one for all rows or one per row; the time of the request by default."""
+    force: bool = False
+    """Remove rows that are more than five minutes in the future, without a trace."""
 
 
 class EventMessage(Message):

@@ -110,7 +110,8 @@ def _features_put(parsed: pb.FeaturesPut) -> messages.FeaturesPut:
 
 def _features_delete(parsed: pb.FeaturesDelete) -> messages.FeaturesDelete:
     times = _times(_optional(parsed, "event_time"))
-    return messages.FeaturesDelete(parsed.group, _ids_by_name(parsed.keys, "keys"), times)
+    keys = _ids_by_name(parsed.keys, "keys")
+    return messages.FeaturesDelete(parsed.group, keys, times, parsed.force)
 
 
 def _interactions_post(parsed: pb.InteractionsPost) -> messages.InteractionsPost:

@@ -254,6 +254,37 @@ class CacheReport(Reply):
     """The current size of the cache in bytes."""
 
 
+class HotRowsReport(Reply):
+    """How many rows a replica has read and copied since its start."""
+
+    hot: int
+    """Rows that were read from copies in the hot tier."""
+    durable: int
+    """Rows that were read from the durable store."""
+    unreachable: int
+    """Rows that were read from the durable store because the hot tier did not answer."""
+    filled: int
+    """Copies that were stored."""
+    not_filled: int
+    """Copies that were left out, because a write came first or another reader was faster."""
+    not_told: int
+    """Writes that the hot tier could not be told of."""
+
+
+class HotTierReport(Reply):
+    """The hot tier of the features, as one replica sees it."""
+
+    store: str
+    breaker: BreakerReport
+    rows: HotRowsReport
+    generations: int
+    """How many generations of copies the replica has begun."""
+    away: list[str] | UnsetType = UNSET
+    """Nodes of a cluster that do not answer."""
+    reason: str | UnsetType = UNSET
+    """Why copies are not used."""
+
+
 class PartReport(Reply):
     """The state of one part, or of the catalog. Fields that don't apply are left out."""
 
@@ -273,6 +304,9 @@ class PartReport(Reply):
     """Nodes of a cluster that do not answer."""
     breaker: BreakerReport | UnsetType = UNSET
     cache: CacheReport | UnsetType = UNSET
+    hot: HotTierReport | UnsetType = UNSET
+    clock: str | UnsetType = UNSET
+    """Why writes are refused; present only if the clocks of the replica and the store differ."""
 
 
 class HealthReply(Reply):

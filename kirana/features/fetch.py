@@ -27,6 +27,11 @@ Positions = npt.NDArray[np.intp]
 _ALL_POSITIONS = slice(None)
 _NO_POSITIONS: Positions = np.empty(0, dtype=np.intp)
 
+_Row = tuple[bytes | None, int]
+"""The value of a row, and the `Tier` that it was read from."""
+
+_NO_ROW: _Row = (None, Tier.NONE)
+
 
 @dataclass(slots=True)
 class Fetched:
@@ -103,10 +108,10 @@ class _PendingRead:
             await asyncio.shield(self.end)
         return bool(self.answers)
 
-    def values(self, group: str) -> dict[str, bytes | None]:
-        """Return the values of a group by key, without the unavailable rows."""
+    def rows(self, group: str) -> dict[str, _Row]:
+        """Return the rows of a group by key, without the unavailable ones."""
         position = next(i for i, rows in enumerate(self.wanted) if rows.group == group)
-        return _values_of(self.wanted[position].keys, self.answers[position])
+        return _rows_of(self.wanted[position].keys, self.answers[position])
 
 
 class Fetcher:
@@ -184,17 +189,15 @@ class Fetcher:
         for position, (group, keys, reads) in enumerate(
             zip(groups, missing, under_way, strict=True)
         ):
-            # Several reads may include a key. The value comes from the read that `reads` has for
-            # the key.
-            values_of = {read: read.values(group.name) for read in set(reads.values())}
-            values = {
-                key: values_of[read][key] for key, read in reads.items() if key in values_of[read]
-            }
-            reasons = [answer.reason for read in values_of for answer in read.answers]
+            # Several reads may include a key. The row comes from the read that `reads` has for the
+            # key.
+            rows_of = {read: read.rows(group.name) for read in set(reads.values())}
+            rows = {key: rows_of[read][key] for key, read in reads.items() if key in rows_of[read]}
+            reasons = [answer.reason for read in rows_of for answer in read.answers]
             if own_answers is not None:
-                values |= _values_of(own_keys[position], own_answers[position])
+                rows |= _rows_of(own_keys[position], own_answers[position])
                 reasons.append(own_answers[position].reason)
-            answers.append(_by_key(keys, values, max(reasons, key=len, default="")))
+            answers.append(_by_key(keys, rows, max(reasons, key=len, default="")))
         return answers
 
     async def _read_store(
@@ -286,23 +289,24 @@ class Fetcher:
             read_of.pop(key, None)
 
 
-def _values_of(keys: Sequence[str], answer: StoredRows) -> dict[str, bytes | None]:
-    """Return the values of an answer by key, without the unavailable rows."""
-    values = dict(zip(keys, answer.values, strict=True))
+def _rows_of(keys: Sequence[str], answer: StoredRows) -> dict[str, _Row]:
+    """Return the rows of an answer by key, without the unavailable ones."""
+    tiers = np.broadcast_to(np.asarray(answer.tier, dtype=np.uint8), len(keys)).tolist()
+    rows = dict(zip(keys, zip(answer.values, tiers, strict=True), strict=True))
     for position in () if answer.unavailable is None else answer.unavailable.tolist():
-        values.pop(keys[position], None)
-    return values
+        rows.pop(keys[position], None)
+    return rows
 
 
-def _by_key(
-    keys: Sequence[str], values_by_key: Mapping[str, bytes | None], reason: str
-) -> StoredRows:
-    """Return the values in the order of `keys`. Rows that `values_by_key` lacks are unavailable."""
-    unavailable = [position for position, key in enumerate(keys) if key not in values_by_key]
-    values = [values_by_key.get(key) for key in keys]
+def _by_key(keys: Sequence[str], rows: Mapping[str, _Row], reason: str) -> StoredRows:
+    """Return the rows in the order of `keys`. Rows that `rows` lacks are unavailable."""
+    unavailable = [position for position, key in enumerate(keys) if key not in rows]
+    in_order = [rows.get(key, _NO_ROW) for key in keys]
+    values = [value for value, _ in in_order]
+    tiers = np.array([tier for _, tier in in_order], dtype=np.uint8)
     if not unavailable:
-        return StoredRows(values)
-    return StoredRows(values, np.array(unavailable, dtype=np.intp), reason)
+        return StoredRows(values, tier=tiers)
+    return StoredRows(values, np.array(unavailable, dtype=np.intp), reason, tiers)
 
 
 def _keys_at(keys: Sequence[str], positions: Positions) -> Sequence[str]:

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from kirana.errors import ConfigurationError
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.source import Features
-from kirana.part import Part, StoreSetting, Wiring
+from kirana.part import OFF, Part, StoreSetting, Wiring
+from kirana.stores import FeatureStore
 from kirana.stores.tables import tables_of
 from kirana.urls import scheme_of
 
@@ -20,25 +21,57 @@ class FeatureSettings(BaseModel):
     whether reads fail, or return defaults with the status "unavailable". Each replica caches about
     `cache_bytes` of rows (0 for no cache), and uses a row for `cache_fresh_ms` milliseconds from
     the start of its fetch. Rows of an LMDB or memory store are not cached.
+
+    `features_hot` is the URL of a hot tier, which holds copies of rows for at most
+    `features_hot_ttl_s` seconds. After a fault, such as a Redis that did not answer a writer, a
+    copy may be read for `features_hot_bound_s` seconds although its row was replaced.
     """
 
     features: str
+    features_hot: str = OFF
+    features_hot_ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 86_400
+    features_hot_bound_s: Annotated[float, Field(ge=1, le=3_600)] = 60
     features_unavailable: Literal["defaults", "error"] = "defaults"
     cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
     cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
 
 
+def open_store(settings: FeatureSettings) -> FeatureStore:
+    """Open the feature store that the settings name, with its hot tier if there is one.
+
+    Raise a `ConfigurationError` that names the setting if a URL can't be used.
+    """
+    from kirana.stores import open_feature_store
+    from kirana.stores.open import open_hot_tier
+    from kirana.stores.tiered import TieredFeatureStore
+
+    if settings.features_hot == OFF:
+        return open_feature_store(settings.features)
+    if scheme_of(settings.features) == "memory":
+        raise ConfigurationError(
+            "features_hot: memory:// is lost with the process, but its copies would stay in the "
+            "hot tier: use lmdb:// or cassandra:// for the features",
+            field="features_hot",
+        )
+    hot = open_hot_tier(settings.features_hot)
+    return TieredFeatureStore(
+        open_feature_store(settings.features),
+        hot,
+        ttl_s=settings.features_hot_ttl_s,
+        bound_s=settings.features_hot_bound_s,
+    )
+
+
 def _build(wiring: Wiring) -> Features:
     from kirana.features.cache import FeatureCache
     from kirana.features.service import FeatureService
-    from kirana.stores import open_feature_store
 
     settings = wiring.settings(FeatureSettings)
     # Reads of an LMDB or memory store need no network, so their rows are not cached.
-    local = scheme_of(settings.features) in ("lmdb", "memory")
+    local = settings.features_hot == OFF and scheme_of(settings.features) in ("lmdb", "memory")
     with_cache = settings.cache_bytes and not local
     service = FeatureService(
-        open_feature_store(settings.features),
+        open_store(settings),
         wiring.source,
         cache=FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
         if with_cache
@@ -63,11 +96,27 @@ async def _check(url: str) -> None:
         raise ConfigurationError(f"features: {answer.reason}", field="features")
 
 
+async def _check_hot(url: str) -> None:
+    """Raise `ConfigurationError` if the hot tier at `url` can't be opened or does not answer."""
+    from kirana.stores.open import open_hot_tier
+
+    hot = open_hot_tier(url)
+    try:
+        await hot.servers()
+    except Unavailable as error:
+        raise ConfigurationError(f"features_hot: {error.message}", field="features_hot") from None
+    finally:
+        await hot.close()
+
+
 FEATURES = Part(
     name="features",
     deployment="FeatureStore",
     protocol=Features,
     build=_build,
     settings=FeatureSettings,
-    stores=(StoreSetting("features", "feature store", _check, tables_of),),
+    stores=(
+        StoreSetting("features", "feature store", _check, tables_of),
+        StoreSetting("features_hot", "hot tier of the features", _check_hot, optional=True),
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import repeat
@@ -12,7 +13,7 @@ import numpy as np
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.clock import FUTURE, MAX_FUTURE_MS
 from kirana.codecs import CODECS, Rows
-from kirana.errors import InvalidInput, KiranaError, Unavailable
+from kirana.errors import Conflict, InvalidInput, KiranaError, Unavailable, shortened
 from kirana.features.assembly import assemble, decode
 from kirana.features.bounded_reads import text_bytes
 from kirana.features.cache import FeatureCache
@@ -24,7 +25,9 @@ from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
 from kirana.service import Health
-from kirana.stores import FeatureStore, RowBlock, Written
+from kirana.stores import FeatureStore, RowBlock, RowKeys, Written
+
+logger = logging.getLogger(__name__)
 
 TOMBSTONE_S = 8 * 86_400
 """Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages by default.
@@ -198,23 +201,71 @@ class FeatureService:
         return replace(_result_of(written), expired=len(expired_rows))
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
+        self,
+        group: str,
+        keys: Sequence[str],
+        event_time_ms: Array,
+        force: bool,
+        context: RequestContext,
     ) -> WriteResult:
         """Store tombstones, which expire after `TOMBSTONE_S` seconds.
 
+        With `force`, rows from clocks that are ahead are removed instead, without a trace.
+
         Raise `Unknown` for an unknown group, `InvalidInput` if an event time is too far in the
-        future, and `Unavailable` if the revision can't be read or not all tombstones could be
-        stored.
+        future, `Conflict` if a row can't be removed without a trace, and `Unavailable` if the
+        revision can't be read or not all rows could be deleted.
         """
         schemas = await self._schemas.of(context)
         feature_group = schemas.catalog.group(group, field="group")
         _check_times(event_time_ms, context.now_ms)
+        removed = 0
+        if force:
+            kept = await self._remove_future_rows(feature_group, keys, context.now_ms)
+            removed = len(keys) - len(kept)
+            keys, event_time_ms = [keys[position] for position in kept], event_time_ms[kept]
+            if not keys:
+                return WriteResult(removed, 0)
         codec, times = CODECS[feature_group.codec], event_time_ms.astype(np.uint64)
         expires_at_s = context.now_ms // 1000 + TOMBSTONE_S
         values = codec.tombstones(times, expires_at_s)
         expiry_s = np.full(len(times), expires_at_s, dtype=np.uint32)
         block = RowBlock.joined(group, codec, keys, values, expiry_s, times, deleted=True)
-        return _result_of(await self._put(block, keys))
+        result = _result_of(await self._put(block, keys))
+        return replace(result, written=result.written + removed)
+
+    async def _remove_future_rows(
+        self, group: FeatureGroup, keys: Sequence[str], now_ms: int
+    ) -> list[int]:
+        """Remove rows that are too far in the future. Return the positions of all other keys."""
+        codec = CODECS[group.codec]
+        (stored,) = await self._store.read([RowKeys(group.name, keys)])
+        if stored.unavailable is not None:
+            raise Unavailable(stored.reason)
+        latest_ms = now_ms + MAX_FUTURE_MS
+        ahead = {
+            position
+            for position, value in enumerate(stored.values)
+            if value is not None and codec.write_order(value)[0] > latest_ms
+        }
+        if ahead and not self._store.forgets:
+            raise Conflict(
+                f"{len(ahead)} rows are {FUTURE}, and Cassandra can't forget them: a delete would "
+                "hide later writes of these keys for days. See 'Rows from the future' in "
+                "docs/operations.md",
+                field="force",
+            )
+        if ahead:
+            future_keys = [keys[position] for position in sorted(ahead)]
+            logger.warning(
+                "removing %d rows of %s that are %s: %s",
+                *(len(ahead), group.name, FUTURE, shortened(", ".join(future_keys))),
+            )
+            try:
+                await self._store.remove(RowKeys(group.name, future_keys))
+            finally:
+                self._fetcher.invalidate(group.name, future_keys)
+        return [position for position in range(len(keys)) if position not in ahead]
 
     async def _put(self, block: RowBlock, keys: Sequence[str]) -> Written:
         """Write a block to the store, and remove the rows of its `keys` from the cache."""
@@ -236,6 +287,8 @@ class FeatureService:
             details["cache"] = {**asdict(self._cache.counts), "bytes": self._cache.nbytes}
         if not reachable:
             return Health("the feature store does not answer", details)
+        if "clock" in details:
+            return Health(details["clock"], details)
         try:
             await self.prepare(revision)
         except Unavailable as error:

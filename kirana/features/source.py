@@ -119,13 +119,22 @@ class FeatureSink(Protocol):
         """
 
     async def delete(
-        self, group: str, keys: Sequence[str], event_time_ms: Array, context: RequestContext
+        self,
+        group: str,
+        keys: Sequence[str],
+        event_time_ms: Array,
+        force: bool,
+        context: RequestContext,
     ) -> WriteResult:
         """Replace rows by tombstones, unless the rows are newer than the tombstones.
 
-        `event_time_ms` has one event time per key, in Unix milliseconds. Raise `Unknown` for an
-        unknown group, `InvalidInput` if an event time is too far in the future, and `Unavailable`
-        if not all tombstones could be stored.
+        `event_time_ms` has one event time per key, in Unix milliseconds. With `force`, rows that
+        are more than `MAX_FUTURE_MS` ahead of the time of the request are removed, without
+        tombstones.
+
+        Raise `Unknown` for an unknown group, `InvalidInput` if an event time is too far in the
+        future, `Conflict` if a row must be removed from a store that can't forget it, and
+        `Unavailable` if not all tombstones could be stored.
         """
 
 

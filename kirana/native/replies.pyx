@@ -4,7 +4,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 cdef enum:
     # Maximum number of strings in an array. hiredis reads larger arrays.
@@ -52,6 +52,27 @@ cdef class Values:
             if self.sizes[position] > most:
                 most = self.sizes[position]
         return most
+
+    def take_tagged(self, bytes tag):
+        """Remove `tag` from the beginning of each string. A string that is only the tag gets None.
+
+        Return the positions of the strings that do not begin with it, which get None, too. Slices
+        that exist already are changed with this object.
+        """
+        cdef Py_ssize_t position, size = len(tag)
+        cdef const char* start = PyBytes_AS_STRING(tag)
+        cdef const char* data = PyBytes_AS_STRING(self.data)
+        others = []
+        for position in range(self.count):
+            if self.sizes[position] < size or memcmp(data + self.starts[position], start, size):
+                self.sizes[position] = -1
+                others.append(position)
+            elif self.sizes[position] == size:
+                self.sizes[position] = -1
+            else:
+                self.starts[position] += size
+                self.sizes[position] -= size
+        return others
 
     def __getitem__(self, position):
         cdef Py_ssize_t index

@@ -17,9 +17,10 @@ from typing import Any
 
 import hiredis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisError
 
 from kirana.breaker import Breaker
-from kirana.errors import Unavailable
+from kirana.errors import ConfigurationError, Unavailable
 from kirana.loop import retrieve_error
 from kirana.redis.cluster_call import MISSING, ClusterCall
 from kirana.redis.errors import (
@@ -31,7 +32,8 @@ from kirana.redis.errors import (
 )
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.slots import SLOTS, key_slots
-from kirana.redis.url import call_limit_s
+from kirana.redis.url import call_limit_s, cluster_of
+from kirana.urls import without_password
 
 MAX_ROUNDS = 6
 """Maximum number of rounds per call.
@@ -89,6 +91,21 @@ class ClusterClient:
         self._breaker = Breaker(name)
         self._refreshed_at = -REFRESH_PAUSE_S
         self._closed = False
+
+    @classmethod
+    def open(cls, url: str, *, setting: str) -> ClusterClient:
+        """Return the client of the cluster at a URL, without connecting yet.
+
+        Raise `ConfigurationError` for `setting` if the URL is not valid.
+        """
+        name = without_password(url)
+        try:
+            client, timeout_s = cluster_of(url)
+        except (ValueError, RedisError) as error:
+            raise ConfigurationError(
+                f"{setting}: '{name}' can't be used: {error}", field=setting
+            ) from None
+        return cls(client, name, timeout_s)
 
     async def owners(self) -> Sequence[str]:
         """Return the name of the node that owns each slot, or "" if the slot has no owner.

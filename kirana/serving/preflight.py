@@ -16,6 +16,7 @@ from pathlib import Path
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.models.copies import ModelCopies
 from kirana.models.onnx import OnnxModel
+from kirana.part import OFF
 from kirana.revision import NO_REVISION, Revision
 from kirana.serving.assembly import catalog_backend, open_catalog
 from kirana.serving.parts import PARTS, store_settings
@@ -90,7 +91,9 @@ async def check_stores(settings: Settings) -> None:
     answer.
     """
     for store in store_settings(PARTS).values():
-        await store.check(getattr(settings, store.name))
+        url = getattr(settings, store.name)
+        if not (store.optional and url == OFF):
+            await store.check(url)
 
 
 def check_revision(settings: Settings) -> Revision:

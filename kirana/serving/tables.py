@@ -9,6 +9,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import Conflict
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
+from kirana.stores.hot.generations import ENTITY
 from kirana.stores.tables import EntityTables
 
 
@@ -24,9 +25,9 @@ class StoreTables:
 
     def ensure(self, before: Catalog | None, after: Catalog) -> None:
         """See `Tables`. Unless tables are made, only entities that `before` lacks are looked up."""
-        entities = set(after.entities)
+        entities = {*after.entities, ENTITY}
         if not self._create and before is not None:
-            entities -= before.entities.keys()
+            entities -= {*before.entities, ENTITY}
         if not entities:
             return
         for setting, tables in self._tables.items():

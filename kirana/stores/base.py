@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
 
 PROBE = RowKeys("kirana.probe", ["probe"])
 """The key of a row that is never written. `ping_by_read` reads it."""
@@ -24,10 +24,15 @@ class FeatureStore(Protocol):
     them.
 
     `embedded` is True if the store runs in this process. Reading several groups in one call then
-    saves no round trip.
+    saves no round trip. `forgets` is True if `remove` leaves nothing behind, so that a later write
+    of the same key is stored whatever its event time.
+
+    A store with a server raises `Unavailable` for writes while the clock of this machine and that
+    of the server are more than a minute apart. `clock` in its health report says so.
     """
 
     embedded: bool
+    forgets: bool
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Return one `StoredRows` for each entry of `wanted`, in order.
@@ -89,21 +94,6 @@ class FeatureStore(Protocol):
 
     async def close(self) -> None:
         """Close the connections to the database, or its files. No-op if already closed."""
-
-
-class HotFeatureStore(FeatureStore, Protocol):
-    """A feature store that can hold copies of the rows of a slower one."""
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows that were read from a slower tier. Return how many were stored.
-
-        A copy never replaces a newer row. If the stored row and the copy have the same write order
-        (see `RowCodec.write_order`) but different bytes, the store can't know which one is right,
-        and removes the stored row.
-
-        The store may drop the copies at `drop_at_ms` (Unix milliseconds, one per row; 0 = never).
-        Raise `Unavailable` as `write` does.
-        """
 
 
 async def ping_by_read(store: FeatureStore) -> bool:

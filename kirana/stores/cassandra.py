@@ -24,6 +24,7 @@ from kirana.codecs.rows import Tier
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.stores.base import PAGE_ROWS, PROBE, ping_by_read
 from kirana.stores.cassandra_tables import parts_of, table_name
+from kirana.stores.clock import StoreClock
 from kirana.stores.drop_times import drop_at_ms
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkedRow, WalkPage, Written
 from kirana.stores.walks import invalid_cursor, require_limit
@@ -43,6 +44,7 @@ class CassandraFeatureStore:
     """A `FeatureStore` in one keyspace."""
 
     embedded = False
+    forgets = False
 
     def __init__(self, url: CassandraUrl) -> None:
         self._name = url.name
@@ -50,6 +52,7 @@ class CassandraFeatureStore:
         self._breaker = Breaker(self._name)
         self._session = CassandraSession(url)
         self._closed = False
+        self._clock = StoreClock(url.name, self._time_s)
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> CassandraFeatureStore:
@@ -140,6 +143,7 @@ class CassandraFeatureStore:
 
         If the stored row has the same time, Cassandra decides which one stays.
         """
+        await self._clock.check()
         entity, group = parts_of(block.group)
         cql = (
             f'INSERT INTO {self._table(entity)} (key, "group", value) VALUES (?, ?, ?) '
@@ -150,6 +154,13 @@ class CassandraFeatureStore:
             if isinstance(outcome, Exception):
                 raise outcome
         return Written(0, unknown=len(block))
+
+    async def _time_s(self) -> float:
+        """Return the time of a node, in Unix seconds."""
+        time_of_node = Statement("SELECT toUnixTimestamp(now()) FROM system.local")
+        (outcome,) = await self._outcomes(time_of_node, [()])
+        milliseconds: int = _found(outcome)[0][0]
+        return milliseconds / 1_000
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         """Write rows as `write` does: Cassandra compares event times in any case."""
@@ -199,8 +210,9 @@ class CassandraFeatureStore:
         return await ping_by_read(self)
 
     def health(self) -> dict[str, Any]:
-        """Return the URL without its password, and the state of the breaker."""
-        return {"store": self._name, "breaker": self._breaker.health()}
+        """Return the URL without its password, the state of the breaker, and what is wrong."""
+        breaker = self._breaker.health()
+        return {"store": self._name, "breaker": breaker, **self._clock.health()}
 
     async def close(self) -> None:
         """Close the connections to the cluster. No-op if already closed."""

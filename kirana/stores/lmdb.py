@@ -9,9 +9,9 @@ from typing import Any
 from kirana.errors import Unavailable
 from kirana.lmdb import Environment, open_by_url
 from kirana.stores.base import PAGE_ROWS, ping_by_read
-from kirana.stores.guard import copy_replaces, replaces
+from kirana.stores.guard import replaces
 from kirana.stores.row_keys import block_keys, row_keys, walked_rows
-from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
 from kirana.stores.walks import require_limit, walk_start
 
 INLINE_KEYS = 5_000
@@ -22,6 +22,7 @@ class LmdbFeatureStore:
     """A `FeatureStore` in an LMDB environment. Stores of the same folder share the environment."""
 
     embedded = True
+    forgets = True
 
     def __init__(self, environment: Environment) -> None:
         self._environment: Environment | None = environment
@@ -77,23 +78,6 @@ class LmdbFeatureStore:
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         """Write rows as `write` does. Event times are compared even if `guarded` is False."""
         return await self.write(block)
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows in one transaction. `drop_at_ms` is ignored."""
-        rows = list(zip(block_keys(block), block.value_list(), strict=True))
-
-        def fill(txn: Any) -> int:
-            database, filled = self._database, 0
-            for key, value in rows:
-                is_newer = copy_replaces(value, txn.get(key, None, database), block.codec)
-                if is_newer is None:
-                    txn.delete(key, db=database)
-                elif is_newer:
-                    txn.put(key, value, db=database)
-                    filled += 1
-            return filled
-
-        return await self.environment.write(fill)
 
     async def remove(self, rows: RowKeys) -> int:
         """Remove rows in one transaction, and return how many of them existed."""

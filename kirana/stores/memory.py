@@ -7,9 +7,9 @@ from typing import Any
 
 from kirana.errors import Unavailable
 from kirana.stores.base import PAGE_ROWS, ping_by_read
-from kirana.stores.guard import copy_replaces, replaces
+from kirana.stores.guard import replaces
 from kirana.stores.row_keys import block_keys, row_keys, walked_rows
-from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
 from kirana.stores.walks import require_limit, walk_start
 
 
@@ -17,6 +17,7 @@ class MemoryFeatureStore:
     """A `FeatureStore` in a dictionary. Two stores of one process do not share rows."""
 
     embedded = True
+    forgets = True
 
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] | None = {}
@@ -44,18 +45,6 @@ class MemoryFeatureStore:
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         """Write rows as `write` does. Event times are compared even if `guarded` is False."""
         return await self.write(block)
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows that are missing or older here. `drop_at_ms` is ignored."""
-        stored, filled = self._open_values(), 0
-        for key, value in zip(block_keys(block), block.value_list(), strict=True):
-            is_newer = copy_replaces(value, stored.get(key), block.codec)
-            if is_newer is None:
-                del stored[key]
-            elif is_newer:
-                stored[key] = value
-                filled += 1
-        return filled
 
     async def remove(self, rows: RowKeys) -> int:
         """Remove rows and return how many of them existed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kirana.drivers import driver_of
 from kirana.errors import ConfigurationError
 from kirana.stores.base import FeatureStore
+from kirana.stores.hot.base import HotTier
 from kirana.urls import scheme_of, without_password
 
 
@@ -47,5 +48,32 @@ def open_feature_store(url: str, *, setting: str = "features") -> FeatureStore:
                 "lmdb:///absolute/folder, cassandra://host:port/keyspace, redis://host:port, "
                 "redis+cluster://host:port, redis+sentinel://host:port/name or memory:// "
                 "(rediss instead of redis for TLS)",
+                field=setting,
+            )
+
+
+def open_hot_tier(url: str, *, setting: str = "features_hot") -> HotTier:
+    """Open the hot tier that `url` names, without connecting yet.
+
+    Raise `ConfigurationError` if the URL is not valid or the driver is not installed. The error
+    names `setting` as the setting that holds the URL.
+    """
+    scheme = scheme_of(url)
+    match scheme:
+        case "redis+cluster" | "rediss+cluster":
+            with driver_of(scheme, "redis", "hiredis", setting=setting):
+                from kirana.stores.hot.redis_cluster import RedisClusterHotTier
+
+            return RedisClusterHotTier.open(url, setting=setting)
+        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
+            with driver_of(scheme, "redis", "hiredis", setting=setting):
+                from kirana.stores.hot.redis import RedisHotTier
+
+            return RedisHotTier.open(url, setting=setting)
+        case _:
+            raise ConfigurationError(
+                f"{setting}: '{without_password(url)}' is not the URL of a hot tier: use "
+                "redis://host:port, redis+cluster://host:port or redis+sentinel://host:port/name "
+                "(rediss instead of redis for TLS), or 'off'",
                 field=setting,
             )

@@ -6,22 +6,24 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import hiredis
 import numpy as np
-from redis.exceptions import RedisError, ResponseError
 
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import Unavailable
 from kirana.redis.cluster import ClusterClient
-from kirana.redis.cluster_call import ClusterCall
-from kirana.redis.commands import delete_command, get_command, scan_command
-from kirana.redis.connection import values_of
+from kirana.redis.cluster_commands import (
+    get_values,
+    reply_of_node,
+    sum_of_replies,
+    time_of_cluster,
+)
+from kirana.redis.commands import delete_command, scan_command
 from kirana.redis.errors import FAILURES
 from kirana.redis.slots import joined_slots
-from kirana.redis.url import cluster_of
 from kirana.stores.base import PAGE_ROWS
+from kirana.stores.clock import StoreClock
 from kirana.stores.drop_times import drop_at_ms
 from kirana.stores.redis_bulk import WriteMode, load_block
-from kirana.stores.redis_script import BACK_FILL, WRITE, GuardScript, script_runs
+from kirana.stores.redis_script import WRITE, row_batches
 from kirana.stores.row_keys import (
     all_row_keys,
     decoded_keys,
@@ -31,9 +33,8 @@ from kirana.stores.row_keys import (
     split_by_group,
     walked_rows,
 )
-from kirana.stores.rows import RowBlock, RowKeys, StoredRows, Times, WalkPage, Written
+from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
 from kirana.stores.walks import invalid_cursor, require_limit, scan_start
-from kirana.urls import without_password
 
 
 class RedisClusterFeatureStore:
@@ -43,9 +44,11 @@ class RedisClusterFeatureStore:
     """
 
     embedded = False
+    forgets = True
 
     def __init__(self, cluster: ClusterClient) -> None:
         self._cluster = cluster
+        self._clock = StoreClock(cluster.name, lambda: time_of_cluster(cluster))
 
     @classmethod
     def open(cls, url: str, *, setting: str) -> RedisClusterFeatureStore:
@@ -53,14 +56,7 @@ class RedisClusterFeatureStore:
 
         Raise `ConfigurationError` for `setting` if the URL is not valid.
         """
-        name = without_password(url)
-        try:
-            client, timeout_s = cluster_of(url)
-        except (ValueError, RedisError) as error:
-            raise ConfigurationError(
-                f"{setting}: '{name}' can't be used: {error}", field=setting
-            ) from None
-        return cls(ClusterClient(client, name, timeout_s))
+        return cls(ClusterClient.open(url, setting=setting))
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Read from all nodes at once. If a node does not answer, only its rows are unavailable.
@@ -72,13 +68,13 @@ class RedisClusterFeatureStore:
         if not keys:
             return [StoredRows([]) for _ in wanted]
         try:
-            call, values = await self._read_values(keys)
+            values, unanswered, reason = await get_values(self._cluster, keys)
         except Unavailable as error:
             return [StoredRows.all_unavailable(len(rows.keys), error.message) for rows in wanted]
         results = list(map(StoredRows, split_by_group(values, wanted)))
-        missing = np.array(call.missing, dtype=np.intp)
+        missing = np.array(unanswered, dtype=np.intp)
         if len(missing):
-            reason, start = self._no_reply_message(call), 0
+            start = 0
             for i, rows in enumerate(wanted):
                 stop = start + len(rows.keys)
                 unavailable = missing[(missing >= start) & (missing < stop)] - start
@@ -87,60 +83,18 @@ class RedisClusterFeatureStore:
                 start = stop
         return results
 
-    async def _read_values(self, keys: list[bytes]) -> tuple[ClusterCall, Sequence[bytes | None]]:
-        """Return the finished call and one value per key.
-
-        The value is None if there is no row, or if the position of the key is in `missing` of the
-        call. Raise `Unavailable` if a node refuses a command, if the owners of the slots can't be
-        found, or if the store is closed.
-        """
-        commands = list(map(get_command, keys))
-        limit_s = self._cluster.limit_s
-        call = await self._cluster.call(keys, commands, strings=True, within_s=limit_s)
-        replies = list(call.replies)
-        for position in call.missing:
-            replies[position] = None
-        try:
-            return call, values_of(replies)
-        except ResponseError as error:
-            raise Unavailable(f"{self._cluster.name} refused the command: {error}") from error
-
     async def write(self, block: RowBlock) -> Written:
-        """Write rows with one run of the script `WRITE` per row."""
-        stored = await self._run(WRITE, block, drop_at_ms(block))
-        return Written(stored, len(block) - stored)
-
-    async def back_fill(self, block: RowBlock, drop_at_ms: Times) -> int:
-        """Store copies of rows that are missing or older here. Redis drops them at `drop_at_ms`."""
-        return await self._run(BACK_FILL, block, drop_at_ms)
-
-    async def _run(self, script: GuardScript, block: RowBlock, drop_times: Times) -> int:
-        """Run a script once per row. Return how many rows it stored.
+        """Write rows with one run of the script `WRITE` per row.
 
         One run over several rows would fail if their keys had different slots.
         """
-        total = 0
-        for rows in script_runs(block, drop_times):
-            commands = [script.command(block.codec.name, [row]) for row in rows]
-            total += await self._send([key for key, *_ in rows], commands, load=script.load)
-        return total
-
-    async def _send(
-        self, keys: Sequence[bytes], commands: Sequence[bytes], *, load: bytes = b""
-    ) -> int:
-        """Send one command per key. The replies are numbers. Return their sum.
-
-        If the commands run a script, `load` is the command that loads the script. Raise
-        `Unavailable` if a node does not answer or returns an error, if the owners of the slots
-        can't be found, or if the store is closed.
-        """
-        call = await self._cluster.call(keys, commands, load=load)
-        for reply in call.replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise Unavailable(f"{self._cluster.name} refused the command: {reply}")
-        if call.missing:
-            raise Unavailable(self._no_reply_message(call))
-        return sum(call.replies)
+        await self._clock.check()
+        stored = 0
+        for rows in row_batches(block, drop_at_ms(block)):
+            commands = [WRITE.command(block.codec.name, [row]) for row in rows]
+            keys = [key for key, *_ in rows]
+            stored += await sum_of_replies(self._cluster, keys, commands, WRITE.load)
+        return Written(stored, len(block) - stored)
 
     async def load(self, block: RowBlock, *, guarded: bool = True) -> Written:
         """Write rows to all nodes at once, in one pipeline per node.
@@ -148,6 +102,7 @@ class RedisClusterFeatureStore:
         If `guarded` is False, rows are written with plain `SET` commands. The exception is a block
         that takes several rounds (see `RowBlock.rounds`): it is written as if `guarded` were True.
         """
+        await self._clock.check()
         prefix = key_prefix(block.group).encode()
         owner_of_slot = np.array(await self._cluster.owners(), dtype=object)
         owners = owner_of_slot[joined_slots(block.keys, block.key_ends, prefix)]
@@ -186,7 +141,7 @@ class RedisClusterFeatureStore:
     async def remove(self, rows: RowKeys) -> int:
         """Remove rows with one `UNLINK` per row, and return how many of them existed."""
         keys = row_keys(rows)
-        return await self._send(keys, [delete_command([key]) for key in keys])
+        return await sum_of_replies(self._cluster, keys, [delete_command([key]) for key in keys])
 
     async def walk(self, entity: str, cursor: str = "", *, limit: int = PAGE_ROWS) -> WalkPage:
         """Return the rows whose keys are in one node's reply to one `SCAN`.
@@ -207,10 +162,7 @@ class RedisClusterFeatureStore:
             raise Unavailable(f"{self._cluster.name} has no node with slots")
         node = remaining[0]
         command = scan_command(scan_start(scan_cursor), f"{entity_prefix(entity)}*", limit)
-        reply = await self._cluster.request_node(node, command)
-        if isinstance(reply, hiredis.ReplyError):
-            raise Unavailable(f"{self._cluster.name} refused the command: {reply}")
-        next_cursor, listed = reply
+        next_cursor, listed = await reply_of_node(self._cluster, node, command)
         keys = decoded_keys(listed)
         rows = walked_rows(keys, await self._all_values([key.encode() for key in keys]))
         if next_cursor != b"0":
@@ -224,25 +176,21 @@ class RedisClusterFeatureStore:
         """
         if not keys:
             return []
-        call, values = await self._read_values(keys)
-        if call.missing:
-            raise Unavailable(self._no_reply_message(call))
+        values, missing, reason = await get_values(self._cluster, keys)
+        if missing:
+            raise Unavailable(reason)
         return values
 
     async def ping(self) -> bool:
         """Return whether at least one node answers."""
         return await self._cluster.ping()
 
-    def _no_reply_message(self, call: ClusterCall) -> str:
-        """Return the error message for a call with missing replies."""
-        return f"{self._cluster.name} does not answer: {call.reason}"
-
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, and the state of all nodes together.
 
         See `ClusterClient.health`.
         """
-        return {"store": self._cluster.name, **self._cluster.health()}
+        return {"store": self._cluster.name, **self._cluster.health(), **self._clock.health()}
 
     async def close(self) -> None:
         """Close the connections to all nodes. No-op if already closed."""

@@ -1,15 +1,11 @@
-"""Lua scripts that write rows in Redis, so that an older row never replaces a newer one."""
+"""A Lua script that writes rows in Redis, so that an older row never replaces a newer one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from hashlib import sha1
-from itertools import chain
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import hiredis
-
+from kirana.clock import FUTURE, MAX_FUTURE_MS
+from kirana.redis.script import Argument, Script
 from kirana.stores.row_keys import block_keys
 from kirana.stores.rows import RowBlock, Times
 
@@ -18,8 +14,6 @@ GUARDED_AT_ONCE = 200
 
 Redis serves no other client during a run, so a run must be short.
 """
-
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 # KEYS holds the keys of the rows. ARGV holds the name of the codec, then two arguments per key: the
 # value, and the time at which Redis may drop the row (Unix milliseconds, 0 = never).
@@ -58,6 +52,10 @@ local function order_of(codec, value)
   local low, high = struct.unpack('<I4I4', value, 17)
   return high, low, string.byte(value, 2) % 2
 end
+local function time_of(codec, value)
+  local high, low = order_of(codec, value)
+  return codec == 'packed' and high * 4294967296 + low or tonumber(low) or 0
+end
 local function compare(codec, value, old)
   local high, low, deleted = order_of(codec, value)
   local old_high, old_low, old_deleted = order_of(codec, old)
@@ -71,10 +69,18 @@ local function set(key, value, drop_at)
 end
 """
 
-# A value that is not a string, such as a list, is not a row of Kirana. Both scripts replace it,
-# because an error would make the run fail for all keys.
+# If the time of a row is too far ahead, nothing is written: nothing could replace the row.
+#
+# A value that is not a string, such as a list, is not a row of Kirana. It is replaced, because an
+# error would make the run fail for all keys.
 _WRITE = r"""
 local codec, written = ARGV[1], 0
+local latest = redis.call('TIME')[1] * 1000 + MAX_FUTURE_MS
+for i in ipairs(KEYS) do
+  if time_of(codec, ARGV[i * 2]) > latest then
+    return redis.error_reply('CLOCK row ' .. i .. ' is FUTURE by the clock of Redis')
+  end
+end
 for i, key in ipairs(KEYS) do
   local value, drop_at = ARGV[i * 2], ARGV[i * 2 + 1]
   local old = redis.pcall('GET', key)
@@ -86,62 +92,36 @@ end
 return written
 """
 
-_BACK_FILL = r"""
-local codec, filled = ARGV[1], 0
-for i, key in ipairs(KEYS) do
-  local value, drop_at = ARGV[i * 2], ARGV[i * 2 + 1]
-  local old = redis.pcall('GET', key)
-  local order = type(old) == 'string' and compare(codec, value, old) or 1
-  if order == 0 and value ~= old then
-    redis.call('DEL', key)
-  elseif order > 0 then
-    set(key, value, drop_at)
-    filled = filled + 1
-  end
-end
-return filled
-"""
-
-
 ScriptRow = tuple[bytes, bytes, int]
 """A row's key, its value, and when Redis may drop it (Unix milliseconds, 0 = never)."""
 
 
-def script_runs(block: RowBlock, drop_at_ms: Times) -> Iterator[list[ScriptRow]]:
+def row_batches(block: RowBlock, drop_at_ms: Times) -> Iterator[list[ScriptRow]]:
     """Yield the rows of a block in batches, one for each run of a script."""
     rows = list(zip(block_keys(block), block.value_list(), drop_at_ms.tolist(), strict=True))
     for start in range(0, len(rows), GUARDED_AT_ONCE):
         yield rows[start : start + GUARDED_AT_ONCE]
 
 
-class GuardScript:
+class GuardScript(Script):
     """A Lua script that takes rows and stores those that may replace the stored ones.
 
     The reply of the script is the number of rows that it has stored.
     """
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    @cached_property
-    def sha(self) -> str:
-        """The SHA-1 of the source in hexadecimal, by which `EVALSHA` names the script."""
-        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-    @cached_property
-    def load(self) -> bytes:
-        """The command that loads the script, as bytes to send."""
-        return _pack(("SCRIPT", "LOAD", self.source))
-
     def command(self, codec: str, rows: Sequence[ScriptRow]) -> bytes:
         """Return the command that runs the script over rows, as bytes to send."""
         keys = [key for key, _, _ in rows]
-        arguments = chain.from_iterable((value, drop_at_ms) for _, value, drop_at_ms in rows)
-        return _pack(("EVALSHA", self.sha, len(keys), *keys, codec, *arguments))
+        arguments: list[Argument] = [codec]
+        for _, value, drop_at_ms in rows:
+            arguments += (value, drop_at_ms)
+        return self.run(keys, arguments)
 
 
-WRITE = GuardScript(_COMPARE + _WRITE)
-"""Stores the rows that are not stale. See `FeatureStore.write`."""
+WRITE = GuardScript(
+    (_COMPARE + _WRITE).replace("MAX_FUTURE_MS", str(MAX_FUTURE_MS)).replace("FUTURE", FUTURE)
+)
+"""Stores the rows that are not stale. See `FeatureStore.write`.
 
-BACK_FILL = GuardScript(_COMPARE + _BACK_FILL)
-"""Stores copies of rows of a slower tier. See `FeatureStore.back_fill`."""
+The reply is an error if the event time of a row is too far ahead of the clock of Redis.
+"""

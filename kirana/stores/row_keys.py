@@ -22,7 +22,11 @@ def entity_prefix(entity: str) -> str:
 
 def row_keys(rows: RowKeys) -> list[bytes]:
     """Return one key per row."""
-    prefix, keys = key_prefix(rows.group), rows.keys
+    return prefixed_keys(key_prefix(rows.group), rows.keys)
+
+
+def prefixed_keys(prefix: str, keys: Sequence[str]) -> list[bytes]:
+    """Return a prefix followed by each of the key texts."""
     if native.COMPILED:
         return native.keys.row_keys(prefix, keys if isinstance(keys, list) else list(keys))
     # One `encode` for all keys is faster than one per key. If a key text contains NUL, or if there

@@ -152,7 +152,7 @@ class FeaturesPutReply(_message.Message):
     def __init__(self, written: _Optional[int] = ..., stale: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
 
 class FeaturesDelete(_message.Message):
-    __slots__ = ("group", "keys", "event_time")
+    __slots__ = ("group", "keys", "event_time", "force")
     class KeysEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,10 +163,12 @@ class FeaturesDelete(_message.Message):
     GROUP_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     group: str
     keys: _containers.MessageMap[str, Ids]
     event_time: Times
-    def __init__(self, group: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., event_time: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
+    force: bool
+    def __init__(self, group: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., event_time: _Optional[_Union[Times, _Mapping]] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class FeaturesDeleteReply(_message.Message):
     __slots__ = ("deleted", "stale")

@@ -15,6 +15,8 @@ BACKENDS = (
     "sentinel",
     "sentinel tls",
     "cassandra",
+    "tiers lmdb",
+    "tiers cassandra",
 )
 
 
@@ -26,4 +28,9 @@ def backends(*but: str) -> list[object]:
 def _marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
     if name in ("lmdb", "memory"):
         return ()
-    return (pytest.mark.cassandra,) if name == "cassandra" else (pytest.mark.redis,)
+    marks = []
+    if "cassandra" in name:
+        marks.append(pytest.mark.cassandra)
+    if name != "cassandra":
+        marks.append(pytest.mark.redis)
+    return tuple(marks)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores import FeatureStore
 from tests.cassandra_server import CassandraServer
 from tests.contract.backends import backends
 from tests.contract.catalog_source import CLICKS, write
 from tests.redis_servers import RedisServers
+from tests.store_calls import open_store
 
 PATIENT = "socket_timeout=30&socket_connect_timeout=30"
 """Long timeouts. These tests do not check timeouts, and a busy machine may pause."""
@@ -19,20 +20,30 @@ PATIENT = "socket_timeout=30&socket_connect_timeout=30"
 
 @pytest.fixture(params=backends())
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    local_urls = {"lmdb": f"lmdb://{tmp_path}/features", "memory": "memory://"}
-    if request.param in local_urls:
-        return local_urls[request.param]
-    if request.param == "cassandra":
-        cassandra: CassandraServer = request.getfixturevalue("cassandra")
-        return f"{cassandra.empty()}?timeout=30"
+    return _url(request, request.param, tmp_path)
+
+
+def _url(request: pytest.FixtureRequest, backend: str, folder: Path) -> str:
+    """Return the URL of an empty store. Tiers are `URL behind URL`, for `open_store`."""
+    tiers, _, durable = backend.partition(" ")
+    if tiers == "tiers":
+        return f"{_url(request, durable, folder)} behind {_url(request, 'redis 7', folder)}"
+    match backend:
+        case "lmdb":
+            return f"lmdb://{folder}/features"
+        case "memory":
+            return "memory://"
+        case "cassandra":
+            cassandra: CassandraServer = request.getfixturevalue("cassandra")
+            return f"{cassandra.empty()}?timeout=30"
     servers: RedisServers = request.getfixturevalue("servers")
-    server_url = servers.empty(request.param)
+    server_url = servers.empty(backend)
     return f"{server_url}{'&' if '?' in server_url else '?'}{PATIENT}"
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[FeatureStore]:
-    opened = open_feature_store(url)
+    opened = open_store(url)
     yield opened
     await opened.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,7 @@ from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
 from kirana.stores import FeatureStore, open_feature_store
 from tests.waiting import wait_until
 
-NOW_MS = 1_900_000_000_000
+NOW_MS = int(time.time()) * 1_000
 HOUR_MS = 3_600_000
 GROUP = FeatureGroup(
     "product.g",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from kirana.stores.row_keys import block_keys
 from tests.redis_servers import RedisServers, execute
 from tests.store_calls import counts_stale, load_rows, read_values
 
-NOW_MS = 1_900_000_000_000
+NOW_MS = int(time.time()) * 1_000
 HOUR_MS = 3_600_000
 FEATURES = (Feature("a", "float32"), Feature("b", "int32"))
 PACKED = Packed()

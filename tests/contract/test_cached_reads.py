@@ -161,7 +161,7 @@ async def test_a_write_is_seen_by_its_replica_at_once_and_by_others_after_the_fr
     clock.now += FRESH_S
     assert clicks(await read(other, shop, "1", "2")) == [2, 2]
     times = np.full(1, int(time.time() * 1000) + 10, dtype=np.uint64)
-    await writer.delete("product.stats", ["1"], times, shop.request())
+    await writer.delete("product.stats", ["1"], times, False, shop.request())
     assert (await read(writer, shop, "1")).status["stats"].tolist() == [Status.MISSING]
     clock.now += FRESH_S
     assert (await read(other, shop, "1")).status["stats"].tolist() == [Status.MISSING]

@@ -53,7 +53,7 @@ def _get(client: httpx.Client) -> dict[str, Any]:
 def test_the_start_makes_a_table_for_each_entity(
     client: httpx.Client, cassandra: CassandraServer
 ) -> None:
-    assert _tables(cassandra) == {"user", "product", "category", "user_category"}
+    assert _tables(cassandra) == {"user", "product", "category", "user_category", "kirana"}
     assert client.get("/healthz").json()["parts"]["features"]["state"] == "ok"
 
 

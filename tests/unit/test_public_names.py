@@ -24,7 +24,7 @@ PUBLIC = {
     "kirana.lmdb": {"Environment", "open_by_url", "open_environment"},
     "kirana.models": {"ModelRunner"},
     "kirana.stores": {
-        *("FeatureStore", "HotFeatureStore", "open_feature_store"),
+        *("FeatureStore", "open_feature_store"),
         *("RowBlock", "RowCodec", "RowKeys", "StoredRows", "Written"),
     },
 }

@@ -94,7 +94,9 @@ async def delete(request: Request, resources: Resources) -> Response:
     keys = _keys(group.entity, message.keys, cells=1)
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
     try:
-        result = await resources.parts[FEATURES].delete(group.name, keys, times, request.context)
+        result = await resources.parts[FEATURES].delete(
+            group.name, keys, times, message.force, request.context
+        )
     except InvalidInput as error:
         raise _without_index(error, message.event_time) from None
     if request.binary_reply:

@@ -117,7 +117,7 @@ async def test_models_request_a_mix_of_old_and_new_features_depending_on_rollout
     await world.write({"gone": {"clicks": 5, "ctr": 0.5}}, revision=first)
     times = np.array([NOW_MS], dtype=np.uint64)
     await world.cached.delete(
-        "product.stats", ["gone"], times, request_at(world.catalog, first, world.now_ms)
+        "product.stats", ["gone"], times, False, request_at(world.catalog, first, world.now_ms)
     )
     keys = ["new", "none", "old", "gone"]
 

@@ -16,7 +16,7 @@ from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.revisions import CatalogSource
 from kirana.codecs import Column, Status
 from kirana.codecs.rows import Provenance
-from kirana.errors import InvalidInput, Unavailable, Unknown
+from kirana.errors import Conflict, InvalidInput, Unavailable, Unknown
 from kirana.features import EntityRows, FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.features.source import FeatureWrite, WriteResult
@@ -113,7 +113,7 @@ async def test_the_shop_reads_the_rows_that_it_wrote(shop: Shop, tmp_path: Path)
     assert values(rows) == [4, 0, 3]
     assert status(rows) == [Status.OK, Status.MISSING, Status.OK]
     await shop.features.delete(
-        "product.stats", ["2"], np.array([now], dtype=np.uint64), request_at(catalog)
+        "product.stats", ["2"], np.array([now], dtype=np.uint64), False, request_at(catalog)
     )
     assert values(await get(shop.features, ["2", "1"], now_ms=now)) == [0, 3]
 
@@ -257,6 +257,7 @@ async def test_a_deleted_or_corrupt_row_has_no_age(
         "product.stats",
         ["1"],
         np.array([NOW_MS], dtype=np.uint64),
+        False,
         new_request(service._source),
     )
     await write_rows(
@@ -325,7 +326,9 @@ async def test_a_tombstone_wins_over_a_value_of_the_same_millisecond(
             if step == "put":
                 await put(service, catalog, [first], clicks=[3], ctr=[0.5])
             else:
-                await service.delete("product.stats", [first], time, new_request(service._source))
+                await service.delete(
+                    "product.stats", [first], time, False, new_request(service._source)
+                )
         assert status(await get(service, [first])) == [Status.MISSING]
 
 
@@ -335,7 +338,7 @@ async def test_a_delete_is_ordered_by_event_time(
     await put(service, catalog, ["1", "2"], clicks=[1, 2], ctr=[0.5, 0.5])
     times = np.array([NOW_MS - 1, NOW_MS + 1], dtype=np.uint64)
     assert await service.delete(
-        "product.stats", ["1", "2"], times, new_request(service._source)
+        "product.stats", ["1", "2"], times, False, new_request(service._source)
     ) == WriteResult(1, 1)
     assert status(await get(service, ["1", "2"])) == [Status.OK, Status.MISSING]
     assert await put(service, catalog, ["2"], [NOW_MS + 1], clicks=[3], ctr=[0.5]) == STALE
@@ -348,7 +351,7 @@ async def test_deleting_an_absent_row_still_stops_older_writes(
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
     assert await service.delete(
-        "product.stats", ["1"], time, new_request(service._source)
+        "product.stats", ["1"], time, False, new_request(service._source)
     ) == WriteResult(1, 0)
     assert await put(service, catalog, ["1"], [NOW_MS - 1], clicks=[1], ctr=[0.5]) == STALE
 
@@ -366,6 +369,7 @@ async def test_event_times_more_than_five_minutes_ahead_are_refused(
             "product.stats",
             ["2"],
             np.array([limit + 1], dtype=np.uint64),
+            False,
             new_request(service._source),
         )
     assert status(await get(service, ["2", "3"])) == [Status.MISSING, Status.MISSING]
@@ -440,7 +444,7 @@ async def test_an_expired_row_does_not_undo_a_delete(
     service: FeatureService, catalog: CountedCatalog
 ) -> None:
     time = np.array([NOW_MS], dtype=np.uint64)
-    await service.delete("product.stats", ["1"], time, new_request(service._source))
+    await service.delete("product.stats", ["1"], time, False, new_request(service._source))
     result = await put(service, catalog, ["1"], [NOW_MS - TTL_MS], clicks=[1], ctr=[0.5])
     assert result == PAST_TTL
     assert status(await get(service, ["1"])) == [Status.MISSING]
@@ -621,3 +625,45 @@ async def test_keys_with_special_characters_are_not_confused(
     await put(service, catalog, [key, "1"], clicks=[1, 2], ctr=[0.5, 0.5])
     rows = await get(service, ["1", key, "a", "b"])
     assert values(rows) == [2, 1, 0, 0]
+
+
+# rows from clocks that were ahead
+
+
+@pytest.fixture
+async def ahead(service: FeatureService, catalog: CountedCatalog) -> int:
+    """Store a row that is a year ahead under the key 1, and a normal one under 2."""
+    year_ahead_ms = NOW_MS + 365 * DAY_MS
+    stats = {"clicks": [7], "ctr": [0.5]}
+    await put(service, catalog, ["1"], [year_ahead_ms], now_ms=year_ahead_ms, **stats)
+    await put(service, catalog, ["2"], **stats)
+    return year_ahead_ms
+
+
+async def delete(service: FeatureService, keys: list[str], *, force: bool) -> WriteResult:
+    times = np.full(len(keys), NOW_MS + 1, dtype=np.uint64)
+    request = new_request(service._source)
+    return await service.delete("product.stats", keys, times, force, request)
+
+
+@pytest.mark.usefixtures("ahead")
+async def test_a_forced_delete_removes_rows_that_are_ahead_without_a_trace(
+    service: FeatureService, catalog: CountedCatalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await delete(service, ["1"], force=False) == STALE
+    assert await delete(service, ["1", "2", "3"], force=True) == WriteResult(3, 0)
+    assert status(await get(service, ["1", "2"])) == [Status.MISSING] * 2
+    assert "removing 1 rows of product.stats" in caplog.text
+    assert await put(service, catalog, ["1"], clicks=[1], ctr=[0.5]) == WRITTEN
+    assert await put(service, catalog, ["2"], clicks=[1], ctr=[0.5]) == STALE
+
+
+@pytest.mark.usefixtures("ahead")
+async def test_a_store_that_can_not_forget_refuses_a_forced_delete(
+    service: FeatureService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(service._store), "forgets", False)
+    with pytest.raises(Conflict, match="1 rows are more than five minutes"):
+        await delete(service, ["1", "2"], force=True)
+    assert status(await get(service, ["2"])) == [Status.OK]
+    assert await delete(service, ["2"], force=True) == WriteResult(1, 0)

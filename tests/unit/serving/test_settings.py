@@ -40,6 +40,9 @@ def test_four_urls_are_enough() -> None:
         "timeout_ms": 5_000,
         "max_body_bytes": 8 << 20,
         "max_ongoing": 2_048,
+        "features_hot": "off",
+        "features_hot_ttl_s": 86_400,
+        "features_hot_bound_s": 60.0,
         "features_unavailable": "defaults",
         "cache_bytes": 64 << 20,
         "cache_fresh_ms": 1_000,
@@ -77,6 +80,8 @@ def test_an_option_overrides_a_variable_which_overrides_a_file(name: str) -> Non
         "direct_ports": ["1-2", "3-4", "off"],
         **{number: ["1", "2", "3"] for number in (*NUMBERS, "cache_bytes", "cache_fresh_ms")},
         "features_unavailable": ["error", "defaults", "error"],
+        "features_hot_ttl_s": ["1", "2", "3"],
+        "features_hot_bound_s": ["1.0", "1.5", "2.0"],
         "max_body_bytes": ["1025", "1026", "1027"],
         "kept_revisions": ["2", "3", "4"],
     }

@@ -1,0 +1,89 @@
+"""A hot tier in a Redis Cluster: each key on the node that owns its slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kirana.errors import Unavailable
+from kirana.redis.cluster import ClusterClient
+from kirana.redis.cluster_commands import get_values, reply_of_node, sum_of_replies
+from kirana.redis.script import Argument, Script
+from kirana.redis.servers import DBSIZE, INFO, identity_of
+from kirana.stores.hot.base import LEASE_MS, HotRows
+from kirana.stores.hot.keys import fills, hot_keys, hot_rows, unreachable_rows
+from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK
+from kirana.stores.rows import RowKeys
+
+
+class RedisClusterHotTier:
+    """A `HotTier` in a cluster. Each key needs its own run of a script, on the node of its slot."""
+
+    def __init__(self, cluster: ClusterClient) -> None:
+        self._cluster = cluster
+        self.name = cluster.name
+
+    @classmethod
+    def open(cls, url: str, *, setting: str) -> RedisClusterHotTier:
+        """Open the tier at a `redis+cluster://` URL, without connecting yet.
+
+        Raise `ConfigurationError` for `setting` if the URL is not valid.
+        """
+        return cls(ClusterClient.open(url, setting=setting))
+
+    async def read(self, wanted: Sequence[RowKeys], generation: bytes) -> list[HotRows]:
+        """Read from all nodes at once. If a node does not answer, only its keys are unreachable."""
+        keys = hot_keys(wanted)
+        if not keys:
+            return [HotRows([], [], []) for _ in wanted]
+        try:
+            entries, unanswered, _ = await get_values(self._cluster, keys)
+        except Unavailable:
+            return [unreachable_rows(rows) for rows in wanted]
+        return hot_rows(entries, wanted, generation, unanswered)
+
+    async def lease(self, wanted: Sequence[RowKeys], token: bytes, generation: bytes) -> None:
+        """Take leases."""
+        await self._run(LEASE, hot_keys(wanted), [token, LEASE_MS, generation])
+
+    async def fill(
+        self,
+        wanted: Sequence[RowKeys],
+        values: Sequence[Sequence[bytes | None]],
+        ttl_ms: Sequence[Sequence[int]],
+        token: bytes,
+        generation: bytes,
+    ) -> int:
+        """Store copies."""
+        rows = fills(wanted, values, ttl_ms, generation)
+        commands = [FILL.run([key], [token, copy, ttl]) for key, copy, ttl in rows]
+        keys = [key for key, _, _ in rows]
+        return await sum_of_replies(self._cluster, keys, commands, FILL.load)
+
+    async def mark(self, rows: RowKeys, token: bytes, life_ms: int) -> None:
+        """Mark keys."""
+        await self._run(MARK, hot_keys([rows]), [token, life_ms])
+
+    async def unmark(self, rows: RowKeys, token: bytes) -> None:
+        """Remove marks."""
+        await self._run(UNMARK, hot_keys([rows]), [token])
+
+    async def _run(self, script: Script, keys: list[bytes], arguments: Sequence[Argument]) -> None:
+        commands = [script.run([key], arguments) for key in keys]
+        await sum_of_replies(self._cluster, keys, commands, script.load)
+
+    async def servers(self) -> dict[str, bool]:
+        """Ask each node that owns slots."""
+        servers = {}
+        for node in sorted({*await self._cluster.owners()} - {""}):
+            identity = identity_of(await reply_of_node(self._cluster, node, INFO))
+            servers[identity] = not await reply_of_node(self._cluster, node, DBSIZE)
+        return servers
+
+    def health(self) -> dict[str, Any]:
+        """Return the URL without its password, and the state of all nodes together."""
+        return {"store": self.name, **self._cluster.health()}
+
+    async def close(self) -> None:
+        """Close the connections to all nodes. No-op if already closed."""
+        await self._cluster.close()

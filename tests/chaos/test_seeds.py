@@ -1,0 +1,32 @@
+"""Three seeds of the chaos runs. `make chaos` runs more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.laws import breaches
+from tests.chaos.run import run_seed
+from tests.chaos.schedule import faults_of
+from tests.chaos.world import World
+
+pytestmark = [pytest.mark.redis, pytest.mark.cassandra, pytest.mark.serve]
+
+SEEDS = {2: ["redis paused"], 6: ["cassandra paused", "redis paused"], 28: ["replica killed"]}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("chaos")) as built:
+        yield built
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_laws_hold(world: World, seed: int, tmp_path: Path) -> None:
+    assert sorted(fault.kind for fault in faults_of(seed)) == SEEDS[seed]
+    history = asyncio.run(run_seed(world, seed))
+    history.save(tmp_path / "history.jsonl")
+    assert breaches(history) == []

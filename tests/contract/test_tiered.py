@@ -1,0 +1,198 @@
+"""A durable store behind a hot tier: where rows come from, and what faults of the tiers change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from kirana.codecs.rows import Tier
+from kirana.edge.replies import PartReport
+from kirana.errors import Unavailable
+from kirana.stores import RowBlock, RowKeys, open_feature_store
+from kirana.stores.hot.generations import RECORD
+from kirana.stores.open import open_hot_tier
+from kirana.stores.tiered import TieredFeatureStore
+from tests.redis_servers import RedisServers, execute
+from tests.store_calls import TimeCodec, read_values, row
+from tests.waiting import wait_until
+
+GROUP, KEYS = "product.g", ["a", "b", "c"]
+BOUND_S = 0.4
+
+pytestmark = pytest.mark.redis
+
+
+class Tiers:
+    """LMDB behind a Redis of its own, and stores of several processes."""
+
+    def __init__(self, servers: RedisServers, folder: Path) -> None:
+        self.servers = servers
+        self.port = servers.start()
+        self._folder = folder
+        self._opened: list[TieredFeatureStore] = []
+
+    def open(self) -> TieredFeatureStore:
+        options = "socket_timeout=0.2&socket_connect_timeout=0.2"
+        store = TieredFeatureStore(
+            open_feature_store(f"lmdb://{self._folder}/durable"),
+            open_hot_tier(f"redis://127.0.0.1:{self.port}?{options}"),
+            ttl_s=3_600,
+            bound_s=BOUND_S,
+        )
+        self._opened.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in self._opened:
+            await store.close()
+
+
+@pytest.fixture
+async def tiers(own: RedisServers, tmp_path: Path) -> AsyncIterator[Tiers]:
+    built = Tiers(own, tmp_path)
+    yield built
+    await built.close()
+
+
+async def write(store: TieredFeatureStore, time: int, keys: list[str] = KEYS) -> None:
+    await store.write(RowBlock.of(GROUP, TimeCodec(), keys, [row(time)] * len(keys)))
+
+
+async def read(store: TieredFeatureStore, keys: list[str] = KEYS) -> tuple[list[int], list[int]]:
+    """Return the times and the tiers of rows. Wait until their copies are stored."""
+    (rows,) = await store.read([RowKeys(GROUP, keys)])
+    await store.settle()
+    tiers = np.broadcast_to(np.asarray(rows.tier), len(keys)).tolist()
+    return [int(value or 0) for value in rows.values], tiers
+
+
+async def test_the_second_read_comes_from_the_hot_tier(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5, ["a", "b"])
+    assert await read(store) == ([5, 5, 0], [Tier.DURABLE] * 3)
+    assert await read(tiers.open()) == ([5, 5, 0], [Tier.HOT] * 3)
+    await write(store, 6, ["b"])
+    assert await read(store) == ([5, 6, 0], [Tier.HOT, Tier.DURABLE, Tier.HOT])
+    assert await read(store, ["b"]) == ([6], [Tier.HOT])
+
+
+async def test_copies_expire_at_different_times(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5)
+    await read(store)
+    ttls = [execute(tiers.port, "PTTL", f"hot:{GROUP}:{key}") for key in KEYS]
+    assert len(set(ttls)) == len(KEYS)
+    assert all(0.8 * 3_600_000 - 60_000 < ttl <= 3_600_000 for ttl in ttls)
+
+
+async def test_a_removed_row_has_no_copy(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5)
+    await read(store)
+    assert await store.remove(RowKeys(GROUP, ["a"])) == 1
+    assert (await read(store))[0] == [0, 5, 5]
+
+
+async def test_without_its_hot_tier_a_store_goes_on(tiers: Tiers) -> None:
+    store, other = tiers.open(), tiers.open()
+    await write(store, 5)
+    await read(store)
+    tiers.servers.kill(tiers.port)
+    await write(store, 6)
+    assert await read(other) == ([6] * 3, [Tier.DURABLE] * 3)
+    tiers.servers.start(port=tiers.port)
+
+    async def copied() -> bool:
+        assert await store.ping()
+        return (await read(store))[1] == [Tier.HOT] * 3
+
+    await wait_until(copied, "copies are used again")
+    assert store.health()["hot"]["breaker"]["state"] == "closed"
+
+
+async def test_old_copies_are_not_used_after_a_write_that_redis_did_not_see(tiers: Tiers) -> None:
+    writer, reader = tiers.open(), tiers.open()
+    await write(writer, 5)
+    assert await read(reader) == ([5] * 3, [Tier.DURABLE] * 3)
+    assert await read(reader) == ([5] * 3, [Tier.HOT] * 3)
+    execute(tiers.port, "SAVE")
+    tiers.servers.kill(tiers.port)
+    await write(writer, 6)
+    tiers.servers.start(port=tiers.port)
+    assert execute(tiers.port, "EXISTS", f"hot:{GROUP}:a") == 1
+    await asyncio.sleep(BOUND_S / 2)
+    assert (await read(reader))[0] == [6] * 3
+    assert (await read(writer))[0] == [6] * 3
+
+
+async def test_copies_of_a_restarted_server_are_not_used(tiers: Tiers) -> None:
+    writer, reader = tiers.open(), tiers.open()
+    await write(writer, 5)
+    await read(reader)
+    execute(tiers.port, "SAVE")
+    await write(writer, 6)
+    tiers.servers.kill(tiers.port)
+    tiers.servers.start(port=tiers.port)
+    await asyncio.sleep(BOUND_S / 2)
+    assert (await read(reader))[0] == [6] * 3
+
+
+async def test_a_server_that_comes_back_empty_begins_no_generation(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5)
+    await read(store)
+    tiers.servers.kill(tiers.port)
+    tiers.servers.start(port=tiers.port)
+    begun = store.health()["hot"]["generations"]
+    await asyncio.sleep(BOUND_S)
+    await wait_until(lambda: read(store), "the store reads")
+    assert store.health()["hot"]["generations"] == begun
+
+
+async def test_while_the_durable_store_is_away_copies_are_read_and_kept(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5)
+    await read(store)
+    await store._durable.close()
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await write(store, 6, ["c"])
+    (rows,) = await store.read([RowKeys(GROUP, KEYS)])
+    assert [int(value or 0) for value in rows.values] == [5, 5, 0]
+    assert rows.unavailable is not None
+    assert rows.unavailable.tolist() == [2]
+    with pytest.raises(Unavailable, match="did not answer a moment ago"):
+        await write(store, 6, ["a"])
+    assert (await store.read([RowKeys(GROUP, ["a"])]))[0].unavailable is None
+
+
+async def test_without_a_generation_no_copy_is_used(tiers: Tiers) -> None:
+    store = tiers.open()
+    await store._durable.close()
+    (rows,) = await store.read([RowKeys(GROUP, KEYS)])
+    assert rows.unavailable is not None
+    assert store.health()["hot"]["reason"] == "the LMDB store is closed"
+
+
+async def test_processes_that_begin_generations_at_once_agree_on_one(tiers: Tiers) -> None:
+    stores = [tiers.open() for _ in range(4)]
+    await asyncio.gather(*(store._generations.begin() for store in stores for _ in range(5)))
+    await asyncio.sleep(BOUND_S / 2)
+    assert len({await store._generations.current() for store in stores}) == 1
+    assert await read_values(stores[0]._durable, [f"f:{RECORD.group}:{RECORD.keys[0]}"]) != [None]
+
+
+async def test_the_health_report_fits_the_contract(tiers: Tiers) -> None:
+    store = tiers.open()
+    await write(store, 5)
+    await read(store)
+    await read(store)
+    report = msgspec.convert({"state": "ok", **store.health()}, PartReport)
+    assert isinstance(report.hot, msgspec.Struct)
+    rows = report.hot.rows  # type: ignore[attr-defined]
+    assert (rows.hot, rows.durable, rows.filled, rows.not_told) == (3, 3, 3, 0)
