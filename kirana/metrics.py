@@ -54,6 +54,11 @@ class Metrics:
         """Add one to a counter. `tags` are the values of `counter.tags`, in this order."""
         self._counts[counter][tags] += 1
 
+    def add(self, counter: Counter, amount: int, *tags: str) -> None:
+        """Add an amount to a counter. `tags` are the values of `counter.tags`, in this order."""
+        if amount:
+            self._counts[counter][tags] += amount
+
     def observe(self, histogram: Histogram, value: float, *tags: str) -> None:
         """Add one to the bucket of `value`. `tags` are the values of `histogram.tags`, in order."""
         by_tags = self._buckets[histogram]

@@ -61,7 +61,7 @@ _OPENS = [
 
 _CONFIG = """
 cluster_name: tests
-num_tokens: 16
+num_tokens: {tokens}
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 data_file_directories: [{folder}/data]
 commitlog_directory: {folder}/commitlog
@@ -75,8 +75,8 @@ endpoint_snitch: SimpleSnitch
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
     parameters: [{{seeds: "127.0.0.1:{storage_port}"}}]
-listen_address: 127.0.0.1
-rpc_address: 127.0.0.1
+listen_address: {host}
+rpc_address: {host}
 storage_port: {storage_port}
 native_transport_port: {port}
 start_native_transport: true
@@ -96,16 +96,30 @@ def _require() -> None:
 
 
 class CassandraServer:
-    """A server that runs during the `with` block. An acknowledged write survives `kill`."""
+    """A server that runs during the `with` block. An acknowledged write survives `kill`.
 
-    def __init__(self, folder: Path) -> None:
-        self._port, storage_port = free_ports(2)
+    Alone, it listens on 127.0.0.1. The nodes of a cluster have the same `ports`, for clients and
+    for the nodes among themselves, and each a `host`. The node on 127.0.0.1 must start first.
+    """
+
+    def __init__(
+        self, folder: Path, host: str = "127.0.0.1", ports: tuple[int, int] | None = None
+    ) -> None:
+        self._port, storage_port = ports or free_ports(2)
+        self._host = host
+        self._is_member = ports is not None
         self._folder = folder
         self._session: Session | None = None
         self._config = folder / "cassandra.yaml"
         self._log = folder / "log"
         self._config.write_text(
-            _CONFIG.format(folder=folder, port=self._port, storage_port=storage_port)
+            _CONFIG.format(
+                folder=folder,
+                host=host,
+                port=self._port,
+                storage_port=storage_port,
+                tokens=4 if self._is_member else 16,
+            )
         )
 
     def __enter__(self) -> CassandraServer:
@@ -118,7 +132,7 @@ class CassandraServer:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     def empty(self) -> str:
         """Return the URL of a keyspace whose tables, those of `ENTITIES`, are empty."""
@@ -133,7 +147,7 @@ class CassandraServer:
     def execute(self, cql: str) -> list[Any]:
         """Run a statement, and return its rows."""
         if self._session is None:
-            cluster = Cluster([("127.0.0.1", self._port)], port=self._port, protocol_version=4)
+            cluster = Cluster([(self._host, self._port)], port=self._port, protocol_version=4)
             self._session = cluster.connect()
             self._session.default_timeout = START_S
         return list(self._session.execute(cql))
@@ -164,11 +178,15 @@ class CassandraServer:
             "cassandra.config": f"file://{self._config}",
             "cassandra.storagedir": self._folder,
             "cassandra-foreground": "yes",
-            "cassandra.skip_wait_for_gossip_to_settle": 0,
             "cassandra.ring_delay_ms": 1,
             "cassandra.superuser_setup_delay_ms": 0,
             "jdk.attach.allowAttachSelf": "true",
         }
+        if self._is_member and self._host != "127.0.0.1":
+            # It must hear of the other nodes before it joins them.
+            flags["cassandra.ring_delay_ms"] = 3_000
+        else:
+            flags["cassandra.skip_wait_for_gossip_to_settle"] = 0
         modules = [
             part
             for option, packages in (("--add-exports", _EXPORTS), ("--add-opens", _OPENS))
@@ -192,5 +210,5 @@ class CassandraServer:
     def _serves(self) -> bool:
         """Return whether the server accepts connections of clients."""
         assert self._process.poll() is None, self._log.read_text()
-        with socket.create_connection(("127.0.0.1", self._port), timeout=1):
+        with socket.create_connection((self._host, self._port), timeout=1):
             return True

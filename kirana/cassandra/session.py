@@ -20,6 +20,7 @@ from cassandra.query import PreparedStatement, tuple_factory
 
 from kirana.cassandra.requests import Parameters, Requests, Rows
 from kirana.cassandra.url import CassandraUrl
+from kirana.loop import retrieve_error
 
 SPECULATION_SHARE = 0.25
 """After this share of the timeout, a request is also sent to a second node."""
@@ -33,10 +34,14 @@ PROTOCOL_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement in CQL to be prepared. `writes` decides which consistency it gets."""
+    """A statement in CQL to be prepared. `writes` decides which consistency it gets.
+
+    A statement `of_node` reads a system table, of which each node has its own.
+    """
 
     cql: str
     writes: bool = False
+    of_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ class CassandraSession:
 
     def __init__(self, url: CassandraUrl) -> None:
         self._url = url
-        self._connected: _Connected | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[_Connected] | None = None
+        """The last attempt to connect, which is done if it has succeeded or failed."""
         self._prepared: dict[Statement, PreparedStatement] = {}
 
     async def run(self, statement: Statement, parameters: Parameters) -> list[Rows | Exception]:
@@ -75,7 +80,7 @@ class CassandraSession:
         session = (await self._connect()).session
 
         def fetch() -> tuple[Rows, bytes | None]:
-            statement = session.prepare(cql)
+            statement = self._prepare(session, Statement(cql))
             statement.fetch_size = rows
             result = session.execute(statement, paging_state=state)
             return list(result.current_rows), result.paging_state
@@ -83,11 +88,16 @@ class CassandraSession:
         return await asyncio.to_thread(fetch)
 
     async def _connect(self) -> _Connected:
-        if self._connected is None:
-            async with self._connecting:
-                if self._connected is None:
-                    self._connected = await asyncio.to_thread(self._open)
-        return self._connected
+        """Return the connected session. Concurrent callers share one attempt to connect.
+
+        A caller that is cancelled does not end the attempt, because its thread would go on.
+        """
+        if self._connecting is None or (
+            self._connecting.done() and self._connecting.exception() is not None
+        ):
+            self._connecting = asyncio.create_task(asyncio.to_thread(self._open))
+            self._connecting.add_done_callback(retrieve_error)
+        return await asyncio.shield(self._connecting)
 
     def _open(self) -> _Connected:
         cluster = cluster_of(self._url)
@@ -100,17 +110,25 @@ class CassandraSession:
 
     def _prepare(self, session: Session, statement: Statement) -> PreparedStatement:
         prepared = session.prepare(statement.cql)
-        level = self._url.write_consistency if statement.writes else self._url.read_consistency
-        prepared.consistency_level = getattr(ConsistencyLevel, level)
+        prepared.consistency_level = getattr(ConsistencyLevel, self._level(statement))
         # Each write carries its time, so it may be repeated.
         prepared.is_idempotent = True
         return prepared
 
+    def _level(self, statement: Statement) -> str:
+        if statement.of_node:
+            return "LOCAL_ONE"
+        return self._url.write_consistency if statement.writes else self._url.read_consistency
+
     async def close(self) -> None:
         """Close all connections, in a thread. No-op if there are none."""
-        connected, self._connected = self._connected, None
+        connecting, self._connecting = self._connecting, None
         self._prepared.clear()
-        if connected is not None:
+        if connecting is None:
+            return
+        await asyncio.wait([connecting])
+        if connecting.exception() is None:
+            connected = connecting.result()
             connected.requests.close()
             await asyncio.to_thread(connected.session.cluster.shutdown)
 

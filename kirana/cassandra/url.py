@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +22,7 @@ DEFAULT_TIMEOUT_S = 2.0
 
 CONSISTENCIES = ("ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM")
 _FOR_WRITES_ONLY = ("EACH_QUORUM",)
+_QUORUMS = ("QUORUM", "LOCAL_QUORUM", "EACH_QUORUM")
 
 _KEYSPACE = re.compile(r"[a-zA-Z]\w{0,47}", re.ASCII)
 
@@ -41,7 +42,7 @@ class CassandraUrl:
     hosts: tuple[tuple[str, int], ...]
     keyspace: str
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     data_centre: str | None = None
     replication: int | None = None
     read_consistency: str = "LOCAL_QUORUM"
@@ -53,6 +54,12 @@ class CassandraUrl:
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_check_hostname: bool = True
+
+    @property
+    def reads_see_writes(self) -> bool:
+        """Whether each read asks a node that has each acknowledged write of the data centre."""
+        levels = (self.read_consistency, self.write_consistency)
+        return "ALL" in levels or all(level in _QUORUMS for level in levels)
 
     @classmethod
     def parse(cls, url: str) -> CassandraUrl:
@@ -68,8 +75,8 @@ class CassandraUrl:
         for name, text in parse_qsl(parts.query, keep_blank_values=True):
             if name not in _OPTIONS:
                 raise ValueError(f"unknown option '{name}': choose one of {', '.join(_OPTIONS)}")
-            field, parse = _OPTIONS[name]
-            options[field] = parse(name, text)
+            setting, parse = _OPTIONS[name]
+            options[setting] = parse(name, text)
         if options.get("read_consistency") in _FOR_WRITES_ONLY:
             raise ValueError(f"read: {options['read_consistency']} is for writes only")
         settings = cls(

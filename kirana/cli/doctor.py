@@ -38,6 +38,8 @@ from kirana.cli.serving_options import (
 )
 from kirana.cli.store_options import with_store_options
 from kirana.errors import ConfigurationError, KiranaError
+from kirana.features.part import open_store
+from kirana.part import OFF
 from kirana.serving.environment import require_serve_environment
 from kirana.serving.preflight import (
     check_catalog,
@@ -48,6 +50,8 @@ from kirana.serving.preflight import (
     check_stores,
 )
 from kirana.serving.settings import Settings
+from kirana.stores.durability import Durability
+from kirana.urls import without_password
 
 State = Literal["ok", "warning", "error"]
 MIN_MEMORY_BYTES = 1 << 30
@@ -114,7 +118,10 @@ def examine(
     except ConfigurationError as error:
         yield Finding("settings", "error", error.message)
         return
-    yield Finding("settings", "ok", f"{settings.placement}, features in {settings.features}")
+    features = without_password(settings.features)
+    if settings.features_hot != OFF:
+        features += f" behind {without_password(settings.features_hot)}"
+    yield Finding("settings", "ok", f"{settings.placement}, features in {features}")
     yield _check(
         "deployments", lambda: graph(settings, file.deployments), "Serve accepts the options"
     )
@@ -125,6 +132,7 @@ def examine(
     )
     yield _check("space", lambda: check_space(settings), "enough")
     yield _check("stores", lambda: asyncio.run(check_stores(settings)), "can be opened")
+    yield _acknowledgements(settings)
     yield from _ports(directory, settings, host, port)
     yield _memory()
     yield _native()
@@ -141,6 +149,24 @@ def _check(name: str, check: Callable[[], object], success: str) -> Finding:
         # An unexpected error in one check must not hide the results of the others.
         return Finding(name, "error", f"{type(error).__name__}: {error}")
     return Finding(name, "ok", success)
+
+
+def _acknowledgements(settings: Settings) -> Finding:
+    """Say what an acknowledged write of features is worth."""
+    name = "acknowledgements"
+    try:
+        durability = asyncio.run(_durability(settings))
+    except KiranaError as error:
+        return Finding(name, "warning", f"it is not known what they are worth: {error.message}")
+    return Finding(name, "ok" if durability.safe else "warning", durability.text)
+
+
+async def _durability(settings: Settings) -> Durability:
+    store = open_store(settings)
+    try:
+        return await store.durability()
+    finally:
+        await store.close()
 
 
 def _ports(directory: Path, settings: Settings, host: str, port: int) -> Iterator[Finding]:

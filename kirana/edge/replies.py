@@ -267,8 +267,6 @@ class HotRowsReport(Reply):
     """Copies that were stored."""
     not_filled: int
     """Copies that were left out, because a write came first or another reader was faster."""
-    not_told: int
-    """Writes that the hot tier could not be told of."""
 
 
 class HotTierReport(Reply):
@@ -277,6 +275,8 @@ class HotTierReport(Reply):
     store: str
     breaker: BreakerReport
     rows: HotRowsReport
+    untold: int
+    """How many writes the hot tier could not be told of."""
     generations: int
     """How many generations of copies the replica has begun."""
     away: list[str] | UnsetType = UNSET

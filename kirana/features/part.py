@@ -8,10 +8,14 @@ from pydantic import BaseModel, Field
 
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.source import Features
+from kirana.metrics import Metrics
 from kirana.part import OFF, Part, StoreSetting, Wiring
 from kirana.stores import FeatureStore
 from kirana.stores.tables import tables_of
 from kirana.urls import scheme_of
+
+DURABLE = ("lmdb", "cassandra", "scylla")
+"""The schemes of stores that a hot tier may stand before."""
 
 
 class FeatureSettings(BaseModel):
@@ -36,7 +40,7 @@ class FeatureSettings(BaseModel):
     cache_fresh_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 1_000
 
 
-def open_store(settings: FeatureSettings) -> FeatureStore:
+def open_store(settings: FeatureSettings, metrics: Metrics | None = None) -> FeatureStore:
     """Open the feature store that the settings name, with its hot tier if there is one.
 
     Raise a `ConfigurationError` that names the setting if a URL can't be used.
@@ -47,19 +51,42 @@ def open_store(settings: FeatureSettings) -> FeatureStore:
 
     if settings.features_hot == OFF:
         return open_feature_store(settings.features)
-    if scheme_of(settings.features) == "memory":
+    if scheme_of(settings.features) not in DURABLE:
         raise ConfigurationError(
-            "features_hot: memory:// is lost with the process, but its copies would stay in the "
-            "hot tier: use lmdb:// or cassandra:// for the features",
+            "features_hot: a hot tier needs a durable store behind it: use lmdb:// or cassandra:// "
+            "for the features, or no hot tier",
             field="features_hot",
         )
     hot = open_hot_tier(settings.features_hot)
+    if scheme_of(settings.features) != "lmdb":
+        require_overlap(settings.features)
     return TieredFeatureStore(
         open_feature_store(settings.features),
         hot,
         ttl_s=settings.features_hot_ttl_s,
         bound_s=settings.features_hot_bound_s,
+        metrics=metrics,
     )
+
+
+def require_overlap(url: str) -> None:
+    """Raise `ConfigurationError` if reads of a Cassandra may miss writes that were acknowledged.
+
+    A copy of such a read would hide the write for a long time.
+    """
+    from kirana.cassandra.url import CassandraUrl
+
+    try:
+        levels = CassandraUrl.parse(url)
+    except ValueError:
+        return  # Opening the store reports it.
+    if not levels.reads_see_writes:
+        raise ConfigurationError(
+            f"features: with a hot tier, each read must see all acknowledged writes, but read="
+            f"{levels.read_consistency} and write={levels.write_consistency} may not: use "
+            "LOCAL_QUORUM for both",
+            field="features",
+        )
 
 
 def _build(wiring: Wiring) -> Features:
@@ -71,12 +98,13 @@ def _build(wiring: Wiring) -> Features:
     local = settings.features_hot == OFF and scheme_of(settings.features) in ("lmdb", "memory")
     with_cache = settings.cache_bytes and not local
     service = FeatureService(
-        open_store(settings),
+        open_store(settings, wiring.metrics),
         wiring.source,
         cache=FeatureCache(settings.cache_bytes, settings.cache_fresh_ms / 1000)
         if with_cache
         else None,
         fail_when_unavailable=settings.features_unavailable == "error",
+        metrics=wiring.metrics,
     )
     wiring.on_close(service.close)
     return service
@@ -90,10 +118,14 @@ async def _check(url: str) -> None:
     store = open_feature_store(url)
     try:
         (answer,) = await store.read([PROBE])
+        await store.ping()
+        health = store.health()
     finally:
         await store.close()
     if answer.unavailable is not None:
         raise ConfigurationError(f"features: {answer.reason}", field="features")
+    if "clock" in health:
+        raise ConfigurationError(f"features: {health['clock']}", field="features")
 
 
 async def _check_hot(url: str) -> None:

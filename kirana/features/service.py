@@ -21,6 +21,7 @@ from kirana.features.fetch import Fetched, Fetcher
 from kirana.features.plans import Plan, Schemas
 from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
 from kirana.loop import INLINE_BYTES, INLINE_CELLS, inline_or_thread
+from kirana.metrics import Counter, Metrics
 from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.schema import Array, FeatureGroup
@@ -28,6 +29,10 @@ from kirana.service import Health
 from kirana.stores import FeatureStore, RowBlock, RowKeys, Written
 
 logger = logging.getLogger(__name__)
+
+UNAVAILABLE = Counter(
+    "kirana_feature_rows_unavailable", "Rows of features that could not be read.", ()
+)
 
 TOMBSTONE_S = 8 * 86_400
 """Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages by default.
@@ -53,8 +58,10 @@ class FeatureService:
         *,
         cache: FeatureCache | None = None,
         fail_when_unavailable: bool = False,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
+        self._metrics = metrics or Metrics()
         self._cache = cache
         self._fetcher = Fetcher(store, cache)
         self._fail_when_unavailable = fail_when_unavailable
@@ -94,9 +101,10 @@ class FeatureService:
         keys = query.keys
         groups = [read.group for read in plan.groups]
         fetched = await self._fetcher.fetch(groups, keys)
-        if self._fail_when_unavailable:
-            for group_values in fetched:
-                if group_values.unavailable is not None:
+        for group_values in fetched:
+            if group_values.unavailable is not None:
+                self._metrics.add(UNAVAILABLE, len(group_values.unavailable))
+                if self._fail_when_unavailable:
                     raise Unavailable(group_values.reason or "the feature store does not answer")
         small = len(keys) * max(plan.width, len(query.columns)) <= INLINE_CELLS
         pieces = [group_values.pieces for group_values in fetched]

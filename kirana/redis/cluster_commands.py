@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -71,16 +72,33 @@ async def reply_of_node(cluster: ClusterClient, node: str, command: bytes) -> An
     return reply
 
 
+async def replies_of_nodes(cluster: ClusterClient, command: bytes) -> list[Any]:
+    """Send a command to each node that owns slots, and return the replies of those that answer.
+
+    Raise `Unavailable` if none does.
+    """
+    nodes = sorted({*await cluster.owners()} - {""})
+    results = await asyncio.gather(
+        *(reply_of_node(cluster, node, command) for node in nodes), return_exceptions=True
+    )
+    replies = [reply for reply in results if not isinstance(reply, BaseException)]
+    if not replies:
+        raise Unavailable(f"{cluster.name} does not answer: no node replies")
+    return replies
+
+
+async def time_of_cluster(cluster: ClusterClient) -> float:
+    """Return the time of the node whose clock is furthest from that of this machine, in seconds.
+
+    Nodes that do not answer are left out.
+    """
+    times = map(seconds_of, await replies_of_nodes(cluster, TIME))
+    return max(times, key=lambda time_s: abs(time_s - time.time()))
+
+
 def _refused(cluster: ClusterClient, error: Exception) -> Unavailable:
     return Unavailable(f"{cluster.name} refused the command: {error}")
 
 
 def _no_reply_message(cluster: ClusterClient, call: ClusterCall) -> str:
     return f"{cluster.name} does not answer: {call.reason}"
-
-
-async def time_of_cluster(cluster: ClusterClient) -> float:
-    """Return the time of the node whose clock is furthest from that of this machine, in seconds."""
-    nodes = sorted({*await cluster.owners()} - {""})
-    times = [seconds_of(await reply_of_node(cluster, node, TIME)) for node in nodes]
-    return max(times, key=lambda time_s: abs(time_s - time.time()), default=time.time())

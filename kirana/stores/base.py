@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from kirana.stores.durability import Durability
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
 
 PROBE = RowKeys("kirana.probe", ["probe"])
@@ -88,6 +89,9 @@ class FeatureStore(Protocol):
 
     async def ping(self) -> bool:
         """Return whether the database answers. In a cluster, one node that answers is enough."""
+
+    async def durability(self) -> Durability:
+        """Return what an acknowledged write is worth. Raise `Unavailable` if it can't be known."""
 
     def health(self) -> dict[str, Any]:
         """Return the state of the store for health reports, in types that JSON supports."""

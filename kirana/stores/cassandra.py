@@ -24,14 +24,18 @@ from kirana.codecs.rows import Tier
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.stores.base import PAGE_ROWS, PROBE, ping_by_read
 from kirana.stores.cassandra_tables import parts_of, table_name
-from kirana.stores.clock import StoreClock
+from kirana.stores.clock import StoreClock, clock_answers
 from kirana.stores.drop_times import drop_at_ms
+from kirana.stores.durability import Durability, of_cassandra
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkedRow, WalkPage, Written
 from kirana.stores.walks import invalid_cursor, require_limit
 from kirana.urls import without_password
 
 MAX_TTL_S = 20 * 365 * 24 * 3_600
 """The greatest TTL that Cassandra accepts, in seconds."""
+
+LAST_DROP_S = 2**31 - 2 - 86_400
+"""The latest time at which a Cassandra before 5.0 can drop a row, in Unix seconds: in 2038."""
 
 MAX_EVENT_TIME_MS = (2**63 - 2) // 1_000
 """The greatest event time whose timestamp, in microseconds, has 64 bits."""
@@ -90,7 +94,9 @@ class CassandraFeatureStore:
 
     async def _probe(self) -> StoredRows:
         """Read a row that each node has, also before the tables are made."""
-        outcomes = await self._outcomes(Statement("SELECT key FROM system.local"), [()])
+        outcomes = await self._outcomes(
+            Statement("SELECT key FROM system.local", of_node=True), [()]
+        )
         return _stored_rows(outcomes, [None])
 
     def _table(self, entity: str) -> str:
@@ -157,7 +163,7 @@ class CassandraFeatureStore:
 
     async def _time_s(self) -> float:
         """Return the time of a node, in Unix seconds."""
-        time_of_node = Statement("SELECT toUnixTimestamp(now()) FROM system.local")
+        time_of_node = Statement("SELECT toUnixTimestamp(now()) FROM system.local", of_node=True)
         (outcome,) = await self._outcomes(time_of_node, [()])
         milliseconds: int = _found(outcome)[0][0]
         return milliseconds / 1_000
@@ -206,8 +212,24 @@ class CassandraFeatureStore:
         return WalkPage(walked, _cursor(entity, next_state))
 
     async def ping(self) -> bool:
-        """Return whether the cluster answers a read."""
-        return await ping_by_read(self)
+        """Return whether the cluster answers a read, and what time it is."""
+        return await ping_by_read(self) and await clock_answers(self._clock)
+
+    async def durability(self) -> Durability:
+        """Return what the keyspace and a node's settings say. ScyllaDB has no such settings."""
+        keyspaces = Statement(
+            "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", of_node=True
+        )
+        (outcome,) = await self._outcomes(keyspaces, [(self._keyspace,)])
+        rows = _found(outcome)
+        if not rows:
+            raise Unavailable(f"{self._name} has no keyspace: run 'kirana apply'")
+        replication: dict[str, str] = dict(rows[0][0])
+        copies = [int(count) for name, count in replication.items() if name != "class"]
+        settings = Statement("SELECT value FROM system_views.settings WHERE name = ?", of_node=True)
+        (outcome,) = await self._outcomes(settings, [("commitlog_sync",)])
+        sync = "" if isinstance(outcome, Exception) or not outcome else str(outcome[0][0])
+        return of_cassandra(self._name, sync, min(copies, default=1))
 
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, the state of the breaker, and what is wrong."""
@@ -275,7 +297,7 @@ def _ttls_s(block: RowBlock) -> list[int]:
     A row that may be dropped already is kept for a second, so that it replaces older rows.
     """
     drop_at = drop_at_ms(block)
-    left_s = np.ceil(drop_at / 1_000 - time.time()).astype(np.int64)
+    left_s = np.ceil(np.minimum(drop_at / 1_000, LAST_DROP_S) - time.time()).astype(np.int64)
     ttls: list[int] = np.where(drop_at == 0, 0, np.clip(left_s, 1, MAX_TTL_S)).tolist()
     return ttls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from cassandra.cluster import Session
@@ -9,10 +10,13 @@ from cassandra.cluster import Session
 from kirana.cassandra.errors import FAILURES, message_of
 from kirana.cassandra.session import cluster_of
 from kirana.cassandra.url import CassandraUrl
-from kirana.errors import Unavailable
+from kirana.errors import Conflict, Unavailable
 
 COPIES = 3
 """How many copies of each row a new keyspace has, if its data centre has so many nodes."""
+
+
+TABLE_NAME = re.compile(r"\w{1,48}", re.ASCII)
 
 
 def parts_of(group: str) -> tuple[str, str]:
@@ -61,8 +65,14 @@ class CassandraTables:
         """Make the keyspace and the tables that are missing. Return the entities that got one.
 
         Only one process may do this at a time, because Cassandra can't make the same table twice at
-        once.
+        once. Raise `Conflict` if a name can't be that of a table. No table is made then.
         """
+        for entity in entities:
+            if not TABLE_NAME.fullmatch(entity):
+                raise Conflict(
+                    f"'{entity}' can't be the name of a table in Cassandra: an entity may have at "
+                    "most 48 letters, digits and underscores"
+                )
         with _Connection(self._url) as connection:
             missing = connection.missing(entities)
             if missing:
@@ -75,9 +85,13 @@ class _Connection:
 
     def __init__(self, url: CassandraUrl) -> None:
         self._url = url
-        self._cluster = cluster_of(url)
 
     def __enter__(self) -> _Connection:
+        try:
+            # The driver looks up the names of the hosts here.
+            self._cluster = cluster_of(self._url)
+        except FAILURES as error:
+            raise Unavailable(message_of(self._url.name, error)) from error
         try:
             self._session: Session = self._cluster.connect()
         except FAILURES as error:

@@ -9,6 +9,7 @@ from typing import Any
 from kirana.errors import Unavailable
 from kirana.lmdb import Environment, open_by_url
 from kirana.stores.base import PAGE_ROWS, ping_by_read
+from kirana.stores.durability import ON_DISK, Durability
 from kirana.stores.guard import replaces
 from kirana.stores.row_keys import block_keys, row_keys, walked_rows
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
@@ -113,6 +114,10 @@ class LmdbFeatureStore:
     async def ping(self) -> bool:
         """Return whether LMDB can read a row. The result is False if the store is closed."""
         return await ping_by_read(self)
+
+    async def durability(self) -> Durability:
+        """Return that LMDB syncs each write to disk."""
+        return ON_DISK
 
     def health(self) -> dict[str, Any]:
         """Return the kind of store."""

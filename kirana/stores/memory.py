@@ -7,6 +7,7 @@ from typing import Any
 
 from kirana.errors import Unavailable
 from kirana.stores.base import PAGE_ROWS, ping_by_read
+from kirana.stores.durability import IN_PROCESS, Durability
 from kirana.stores.guard import replaces
 from kirana.stores.row_keys import block_keys, row_keys, walked_rows
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
@@ -65,6 +66,10 @@ class MemoryFeatureStore:
     async def ping(self) -> bool:
         """Return whether the store is open."""
         return await ping_by_read(self)
+
+    async def durability(self) -> Durability:
+        """Return that nothing survives the process."""
+        return IN_PROCESS
 
     def health(self) -> dict[str, Any]:
         """Return the kind of store."""

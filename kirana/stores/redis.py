@@ -12,9 +12,11 @@ from typing import Any
 from kirana.errors import Unavailable
 from kirana.redis.commands import delete_command, mget_command, scan_command
 from kirana.redis.server import RedisServer
+from kirana.redis.servers import PERSISTENCE, config_command, setting_of
 from kirana.stores.base import PAGE_ROWS, ping_by_read
-from kirana.stores.clock import StoreClock
+from kirana.stores.clock import StoreClock, clock_answers
 from kirana.stores.drop_times import drop_at_ms
+from kirana.stores.durability import Durability, of_redis
 from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_script import WRITE, row_batches
 from kirana.stores.row_keys import (
@@ -112,8 +114,15 @@ class RedisFeatureStore:
         return WalkPage(rows, "" if next_cursor == b"0" else next_cursor.decode())
 
     async def ping(self) -> bool:
-        """Return whether the server answers a read."""
-        return await ping_by_read(self)
+        """Return whether the server answers a read, and what time it is."""
+        return await ping_by_read(self) and await clock_answers(self._clock)
+
+    async def durability(self) -> Durability:
+        """Return what the settings of the server say."""
+        return of_redis(self._server.name, *[await self._setting(name) for name in PERSISTENCE])
+
+    async def _setting(self, name: str) -> str:
+        return setting_of(await self._server.reply(config_command(name)))
 
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, the state of the breaker, and what is wrong."""

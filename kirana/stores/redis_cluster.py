@@ -18,10 +18,12 @@ from kirana.redis.cluster_commands import (
 )
 from kirana.redis.commands import delete_command, scan_command
 from kirana.redis.errors import FAILURES
+from kirana.redis.servers import PERSISTENCE, config_command, setting_of
 from kirana.redis.slots import joined_slots
 from kirana.stores.base import PAGE_ROWS
-from kirana.stores.clock import StoreClock
+from kirana.stores.clock import StoreClock, clock_answers
 from kirana.stores.drop_times import drop_at_ms
+from kirana.stores.durability import Durability, of_redis
 from kirana.stores.redis_bulk import WriteMode, load_block
 from kirana.stores.redis_script import WRITE, row_batches
 from kirana.stores.row_keys import (
@@ -182,8 +184,17 @@ class RedisClusterFeatureStore:
         return values
 
     async def ping(self) -> bool:
-        """Return whether at least one node answers."""
-        return await self._cluster.ping()
+        """Return whether at least one node answers, and what time it is."""
+        return await self._cluster.ping() and await clock_answers(self._clock)
+
+    async def durability(self) -> Durability:
+        """Return what the settings of one node say."""
+        node = min({*await self._cluster.owners()} - {""}, default="")
+        settings = [
+            setting_of(await reply_of_node(self._cluster, node, config_command(name)))
+            for name in PERSISTENCE
+        ]
+        return of_redis(self._cluster.name, *settings)
 
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, and the state of all nodes together.

@@ -6,6 +6,7 @@ writes keep the copies right is described in `kirana.stores.hot.base`.
 
 If the hot tier can't be told of a write, a new generation begins before the write is acknowledged
 (see `kirana.stores.hot.generations`). Other processes use it at the latest after half of the bound.
+While a process can't reach the durable store, it uses the last generation that it knows.
 
 One case is left open. A writer that can't reach Redis is killed between its durable write and the
 new generation, and another process that can reach Redis stores a copy of the old row just before.
@@ -18,19 +19,26 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from kirana.breaker import Breaker
 from kirana.codecs.rows import Tier
 from kirana.errors import Unavailable
 from kirana.loop import retrieve_error
+from kirana.metrics import Counter, Metrics
 from kirana.stores.base import PAGE_ROWS, FeatureStore
+from kirana.stores.durability import Durability
 from kirana.stores.hot.base import HotRows, HotTier, new_token
 from kirana.stores.hot.generations import Generations
-from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkPage, Written
+from kirana.stores.rows import (
+    RowBlock,
+    RowKeys,
+    StoredRows,
+    WalkPage,
+    Written,
+    stored_bytes,
+)
 
 T = TypeVar("T")
 
@@ -40,23 +48,20 @@ TTL_JITTER = 0.2
 Otherwise copies that were stored together would all expire together.
 """
 
-MAX_FILLING_ROWS = 100_000
-"""How many rows may wait to be copied. The copies of more rows are left out."""
+MAX_FILLING_BYTES = 64 << 20
+"""How many bytes of rows may wait to be copied. The copies of more rows are left out."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What a tiered store has done: rows by where they came from, copies, and failures."""
+ROWS = Counter(
+    "kirana_hot_tier_rows",
+    "Rows that were read from the hot and the durable tier, and copies of rows.",
+    ("outcome",),
+)
+UNTOLD = Counter("kirana_hot_tier_untold", "Writes that the hot tier could not be told of.", ())
+GENERATIONS = Counter("kirana_hot_tier_generations", "Generations of copies that began here.", ())
 
-    hot: int = 0
-    durable: int = 0
-    unreachable: int = 0
-    """Rows read from the durable store because the hot tier did not answer."""
-    filled: int = 0
-    not_filled: int = 0
-    """Copies that were left out: a write came first, or another reader was faster."""
-    not_told: int = 0
-    """Writes that the hot tier could not be told of."""
+OUTCOMES = ("hot", "durable", "unreachable", "filled", "not_filled")
+"""The values of the tag of `ROWS`; `kirana.edge.replies.HotRowsReport` describes them."""
 
 
 class TieredFeatureStore:
@@ -75,19 +80,22 @@ class TieredFeatureStore:
         *,
         ttl_s: float,
         bound_s: float,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.forgets = durable.forgets
         self._durable = durable
         self._hot = hot
         self._ttl_ms = int(ttl_s * 1_000)
-        self._mark_s = bound_s
-        self._clock = clock
-        self._generations = Generations(durable, hot, bound_s, clock=clock)
-        self._breaker = Breaker("the durable store")
+        self._mark_ms = int(bound_s * 1_000)
+        self._generations = Generations(
+            durable, hot, bound_s, on_begin=lambda: self._metrics.count(GENERATIONS), clock=clock
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._filling_rows = 0
-        self.counts = Counts()
+        self._asking: asyncio.Task[Any] | None = None
+        """The last question of `ping` to the hot tier."""
+        self._filling_bytes = 0
+        self._metrics = metrics or Metrics()
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Return copies, and rows of the durable store where there is no copy.
@@ -102,7 +110,7 @@ class TieredFeatureStore:
             return await self._durable.read(wanted)
         copies = await self._hot.read(wanted, generation)
         if not any(rows.missing or rows.unreachable for rows in copies):
-            self.counts.hot += sum(len(rows.values) for rows in copies)
+            self._count("hot", sum(len(rows.values) for rows in copies))
             return [StoredRows(rows.values, tier=Tier.HOT) for rows in copies]
         return await self._complete(wanted, copies, generation)
 
@@ -126,9 +134,9 @@ class TieredFeatureStore:
         for rows, found, own in zip(reads, copies, positions, strict=True):
             answer = next(answers) if rows.keys else StoredRows([])
             results.append(_merged(found, own, answer))
-            self.counts.hot += len(found.values) - len(own)
-            self.counts.unreachable += len(found.unreachable)
-            self.counts.durable += len(own)
+            self._count("hot", len(found.values) - len(own))
+            self._count("unreachable", len(found.unreachable))
+            self._count("durable", len(found.missing))
             left_out = set(found.unreachable)
             if answer.unavailable is not None:
                 left_out |= {own[position] for position in answer.unavailable.tolist()}
@@ -147,12 +155,17 @@ class TieredFeatureStore:
     ) -> None:
         """Store copies of rows of the durable store, without waiting for it."""
         wanted, values = [rows for rows, _ in filled], [values for _, values in filled]
-        count = sum(map(len, values))
-        if not count or self._filling_rows + count > MAX_FILLING_ROWS:
-            self.counts.not_filled += count
+        count, size = sum(map(len, values)), sum(map(stored_bytes, values))
+        if not count or self._filling_bytes + size > MAX_FILLING_BYTES:
+            self._count("not_filled", count)
             return
-        self._filling_rows += count
-        self._start(self._fill(wanted, values, count, token, generation))
+        self._filling_bytes += size
+        filling = self._start(self._fill(wanted, values, count, token, generation))
+
+        def end(_: asyncio.Task[Any]) -> None:
+            self._filling_bytes -= size
+
+        filling.add_done_callback(end)
 
     async def _fill(
         self,
@@ -170,9 +183,11 @@ class TieredFeatureStore:
         except Unavailable:
             pass
         finally:
-            self._filling_rows -= count
-            self.counts.filled += filled
-            self.counts.not_filled += count - filled
+            self._count("filled", filled)
+            self._count("not_filled", count - filled)
+
+    def _count(self, outcome: str, rows: int) -> None:
+        self._metrics.add(ROWS, rows, outcome)
 
     async def write(self, block: RowBlock) -> Written:
         """Write to the durable store, and remove the copies of the rows."""
@@ -198,26 +213,30 @@ class TieredFeatureStore:
         return await asyncio.shield(self._start(self._change(rows, write)))
 
     async def _change(self, rows: RowKeys, write: Callable[[], Awaitable[T]]) -> T:
-        # While the durable store is away, writes must not remove copies: they are all there is.
-        self._breaker.check()
+        await self._require_durable()
         token = new_token()
-        marked_at = self._clock()
-        marked = await self._told(self._hot.mark(rows, token, int(self._mark_s * 1_000)))
-        if not marked:
+        if not await self._told(self._hot.mark(rows, token, self._mark_ms)):
             # This process may be killed right after the write.
             await self._generations.begin()
-        try:
-            result = await write()
-        except Unavailable:
-            # The write may still arrive. Until the marks expire, no copies are stored.
-            self._breaker.failed()
-            raise
-        self._breaker.succeeded()
-        in_time = self._clock() < marked_at + self._mark_s / 2
-        if not await self._told(self._hot.unmark(rows, token)) and not (marked and in_time):
-            self.counts.not_told += 1
+        # If the write fails, it may still arrive. Until the marks expire, no copies are stored.
+        result = await write()
+        if not await self._told(self._hot.unmark(rows, token)):
+            # The mark may be gone, too: Redis may have restarted, or evicted it.
+            self._metrics.count(UNTOLD)
             await self._generations.begin()
         return result
+
+    async def _require_durable(self) -> None:
+        """Raise `Unavailable` if the durable store does not answer.
+
+        Without this check, each write that fails would remove copies, which are all there is.
+        """
+        breaker = self._durable.health().get("breaker")
+        if breaker and breaker["state"] == "open" and not await self._durable.ping():
+            raise Unavailable(
+                f"{self._durable.health()['store']} did not answer a moment ago: calls are refused "
+                "until it answers"
+            )
 
     @staticmethod
     async def _told(call: Awaitable[None]) -> bool:
@@ -240,19 +259,31 @@ class TieredFeatureStore:
         return await self._durable.walk(entity, cursor, limit=limit)
 
     async def ping(self) -> bool:
-        """Return whether the durable store answers. Ask the hot tier, too, for its health."""
-        answers, _ = await asyncio.gather(
-            self._durable.ping(), self._hot.servers(), return_exceptions=True
-        )
-        return answers is True
+        """Return whether the durable store answers. The hot tier is asked, too, for its health."""
+        if self._asking is None or self._asking.done():
+            self._asking = self._start(self._hot.servers())
+        return await self._durable.ping()
+
+    async def durability(self) -> Durability:
+        """Return what an acknowledged write is worth in the durable store."""
+        return await self._durable.durability()
 
     def health(self) -> dict[str, Any]:
         """Return the state of the durable store, and under `hot` that of the hot tier."""
-        counts = {name: getattr(self.counts, name) for name in self.counts.__slots__}
-        hot = {**self._hot.health(), "rows": counts, "generations": self._generations.begun}
+        hot = {
+            **self._hot.health(),
+            "rows": self.row_counts(),
+            "untold": self._metrics.counts(UNTOLD).get((), 0),
+            "generations": self._metrics.counts(GENERATIONS).get((), 0),
+        }
         if self._generations.reason:
             hot["reason"] = self._generations.reason
         return {**self._durable.health(), "hot": hot}
+
+    def row_counts(self) -> dict[str, int]:
+        """Return how many rows had each of the `OUTCOMES`."""
+        counts = self._metrics.counts(ROWS)
+        return {outcome: counts.get((outcome,), 0) for outcome in OUTCOMES}
 
     async def settle(self) -> None:
         """Wait until the writes and copies that are under way have ended."""

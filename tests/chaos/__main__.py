@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.chaos.history import Read, Write
+from tests.chaos.history import History, Read, Write
 from tests.chaos.laws import breaches
 from tests.chaos.run import run_seed
 from tests.chaos.schedule import faults_of
@@ -49,8 +49,12 @@ def main() -> None:
 def _run(world: World, seed: int, results: Path, folder: Path) -> list[str]:
     """Run a seed, record its result, and return the breaches of laws."""
     began = time.monotonic()
-    history = asyncio.run(run_seed(world, seed))
-    found = breaches(history)
+    history, found = History(), []
+    try:
+        asyncio.run(run_seed(world, seed, history))
+    except AssertionError as error:
+        found.append(f"the run ended: {error}")
+    found += breaches(history)
     kinds = [fault.kind for fault in faults_of(seed)]
     calls = sum(isinstance(event, Read | Write) for event in history.events)
     result = {

@@ -15,6 +15,18 @@ from tests.chaos.history import History, Read, Write
 
 GROUP, FEATURE = "product.stats", "stats.clicks"
 KEYS = 8
+"""Keys that are written all the time."""
+
+QUIET_KEYS = 40
+"""Keys that are written twice: before the faults, and at some time during them.
+
+After the second write they are only read, so a lost write or an old copy is not covered by a later
+write.
+"""
+
+SECOND_WRITES_S = 8.0
+"""The time within which all of them are written again."""
+
 WRITERS, READERS = 2, 4
 PAUSE_S = (0.005, 0.06)
 """The shortest and the longest pause of a client between two calls."""
@@ -40,6 +52,7 @@ class Clients:
         self.doors = dict(doors)
         self._rng = random.Random(f"clients of {seed}")
         self._keys = [f"{seed}-{number}" for number in range(KEYS)]
+        self._quiet_keys = [f"{seed}-quiet-{number}" for number in range(QUIET_KEYS)]
         self._history = history
         self._values = count(1)
         self._times = EventTimes()
@@ -48,6 +61,7 @@ class Clients:
     async def run(self, until: asyncio.Event) -> None:
         """Send requests until the event is set."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_quiet_keys())
             for _ in range(WRITERS):
                 group.create_task(self._repeat(self.write, until))
             for _ in range(READERS):
@@ -61,11 +75,24 @@ class Clients:
     def _door(self) -> tuple[str, str]:
         return self._rng.choice(sorted(self.doors.items()))
 
+    async def _write_quiet_keys(self) -> None:
+        """Write the quiet keys, read them through each door, and write them once more."""
+        began = time.monotonic()
+        await self._write(self._quiet_keys, next(self._values))
+        for name, url in self.doors.items():
+            await self._read(name, url, self._quiet_keys)
+        times = sorted(self._rng.uniform(0, SECOND_WRITES_S) for _ in self._quiet_keys)
+        for key, at_s in zip(self._quiet_keys, times, strict=True):
+            await asyncio.sleep(began + at_s - time.monotonic())
+            await self._write([key], next(self._values))
+
     async def write(self) -> None:
         """Write a value to some keys, or delete them."""
-        name, url = self._door()
         keys = self._rng.sample(self._keys, self._rng.randint(1, 3))
-        value = None if self._rng.random() < 0.15 else next(self._values)
+        await self._write(keys, None if self._rng.random() < 0.15 else next(self._values))
+
+    async def _write(self, keys: list[str], value: int | None) -> None:
+        name, url = self._door()
         event_time = self._times.next()
         body: dict[str, Any] = {
             "group": GROUP,
@@ -88,13 +115,14 @@ class Clients:
 
     async def read(self) -> None:
         """Read some keys."""
-        keys = self._rng.sample(self._keys, self._rng.randint(1, len(self._keys)))
+        known = self._rng.choice((self._keys, self._quiet_keys))
+        keys = self._rng.sample(known, self._rng.randint(1, KEYS))
         await self._read(*self._door(), keys)
 
     async def read_all(self) -> None:
         """Read all keys through each door, as the final reads."""
         for name, url in self.doors.items():
-            await self._read(name, url, self._keys, final=True)
+            await self._read(name, url, self._keys + self._quiet_keys, final=True)
 
     async def _read(self, name: str, url: str, keys: list[str], *, final: bool = False) -> None:
         body = {

@@ -19,12 +19,11 @@ RECOVERY_S = 60.0
 """The longest time from the end of a fault until all parts report that they are up."""
 
 
-async def run_seed(world: World, seed: int) -> History:
-    """Run the operations and the faults of a seed, and return their history.
+async def run_seed(world: World, seed: int, history: History) -> None:
+    """Run the operations and the faults of a seed, and add them to a history.
 
     Raise `AssertionError` if not all parts are up again after the faults.
     """
-    history = History()
     clients = Clients(seed, await asyncio.to_thread(world.doors), history)
     began = time.monotonic()
     stop = asyncio.Event()
@@ -47,7 +46,6 @@ async def run_seed(world: World, seed: int) -> History:
     await asyncio.sleep(1)
     await clients.read_all()
     await clients.close()
-    return history
 
 
 async def _fault(world: World, planned: PlannedFault, began: float, choice: int) -> Fault:

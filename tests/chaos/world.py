@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import httpx
 import psutil
 
 from tests.cassandra_server import CassandraServer
+from tests.e2e.environment import environment
 from tests.e2e.serving import listening_on
 from tests.e2e.starts import kirana_up
 from tests.redis_servers import RedisServers, execute
@@ -42,7 +42,7 @@ class World:
             self._redis = stack.enter_context(RedisServers(self._subfolder("redis")))
             self._redis_port = self._redis.start()
             self._cassandra = stack.enter_context(CassandraServer(self._subfolder("cassandra")))
-            stack.enter_context(_environment(SETTINGS))
+            stack.enter_context(environment(SETTINGS))
             served = stack.enter_context(
                 kirana_up(
                     write_shop(self._folder / "shop"),
@@ -129,18 +129,3 @@ class World:
         """Kill Redis, and start it again with the keys that it had when the fault began."""
         self._redis.kill(self._redis_port)
         self._redis.start(port=self._redis_port)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables during the `with` block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

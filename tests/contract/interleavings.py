@@ -117,10 +117,11 @@ class ScheduledHot:
     async def unmark(self, rows: RowKeys, token: bytes) -> None:
         await self._call(lambda: self._hot.unmark(rows, token))
 
-    async def servers(self) -> dict[str, bool]:
-        if self.away:
-            raise Unavailable("the hot tier is away")
-        return {self.identity: False}
+    async def servers(self) -> list[str]:
+        async def identities() -> list[str]:
+            return [self.identity]
+
+        return await self._call(identities)
 
     def health(self) -> dict[str, Any]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from itertools import count, product
 
@@ -23,6 +24,7 @@ from kirana.stores import (
     Written,
     open_feature_store,
 )
+from kirana.stores.memory import MemoryFeatureStore
 from tests.contract.backends import backends
 from tests.store_calls import counts_stale, open_store, read_values, write_rows
 
@@ -308,6 +310,14 @@ async def test_a_write_returns_how_many_rows_were_stored_and_stale(store: Featur
     block = RowBlock.of("product.g", CODEC, keys, older)
     assert await store.write(block) == Written(stored=2, stale=1)
     assert await store.load(block) == Written(stored=2, stale=1)
+
+
+async def test_a_store_says_what_an_acknowledged_write_is_worth(store: FeatureStore) -> None:
+    durability = await store.durability()
+    # The Redis servers of the tests persist nothing, and Cassandra syncs each write.
+    is_redis = "redis" in store.health()["store"]
+    assert durability.safe is not (is_redis or isinstance(store, MemoryFeatureStore))
+    assert re.search("lost|loses|on disk|commitlog_sync: group", durability.text)
 
 
 async def test_removed_rows_are_gone_and_others_stay(store: FeatureStore) -> None:

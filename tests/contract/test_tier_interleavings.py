@@ -14,7 +14,7 @@ from kirana.stores import RowBlock, RowKeys
 from kirana.stores.hot.base import HotTier
 from kirana.stores.memory import MemoryFeatureStore
 from kirana.stores.open import open_hot_tier
-from kirana.stores.tiered import TieredFeatureStore
+from kirana.stores.tiered import UNTOLD, TieredFeatureStore
 from tests.contract.interleavings import ScheduledDurable, ScheduledHot, Scheduler
 from tests.redis_servers import RedisServers
 from tests.store_calls import TimeCodec, row, time_of
@@ -70,10 +70,10 @@ class Shop:
         self._tasks.append(asyncio.ensure_future(call))
 
     async def write(self, process: Process, key: str, time: int) -> None:
-        counts = process.store.counts
-        not_told = counts.not_told
+        metrics = process.store._metrics
+        untold = metrics.counts(UNTOLD)
         await process.store.write(RowBlock.of(GROUP, TimeCodec(), [key], [row(time)]))
-        if counts.not_told > not_told:
+        if metrics.counts(UNTOLD) != untold:
             self.strict_from = self.scheduler.now + BOUND_S / 2
         self.acknowledged[key] = max(self.acknowledged[key], time)
 
@@ -106,6 +106,16 @@ class Shop:
 
     async def save(self) -> None:
         self._saved = await self.entries()
+
+    def forget(self) -> None:
+        """Forget the entries of the last `save`."""
+        self._saved = {}
+
+    async def lose_marks(self) -> None:
+        """Remove all marks and leases, as Redis may if its memory is full."""
+        for key, entry in (await self.entries()).items():
+            if entry.startswith(b"\0"):
+                await self.client.delete(key)
 
     async def restore(self) -> None:
         """Restart Redis with the entries of the last `save`."""
@@ -144,7 +154,7 @@ class Shop:
             task.cancel()
 
 
-EXAMPLES = 1_500
+EXAMPLES = 3_000
 STEPS = 40
 
 COMMON = {
@@ -157,7 +167,7 @@ COMMON = {
 }
 """How often each step occurs."""
 
-FAULTS = ("away", "kill", "restore")
+FAULTS = ("away", "away", "kill", "kill", "restore", "restart", "lose marks")
 """Half of the examples have one kind of fault."""
 
 
@@ -236,6 +246,11 @@ async def act(shop: Shop, action: str, values: list[Any]) -> None:
             await shop.save()
         case "restore", _:
             await shop.restore()
+        case "restart", _:
+            shop.forget()
+            await shop.restore()
+        case "lose marks", _:
+            await shop.lose_marks()
     await shop.scheduler.settle()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +14,14 @@ import pytest
 from kirana.codecs.rows import Tier
 from kirana.edge.replies import PartReport
 from kirana.errors import Unavailable
-from kirana.stores import RowBlock, RowKeys, open_feature_store
+from kirana.stores import (
+    FeatureStore,
+    RowBlock,
+    RowKeys,
+    StoredRows,
+    Written,
+    open_feature_store,
+)
 from kirana.stores.hot.generations import RECORD
 from kirana.stores.open import open_hot_tier
 from kirana.stores.tiered import TieredFeatureStore
@@ -142,33 +150,96 @@ async def test_copies_of_a_restarted_server_are_not_used(tiers: Tiers) -> None:
     assert (await read(reader))[0] == [6] * 3
 
 
-async def test_a_server_that_comes_back_empty_begins_no_generation(tiers: Tiers) -> None:
+async def test_a_server_that_comes_back_empty_begins_a_generation(tiers: Tiers) -> None:
+    """Marks of writes that were under way are gone with the old process."""
     store = tiers.open()
     await write(store, 5)
     await read(store)
     tiers.servers.kill(tiers.port)
     tiers.servers.start(port=tiers.port)
     begun = store.health()["hot"]["generations"]
-    await asyncio.sleep(BOUND_S)
-    await wait_until(lambda: read(store), "the store reads")
-    assert store.health()["hot"]["generations"] == begun
+
+    async def begun_again() -> bool:
+        await read(store)
+        return bool(store.health()["hot"]["generations"] == begun + 1)
+
+    await wait_until(begun_again, "a generation begins")
+
+
+async def test_an_unmark_that_fails_begins_a_generation_although_the_mark_was_set(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = tiers.open(), tiers.open()
+    await write(writer, 5)
+    await read(reader)
+    durable_write = writer._durable.write
+
+    async def write_while_redis_restarts(block: RowBlock) -> Written:
+        if block.group == RECORD.group:
+            return await durable_write(block)
+        tiers.servers.kill(tiers.port)
+        tiers.servers.start(port=tiers.port)
+        (rows,) = await reader.read([RowKeys(GROUP, KEYS)])
+        assert list(rows.values) == [row(5)] * len(KEYS)
+        written = await durable_write(block)
+        tiers.servers.kill(tiers.port)
+        return written
+
+    monkeypatch.setattr(writer._durable, "write", write_while_redis_restarts)
+    generation = await reader._generations.current()
+    await write(writer, 6)
+    await asyncio.sleep(BOUND_S / 2)
+    assert await reader._generations.current() != generation
+
+
+class AwayStore:
+    """A durable store with a server that can be away. The breaker opens at once."""
+
+    embedded = False
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self.away = False
+
+    async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
+        if self.away:
+            return [StoredRows.all_unavailable(len(rows.keys), "away") for rows in wanted]
+        return await self._store.read(wanted)
+
+    async def write(self, block: RowBlock) -> Written:
+        if self.away:
+            raise Unavailable("away")
+        return await self._store.write(block)
+
+    async def ping(self) -> bool:
+        return not self.away
+
+    def health(self) -> dict[str, Any]:
+        return {"store": "away", "breaker": {"state": "open" if self.away else "closed"}}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 async def test_while_the_durable_store_is_away_copies_are_read_and_kept(tiers: Tiers) -> None:
     store = tiers.open()
+    store._durable = store._generations._durable = durable = AwayStore(store._durable)
     await write(store, 5)
     await read(store)
-    await store._durable.close()
+    durable.away = True
     for _ in range(5):
-        with pytest.raises(Unavailable):
-            await write(store, 6, ["c"])
-    (rows,) = await store.read([RowKeys(GROUP, KEYS)])
-    assert [int(value or 0) for value in rows.values] == [5, 5, 0]
-    assert rows.unavailable is not None
-    assert rows.unavailable.tolist() == [2]
-    with pytest.raises(Unavailable, match="did not answer a moment ago"):
-        await write(store, 6, ["a"])
-    assert (await store.read([RowKeys(GROUP, ["a"])]))[0].unavailable is None
+        with pytest.raises(Unavailable, match="did not answer a moment ago"):
+            await write(store, 6)
+    # The generation is too old by now, and can't be read again.
+    await asyncio.sleep(BOUND_S)
+    for _ in range(3):
+        (rows,) = await store.read([RowKeys(GROUP, [*KEYS, "d"])])
+        assert [int(value or 0) for value in rows.values] == [5, 5, 5, 0]
+        assert rows.unavailable is not None
+        assert rows.unavailable.tolist() == [3]
+    durable.away = False
+    await write(store, 6)
+    assert (await read(store))[0] == [6] * 3
 
 
 async def test_without_a_generation_no_copy_is_used(tiers: Tiers) -> None:
@@ -195,4 +266,4 @@ async def test_the_health_report_fits_the_contract(tiers: Tiers) -> None:
     report = msgspec.convert({"state": "ok", **store.health()}, PartReport)
     assert isinstance(report.hot, msgspec.Struct)
     rows = report.hot.rows  # type: ignore[attr-defined]
-    assert (rows.hot, rows.durable, rows.filled, rows.not_told) == (3, 3, 3, 0)
+    assert (rows.hot, rows.durable, rows.filled, rows.unreachable) == (3, 3, 3, 0)

@@ -11,8 +11,8 @@ store. Its copy is stored only if the key still has this lease. A writer marks t
 writes to the durable store, which removes a copy or a lease, and removes its mark afterwards. So no
 copy can be stored whose read began before a write that was acknowledged.
 
-Leases and marks expire, because the process that has made them may have been killed. Nothing here
-depends on the clocks of processes or of Redis.
+Leases and marks expire, because the process that has made them may have been killed. What is right
+never depends on a clock: if they expire too early, a copy is not stored, or is removed once more.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class HotTier(Protocol):
     async def unmark(self, rows: RowKeys, token: bytes) -> None:
         """Remove copies, leases and the mark of a writer. The marks of other writers stay."""
 
-    async def servers(self) -> dict[str, bool]:
-        """Return an identity of each server that stores copies, and whether it has no keys at all.
+    async def servers(self) -> list[str]:
+        """Return the identity of each server that stores copies and answers.
 
-        The identity changes when a server restarts or a replica takes its place.
+        The identity changes when a server restarts or a replica takes its place. Raise
+        `Unavailable` if no server answers.
         """
 
     def health(self) -> dict[str, Any]:

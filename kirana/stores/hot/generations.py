@@ -2,15 +2,20 @@
 
 Each copy in the hot tier carries a generation, and answers reads only of that generation. A new
 one thus makes all copies useless at once. It begins when a writer could not remove the copies of
-rows that it has written, and when a server with copies was not the same process all the time.
+rows that it has written, and when a server of the hot tier is not the same process as before: it
+may have lost marks, or have come back with old copies.
+
+A generation is never used again: whichever of several records the durable store keeps, its
+generation is newer than all that any process has read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,19 +27,17 @@ from kirana.stores.base import FeatureStore
 from kirana.stores.hot.base import TOKEN_BYTES, HotTier
 from kirana.stores.rows import RowBlock, RowKeys
 
-RECORD = RowKeys("kirana.hot", ["generation"])
-"""The key of the record in the durable store."""
+RECORD = RowKeys("kirana.#hot", ["generation"])
+"""The key of the record in the durable store. No group of a catalog can have this name."""
 
 ENTITY = "kirana"
 """The entity of the record. Stores with one table per entity need a table for it."""
 
-MAX_SERVERS = 100
+MAX_SERVERS = 1_000
 """How many servers a record has at most. The oldest ones are forgotten first."""
 
 MAX_ATTEMPTS = 10
 """How often a process tries to write the record while other processes do the same."""
-
-CHANGES_TOO_OFTEN = "the generation of the hot tier changes too often"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Generations:
     """The current generation, as this process knows it.
 
     What is known is read again after a quarter of `bound_s`, and not used any more after half of
-    it, unless the durable store does not answer.
+    it, unless the durable store does not answer. `on_begin` is called when this process has begun a
+    generation.
     """
 
     def __init__(
@@ -90,76 +94,81 @@ class Generations:
         hot: HotTier,
         bound_s: float,
         *,
+        on_begin: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._durable = durable
         self._hot = hot
         self._bound_s = bound_s
+        self._on_begin = on_begin
         self._clock = clock
         self._known = _NO_RECORD
         self._known_at = -bound_s
         """When the read began that returned `_known`."""
+        self._servers: frozenset[str] = frozenset()
+        """The servers of the hot tier that answered last."""
         self._reading: asyncio.Task[None] | None = None
         self._beginning = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
-        self.begun = 0
-        """How many generations this process has begun."""
         self.reason = ""
         """Why the last read of the generation has failed; empty if it has not."""
 
     async def current(self) -> bytes:
         """Return the current generation.
 
-        If the durable store does not answer, return the last one that is known. Raise `Unavailable`
-        if none is known.
+        While the durable store does not answer, return the last one that is known. Raise
+        `Unavailable` if none is known.
         """
-        age_s = self._clock() - self._known_at
-        if age_s < self._bound_s / 4:
-            return self._known.generation
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
-            self._reading.add_done_callback(retrieve_error)
-        if age_s >= self._bound_s / 2:
+        while (age_s := self._clock() - self._known_at) >= self._bound_s / 4:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read())
+                self._reading.add_done_callback(retrieve_error)
+            known = self._known.generation
+            if known and (age_s < self._bound_s / 2 or self.reason):
+                return known
             try:
                 await asyncio.shield(self._reading)
             except Unavailable:
                 if not self._known.generation:
                     raise
+                return self._known.generation
         return self._known.generation
 
     async def _read(self) -> None:
         try:
-            for _ in range(MAX_ATTEMPTS):
-                if await self._try_to_read():
-                    self.reason = ""
-                    return
-            raise Unavailable(CHANGES_TOO_OFTEN)
+            await self._read_and_compare()
+            self.reason = ""
         except Unavailable as error:
             self.reason = error.message
             raise
         finally:
             self._reading = None
 
-    async def _try_to_read(self) -> bool:
-        """Read the record, and record servers of the hot tier that are new.
-
-        If a new server has keys, its copies may be older than writes that were acknowledged,
-        because it came back with them or was a replica. A new generation begins then. Return False
-        if another process began one meanwhile.
-        """
+    async def _read_and_compare(self) -> None:
+        """Read the record. Begin a generation if there is none, or if servers have changed."""
         began = self._clock()
         record = await self._stored()
-        servers: Mapping[str, bool] = {}
+        servers = self._servers
         with suppress(Unavailable):
-            servers = await self._hot.servers()
-        new = [server for server in servers if server not in record.servers]
-        if not record.generation or not all(servers[server] for server in new):
-            await self._begin(new)
-        elif new:
-            return await self._write(record.generation, new)
-        else:
-            self._known, self._known_at = record, began
-        return True
+            servers = frozenset(await self._hot.servers())
+        new = servers.difference(record.servers)
+        if self._known.generation == record.generation:
+            # A server that was away may have lost marks to one that took its place.
+            new |= servers - self._servers
+        if record.generation and not new:
+            self._servers = servers
+            self._know(record, began)
+            return
+        if new:
+            # Until the new generation has begun, no copy can be trusted.
+            self._known, self._known_at = _NO_RECORD, -self._bound_s
+        await self._begin(servers)
+        self._servers = servers
+
+    def _know(self, record: Record, at: float) -> None:
+        """Use a record that was read or written at a time, unless a newer one is known."""
+        if record.began_ms >= self._known.began_ms:
+            self._known, self._known_at = record, at
 
     async def _stored(self) -> Record:
         (rows,) = await self._durable.read([RECORD])
@@ -185,28 +194,21 @@ class Generations:
             await self._begin(())
 
     async def _begin(self, servers: Collection[str]) -> None:
-        await self._write(b"", servers)
-        self.begun += 1
-
-    async def _write(self, generation: bytes, servers: Collection[str]) -> bool:
-        """Write a record with more servers, and with a new generation if `generation` is empty.
-
-        Return False, and write nothing, if `generation` is not the current one any more.
-        """
-        for _ in range(MAX_ATTEMPTS):
-            stored = await self._stored()
+        """Write a record with a new generation and more servers."""
+        for attempt in range(MAX_ATTEMPTS):
+            before = await self._stored()
             # The first byte tells a copy from a lease or a mark.
-            token = generation or b"g" + os.urandom(TOKEN_BYTES - 1)
-            if generation and stored.generation != generation:
-                return False
-            known = tuple(dict.fromkeys((*stored.servers, *servers)))[-MAX_SERVERS:]
-            time_ms = max(int(time.time() * 1_000), stored.began_ms + 1)
+            token = b"g" + os.urandom(TOKEN_BYTES - 1)
+            known = tuple(dict.fromkeys((*before.servers, *servers)))[-MAX_SERVERS:]
             began = self._clock()
-            mine = Record(time_ms, token, known)
+            mine = Record(max(time.time_ns() // 1_000_000, before.began_ms + 1), token, known)
             value = msgspec.json.encode(mine)
             await self._durable.write(RowBlock.of(RECORD.group, _CODEC, RECORD.keys, [value]))
-            # Another process may have written at the same time. One of the two records stays.
-            if await self._stored() == mine:
-                self._known, self._known_at = mine, began
-                return True
-        raise Unavailable(CHANGES_TOO_OFTEN)
+            stored = await self._stored()
+            # Another process may have written at the same time. Its generation is as good.
+            if stored.generation != before.generation and {*servers} <= {*stored.servers}:
+                self._know(stored, began)
+                self._on_begin()
+                return
+            await asyncio.sleep(random.uniform(0, 0.02 * attempt))
+        raise Unavailable("the generation of the hot tier changes too often")

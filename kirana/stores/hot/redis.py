@@ -9,10 +9,10 @@ from kirana.errors import Unavailable
 from kirana.redis.commands import mget_command
 from kirana.redis.script import Argument, Script
 from kirana.redis.server import RedisServer
-from kirana.redis.servers import DBSIZE, INFO, identity_of
+from kirana.redis.servers import INFO, identity_of
 from kirana.stores.hot.base import LEASE_MS, HotRows
 from kirana.stores.hot.keys import fills, hot_keys, hot_prefix, hot_rows, unreachable_rows
-from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK, batches
+from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK, batches, fill_batches
 from kirana.stores.rows import RowKeys
 
 
@@ -56,9 +56,9 @@ class RedisHotTier:
         token: bytes,
         generation: bytes,
     ) -> int:
-        """Store copies, by one run of a script per `KEYS_AT_ONCE` keys."""
+        """Store copies, by one run of a script per batch."""
         filled = 0
-        for batch in batches(fills(wanted, values, ttl_ms, generation)):
+        for batch in fill_batches(fills(wanted, values, ttl_ms, generation)):
             arguments: list[Argument] = [token]
             for _, copy, ttl in batch:
                 arguments += (copy, ttl)
@@ -78,10 +78,9 @@ class RedisHotTier:
     async def _run(self, script: Script, keys: Sequence[bytes], arguments: list[Argument]) -> int:
         return await self._server.number(script.run(keys, arguments), script.load)
 
-    async def servers(self) -> dict[str, bool]:
-        """Ask the server for its identity and the number of its keys."""
-        info = await self._server.reply(INFO)
-        return {identity_of(info): not await self._server.number(DBSIZE)}
+    async def servers(self) -> list[str]:
+        """Ask the server for its identity."""
+        return [identity_of(await self._server.reply(INFO))]
 
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, and the state of the breaker."""

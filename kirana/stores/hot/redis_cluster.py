@@ -7,12 +7,12 @@ from typing import Any
 
 from kirana.errors import Unavailable
 from kirana.redis.cluster import ClusterClient
-from kirana.redis.cluster_commands import get_values, reply_of_node, sum_of_replies
+from kirana.redis.cluster_commands import get_values, replies_of_nodes, sum_of_replies
 from kirana.redis.script import Argument, Script
-from kirana.redis.servers import DBSIZE, INFO, identity_of
+from kirana.redis.servers import INFO, identity_of
 from kirana.stores.hot.base import LEASE_MS, HotRows
 from kirana.stores.hot.keys import fills, hot_keys, hot_rows, unreachable_rows
-from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK
+from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK, batches, fill_batches
 from kirana.stores.rows import RowKeys
 
 
@@ -55,10 +55,12 @@ class RedisClusterHotTier:
         generation: bytes,
     ) -> int:
         """Store copies."""
-        rows = fills(wanted, values, ttl_ms, generation)
-        commands = [FILL.run([key], [token, copy, ttl]) for key, copy, ttl in rows]
-        keys = [key for key, _, _ in rows]
-        return await sum_of_replies(self._cluster, keys, commands, FILL.load)
+        filled = 0
+        for batch in fill_batches(fills(wanted, values, ttl_ms, generation)):
+            commands = [FILL.run([key], [token, copy, ttl]) for key, copy, ttl in batch]
+            keys = [key for key, _, _ in batch]
+            filled += await sum_of_replies(self._cluster, keys, commands, FILL.load)
+        return filled
 
     async def mark(self, rows: RowKeys, token: bytes, life_ms: int) -> None:
         """Mark keys."""
@@ -69,16 +71,14 @@ class RedisClusterHotTier:
         await self._run(UNMARK, hot_keys([rows]), [token])
 
     async def _run(self, script: Script, keys: list[bytes], arguments: Sequence[Argument]) -> None:
-        commands = [script.run([key], arguments) for key in keys]
-        await sum_of_replies(self._cluster, keys, commands, script.load)
+        for batch in batches(keys):
+            commands = [script.run([key], arguments) for key in batch]
+            await sum_of_replies(self._cluster, batch, commands, script.load)
 
-    async def servers(self) -> dict[str, bool]:
+    async def servers(self) -> list[str]:
         """Ask each node that owns slots."""
-        servers = {}
-        for node in sorted({*await self._cluster.owners()} - {""}):
-            identity = identity_of(await reply_of_node(self._cluster, node, INFO))
-            servers[identity] = not await reply_of_node(self._cluster, node, DBSIZE)
-        return servers
+        replies = await replies_of_nodes(self._cluster, INFO)
+        return [identity_of(info) for info in replies]
 
     def health(self) -> dict[str, Any]:
         """Return the URL without its password, and the state of all nodes together."""

@@ -71,6 +71,20 @@ async def test_replies_have_the_order_of_the_requests(session: Session) -> None:
     assert await running == [[("a",)], [("b",)], [("c",)]]
 
 
+async def test_the_second_reply_to_a_request_that_two_nodes_got_is_ignored(
+    session: Session,
+) -> None:
+    running = started(Requests(session, 8), "a", "b")
+    first = await session.answered(0)
+    first.succeed([("first",)])
+    first.succeed([("second",)])
+    first.fail(OperationTimedOut("late"))
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    await session.answer(1)
+    assert await running == [[("first",)], [("b",)]]
+
+
 async def test_a_reply_without_rows_is_an_empty_list(session: Session) -> None:
     running = started(Requests(session, 8), "a")
     (await session.answered(0)).succeed(None)
