@@ -83,12 +83,15 @@ class _PendingRead:
     """A read of the store that is under way.
 
     Other calls that need some of its rows wait for it instead of reading these rows again.
-    `groups` and `wanted` have one entry per group.
+    `groups` and `wanted` have one entry per group. `began` is a time of the cache's clock.
     """
 
-    def __init__(self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys]) -> None:
+    def __init__(
+        self, groups: Sequence[FeatureGroup], wanted: Sequence[RowKeys], began: float
+    ) -> None:
         self.groups = groups
         self.wanted = wanted
+        self.began = began
         self.written: dict[str, set[str]] = defaultdict(set)
         """The keys that were invalidated since the read began, by group. They are not cached."""
         self.indexed = False
@@ -169,7 +172,7 @@ class Fetcher:
         with one value per key.
         """
         under_way = [
-            self._pending_reads_of(group.name, keys)
+            self._pending_reads_of(cache, group.name, keys)
             for group, keys in zip(groups, missing, strict=True)
         ]
         if not any(under_way):
@@ -205,9 +208,9 @@ class Fetcher:
     ) -> Sequence[StoredRows]:
         """Read rows from the store, and cache them."""
         wanted = [RowKeys(group.name, keys) for group, keys in zip(groups, missing, strict=True)]
-        read = _PendingRead(groups, wanted)
-        self._pending.add(read)
         began = cache.now()
+        read = _PendingRead(groups, wanted, began)
+        self._pending.add(read)
         try:
             read.answers = answers = await self._reads.read(groups, wanted)
             for position in range(len(wanted)):
@@ -239,8 +242,13 @@ class Fetcher:
             values = [answer.values[position] for position in kept]
             cache.fill(group, [keys[position] for position in kept], values, since=began)
 
-    def _pending_reads_of(self, group: str, keys: Sequence[str]) -> dict[str, _PendingRead]:
-        """Return the read under way for each of `keys`, without the keys that no read includes."""
+    def _pending_reads_of(
+        self, cache: FeatureCache, group: str, keys: Sequence[str]
+    ) -> dict[str, _PendingRead]:
+        """Return the read under way for each of `keys`, without the keys that no read includes.
+
+        Reads that began so long ago that their rows would not be fresh are left out.
+        """
         if not self._pending:
             return {}
         for read in self._pending:
@@ -253,7 +261,9 @@ class Fetcher:
         read_of = self._pending_by_key[group]
         if read_of.keys().isdisjoint(keys):
             return {}
-        return {key: read_of[key] for key in keys if key in read_of}
+        oldest = cache.now() - cache.fresh_s
+        shared = {key: read_of[key] for key in keys if key in read_of}
+        return {key: pending for key, pending in shared.items() if pending.began > oldest}
 
     def _finish(self, read: _PendingRead) -> None:
         """End a read: wake the calls that wait for it, and remove it from the reads under way."""

@@ -59,7 +59,7 @@ class FeatureCache:
         self, max_bytes: int, fresh_s: float, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._max_bytes = max_bytes
-        self._fresh_s = fresh_s
+        self.fresh_s = fresh_s
         self._clock = clock
         self._groups: dict[str, CachedGroup] = {}
         self._moves: dict[str, _Move] = {}
@@ -85,7 +85,7 @@ class FeatureCache:
         self._move_on(MOVED_PER_LOOK_UP)
         rows = self._rows(group)
         rows.read_at = now
-        read = rows.look_up(keys, now - self._fresh_s, now)
+        read = rows.look_up(keys, now - self.fresh_s, now)
         missed = len(read.missing)
         self.counts.misses += missed
         self.counts.hits += len(keys) - missed
@@ -121,7 +121,7 @@ class FeatureCache:
         if len(without_row):
             absent = [texts[i] for i in without_row.tolist()]
             for destination in [rows] if move is None else [rows, move.target]:
-                destination.remember_absent(absent, now + self._fresh_s, now)
+                destination.remember_absent(absent, now + self.fresh_s, now)
             texts, values, sizes = _rows_at(np.flatnonzero(sizes >= 0), texts, values, sizes)
         if len(texts):
             rows.fill(texts, values, sizes, now, self.counts)
