@@ -84,4 +84,7 @@ def _no_logs(folder: str, names: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the results of finished seeds are kept")

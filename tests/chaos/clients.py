@@ -17,7 +17,7 @@ GROUP, FEATURE = "product.stats", "stats.clicks"
 KEYS = 8
 """Keys that are written all the time."""
 
-QUIET_KEYS = 40
+QUIET_KEYS = 200
 """Keys that are written twice: before the faults, and at some time during them.
 
 After the second write they are only read, so a lost write or an old copy is not covered by a later
