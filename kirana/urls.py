@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -22,6 +24,22 @@ def without_password(url: str) -> str:
     address, mark, query = rest.partition("?")
     options = [option for option in query.split("&") if not option.startswith("password=")]
     return f"{scheme}{separator}{address}{mark if any(options) else ''}{'&'.join(options)}"
+
+
+@contextmanager
+def usable(
+    url: str, *, setting: str, errors: type[Exception] | tuple[type[Exception], ...] = ValueError
+) -> Iterator[None]:
+    """Raise errors of the block that say why a URL can't be used as a `ConfigurationError`.
+
+    It names `setting`, and the URL without its password.
+    """
+    try:
+        yield
+    except errors as error:
+        raise ConfigurationError(
+            f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
+        ) from None
 
 
 def addresses_of(netloc: str, default_port: int) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from kirana.metrics import Metrics
 from kirana.part import OFF, Part, StoreSetting, Wiring
 from kirana.stores import FeatureStore
 from kirana.stores.tables import tables_of
-from kirana.urls import scheme_of
+from kirana.urls import scheme_of, usable
 
 DURABLE = ("lmdb", "cassandra", "scylla")
 """The schemes of stores that a hot tier may stand before."""
@@ -76,10 +76,8 @@ def require_overlap(url: str) -> None:
     """
     from kirana.cassandra.url import CassandraUrl
 
-    try:
+    with usable(url, setting="features"):
         levels = CassandraUrl.parse(url)
-    except ValueError:
-        return  # Opening the store reports it.
     if not levels.reads_see_writes:
         raise ConfigurationError(
             f"features: with a hot tier, each read must see all acknowledged writes, but read="

@@ -20,7 +20,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 
 from kirana.breaker import Breaker
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import Unavailable
 from kirana.loop import retrieve_error
 from kirana.redis.cluster_call import MISSING, ClusterCall
 from kirana.redis.errors import (
@@ -33,7 +33,7 @@ from kirana.redis.errors import (
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.slots import SLOTS, key_slots
 from kirana.redis.url import call_limit_s, cluster_of
-from kirana.urls import without_password
+from kirana.urls import usable, without_password
 
 MAX_ROUNDS = 6
 """Maximum number of rounds per call.
@@ -98,14 +98,9 @@ class ClusterClient:
 
         Raise `ConfigurationError` for `setting` if the URL is not valid.
         """
-        name = without_password(url)
-        try:
+        with usable(url, setting=setting, errors=(ValueError, RedisError)):
             client, timeout_s = cluster_of(url)
-        except (ValueError, RedisError) as error:
-            raise ConfigurationError(
-                f"{setting}: '{name}' can't be used: {error}", field=setting
-            ) from None
-        return cls(client, name, timeout_s)
+        return cls(client, without_password(url), timeout_s)
 
     async def owners(self) -> Sequence[str]:
         """Return the name of the node that owns each slot, or "" if the slot has no owner.

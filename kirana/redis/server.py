@@ -9,13 +9,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from kirana.breaker import Breaker
-from kirana.errors import ConfigurationError
 from kirana.redis.connection import ARRAY
 from kirana.redis.errors import FAILURES, is_error, unavailable
 from kirana.redis.servers import TIME, seconds_of
 from kirana.redis.shared_connection import SharedConnection
 from kirana.redis.url import call_limit_s, client_of
-from kirana.urls import without_password
+from kirana.urls import usable, without_password
 
 T = TypeVar("T")
 
@@ -53,12 +52,8 @@ class RedisServer:
 
         Raise `ConfigurationError` for `setting` if the URL is not valid.
         """
-        try:
+        with usable(url, setting=setting, errors=(ValueError, RedisError)):
             client, sentinels, timeout_s = client_of(url)
-        except (ValueError, RedisError) as error:
-            raise ConfigurationError(
-                f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
-            ) from None
         return cls(client, url, timeout_s, sentinels)
 
     async def array(self, command: bytes, count: int) -> Sequence[bytes | None]:

@@ -21,7 +21,7 @@ from kirana.cassandra.requests import Rows
 from kirana.cassandra.session import CassandraSession, Statement
 from kirana.cassandra.url import CassandraUrl
 from kirana.codecs.rows import Tier
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import Unavailable
 from kirana.stores.base import PAGE_ROWS, PROBE, ping_by_read
 from kirana.stores.cassandra_tables import parts_of, table_name
 from kirana.stores.clock import StoreClock, clock_answers
@@ -29,7 +29,7 @@ from kirana.stores.drop_times import drop_at_ms
 from kirana.stores.durability import Durability, of_cassandra
 from kirana.stores.rows import RowBlock, RowKeys, StoredRows, WalkedRow, WalkPage, Written
 from kirana.stores.walks import invalid_cursor, require_limit
-from kirana.urls import without_password
+from kirana.urls import usable
 
 MAX_TTL_S = 20 * 365 * 24 * 3_600
 """The greatest TTL that Cassandra accepts, in seconds."""
@@ -64,12 +64,8 @@ class CassandraFeatureStore:
 
         Raise `ConfigurationError` for `setting` if the URL is not valid.
         """
-        try:
+        with usable(url, setting=setting):
             return cls(CassandraUrl.parse(url))
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
-            ) from None
 
     async def read(self, wanted: Sequence[RowKeys]) -> list[StoredRows]:
         """Read one partition per key. Groups with the same entity and keys are read together."""

@@ -62,14 +62,18 @@ def open_hot_tier(url: str, *, setting: str = "features_hot") -> HotTier:
     match scheme:
         case "redis+cluster" | "rediss+cluster":
             with driver_of(scheme, "redis", "hiredis", setting=setting):
-                from kirana.stores.hot.redis_cluster import RedisClusterHotTier
+                from kirana.redis.cluster import ClusterClient
+                from kirana.stores.hot.redis import RedisHotTier
+                from kirana.stores.hot.redis_cluster import HotCluster
 
-            return RedisClusterHotTier.open(url, setting=setting)
+            return RedisHotTier(HotCluster(ClusterClient.open(url, setting=setting)))
         case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel":
             with driver_of(scheme, "redis", "hiredis", setting=setting):
+                from kirana.redis.server import RedisServer
                 from kirana.stores.hot.redis import RedisHotTier
+                from kirana.stores.hot.redis_single import SingleHotServer
 
-            return RedisHotTier.open(url, setting=setting)
+            return RedisHotTier(SingleHotServer(RedisServer.open(url, setting=setting)))
         case _:
             raise ConfigurationError(
                 f"{setting}: '{without_password(url)}' is not the URL of a hot tier: use "

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from kirana.drivers import driver_of
-from kirana.errors import ConfigurationError
-from kirana.urls import scheme_of, without_password
+from kirana.urls import scheme_of, usable
 
 
 class EntityTables(Protocol):
@@ -34,9 +33,5 @@ def tables_of(url: str, *, setting: str = "features") -> EntityTables | None:
     with driver_of(scheme, "cassandra", setting=setting):
         from kirana.cassandra.url import CassandraUrl
         from kirana.stores.cassandra_tables import CassandraTables
-    try:
+    with usable(url, setting=setting):
         return CassandraTables(CassandraUrl.parse(url))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{setting}: '{without_password(url)}' can't be used: {error}", field=setting
-        ) from None

@@ -1,52 +1,69 @@
-"""A hot tier in one Redis server, or in the master that Redis Sentinel names."""
+"""A hot tier in Redis: one server, the master that Redis Sentinel names, or a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 from kirana.errors import Unavailable
-from kirana.redis.commands import mget_command
 from kirana.redis.script import Argument, Script
-from kirana.redis.server import RedisServer
-from kirana.redis.servers import INFO, identity_of
 from kirana.stores.hot.base import LEASE_MS, HotRows
-from kirana.stores.hot.keys import fills, hot_keys, hot_prefix, hot_rows, unreachable_rows
+from kirana.stores.hot.keys import fills, hot_keys, hot_rows, unreachable_rows
 from kirana.stores.hot.scripts import FILL, LEASE, MARK, UNMARK, batches, fill_batches
 from kirana.stores.rows import RowKeys
 
+KeyArguments = tuple[bytes, *tuple[Argument, ...]]
+"""A key, and the arguments that a script takes for it."""
+
+
+class HotServers(Protocol):
+    """The servers of a hot tier. Methods raise `Unavailable` if no server answers."""
+
+    name: str
+
+    async def entries(
+        self, wanted: Sequence[RowKeys]
+    ) -> tuple[Sequence[bytes | None], Collection[int]]:
+        """Return the entries of all keys, and the positions of those that could not be read."""
+
+    async def run(
+        self, script: Script, arguments: Sequence[Argument], keys: Sequence[KeyArguments]
+    ) -> int:
+        """Run a script over keys, and return the sum of its replies.
+
+        The script takes `arguments` first, and then those of each key.
+        """
+
+    async def identities(self) -> list[str]:
+        """Return the identity of each server that answers."""
+
+    def health(self) -> dict[str, Any]:
+        """Return the state of the servers."""
+
+    async def close(self) -> None:
+        """Close the connections. No-op if already closed."""
+
 
 class RedisHotTier:
-    """A `HotTier` in one server."""
+    """A `HotTier` in Redis. What it does to keys, it does by scripts."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-        self.name = server.name
-
-    @classmethod
-    def open(cls, url: str, *, setting: str) -> RedisHotTier:
-        """Open the tier at a Redis URL, without connecting yet.
-
-        Raise `ConfigurationError` for `setting` if the URL is not valid.
-        """
-        return cls(RedisServer.open(url, setting=setting))
+    def __init__(self, servers: HotServers) -> None:
+        self._servers = servers
+        self.name = servers.name
 
     async def read(self, wanted: Sequence[RowKeys], generation: bytes) -> list[HotRows]:
-        """Read all copies with one `MGET`."""
-        count = sum(len(rows.keys) for rows in wanted)
-        if not count:
+        """Read all copies. If a node of a cluster does not answer, its keys are unreachable."""
+        if not any(rows.keys for rows in wanted):
             return [HotRows([], [], []) for _ in wanted]
-        command = mget_command([(hot_prefix(rows.group), rows.keys) for rows in wanted])
         try:
-            entries = await self._server.array(command, count)
+            entries, unanswered = await self._servers.entries(wanted)
         except Unavailable:
             return [unreachable_rows(rows) for rows in wanted]
-        return hot_rows(entries, wanted, generation)
+        return hot_rows(entries, wanted, generation, unanswered)
 
     async def lease(self, wanted: Sequence[RowKeys], token: bytes, generation: bytes) -> None:
-        """Take leases, by one run of a script per `KEYS_AT_ONCE` keys."""
-        for keys in batches(hot_keys(wanted)):
-            await self._run(LEASE, keys, [token, LEASE_MS, generation])
+        """Take leases, in batches of `KEYS_AT_ONCE` keys."""
+        await self._run(LEASE, wanted, [token, LEASE_MS, generation])
 
     async def fill(
         self,
@@ -56,36 +73,34 @@ class RedisHotTier:
         token: bytes,
         generation: bytes,
     ) -> int:
-        """Store copies, by one run of a script per batch."""
+        """Store copies, in batches."""
         filled = 0
         for batch in fill_batches(fills(wanted, values, ttl_ms, generation)):
-            arguments: list[Argument] = [token]
-            for _, copy, ttl in batch:
-                arguments += (copy, ttl)
-            filled += await self._run(FILL, [key for key, _, _ in batch], arguments)
+            filled += await self._servers.run(FILL, [token], batch)
         return filled
 
     async def mark(self, rows: RowKeys, token: bytes, life_ms: int) -> None:
-        """Mark keys, by one run of a script per `KEYS_AT_ONCE` keys."""
-        for keys in batches(hot_keys([rows])):
-            await self._run(MARK, keys, [token, life_ms])
+        """Mark keys, in batches of `KEYS_AT_ONCE` keys."""
+        await self._run(MARK, [rows], [token, life_ms])
 
     async def unmark(self, rows: RowKeys, token: bytes) -> None:
-        """Remove marks, by one run of a script per `KEYS_AT_ONCE` keys."""
-        for keys in batches(hot_keys([rows])):
-            await self._run(UNMARK, keys, [token])
+        """Remove marks, in batches of `KEYS_AT_ONCE` keys."""
+        await self._run(UNMARK, [rows], [token])
 
-    async def _run(self, script: Script, keys: Sequence[bytes], arguments: list[Argument]) -> int:
-        return await self._server.number(script.run(keys, arguments), script.load)
+    async def _run(
+        self, script: Script, wanted: Sequence[RowKeys], arguments: Sequence[Argument]
+    ) -> None:
+        for keys in batches(hot_keys(wanted)):
+            await self._servers.run(script, arguments, [(key,) for key in keys])
 
     async def servers(self) -> list[str]:
-        """Ask the server for its identity."""
-        return [identity_of(await self._server.reply(INFO))]
+        """Ask each server for its identity."""
+        return await self._servers.identities()
 
     def health(self) -> dict[str, Any]:
-        """Return the URL without its password, and the state of the breaker."""
-        return self._server.health()
+        """Return the URL without its password, and the state of the breakers."""
+        return self._servers.health()
 
     async def close(self) -> None:
-        """Close the connections to the server and its Sentinels. No-op if already closed."""
-        await self._server.close()
+        """Close the connections. No-op if already closed."""
+        await self._servers.close()
