@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,22 @@ async def test_without_a_generation_no_copy_is_used(tiers: Tiers) -> None:
     (rows,) = await store.read([RowKeys(GROUP, KEYS)])
     assert rows.unavailable is not None
     assert store.health()["hot"]["reason"] == "the LMDB store is closed"
+
+
+async def test_a_lost_record_begins_a_generation_although_the_clock_was_ahead_before(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tiers.open()
+    tiers.servers.kill(tiers.port)
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + 50_000_000_000)
+    await store._generations.begin()
+    generation = await store._generations.current()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+    assert await store._durable.remove(RECORD) == 1
+    await asyncio.sleep(BOUND_S / 2)
+    async with asyncio.timeout(10):
+        assert await store._generations.current() != generation
 
 
 async def test_processes_that_begin_generations_at_once_agree_on_one(tiers: Tiers) -> None:

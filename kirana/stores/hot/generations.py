@@ -201,7 +201,9 @@ class Generations:
             token = b"g" + os.urandom(TOKEN_BYTES - 1)
             known = tuple(dict.fromkeys((*before.servers, *servers)))[-MAX_SERVERS:]
             began = self._clock()
-            mine = Record(max(time.time_ns() // 1_000_000, before.began_ms + 1), token, known)
+            # It is newer than all that is known here, even if the record was lost.
+            earliest_ms = max(before.began_ms, self._known.began_ms) + 1
+            mine = Record(max(time.time_ns() // 1_000_000, earliest_ms), token, known)
             value = msgspec.json.encode(mine)
             await self._durable.write(RowBlock.of(RECORD.group, _CODEC, RECORD.keys, [value]))
             stored = await self._stored()
