@@ -56,7 +56,13 @@ def run_until_interrupted(main: Coroutine[Any, Any, T]) -> T:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         loop.add_signal_handler(signal.SIGINT, interrupt)
-        return await main
+        try:
+            return await main
+        finally:
+            if interrupted:
+                # The loop closes this pipe before it removes its handler. A late signal of the same
+                # Ctrl-C would then find a closed file.
+                signal.set_wakeup_fd(-1)
 
     try:
         return asyncio.run(run())
