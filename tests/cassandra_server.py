@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cassandra.cluster import Cluster, Session
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import SimpleStatement
 
 from kirana.serving.environment import free_ports
 from kirana.stores.cassandra_tables import create_keyspace, create_table, table_name
@@ -144,13 +147,21 @@ class CassandraServer:
                 self.execute(f"TRUNCATE {table}")
         return f"cassandra://{self.address}/{KEYSPACE}"
 
-    def execute(self, cql: str) -> list[Any]:
-        """Run a statement, and return its rows."""
+    def execute(self, cql: str, consistency: int = ConsistencyLevel.LOCAL_ONE) -> list[Any]:
+        """Send a statement to this node, and return its rows."""
         if self._session is None:
-            cluster = Cluster([(self._host, self._port)], port=self._port, protocol_version=4)
+            profile = ExecutionProfile(
+                load_balancing_policy=WhiteListRoundRobinPolicy([self._host]),
+                request_timeout=START_S,
+            )
+            cluster = Cluster(
+                [(self._host, self._port)],
+                port=self._port,
+                protocol_version=4,
+                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            )
             self._session = cluster.connect()
-            self._session.default_timeout = START_S
-        return list(self._session.execute(cql))
+        return list(self._session.execute(SimpleStatement(cql, consistency_level=consistency)))
 
     def kill(self) -> None:
         """Kill the server, which may be paused."""
@@ -200,7 +211,7 @@ class CassandraServer:
             *("-cp", f"{JARS}/*", MAIN),
         ]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         try:
             wait_for(self._serves, self._log.read_text, ignoring=OSError, timeout_s=START_S)
         except AssertionError:

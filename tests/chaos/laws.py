@@ -125,7 +125,7 @@ def calls_end(history: History) -> Iterator[str]:
     stops = [
         event
         for event in history.events
-        if isinstance(event, Fault) and event.kind.startswith("replica")
+        if isinstance(event, Fault) and event.kind in ("replica paused", "replica killed")
     ]
     for event in history.events:
         if not isinstance(event, Read | Write):

@@ -12,10 +12,11 @@ QUICK = (
     "cassandra paused",
     "replica paused",
     "replica killed",
+    "replica cut-off",
 )
 """Faults after which all servers are up again in a few seconds."""
 
-SLOW = ("cassandra killed",)
+SLOW = ("cassandra killed", "cassandra filled")
 """Faults after which a server takes some 15 seconds to start. One seed in five has one."""
 
 SLOW_EVERY = 5

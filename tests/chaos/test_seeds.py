@@ -16,7 +16,7 @@ from tests.chaos.world import World
 
 pytestmark = [pytest.mark.redis, pytest.mark.cassandra, pytest.mark.serve]
 
-SEEDS = {2: ["redis paused"], 6: ["cassandra paused", "redis paused"], 28: ["replica killed"]}
+SEEDS = {28: ["replica killed"], 51: ["replica cut-off"], 56: ["cassandra paused", "redis paused"]}
 
 
 @pytest.fixture(scope="module")

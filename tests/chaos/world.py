@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +12,11 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.cassandra_server import CassandraServer
+from kirana.cassandra.errors import FAILURES
+from kirana.stores.cassandra_tables import create_keyspace
+from tests.cassandra_server import DATA_CENTRE, CassandraServer
+from tests.chaos.disk import SmallDisk
+from tests.chaos.gate import Gate
 from tests.e2e.environment import environment
 from tests.e2e.serving import listening_on
 from tests.e2e.starts import kirana_up
@@ -27,6 +32,13 @@ SETTINGS = {
     "KIRANA_REPLICAS": str(REPLICAS),
 }
 
+MAKE_BLOBS = (
+    create_keyspace("filled", DATA_CENTRE, 1),
+    "CREATE TABLE IF NOT EXISTS filled.blobs (key int PRIMARY KEY, value blob)",
+)
+BLOB = bytes(1 << 16)
+MOST_BLOBS = 2_000
+
 Mend = Callable[[], None]
 
 
@@ -41,13 +53,16 @@ class World:
         with ExitStack() as stack:
             self._redis = stack.enter_context(RedisServers(self._subfolder("redis")))
             self._redis_port = self._redis.start()
-            self._cassandra = stack.enter_context(CassandraServer(self._subfolder("cassandra")))
+            self._gate = stack.enter_context(Gate(self._redis_port))
+            folder = self._subfolder("cassandra")
+            self._disk = stack.enter_context(SmallDisk(folder))
+            self._cassandra = stack.enter_context(CassandraServer(folder))
             stack.enter_context(environment(SETTINGS))
             served = stack.enter_context(
                 kirana_up(
                     write_shop(self._folder / "shop"),
                     *("--features", f"cassandra://{self._cassandra.address}/shop"),
-                    *("--features-hot", f"redis://127.0.0.1:{self._redis_port}/0"),
+                    *("--features-hot", f"redis://127.0.0.1:{self._gate.port}/0"),
                 )
             )
             self._client = stack.enter_context(httpx.Client(timeout=5))
@@ -104,11 +119,16 @@ class World:
             case "cassandra", "killed":
                 self._cassandra.kill()
                 return self._cassandra.start
+            case "cassandra", "filled":
+                self._fill_cassandra()
+                return self._free_cassandra
             case "replica", _:
                 doors = sorted(self.doors().values())
                 process = listening_on(doors[choice % len(doors)])
                 if how == "paused":
                     return self._pause(process.pid)
+                if how == "cut-off":
+                    return self._gate.cut_off(process.pid)
                 process.kill()
                 return lambda: None
         raise ValueError(kind)
@@ -129,3 +149,19 @@ class World:
         """Kill Redis, and start it again with the keys that it had when the fault began."""
         self._redis.kill(self._redis_port)
         self._redis.start(port=self._redis_port)
+
+    def _fill_cassandra(self) -> None:
+        """Fill the disk of Cassandra, and write to it until it fails to open the next log."""
+        for statement in MAKE_BLOBS:
+            self._cassandra.execute(statement)
+        self._disk.fill()
+        with contextlib.suppress(*FAILURES):
+            for key in range(MOST_BLOBS):
+                self._cassandra.execute(
+                    f"INSERT INTO filled.blobs (key, value) VALUES ({key}, 0x{BLOB.hex()})"
+                )
+
+    def _free_cassandra(self) -> None:
+        """Free the disk of Cassandra, and start it again. A full disk has killed it (SIGBUS)."""
+        self._disk.free()
+        self._cassandra.restart()
