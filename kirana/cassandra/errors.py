@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cassandra import DriverException, RequestValidationException
+from cassandra import AuthenticationFailed, DriverException, RequestValidationException
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionException
 
@@ -30,6 +30,8 @@ def message_of(name: str, error: Exception) -> str:
         return f"{name} lacks a table: run 'kirana apply' ({_reason(error)})"
     if is_refusal(error):
         return f"{name} refused the request: {_reason(error)}"
+    if isinstance(_of_one_node(error), AuthenticationFailed):
+        return f"{name} refused the user or the password: {_reason(error)}"
     return f"{name} does not answer: {_reason(error)}"
 
 
@@ -43,6 +45,12 @@ def unavailable(name: str, error: Exception, breaker: Breaker) -> Unavailable:
     else:
         breaker.failed()
     return Unavailable(message_of(name, error))
+
+
+def _of_one_node(error: Exception) -> object:
+    """Return the error of one node if all nodes failed, otherwise the error itself."""
+    errors = error.errors if isinstance(error, NoHostAvailable) else None
+    return next(iter(errors.values())) if isinstance(errors, dict) and errors else error
 
 
 def _reason(error: Exception) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kirana.codecs import CODECS
+from kirana.stores import RowBlock, open_feature_store
 from tests.cassandra_server import CassandraServer
 from tests.e2e.environment import environment
 from tests.e2e.starts import kirana_up
@@ -150,6 +155,29 @@ def test_doctor_says_what_acknowledgements_are_worth(
     output = " ".join(kirana(shop_folder, "doctor").split())
     assert "1 copy of each row, commitlog_sync: group" in output
     assert "behind redis://" in output
+
+
+def test_a_row_that_is_ahead_is_not_removed_by_force(
+    client: httpx.Client, cassandra: CassandraServer
+) -> None:
+    in_an_hour_ms = time.time_ns() // 1_000_000 + 3_600_000
+    codec = CODECS["packed"]
+    ahead = codec.tombstones(np.array([in_an_hour_ms], np.uint64), 2**31)[0]
+
+    async def write() -> None:
+        store = open_feature_store(f"cassandra://{cassandra.address}/{KEYSPACE}?timeout=10")
+        await store.write(RowBlock.of("product.stats", codec, ["ahead"], [ahead]))
+        await store.close()
+
+    asyncio.run(write())
+    forced = {"group": "product.stats", "keys": {"product_id": ["ahead", "1"]}, "force": True}
+    refused = client.post("/v1/features/delete", json=forced)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    assert "docs/operations.md" in refused.json()["error"]["message"]
+    query = f"SELECT value FROM {KEYSPACE}.product WHERE key = 'ahead' AND \"group\" = 'stats'"
+    assert cassandra.execute(query) == [(ahead,)]
+    # No row was deleted, not even one that is not ahead.
+    assert _get(client)["values"] == [[7], [8]]
 
 
 def test_while_redis_is_away_rows_come_from_cassandra(
