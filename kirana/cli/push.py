@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from kirana.cli.console import out, progress, show_error
+from kirana.catalog.snapshot import Catalog
+from kirana.cli.console import err, out, progress, show_error, show_warning
 from kirana.cli.instance import Instance
 from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import (
@@ -24,12 +25,16 @@ from kirana.cli.remembered import require_same_stores
 from kirana.cli.store_options import store_option
 from kirana.errors import ConfigurationError, Unavailable
 from kirana.features.part import open_store
-from kirana.ingest.push import Push, Pushed
+from kirana.ingest.feature_file import ColumnMapping
+from kirana.ingest.journal import Journal, Pushed
+from kirana.ingest.push import Push
+from kirana.ingest.rejects import Rejects
 from kirana.revision import NO_REVISION
+from kirana.schema import EVENT_TIME
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
-from kirana.urls import scheme_of
+from kirana.urls import scheme_of, without_password
 
 FeatureStoreUrl = Annotated[str | None, store_option(store_settings(PARTS)["features"])]
 HotTierUrl = Annotated[str | None, store_option(store_settings(PARTS)["features_hot"])]
@@ -38,10 +43,12 @@ HotTierUrl = Annotated[str | None, store_option(store_settings(PARTS)["features_
 def push(
     directory: CatalogDirectory,
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Parquet files named ENTITY.GROUP.parquet, or folders of them.",
+            help="Files or folders of Parquet, CSV or Arrow, also as s3://BUCKET/KEY. The name of "
+            "a file or of a folder around it is that of its group: ENTITY.GROUP.parquet, or "
+            "ENTITY.GROUP/dt=2026-11-28/part-0.parquet.",
         ),
     ],
     group: Annotated[
@@ -51,6 +58,44 @@ def push(
         int | None,
         typer.Option(min=1, help="The schema version of the files. Default: the newest."),
     ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW", help="Read the column OLD as NEW. Give it once for each column."
+        ),
+    ] = None,
+    ignore_extra: Annotated[
+        bool,
+        typer.Option("--ignore-extra", help="Leave out columns that the group does not have."),
+    ] = False,
+    event_time: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column of the event times, which may be a folder like COLUMN=2026-11-28. "
+            "Without such a column, the event time is now.",
+        ),
+    ] = EVENT_TIME,
+    allow_rejected: Annotated[
+        bool,
+        typer.Option(
+            "--allow-rejected", help="Write all rows that are right, even if others are wrong."
+        ),
+    ] = False,
+    rejected: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the rows that are wrong are listed, one JSON object a line. "
+            "Default: DIR/.kirana/rejected.jsonl.",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Write all rows again, even if an earlier push was cut off."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -63,11 +108,13 @@ def push(
     features_hot: HotTierUrl = None,
     catalog: CatalogUrl = None,
 ) -> None:
-    """Load feature rows from Parquet files. Kirana may serve from the store meanwhile.
+    """Load feature rows from files. Kirana may serve from the store meanwhile.
 
-    All files are checked first. If a row is wrong, nothing is written. A row that is older than
-    the stored one is not written and counts as stale, unless --overwrite is given. A row that is
-    past the TTL of its group counts as expired.
+    All files are checked first. If a row is wrong, nothing is written, unless --allow-rejected is
+    given. A row that is older than the stored one is not written and counts as stale, unless
+    --overwrite is given. A row that is past the TTL of its group counts as expired.
+
+    A push that was cut off goes on where it was if the same command is run again.
     """
     stores = {"features": features, "features_hot": features_hot}
     options = as_urls(catalog=catalog, stores=stores)
@@ -80,49 +127,97 @@ def push(
             field="features",
         )
     require_same_stores(directory, Instance(directory).serving(), settings, "catalog", *stores)
+    mapping = ColumnMapping(_renames(rename or []), ignore_extra, event_time)
+    published = _published(settings)
+    job = Push(paths, published, group=group, schema_version=schema_version, mapping=mapping)
+    home = directory / ".kirana"
+    identity = [job.identity, without_password(settings.features), overwrite, allow_rejected]
+    if restart:
+        Journal(home / "push", identity).forget()
+    journal = Journal(home / "push", identity)
+    if journal.rows_done:
+        err.print(f"going on after {journal.rows_done} rows that an earlier push has written")
+    began, done_before = time.perf_counter(), journal.rows_done
+    with Rejects(rejected or home / "rejected.jsonl", allowed=allow_rejected) as rejects:
+        work = run_push(job, settings, guarded=not overwrite, rejects=rejects, journal=journal)
+        pushed_groups = run_until_interrupted(work)
+    seconds = time.perf_counter() - began
+    for name, pushed in pushed_groups.items():
+        out.print(f"{name}: {_summary(pushed)}")
+    rows = sum(pushed.rows + pushed.rejected for pushed in pushed_groups.values()) - done_before
+    out.print(f"{rows} rows in {seconds:.1f} s, {rows / max(seconds, 1e-9):,.0f} rows/s")
+    if rejects.rows:
+        show_warning(f"{rejects.rows} rows were rejected: {rejects.path} has the reasons")
+
+
+def _renames(options: list[str]) -> dict[str, str]:
+    renames: dict[str, str] = {}
+    for option in options:
+        old, equals, new = option.partition("=")
+        if not (old and equals and new):
+            raise typer.BadParameter(f"'{option}' is not OLD=NEW", param_hint="--rename")
+        if old in renames:
+            raise typer.BadParameter(f"'{old}' is renamed twice", param_hint="--rename")
+        renames[old] = new
+    return renames
+
+
+def _published(settings: Settings) -> Catalog:
+    """Return the live revision of the catalog."""
     with closing(catalog_backend(settings)) as backend:
         revision = backend.current()
         if revision == NO_REVISION:
             raise ConfigurationError(
                 f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'"
             )
-        published = backend.load(revision)
-    job = Push(paths, published, group=group, schema_version=schema_version)
-    began = time.perf_counter()
-    pushed_groups = run_until_interrupted(run_push(job, settings, guarded=not overwrite))
-    seconds = time.perf_counter() - began
-    for name, pushed in pushed_groups.items():
-        stale = f", {pushed.stale} stale" if pushed.stale else ""
-        expired = f", {pushed.expired} expired" if pushed.expired else ""
-        out.print(f"{name}: {pushed.written} rows written{stale}{expired}")
-    out.print(f"{job.rows} rows in {seconds:.1f} s, {job.rows / max(seconds, 1e-9):,.0f} rows/s")
+        return backend.load(revision)
 
 
-async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> dict[str, Pushed]:
+def _summary(pushed: Pushed) -> str:
+    """Return the numbers of rows, those that are not 0, as text."""
+    counts = {"stale": pushed.stale, "expired": pushed.expired, "rejected": pushed.rejected}
+    others = [f", {count} {name}" for name, count in counts.items() if count]
+    return f"{pushed.written} rows written{''.join(others)}"
+
+
+async def run_push(
+    job: Push,
+    settings: Settings,
+    *,
+    guarded: bool = True,
+    rejects: Rejects | None = None,
+    journal: Journal | None = None,
+) -> dict[str, Pushed]:
     """Check all rows, then write them, with a progress bar for each step.
 
     Return the outcome for each group, by its name. If not `guarded`, rows may replace newer ones.
-    If this coroutine is cancelled, print the minimum number of rows that were processed.
+    `rejects` gets the rows that are wrong. The push goes on where the `journal` ends. If this
+    coroutine is cancelled, print the minimum number of rows that were processed.
 
-    Raise `ConfigurationError` if the store can't be opened, and `InvalidInput` if a row is wrong.
-    Raise `Unavailable` if the store does not answer or is full. The message of the error has the
-    minimum number of rows that were processed.
+    Raise `ConfigurationError` if the store can't be opened, and `InvalidInput` if a row is wrong
+    and `rejects` does not allow that. Raise `Unavailable` if the store does not answer or is full,
+    or if a file can't be read. The message of the error has the minimum number of rows that were
+    processed.
     """
+    journal = journal or Journal()
     store = open_store(settings)
     written: int | None = None
     try:
         with progress() as bar:
             checking = bar.add_task("checking", total=job.rows)
-            await job.check(lambda rows: bar.advance(checking, rows))
-            writing = bar.add_task("writing ", total=job.rows)
+            await job.check(
+                lambda rows: bar.advance(checking, rows), rejects=rejects, journal=journal
+            )
+            written = journal.rows_done
+            bar.update(checking, total=job.rows, completed=job.rows)
+            writing = bar.add_task("writing ", total=job.rows, completed=written)
 
             def advance(rows: int) -> None:
                 nonlocal written
                 written = (written or 0) + rows
                 bar.advance(writing, rows)
 
-            written = 0
-            return await job.write(store, advance, guarded=guarded)
+            return await job.write(store, advance, guarded=guarded, journal=journal)
     except asyncio.CancelledError:
         show_error(f"interrupted: {_unfinished(written, job.rows)}")
         raise
@@ -133,10 +228,11 @@ async def run_push(job: Push, settings: Settings, *, guarded: bool = True) -> di
         await store.close()
 
 
-def _unfinished(written: int | None, rows: int) -> str:
+def _unfinished(written: int | None, rows: int | None) -> str:
     """Describe how far a push got. `written` is None if it had not begun to write."""
     if written is None:
         return "nothing was written"
+    of_all = "" if rows is None else f" of {rows}"
     return (
-        f"at least {written} of {rows} rows were processed; run the same command again for the rest"
+        f"at least {written}{of_all} rows were processed; run the same command again for the rest"
     )

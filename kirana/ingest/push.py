@@ -1,124 +1,167 @@
-"""Bulk loads of Parquet files into a store, which a cluster may serve from meanwhile."""
+"""Bulk loads of files into a store, which a cluster may serve from meanwhile."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from kirana.catalog.snapshot import Catalog
-from kirana.clock import MAX_FUTURE_MS
 from kirana.errors import Unknown
-from kirana.ingest.files import files_of
-from kirana.ingest.parquet import ParquetFeatures
+from kirana.ingest.feature_file import ColumnMapping, FeatureFile
+from kirana.ingest.files import SourceFile, source_files
+from kirana.ingest.journal import Journal, Pushed
+from kirana.ingest.problems import Problem, error_of
+from kirana.ingest.rejects import Rejects
 from kirana.loop import prefetched
-from kirana.stores import FeatureStore
+from kirana.schema import FeatureGroup, SchemaVersion
+from kirana.stores import FeatureStore, RowBlock
 
 Report = Callable[[int], None]
 """A function that is called with the number of rows that were processed since its last call."""
 
 
-@dataclass(slots=True)
-class Pushed:
-    """The numbers of rows that were pushed to one group.
-
-    `rows` is the number of all rows. `written` rows were stored, as far as the store can say.
-    `expired` rows were past the TTL of their group when they were pushed. They replace older rows,
-    but reads return defaults for them.
-    """
-
-    rows: int = 0
-    written: int = 0
-    expired: int = 0
-
-    @property
-    def stale(self) -> int:
-        """The number of rows that were not stored, because the stored rows are newer."""
-        return self.rows - self.written - self.expired
-
-
 class Push:
-    """A bulk load of Parquet files.
+    """A bulk load of files: Parquet, CSV and Arrow, on this machine or in object storage.
 
     The constructor opens the files and checks their columns. `check` and `write` read the rows.
-    They all raise `InvalidInput` if a file is wrong, with the file and, if known, the column in the
-    message. The constructor also raises `InvalidInput` if a path does not exist or a group lacks
-    `schema_version`, and `Unknown` for a file whose group is not in the catalog.
+    They all raise `InvalidInput` if a file is wrong, with all problems that were found, and
+    `Unavailable` if a file can't be read. The constructor also raises `InvalidInput` if a path does
+    not exist or a group lacks `schema_version`, and `Unknown` for a file whose group is not in the
+    catalog.
 
     All files are read as `schema_version`. Without it, each file is read as the current version of
-    its group.
+    its group. `mapping` says which columns of the files are meant.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         catalog: Catalog,
         *,
         group: str | None = None,
         schema_version: int | None = None,
+        mapping: ColumnMapping | None = None,
     ) -> None:
-        self._files: list[tuple[str, ParquetFeatures]] = []
-        self._catalog = catalog
-        for name, path in files_of(paths, group, catalog.groups):
-            try:
-                feature_group = catalog.group(name)
-            except Unknown as error:
-                error.message = f"{path}: {error.message} (or name the group with --group)"
-                error.path = (str(path),)
-                raise
-            version = (
-                feature_group.version(schema_version) if schema_version else feature_group.current
-            )
-            self._files.append((name, ParquetFeatures(path, feature_group, version)))
-        self._now_ms = int(time.time() * 1000)
+        self._files: list[FeatureFile] = []
+        self._mapping = mapping or ColumnMapping()
+        self._versions: dict[str, int] = {}
+        problems: list[Problem] = []
+        for source in source_files(list(map(str, paths)), group, catalog.groups):
+            feature_group, version = _schema_of(source, catalog, schema_version)
+            file = FeatureFile(source, feature_group, version, self._mapping)
+            self._files.append(file)
+            self._versions[source.group] = version.number
+            problems += file.problems
+        if problems:
+            raise error_of(problems, len(problems))
+        self._rows = [file.rows for file in self._files]
 
     @property
-    def rows(self) -> int:
-        """The number of rows in all files."""
-        return sum(file.rows for _, file in self._files)
+    def rows(self) -> int | None:
+        """The number of rows in all files. Before `check`, None if a file does not say it."""
+        known = [rows for rows in self._rows if rows is not None]
+        return sum(known) if len(known) == len(self._rows) else None
 
-    async def check(self, report: Report) -> None:
-        """Check all rows of all files. `report` is called after each batch."""
-        latest_ms = self._now_ms + MAX_FUTURE_MS
-        row_counts = chain.from_iterable(
-            file.check(self._now_ms, latest_ms) for _, file in self._files
-        )
-        async with aclosing(prefetched(row_counts)) as prefetched_counts:
-            async for count in prefetched_counts:
-                report(count)
+    @property
+    def identity(self) -> list[object]:
+        """What is pushed: the files with their sizes and times, and how they are read."""
+        mapping = self._mapping
+        return [
+            [
+                (
+                    file.name,
+                    file.source.stored.size,
+                    file.source.stored.modified_ns,
+                    file.source.group,
+                )
+                for file in self._files
+            ],
+            sorted(self._versions.items()),
+            [sorted(mapping.renames.items()), mapping.ignore_extra, mapping.event_time],
+        ]
+
+    async def check(
+        self, report: Report, *, rejects: Rejects | None = None, journal: Journal | None = None
+    ) -> None:
+        """Check all rows of all files. `report` is called after each batch.
+
+        Raise `InvalidInput` if a row is wrong, unless `rejects` allows that. It gets all problems.
+        A `journal` that says that all files were checked is believed.
+        """
+        rejects, journal = rejects or Rejects(), journal or Journal()
+        if journal.rejected is not None:
+            rejects.rows = journal.rejected
+            return
+        for position, file in enumerate(self._files):
+            rows = 0
+            async with aclosing(prefetched(file.check(journal.began_ms))) as batches:
+                async for batch in batches:
+                    rejects.add(batch.rejected, batch.problems)
+                    rows = batch.stop
+                    report(batch.stop - batch.start)
+                    if rejects.is_full:
+                        raise rejects.error()
+            self._rows[position] = rows
+        if rejects.rows and not rejects.allowed:
+            raise rejects.error()
+        journal.checked(rejects.rows)
 
     async def write(
-        self, store: FeatureStore, report: Report, *, guarded: bool = True
+        self,
+        store: FeatureStore,
+        report: Report,
+        *,
+        guarded: bool = True,
+        journal: Journal | None = None,
     ) -> dict[str, Pushed]:
-        """Write all rows; return the numbers of rows by the name of the group.
+        """Write all rows that are right; return the numbers of rows by the name of the group.
 
         If `guarded` is False, the store may replace newer rows by older ones. Use this only for
-        groups that have no other writer yet. `report` is called after each batch. Raise
-        `Unavailable` if not all rows could be written.
+        groups that have no other writer yet. `report` is called after each batch. Rows that are
+        done by the `journal` are left out. Raise `Unavailable` if not all rows could be written.
         """
-        pushed_by_group: dict[str, Pushed] = {}
-        for name, file in self._files:
-            pushed = pushed_by_group.setdefault(name, Pushed())
-            blocks = map(file.block, file.batches(self._now_ms))
-            async with aclosing(prefetched(blocks)) as prefetched_blocks:
-                async for block in prefetched_blocks:
-                    expired = block.expired(self._now_ms / 1000)
-                    if expired.any():
-                        # If a key has several rows, the expired ones are the oldest. They must
-                        # not replace the others, so they are written first.
-                        expired_rows = block.select(np.flatnonzero(expired))
-                        await store.load(expired_rows, guarded=guarded)
-                        pushed.expired += len(expired_rows)
-                        live_rows = block.select(np.flatnonzero(~expired))
-                    else:
-                        live_rows = block
-                    loaded = await store.load(live_rows, guarded=guarded)
-                    pushed.written += loaded.stored + loaded.unknown
-                    pushed.rows += len(block)
-                    report(len(block))
-        return pushed_by_group
+        journal = journal or Journal()
+        for position, file in enumerate(self._files):
+            pushed = journal.pushed.setdefault(file.source.group, Pushed())
+            done = journal.done(position)
+            async with aclosing(prefetched(file.blocks(journal.began_ms, done))) as blocks:
+                async for batch, block in blocks:
+                    await _load(store, block, pushed, journal.began_ms, guarded=guarded)
+                    pushed.rejected += batch.rejected
+                    journal.advance(position, batch.stop)
+                    report(batch.stop - batch.start)
+        journal.forget()
+        return journal.pushed
+
+
+def _schema_of(
+    source: SourceFile, catalog: Catalog, schema_version: int | None
+) -> tuple[FeatureGroup, SchemaVersion]:
+    try:
+        group = catalog.group(source.group)
+    except Unknown as error:
+        path = source.stored.name
+        error.message = f"{path}: {error.message} (or name the group with --group)"
+        error.path = (path,)
+        raise
+    return group, group.version(schema_version) if schema_version else group.current
+
+
+async def _load(
+    store: FeatureStore, block: RowBlock, pushed: Pushed, now_ms: int, *, guarded: bool
+) -> None:
+    expired = block.expired(now_ms / 1000)
+    live_rows = block
+    if expired.any():
+        # If a key has several rows, the expired ones are the oldest. They must not replace the
+        # others, so they are written first.
+        expired_rows = block.select(np.flatnonzero(expired))
+        await store.load(expired_rows, guarded=guarded)
+        pushed.expired += len(expired_rows)
+        live_rows = block.select(np.flatnonzero(~expired))
+    loaded = await store.load(live_rows, guarded=guarded)
+    pushed.written += loaded.stored + loaded.unknown
+    pushed.rows += len(block)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import sys
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kirana.cli import main
 from tests.support import SHOP, write_shop
+from tests.waiting import wait_for
 
 DAY_MS = 86_400_000
 
@@ -144,10 +149,74 @@ def test_push_of_a_wrong_value_names_it_and_a_corrected_push_succeeds(
     pq.write_table(pa.table({"user_id": ["1", "2"], "age": [20, 300_000]}), file)
     done = kirana("push", folder, file)
     assert done.returncode == 1
-    assert "user.profile.parquet, column 'age'" in done.stderr
+    assert "user.profile.parquet, row 1, column 'age'" in done.stderr
     assert "300000" in done.stderr
     pq.write_table(pa.table({"user_id": ["1"], "age": [20]}), file)
     assert "1 rows written" in kirana("push", folder, file).stdout
+
+
+def test_push_writes_the_rows_that_are_right_on_demand(
+    folder: Path, tmp_path: Path, kirana: Kirana
+) -> None:
+    kirana("apply", folder)
+    file = tmp_path / "user.profile.csv"
+    file.write_text("user_id,age\n1,20\n2,old\n3,x\n4,\n")
+    refused = kirana("push", folder, file)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[1:] == [
+        f"{file}, row 2, column 'age': 'x' is not a number (int16)",
+        "2 rows are wrong",
+    ]
+    listed = (folder / ".kirana" / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in listed] == [1, 2]
+    options = ("--allow-rejected", "--rejected", tmp_path / "rejected.jsonl")
+    done = kirana("push", folder, file, *options)
+    assert done.returncode == 0
+    assert "user.profile: 2 rows written, 2 rejected\n" in done.stdout
+    assert f"2 rows were rejected: {tmp_path}/rejected.jsonl has the reasons" in done.stderr
+    assert (tmp_path / "rejected.jsonl").read_text().splitlines() == listed
+
+
+def test_push_maps_columns_and_reads_partitions(
+    folder: Path, tmp_path: Path, kirana: Kirana
+) -> None:
+    kirana("apply", folder)
+    part = tmp_path / "user.profile" / "dt=2026-11-28" / "part-0.parquet"
+    part.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"uid": ["1"], "age": [20], "note": ["x"]}), part)
+    options = ("--rename", "uid=user_id", "--ignore-extra", "--event-time", "dt")
+    done = kirana("push", folder, part.parent.parent, *options)
+    assert "user.profile: 1 rows written\n" in done.stdout
+    for wrong in ("uid", "=user_id", "uid="):
+        usage = kirana("push", folder, part, "--rename", wrong)
+        assert usage.returncode == 2
+        assert "is not OLD=NEW" in usage.stderr
+
+
+def test_a_killed_push_goes_on_when_it_is_run_again(
+    folder: Path, tmp_path: Path, kirana: Kirana
+) -> None:
+    kirana("apply", folder)
+    count = 1_000_000
+    file = tmp_path / "user.profile.parquet"
+    ids, ages = np.arange(count), np.zeros(count, np.int16)
+    pq.write_table(pa.table({"user_id": ids, "age": ages}), file)
+    journals = folder / ".kirana" / "push"
+    words = [sys.executable, "-m", "kirana", "push", str(folder), str(file)]
+    with subprocess.Popen(words) as process:
+        wait_for(lambda: [*journals.glob("*.json")] and b'"done":{"0"' in read(journals))
+        process.kill()
+    again = kirana("push", folder, file)
+    (rows_done,) = re.findall(r"going on after (\d+) rows", again.stderr)
+    assert 0 < int(rows_done) < count
+    assert f"user.profile: {count} rows written\n" in again.stdout
+    assert f"{count - int(rows_done)} rows in " in again.stdout
+    assert list(journals.iterdir()) == []
+
+
+def read(folder: Path) -> bytes:
+    """Return the content of all JSON files in a folder."""
+    return b"".join(path.read_bytes() for path in folder.glob("*.json"))
 
 
 def test_push_before_apply_says_what_to_do_first(

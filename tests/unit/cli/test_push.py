@@ -26,12 +26,12 @@ class FailingPush:
     def __init__(self, error: BaseException, checked: int, written: int) -> None:
         self._error, self._checked, self._written = error, checked, written
 
-    async def check(self, report: Callable[[int], None]) -> None:
+    async def check(self, report: Callable[[int], None], **_: object) -> None:
         report(self._checked)
         if self._checked < self.rows:
             raise self._error
 
-    async def write(self, store: object, report: Callable[[int], None], *, guarded: bool) -> Any:
+    async def write(self, store: object, report: Callable[[int], None], **_: object) -> Any:
         report(self._written)
         raise self._error
 

@@ -1,4 +1,4 @@
-"""The files that are loaded, and their groups, given by the name of the file or its folder."""
+"""Which files are loaded, and their formats, groups and partition columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from kirana.errors import InvalidInput
-from kirana.ingest.files import files_of
+from kirana.ingest.files import SourceFile, source_files
+
+STATS, PROFILE = "product.stats", "user.profile"
+KNOWN = (STATS, PROFILE)
 
 
 def create(*paths: Path) -> None:
@@ -17,10 +20,18 @@ def create(*paths: Path) -> None:
         path.touch()
 
 
+def found(*locations: Path, group: str | None = None) -> list[SourceFile]:
+    return source_files([*map(str, locations)], group, KNOWN)
+
+
+def groups(*locations: Path, group: str | None = None) -> list[tuple[str, str]]:
+    return [(file.group, file.stored.name) for file in found(*locations, group=group)]
+
+
 def test_a_file_name_gives_the_group(tmp_path: Path) -> None:
     path = tmp_path / "product.stats.parquet"
     create(path)
-    assert files_of([path], None) == [("product.stats", path)]
+    assert groups(path) == [(STATS, str(path))]
 
 
 @pytest.mark.parametrize(
@@ -32,29 +43,78 @@ def test_a_file_name_gives_the_group(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_name_gives_the_group_of_its_files(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "product.stats" / name
+    path = tmp_path / STATS / name
     create(path)
-    assert files_of([tmp_path], None) == [("product.stats", path)]
-    assert files_of([path.parent], None) == [("product.stats", path)]
+    assert groups(tmp_path) == groups(path.parent) == [(STATS, str(path))]
+
+
+def test_the_nearest_folder_that_names_a_group_counts(tmp_path: Path) -> None:
+    path = tmp_path / PROFILE / STATS / "dt=2026-11-28" / "daily" / "part-0.parquet"
+    create(path)
+    assert groups(tmp_path) == groups(path) == [(STATS, str(path))]
+
+
+@pytest.mark.parametrize("name", ["product.unknown.parquet", "product.unknown/part-0.parquet"])
+def test_a_name_with_a_dot_is_taken_for_an_unknown_group(tmp_path: Path, name: str) -> None:
+    create(tmp_path / name)
+    assert [group for group, _ in groups(tmp_path)] == ["product.unknown"]
 
 
 def test_a_folder_may_contain_files_and_folders(tmp_path: Path) -> None:
-    stats, profile = tmp_path / "product.stats" / "a.parquet", tmp_path / "user.profile.parquet"
-    create(stats, profile, tmp_path / "README.md", tmp_path / "product.stats" / "_SUCCESS")
-    assert files_of([tmp_path], None) == [("product.stats", stats), ("user.profile", profile)]
+    stats, profile = tmp_path / STATS / "a.parquet", tmp_path / "user.profile.parquet"
+    create(stats, profile, tmp_path / "README.md")
+    assert groups(tmp_path) == [(STATS, str(stats)), (PROFILE, str(profile))]
+
+
+def test_files_that_are_not_data_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "_work" / STATS
+    path = folder / "a.parquet"
+    create(path, folder / "_SUCCESS", folder / ".a.parquet", folder / "_temporary" / "b.parquet")
+    assert groups(folder) == [(STATS, str(path))]
 
 
 def test_an_explicit_group_applies_to_all_files(tmp_path: Path) -> None:
     first, second = tmp_path / "a.parquet", tmp_path / "b.c.parquet"
     create(first, second)
-    assert files_of([first, second], "product.stats") == [
-        ("product.stats", first),
-        ("product.stats", second),
-    ]
+    assert groups(first, second, group=STATS) == [(STATS, str(first)), (STATS, str(second))]
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [
+        ("product.stats.parquet", "parquet"),
+        ("product.stats.pq", "parquet"),
+        ("product.stats.csv", "csv"),
+        ("product.stats.CSV.gz", "csv"),
+        ("product.stats.arrow", "arrow"),
+        ("product.stats.feather", "arrow"),
+        ("product.stats.data", "parquet"),
+    ],
+)
+def test_the_end_of_a_name_gives_the_format(tmp_path: Path, name: str, format_: str) -> None:
+    create(tmp_path / name)
+    (file,) = found(tmp_path / name)
+    assert (file.group, file.format) == (STATS, format_)
+
+
+def test_folders_of_a_partitioned_table_are_columns(tmp_path: Path) -> None:
+    folder = tmp_path / "year=1999" / STATS / "dt=2026-11-28" / "city=New%20Delhi"
+    create(folder / "empty=__HIVE_DEFAULT_PARTITION__" / "part-0.parquet")
+    (file,) = found(tmp_path)
+    assert file.partitions == {"dt": "2026-11-28", "city": "New Delhi", "empty": None}
 
 
 def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no file"):
-        files_of([tmp_path / "nowhere.parquet"], None)
-    with pytest.raises(InvalidInput, match=r"no \*\.parquet"):
-        files_of([tmp_path], None)
+    with pytest.raises(InvalidInput, match=r"there is no file .*nowhere\.parquet"):
+        found(tmp_path / "nowhere.parquet")
+    with pytest.raises(InvalidInput, match=r"has no data file: none ends with \.parquet, "):
+        found(tmp_path)
+    with pytest.raises(InvalidInput, match="neither a path nor a URL with file:// or s3://"):
+        source_files(["gs://bucket/product.stats"], None, KNOWN)
+
+
+def test_a_file_url_is_a_path(tmp_path: Path) -> None:
+    create(tmp_path / "product.stats.parquet")
+    (file,) = source_files([f"file://{tmp_path}"], None, KNOWN)
+    assert file.stored.is_local
+    assert file.group == STATS

@@ -1,25 +1,31 @@
-"""Reading Parquet files as rows of a feature group: columns, keys and event times."""
+"""Files as rows of a feature group: columns, keys and event times."""
 
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kirana.clock import LAST_MILLISECONDS, LAST_SECONDS
+from kirana.clock import LAST_MILLISECONDS, LAST_SECONDS, MAX_FUTURE_MS
 from kirana.codecs import Column
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
-from kirana.ingest.parquet import BATCH_BYTES, BATCH_ROWS, FeatureBatch, ParquetFeatures
+from kirana.ingest.feature_batch import FeatureBatch
+from kirana.ingest.feature_file import ColumnMapping, FeatureFile
+from kirana.ingest.files import source_files
+from kirana.ingest.formats.base import BATCH_BYTES, BATCH_ROWS
+from kirana.ingest.problems import error_of
 from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 NOW_MS = 1_700_000_000_000
-LATEST_MS = NOW_MS + 300_000
+LATEST_MS = NOW_MS + MAX_FUTURE_MS
 USER_GENRE = Entity("user_genre", (Key("user_id"), Key("genre_id", "int64")))
 PRODUCT = Entity("product", (Key("product_id"),))
 
@@ -29,14 +35,33 @@ def group_of(*features: Feature, entity: Entity = PRODUCT) -> FeatureGroup:
     return FeatureGroup(name, entity, 0, "packed", (SchemaVersion(name, 1, features),))
 
 
-def open_file(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> ParquetFeatures:
+def opened(path: Path, group: FeatureGroup, mapping: ColumnMapping | None = None) -> FeatureFile:
+    """Open a file. Raise `InvalidInput` if its columns are wrong."""
+    (source,) = source_files([str(path)], None, [group.name])
+    file = FeatureFile(source, group, group.current, mapping)
+    if file.problems:
+        raise error_of(file.problems, len(file.problems))
+    return file
+
+
+def open_file(
+    folder: Path,
+    columns: dict[str, Any],
+    group: FeatureGroup,
+    mapping: ColumnMapping | None = None,
+) -> FeatureFile:
     path = folder / f"{group.name}.parquet"
     pq.write_table(pa.table(columns), path)
-    return ParquetFeatures(path, group, group.current)
+    return opened(path, group, mapping)
 
 
-def check(file: ParquetFeatures) -> list[int]:
-    return list(file.check(NOW_MS, LATEST_MS))
+def check(file: FeatureFile) -> list[int]:
+    """Check all rows, and return the number of rows of each batch. Raise if one is wrong."""
+    batches = list(file.check(NOW_MS))
+    problems = [problem for batch in batches for problem in batch.problems]
+    if problems:
+        raise error_of(problems, len(problems))
+    return [batch.stop - batch.start for batch in batches]
 
 
 def read(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> FeatureBatch:
@@ -63,7 +88,7 @@ def column_of(texts: Texts) -> Column:
 
 def refusal(folder: Path, columns: dict[str, Any], group: FeatureGroup) -> InvalidInput:
     """Assert that the check of a file fails; return the error."""
-    with pytest.raises(InvalidInput, match=r"^product\.g\.parquet, column") as caught:
+    with pytest.raises(InvalidInput, match=r"product\.g\.parquet(, row \d+)?, column") as caught:
         check(open_file(folder, columns, group))
     return caught.value
 
@@ -226,7 +251,7 @@ def test_a_null_key_is_reported_with_its_row_in_the_file(tmp_path: Path) -> None
     keys[BATCH_ROWS + 3] = None
     columns = {"product_id": keys, "a": np.zeros(len(keys), dtype=np.int8)}
     error = refusal(tmp_path, columns, group_of(Feature("a", "int8")))
-    assert f"row {BATCH_ROWS + 3} " in error.message
+    assert f"row {BATCH_ROWS + 3}, " in error.message
 
 
 @pytest.mark.usefixtures("inner_loops")
@@ -267,7 +292,7 @@ def test_a_long_string_in_many_rows_is_read_in_small_batches(tmp_path: Path, kin
     texts = ["x" * 300_000, "short", None] * 50
     columns = {"product_id": np.arange(len(texts)), "a": pa.array(texts, kind)}
     file = open_file(tmp_path, columns, group_of(Feature("a", "string")))
-    assert file.path.stat().st_size < 20_000
+    assert (tmp_path / "product.g.parquet").stat().st_size < 20_000
     assert sum(check(file)) == len(texts)
     strings: list[str | None] = []
     for batch in file.batches(NOW_MS):
@@ -287,7 +312,7 @@ def test_numbers_that_compress_well_are_read_in_small_batches(tmp_path: Path) ->
     columns = {"product_id": np.arange(count), "a": pa.FixedSizeListArray.from_arrays(flat, width)}
     group = group_of(Feature("a", "float32", (width,)))
     file = open_file(tmp_path, columns, group)
-    assert file.path.stat().st_size < 1_000_000
+    assert (tmp_path / "product.g.parquet").stat().st_size < 1_000_000
     for batch in file.batches(NOW_MS):
         column = batch.columns["a"]
         assert isinstance(column, Column)
@@ -312,7 +337,8 @@ def test_bytes_that_are_not_utf8_are_refused(
     columns = {"product_id": ["1", "2"], "a": ["x", "y"], name: texts}
     error = refusal(tmp_path, columns, group_of(Feature("a", "string")))
     assert error.field == name
-    assert "invalid UTF-8 in the batch that begins at row 0: " in error.message
+    assert "row 1, " in error.message
+    assert "invalid UTF-8: " in error.message
 
 
 @pytest.mark.parametrize(
@@ -345,7 +371,7 @@ def test_a_page_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     group = group_of(Feature("a", "int32"))
     with pytest.raises(InvalidInput, match=r"product\.g\.parquet is damaged"):
-        check(ParquetFeatures(path, group, group.current))
+        check(opened(path, group))
 
 
 # columns
@@ -373,7 +399,7 @@ def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays(arrays, ["product_id", "a", "a"]), path)
     group = group_of(Feature("a", "int32"))
     with pytest.raises(InvalidInput) as caught:
-        check(ParquetFeatures(path, group, group.current))
+        check(opened(path, group))
     assert caught.value.field == "a"
 
 
@@ -383,18 +409,18 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -
     path.write_bytes(content)
     group = group_of(Feature("a", "int32"))
     with pytest.raises(InvalidInput, match=r"product\.g\.parquet"):
-        ParquetFeatures(path, group, group.current)
+        opened(path, group)
 
 
 def test_a_file_damaged_in_its_middle_is_refused(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int32"))
-    file = open_file(tmp_path, {"product_id": np.arange(1000), "a": np.arange(1000)}, group)
-    content = bytearray(file.path.read_bytes())
+    open_file(tmp_path, {"product_id": np.arange(1000), "a": np.arange(1000)}, group)
+    path = tmp_path / "product.g.parquet"
+    content = bytearray(path.read_bytes())
     content[4:2000] = bytes(1996)
-    file.path.write_bytes(content)
-    damaged = ParquetFeatures(file.path, group, group.current)
+    path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"product\.g\.parquet"):
-        check(damaged)
+        check(opened(path, group))
 
 
 # event times
@@ -464,13 +490,16 @@ def test_a_number_of_another_unit_is_refused_and_its_row_is_named(
 ) -> None:
     times = pa.array([NOW_MS, 0, time, time]).cast(type_, safe=False)
     message = refuse_time(tmp_path, times)
-    assert f"row 2: {time} looks like {unit}: send milliseconds, {time_ms}" in message
+    assert (
+        f"row 2, column 'event_time': {time} looks like {unit}: send milliseconds, {time_ms}"
+        in message
+    )
 
 
 def test_a_time_of_another_unit_is_reported_with_its_row_in_the_file(tmp_path: Path) -> None:
     times = np.full(BATCH_ROWS + 5, NOW_MS)
     times[BATCH_ROWS + 3] = NOW_MS // 1_000
-    assert f"row {BATCH_ROWS + 3}: " in refuse_time(tmp_path, times)
+    assert f"row {BATCH_ROWS + 3}, " in refuse_time(tmp_path, times)
 
 
 def test_the_smallest_integer_that_can_be_milliseconds_is_read(tmp_path: Path) -> None:
@@ -500,10 +529,201 @@ def test_an_event_time_is_at_most_five_minutes_ahead(tmp_path: Path) -> None:
         [NOW_MS, None],
         ["2023-01-01"],
         [1.5],
-        [datetime.date(2023, 1, 1)],
         pa.array([-1], pa.timestamp("s")),
     ],
     ids=str,
 )
 def test_invalid_times_are_refused(tmp_path: Path, times: Any) -> None:
     refuse_time(tmp_path, times)
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_a_date_is_the_start_of_its_day_in_utc(tmp_path: Path, kind: Any) -> None:
+    times = pa.array([datetime.date(2023, 11, 14)]).cast(kind)
+    assert times_of(tmp_path, times) == [1_699_920_000_000]
+
+
+# what programs write
+
+
+def decimals(*texts: str, scale: int = 2) -> Any:
+    return pa.array([Decimal(text) for text in texts], pa.decimal128(20, scale))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        ("int32", decimals("3.00", "-4"), [3, -4]),
+        ("int64", decimals("9007199254740993", scale=0), [9007199254740993]),
+        ("float64", decimals("12.34", "5"), [12.34, 5.0]),
+        ("int64", pa.array([NOW_MS], pa.timestamp("ms")), [NOW_MS]),
+        ("int64", pa.array([NOW_MS * 1_000], pa.timestamp("us", "UTC")), [NOW_MS]),
+        ("float64", pa.array([datetime.date(1970, 1, 2)]), [86_400_000.0]),
+    ],
+    ids=str,
+)
+def test_decimals_and_times_become_numbers(
+    tmp_path: Path, dtype: str, values: Any, expected: list[float]
+) -> None:
+    assert read_one(tmp_path, Feature("a", dtype), values).values.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int32", decimals("3.01", "4.00")),
+        ("int8", decimals("300.00")),
+        ("int64", pa.array([1_001], pa.timestamp("us"))),
+        ("float32", pa.array([NOW_MS + 1], pa.timestamp("ms"))),
+        ("int32", pa.array([NOW_MS], pa.timestamp("ms"))),
+    ],
+    ids=str,
+)
+def test_decimals_and_times_that_would_change_are_refused(
+    tmp_path: Path, dtype: str, values: Any
+) -> None:
+    assert refuse_one(tmp_path, Feature("a", dtype), values) == "a"
+
+
+def test_a_table_of_pandas_is_read_without_its_index(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"product_id": [*"abcd"], "a": [1.0, None, 3.0, 4.0], "city": ["x", None, "z", "x"]}
+    )
+    frame["city"] = frame["city"].astype("category")
+    path = tmp_path / "product.g.parquet"
+    frame[frame["product_id"] != "b"].to_parquet(path)
+    assert "__index_level_0__" in pq.read_schema(path).names
+    file = opened(path, group_of(Feature("a", "int32"), Feature("city", "string")))
+    (batch,) = file.batches(NOW_MS)
+    assert batch.keys.to_pylist() == ["a", "c", "d"]
+    columns = batch.columns
+    assert isinstance(columns["a"], Column)
+    assert isinstance(columns["city"], Texts)
+    assert columns["a"].values.tolist() == [1, 3, 4]
+    assert column_of(columns["city"]).values.tolist() == ["x", "z", "x"]
+
+
+# renamed, extra and partition columns
+
+
+def test_renamed_columns_are_read_by_their_new_names(tmp_path: Path) -> None:
+    group = group_of(Feature("a", "int8"), Feature("b", "int8"))
+    mapping = ColumnMapping({"sku": "product_id", "a": "b", "b": "a"})
+    columns = {"sku": ["1"], "a": [1], "b": [2]}
+    (batch,) = open_file(tmp_path, columns, group, mapping).batches(NOW_MS)
+    assert batch.keys.to_pylist() == ["1"]
+    assert [batch.columns[name].values.tolist() for name in ("a", "b")] == [[2], [1]]
+
+
+@pytest.mark.parametrize(
+    ("renames", "message"),
+    [
+        ({"nothing": "a"}, "column 'nothing': can't be renamed to 'a': the file lacks this column"),
+        ({"c": "a"}, "column 'c': can't be renamed to 'a': the file has this column twice then"),
+        ({"c": "b"}, "column 'b': 'product.g' version 1 has no such feature"),
+    ],
+)
+def test_a_wrong_new_name_is_refused(tmp_path: Path, renames: dict[str, str], message: str) -> None:
+    columns = {"product_id": ["1"], "a": [1], "c": [1]}
+    with pytest.raises(InvalidInput, match=message):
+        open_file(tmp_path, columns, group_of(Feature("a", "int8")), ColumnMapping(renames))
+
+
+def test_extra_columns_are_left_out_on_demand(tmp_path: Path) -> None:
+    columns = {"product_id": ["1"], "a": [1], "c": [1], "d": [{"x": 1}]}
+    mapping = ColumnMapping(ignore_extra=True)
+    (batch,) = open_file(tmp_path, columns, group_of(Feature("a", "int8")), mapping).batches(NOW_MS)
+    assert set(batch.columns) == {"a"}
+
+
+def partitioned(folder: Path, path: str, columns: dict[str, Any]) -> Path:
+    file = folder / "product.g" / path / "part-0.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def test_partition_columns_are_columns(tmp_path: Path) -> None:
+    path = partitioned(tmp_path, "dt=2023-11-14/city=Pune/n=7/product_id=x%7Cy", {"a": [1, 2]})
+    group = group_of(Feature("a", "int8"), Feature("city", "string"), Feature("n", "int32"))
+    (batch,) = opened(path, group, ColumnMapping(event_time="dt")).batches(NOW_MS)
+    assert batch.keys.to_pylist() == ["x\\|y"] * 2
+    city = batch.columns["city"]
+    assert isinstance(city, Texts)
+    assert column_of(city).values.tolist() == ["Pune"] * 2
+    assert batch.columns["n"].values.tolist() == [7, 7]
+    assert batch.event_time_ms.tolist() == [1_699_920_000_000] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "event_time", "column"),
+    [
+        ("n=x", "event_time", "n"),
+        ("n=1/dt=yesterday", "dt", "dt"),
+        ("n=1/dt=2999-01-01", "dt", "dt"),
+        ("n=1/dt=__HIVE_DEFAULT_PARTITION__", "dt", "dt"),
+        ("n=1", "dt", "dt"),
+    ],
+)
+def test_a_wrong_partition_is_one_problem_of_its_file(
+    tmp_path: Path, path: str, event_time: str, column: str
+) -> None:
+    file = partitioned(tmp_path, path, {"product_id": ["1", "2"]})
+    with pytest.raises(InvalidInput, match=rf"^{file}, column '{column}': ") as caught:
+        opened(file, group_of(Feature("n", "int32")), ColumnMapping(event_time=event_time))
+    assert "\n" not in caught.value.message
+
+
+# all problems in one run
+
+
+def test_all_wrong_columns_of_a_file_are_named(tmp_path: Path) -> None:
+    group = group_of(Feature("a", "int8"), Feature("b", "int8"), Feature("c", "string"))
+    with pytest.raises(InvalidInput) as missing:
+        open_file(tmp_path, {"product_id": ["1"], "x": [1], "c": ["c"]}, group)
+    assert [line.split("'")[1] for line in missing.value.message.splitlines()] == ["a", "b", "x"]
+    with pytest.raises(InvalidInput) as types:
+        open_file(tmp_path, {"product_id": [1.5], "a": ["x"], "b": [1], "c": [1]}, group)
+    assert [line.split("'")[1] for line in types.value.message.splitlines()] == [
+        "product_id",
+        "a",
+        "c",
+    ]
+
+
+def test_all_wrong_rows_are_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    group = group_of(Feature("a", "int8"), Feature("b", "string"))
+    count = BATCH_ROWS + 10
+    columns = {
+        "product_id": [str(i) for i in range(count)],
+        "a": np.arange(count) % 100,
+        "b": ["x"] * count,
+        "event_time": np.full(count, NOW_MS),
+    }
+    columns["product_id"][5] = ""
+    columns["a"][5] = 300
+    columns["a"][BATCH_ROWS + 1] = -300
+    columns["event_time"][7] = 1
+    columns["b"][8] = "x" * (2 << 20)
+    batches = list(open_file(tmp_path, columns, group).check(NOW_MS))
+    problems = [(p.row, p.column) for batch in batches for p in batch.problems]
+    assert sorted(problems, key=str) == [
+        (5, "a"),
+        (5, "product_id"),
+        (7, "event_time"),
+        (8, None),
+        (BATCH_ROWS + 1, "a"),
+    ]
+    kept = [key for batch in batches for key in batch.keys.to_pylist()]
+    wrong = {5, 7, 8, BATCH_ROWS + 1}
+    assert kept == [str(i) for i in range(count) if i not in wrong]
+    assert sum(batch.rejected for batch in batches) == len(wrong)
+
+
+def test_the_rows_that_are_done_are_left_out(tmp_path: Path) -> None:
+    count = 2 * BATCH_ROWS
+    columns = {"product_id": np.arange(count), "a": np.arange(count)}
+    file = open_file(tmp_path, columns, group_of(Feature("a", "int32")))
+    (batch,) = (batch for batch, _ in file.blocks(NOW_MS, BATCH_ROWS))
+    assert (batch.start, batch.stop) == (BATCH_ROWS, count)
+    assert batch.keys[0].as_py() == str(BATCH_ROWS)

@@ -1,0 +1,145 @@
+"""Rows of a file as rows of a feature group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kirana.codecs import Column
+from kirana.codecs.rows import Texts
+from kirana.errors import InvalidInput
+from kirana.ingest.columns import event_times, values
+from kirana.ingest.feature_batch import FeatureBatch
+from kirana.ingest.keys import key_texts
+from kirana.ingest.problems import Problem, wrong_rows
+from kirana.ingest.texts import parsed, parsed_times
+from kirana.schema import Entity, Feature, SchemaVersion
+
+_KEYS, _TIMES = "[keys]", "[event times]"
+"""Names of converters. The names of features have no brackets."""
+
+Convert = Callable[[pa.RecordBatch], Any]
+
+
+class Conversion:
+    """Converts rows of one file.
+
+    `sources` has the column of the file by the name that Kirana knows it by, `constants` the value
+    of each column that is the same in all rows, as text. With `is_text`, all values in the file are
+    text. `event_time` is the column of the event times; without it, they are all `now_ms` (Unix
+    milliseconds).
+    """
+
+    def __init__(
+        self,
+        file: str,
+        entity: Entity,
+        version: SchemaVersion,
+        sources: Mapping[str, str],
+        constants: Mapping[str, str | None],
+        *,
+        is_text: bool,
+        event_time: str,
+        now_ms: int,
+    ) -> None:
+        self._file = file
+        self._entity = entity
+        self._version = version
+        self._sources = sources
+        self._constants = constants
+        self._is_text = is_text
+        self._event_time = event_time
+        self._now_ms = now_ms
+        self._converters: dict[str, Convert] = {
+            _KEYS: self._keys,
+            _TIMES: self._times,
+            **{feature.name: self._values(feature) for feature in version.features},
+        }
+
+    def convert(self, rows: pa.RecordBatch, start: int) -> FeatureBatch:
+        """Convert rows, the first of which is row `start` of the file."""
+        converted: dict[str, Any] = {}
+        problems: dict[int, list[Problem]] = {}
+        for name, convert in self._converters.items():
+            try:
+                converted[name] = convert(rows)
+            except InvalidInput:
+                for row, problem in self._problems_of(name, convert, rows, start).items():
+                    problems.setdefault(row, []).append(problem)
+        right = np.ones(len(rows), dtype=np.bool_)
+        if problems:
+            right[list(problems)] = False
+            rows = rows.filter(pa.array(right))
+            converted = {name: convert(rows) for name, convert in self._converters.items()}
+        return FeatureBatch(
+            converted.pop(_KEYS),
+            event_time_ms=converted.pop(_TIMES),
+            columns=converted,
+            start=start,
+            stop=start + len(right),
+            row_numbers=start + np.flatnonzero(right),
+            problems=[problem for row in sorted(problems) for problem in problems[row]],
+        )
+
+    def column_problems(self, schema: pa.Schema) -> list[Problem]:
+        """Return a problem for each column that is wrong in all rows: its type, or its constant."""
+        # Without a row, only the type can be wrong. With one, only columns that are constants are
+        # there, and all others are left out.
+        no_rows = pa.record_batch(
+            [pa.array([], type_) for type_ in map(_plain, schema.types)], names=schema.names
+        )
+        one_row = pa.record_batch([pa.nulls(1)], names=[""])
+        problems = {}
+        for name, convert in self._converters.items():
+            for rows in (no_rows, one_row):
+                with suppress(KeyError):
+                    try:
+                        convert(rows)
+                    except InvalidInput as error:
+                        problems[name] = self._problem(name, None, error)
+        return list(problems.values())
+
+    def _problems_of(
+        self, name: str, convert: Convert, rows: pa.RecordBatch, start: int
+    ) -> dict[int, Problem]:
+        """Return the problem of each row that a converter refuses."""
+        found = wrong_rows(lambda a, b: convert(rows.slice(a, b - a)), len(rows))
+        return {row: self._problem(name, start + row, error) for row, error in found.items()}
+
+    def _problem(self, name: str, row: int | None, error: InvalidInput) -> Problem:
+        column = self._event_time if name == _TIMES else name
+        return Problem(self._file, row, error.field or column, error.message)
+
+    def _keys(self, rows: pa.RecordBatch) -> pa.StringArray:
+        keys = self._entity.keys
+        return key_texts(keys, [self._column(rows, key.name)[0] for key in keys])
+
+    def _times(self, rows: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+        name = self._event_time
+        if name not in self._sources and name not in self._constants:
+            return np.full(len(rows), self._now_ms, dtype=np.uint64)
+        column, is_text = self._column(rows, name)
+        return event_times(parsed_times(column) if is_text else column, self._now_ms)
+
+    def _values(self, feature: Feature) -> Convert:
+        def convert(rows: pa.RecordBatch) -> Column | Texts:
+            column, is_text = self._column(rows, feature.name)
+            return values(feature, parsed(feature, column) if is_text else column)
+
+        return convert
+
+    def _column(self, rows: pa.RecordBatch, name: str) -> tuple[Any, bool]:
+        """Return a column, and whether its values were written as text."""
+        if name in self._sources:
+            return rows.column(self._sources[name]), self._is_text
+        return pa.repeat(pa.scalar(self._constants[name], pa.string()), len(rows)), True
+
+
+def _plain(type_: Any) -> Any:
+    """Return the type that a column has when its dictionary is decoded."""
+    return type_.value_type if pa.types.is_dictionary(type_) else type_

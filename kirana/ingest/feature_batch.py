@@ -1,0 +1,95 @@
+"""Rows of a file that are right, and the problems of all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kirana.codecs import CODECS, Column
+from kirana.codecs.arrow import joined_of
+from kirana.codecs.rows import Texts
+from kirana.errors import TooLarge
+from kirana.ingest.problems import Problem, wrong_rows
+from kirana.schema import FeatureGroup, SchemaVersion
+from kirana.stores import RowBlock
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Rows that are ready to be encoded.
+
+    `keys` are key texts. `columns` has the values of each feature by its name. `event_time_ms` has
+    one entry per row, in Unix milliseconds. The batch stands for the rows of the file from `start`
+    to `stop`; `row_numbers` are those of them that are right, and `problems` has at least one
+    problem for each of the others.
+    """
+
+    keys: pa.StringArray
+    columns: dict[str, Column | Texts]
+    event_time_ms: npt.NDArray[np.uint64]
+    start: int
+    stop: int
+    row_numbers: Rows
+    problems: list[Problem]
+
+    @property
+    def rejected(self) -> int:
+        """The number of rows that are wrong."""
+        return self.stop - self.start - len(self.row_numbers)
+
+    def block(self, group: FeatureGroup, version: SchemaVersion) -> RowBlock:
+        """Return the rows for a store. Raise `TooLarge` if one exceeds a limit."""
+        codec = CODECS[group.codec]
+        values, value_ends = codec.encode_block(group, version, self.columns, self.event_time_ms)
+        keys, key_ends = joined_of(self.keys)
+        return RowBlock(
+            group.name,
+            codec,
+            keys,
+            key_ends,
+            values,
+            value_ends,
+            group.expiry_s(self.event_time_ms),
+            self.event_time_ms,
+        )
+
+    def fitting(
+        self, group: FeatureGroup, version: SchemaVersion, file: str
+    ) -> tuple[FeatureBatch, RowBlock]:
+        """Return the batch and its rows for a store, both without rows that exceed a limit."""
+        try:
+            return self, self.block(group, version)
+        except TooLarge:
+            all_rows = np.arange(len(self.row_numbers))
+            found = wrong_rows(
+                lambda start, stop: self._selected(all_rows[start:stop]).block(group, version),
+                len(all_rows),
+            )
+        problems = [
+            Problem(file, int(self.row_numbers[row]), None, error.message)
+            for row, error in sorted(found.items())
+        ]
+        kept = self._selected(np.delete(all_rows, list(found)))
+        kept = replace(kept, problems=[*self.problems, *problems])
+        return kept, kept.block(group, version)
+
+    def _selected(self, rows: Rows) -> FeatureBatch:
+        return replace(
+            self,
+            keys=self.keys.take(pa.array(rows)),
+            columns={name: _selected(column, rows) for name, column in self.columns.items()},
+            event_time_ms=self.event_time_ms[rows],
+            row_numbers=self.row_numbers[rows],
+        )
+
+
+def _selected(column: Column | Texts, rows: Rows) -> Column | Texts:
+    nulls = None if column.nulls is None else column.nulls[rows]
+    if isinstance(column, Texts):
+        return Texts(column.data, column.starts[rows], column.sizes[rows], nulls)
+    return Column(column.values[rows], nulls)
