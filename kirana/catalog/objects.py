@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kirana.errors import did_you_mean
-from kirana.schema import DTYPES, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE, Entity, Key
+from kirana.schema import DTYPES, EVENT_TIME, KEY_DTYPES, MAX_DIMENSIONS, NON_FINITE, Entity, Key
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -210,6 +210,25 @@ class EventTypeObject(Strict):
     """`latest` keeps only the newest event per user and product. `all` keeps every event."""
 
 
+class SourceObject(Strict):
+    """Files that `kirana push --source` loads into a feature group, and what their columns mean."""
+
+    kind: Literal["source"] = "source"
+    name: Name
+    group: GroupName
+    """The feature group of all rows."""
+    files: Annotated[list[str], Field(min_length=1)]
+    """Files and folders: paths below the catalog directory, other paths, or URLs (`s3://`)."""
+    schema_version: Annotated[int, Field(ge=1)] | None = None
+    """The schema version of the files. Without it, the newest."""
+    rename: dict[str, str] = {}
+    """The name of a key or a feature by the name of its column in the files."""
+    ignore_extra: bool = False
+    """Whether columns that the group does not have are left out. Otherwise they are refused."""
+    event_time: str = EVENT_TIME
+    """The column of the event times, which may be a folder like `dt=2026-11-28`."""
+
+
 class CandidateGeneratorObject(Strict):
     """A source of candidates for flows: an implementation and its parameters.
 
@@ -314,6 +333,7 @@ CatalogObject = (
     EntityObject
     | FeatureGroupObject
     | EventTypeObject
+    | SourceObject
     | CandidateGeneratorObject
     | FlowObject
     | InferflowObject
@@ -325,6 +345,7 @@ KINDS: dict[str, type[CatalogObject]] = {
     "entity": EntityObject,
     "feature_group": FeatureGroupObject,
     "event_type": EventTypeObject,
+    "source": SourceObject,
     "candidate_generator": CandidateGeneratorObject,
     "model": ModelObject,
     "inferflow": InferflowObject,

@@ -23,6 +23,7 @@ from kirana.catalog.objects import (
     FlowObject,
     InferflowObject,
     ModelObject,
+    SourceObject,
 )
 from kirana.catalog.storage_records import Storage
 from kirana.errors import FieldPath, Unknown
@@ -117,6 +118,7 @@ class Catalog:
         self.entities: Mapping[str, Entity] = _View(self, "entity")
         self.groups: Mapping[str, FeatureGroup] = _View(self, "feature_group")
         self.event_types: Mapping[str, EventTypeObject] = _View(self, "event_type")
+        self.sources: Mapping[str, SourceObject] = _View(self, "source")
         self.generators: Mapping[str, CandidateGeneratorObject] = _View(self, "candidate_generator")
         self.models: Mapping[str, ModelObject] = _View(self, "model")
         self.inferflows: Mapping[str, InferflowObject] = _View(self, "inferflow")

@@ -60,6 +60,7 @@ def check(
         "entities": len(snapshot.entities),
         "feature groups": len(snapshot.groups),
         "event types": len(snapshot.event_types),
+        "sources": len(snapshot.sources),
         "candidate generators": len(snapshot.generators),
         "models": len(snapshot.models),
         "inferflows": len(snapshot.inferflows),

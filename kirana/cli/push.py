@@ -22,13 +22,14 @@ from kirana.cli.locations import (
     require_given_store,
 )
 from kirana.cli.remembered import require_same_stores
+from kirana.cli.remote import complete
 from kirana.cli.store_options import store_option
-from kirana.errors import ConfigurationError, Unavailable
+from kirana.errors import ConfigurationError, Unavailable, Unknown
 from kirana.features.part import open_store
-from kirana.ingest.feature_file import ColumnMapping
 from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
 from kirana.ingest.rejects import Rejects
+from kirana.ingest.source import Source
 from kirana.revision import NO_REVISION
 from kirana.schema import EVENT_TIME
 from kirana.serving.assembly import catalog_backend
@@ -43,14 +44,22 @@ HotTierUrl = Annotated[str | None, store_option(store_settings(PARTS)["features_
 def push(
     directory: CatalogDirectory,
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="PATH...",
+            metavar="[PATH...]",
             help="Files or folders of Parquet, CSV or Arrow, also as s3://BUCKET/KEY. The name of "
             "a file or of a folder around it is that of its group: ENTITY.GROUP.parquet, or "
             "ENTITY.GROUP/dt=2026-11-28/part-0.parquet.",
         ),
-    ],
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Read the files as this source of the catalog says; those it names, without PATH.",
+            autocompletion=complete("source"),
+        ),
+    ] = None,
     group: Annotated[
         str | None, typer.Option(metavar="ENTITY.GROUP", help="The feature group of all files.")
     ] = None,
@@ -69,13 +78,13 @@ def push(
         typer.Option("--ignore-extra", help="Leave out columns that the group does not have."),
     ] = False,
     event_time: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="COLUMN",
             help="The column of the event times, which may be a folder like COLUMN=2026-11-28. "
-            "Without such a column, the event time is now.",
+            "Default: event_time. Without such a column, the event time is now.",
         ),
-    ] = EVENT_TIME,
+    ] = None,
     allow_rejected: Annotated[
         bool,
         typer.Option(
@@ -127,9 +136,18 @@ def push(
             field="features",
         )
     require_same_stores(directory, Instance(directory).serving(), settings, "catalog", *stores)
-    mapping = ColumnMapping(_renames(rename or []), ignore_extra, event_time)
+    given = Source(
+        group, schema_version, _renames(rename or []), ignore_extra, event_time or EVENT_TIME
+    )
+    if source is not None and given != Source():
+        raise typer.BadParameter("it decides how the files are read", param_hint="--source")
     published = _published(settings)
-    job = Push(paths, published, group=group, schema_version=schema_version, mapping=mapping)
+    if source is not None:
+        given = _declared(published, source)
+        paths = paths or [_below(directory, file) for file in given.files]
+    if not paths:
+        raise typer.BadParameter("name files or folders, or a --source", param_hint="PATH")
+    job = Push(paths, published, source=given)
     home = directory / ".kirana"
     identity = [job.identity, without_password(settings.features), overwrite, allow_rejected]
     if restart:
@@ -148,6 +166,18 @@ def push(
     out.print(f"{rows} rows in {seconds:.1f} s, {rows / max(seconds, 1e-9):,.0f} rows/s")
     if rejects.rows:
         show_warning(f"{rejects.rows} rows were rejected: {rejects.path} has the reasons")
+
+
+def _declared(published: Catalog, name: str) -> Source:
+    """Return a source of the catalog. Raise `Unknown` if there is none of this name."""
+    if name not in published.sources:
+        raise Unknown("source", name, published.sources)
+    return published.compiled("source", name)  # type: ignore[no-any-return]
+
+
+def _below(directory: Path, file: str) -> str:
+    """Return the path or URL of a file of a source. Plain paths are below the catalog directory."""
+    return file if "://" in file else str(directory / file)
 
 
 def _renames(options: list[str]) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Bulk loads of Parquet files into a feature store."""
+"""Bulk loads of files into a feature store."""

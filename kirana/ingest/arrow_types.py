@@ -1,4 +1,4 @@
-"""Arrow types of columns in Parquet files: the type of a feature, and predicates."""
+"""Arrow types of columns in files: the type of a feature, and predicates."""
 
 from __future__ import annotations
 

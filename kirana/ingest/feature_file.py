@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from kirana.errors import did_you_mean
 from kirana.ingest.conversion import Conversion
@@ -16,25 +15,12 @@ from kirana.ingest.feature_batch import FeatureBatch
 from kirana.ingest.files import SourceFile
 from kirana.ingest.formats import open_table
 from kirana.ingest.problems import Problem
+from kirana.ingest.source import Source
 from kirana.schema import EVENT_TIME, NUMERIC, FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
 
 _INDEX = re.compile(r"__index_level_\d+__")
 """The columns in which pandas keeps the index of a table. They are ignored."""
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnMapping:
-    """How the columns of files become those of a group.
-
-    `renames` has the new name of a column by its name in the file. With `ignore_extra`, columns
-    that the group lacks are left out; otherwise they are wrong. `event_time` is the column of the
-    event times.
-    """
-
-    renames: Mapping[str, str] = field(default_factory=dict)
-    ignore_extra: bool = False
-    event_time: str = EVENT_TIME
 
 
 class FeatureFile:
@@ -48,17 +34,18 @@ class FeatureFile:
 
     def __init__(
         self,
-        source: SourceFile,
+        file: SourceFile,
         group: FeatureGroup,
         version: SchemaVersion,
-        mapping: ColumnMapping | None = None,
+        source: Source | None = None,
     ) -> None:
-        self.source = source
-        self.name = source.stored.name
+        self.name = file.stored.name
+        self.group_name = group.name
+        self._file = file
         self._group = group
         self._version = version
-        self._mapping = mapping or ColumnMapping()
-        self._table = open_table(source.stored, source.format)
+        self._source = source or Source()
+        self._table = open_table(file.stored, file.format)
         self.rows = self._table.rows
         # If rows do not differ in size, their size was checked when the group was published.
         self._sizes_differ = group.codec == "text" or any(
@@ -66,7 +53,7 @@ class FeatureFile:
         )
         self._keys = [key.name for key in group.entity.keys]
         self._sources = {
-            self._mapping.renames.get(name, name): name
+            self._source.renames.get(name, name): name
             for name in self._table.schema.names
             if not _INDEX.fullmatch(name)
         }
@@ -77,31 +64,38 @@ class FeatureFile:
             schema, now_ms = self._table.schema, int(time.time() * 1_000)
             self.problems = self._conversion(now_ms).column_problems(schema)
 
+    @property
+    def identity(self) -> list[object]:
+        """What tells this file from others, and from the same file after a change."""
+        stored = self._file.stored
+        group = [self._group.name, self._version.number]
+        return [stored.name, stored.size, stored.modified_ns, *group]
+
     def _column_problems(self) -> Iterator[tuple[str, str]]:
         """Yield each wrong column of the file, and what is wrong with it."""
-        stored, mapping = self._table.schema.names, self._mapping
+        stored, source = self._table.schema.names, self._source
         for name in sorted({name for name in stored if stored.count(name) > 1}):
             yield name, "the file has this column twice"
-        for old, new in mapping.renames.items():
+        for old, new in source.renames.items():
             if old not in stored:
                 yield old, f"can't be renamed to '{new}': {self._lacks('column')}"
-            elif [mapping.renames.get(name, name) for name in set(stored)].count(new) > 1:
+            elif [source.renames.get(name, name) for name in set(stored)].count(new) > 1:
                 yield old, f"can't be renamed to '{new}': the file has this column twice then"
-        known = {*self._sources, *self.source.partitions}
+        known = {*self._sources, *self._file.partitions}
         for kind, names in (("key", self._keys), ("feature", [*self._version.index])):
             for name in names:
                 if name not in known:
                     yield name, self._lacks(kind)
-        if mapping.event_time not in known and mapping.event_time != EVENT_TIME:
-            yield mapping.event_time, self._lacks("column of event times")
-        allowed = [*self._keys, *self._version.index, mapping.event_time]
-        if not mapping.ignore_extra:
+        if source.event_time not in known and source.event_time != EVENT_TIME:
+            yield source.event_time, self._lacks("column of event times")
+        allowed = [*self._keys, *self._version.index, source.event_time]
+        if not source.ignore_extra:
             for name in sorted(self._sources.keys() - set(allowed)):
                 group = f"'{self._group.name}' version {self._version.number}"
                 yield name, f"{group} has no such feature: {did_you_mean(name, allowed)}"
 
     def _lacks(self, kind: str) -> str:
-        columns = ", ".join(sorted({*self._sources, *self.source.partitions}))
+        columns = ", ".join(sorted({*self._sources, *self._file.partitions}))
         return f"the file lacks this {kind}: its columns are {columns}"
 
     def check(self, now_ms: int) -> Iterator[FeatureBatch]:
@@ -127,7 +121,7 @@ class FeatureFile:
         damaged, and `Unavailable` if it can't be read.
         """
         conversion = self._conversion(now_ms)
-        wanted = dict.fromkeys([*self._keys, *self._version.index, self._mapping.event_time])
+        wanted = dict.fromkeys([*self._keys, *self._version.index, self._source.event_time])
         columns = [self._sources[name] for name in wanted if name in self._sources]
         start = 0
         for rows in self._table.batches(columns, self._row_bytes()):
@@ -141,9 +135,9 @@ class FeatureFile:
             self._group.entity,
             self._version,
             self._sources,
-            self.source.partitions,
+            self._file.partitions,
             is_text=self._table.is_text,
-            event_time=self._mapping.event_time,
+            event_time=self._source.event_time,
             now_ms=now_ms,
         )
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unknown
-from kirana.ingest.feature_file import ColumnMapping, FeatureFile
+from kirana.ingest.feature_file import FeatureFile
 from kirana.ingest.files import SourceFile, source_files
 from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.problems import Problem, error_of
 from kirana.ingest.rejects import Rejects
+from kirana.ingest.source import Source
 from kirana.loop import prefetched
 from kirana.schema import FeatureGroup, SchemaVersion
 from kirana.stores import FeatureStore, RowBlock
@@ -29,31 +30,23 @@ class Push:
     The constructor opens the files and checks their columns. `check` and `write` read the rows.
     They all raise `InvalidInput` if a file is wrong, with all problems that were found, and
     `Unavailable` if a file can't be read. The constructor also raises `InvalidInput` if a path does
-    not exist or a group lacks `schema_version`, and `Unknown` for a file whose group is not in the
-    catalog.
-
-    All files are read as `schema_version`. Without it, each file is read as the current version of
-    its group. `mapping` says which columns of the files are meant.
+    not exist or a group lacks the schema version, and `Unknown` for a file whose group is not in
+    the catalog. `source` says how the files are read; its own files are ignored.
     """
 
     def __init__(
         self,
         paths: Sequence[str | Path],
         catalog: Catalog,
-        *,
-        group: str | None = None,
-        schema_version: int | None = None,
-        mapping: ColumnMapping | None = None,
+        source: Source | None = None,
     ) -> None:
         self._files: list[FeatureFile] = []
-        self._mapping = mapping or ColumnMapping()
-        self._versions: dict[str, int] = {}
+        self._source = source = source or Source()
         problems: list[Problem] = []
-        for source in source_files(list(map(str, paths)), group, catalog.groups):
-            feature_group, version = _schema_of(source, catalog, schema_version)
-            file = FeatureFile(source, feature_group, version, self._mapping)
+        for found in source_files(list(map(str, paths)), source.group, catalog.groups):
+            feature_group, version = _schema_of(found, catalog, source.schema_version)
+            file = FeatureFile(found, feature_group, version, source)
             self._files.append(file)
-            self._versions[source.group] = version.number
             problems += file.problems
         if problems:
             raise error_of(problems, len(problems))
@@ -68,20 +61,9 @@ class Push:
     @property
     def identity(self) -> list[object]:
         """What is pushed: the files with their sizes and times, and how they are read."""
-        mapping = self._mapping
-        return [
-            [
-                (
-                    file.name,
-                    file.source.stored.size,
-                    file.source.stored.modified_ns,
-                    file.source.group,
-                )
-                for file in self._files
-            ],
-            sorted(self._versions.items()),
-            [sorted(mapping.renames.items()), mapping.ignore_extra, mapping.event_time],
-        ]
+        source = self._source
+        columns = [sorted(source.renames.items()), source.ignore_extra, source.event_time]
+        return [[file.identity for file in self._files], columns]
 
     async def check(
         self, report: Report, *, rejects: Rejects | None = None, journal: Journal | None = None
@@ -125,7 +107,7 @@ class Push:
         """
         journal = journal or Journal()
         for position, file in enumerate(self._files):
-            pushed = journal.pushed.setdefault(file.source.group, Pushed())
+            pushed = journal.pushed.setdefault(file.group_name, Pushed())
             done = journal.done(position)
             async with aclosing(prefetched(file.blocks(journal.began_ms, done))) as blocks:
                 async for batch, block in blocks:
@@ -138,12 +120,12 @@ class Push:
 
 
 def _schema_of(
-    source: SourceFile, catalog: Catalog, schema_version: int | None
+    file: SourceFile, catalog: Catalog, schema_version: int | None
 ) -> tuple[FeatureGroup, SchemaVersion]:
     try:
-        group = catalog.group(source.group)
+        group = catalog.group(file.group)
     except Unknown as error:
-        path = source.stored.name
+        path = file.stored.name
         error.message = f"{path}: {error.message} (or name the group with --group)"
         error.path = (path,)
         raise

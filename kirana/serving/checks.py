@@ -9,9 +9,11 @@ from kirana.flow.generators import build_generator
 from kirana.flow.graph import compile_flow
 from kirana.inferflow.model_checks import model_checker
 from kirana.inferflow.plan import compile_inferflow
+from kirana.ingest.source import compile_source
 from kirana.models.files import ModelFiles
 
 COMPILERS: Mapping[str, Compile] = {
+    "source": compile_source,
     "candidate_generator": build_generator,
     "inferflow": compile_inferflow,
     "flow": compile_flow,

@@ -193,6 +193,27 @@ def test_push_maps_columns_and_reads_partitions(
         assert "is not OLD=NEW" in usage.stderr
 
 
+def test_a_source_says_what_push_loads(folder: Path, tmp_path: Path, kirana: Kirana) -> None:
+    with (folder / "shop.yaml").open("a") as file:
+        file.write(
+            "---\n{kind: source, name: daily, group: user.profile, files: [exports], "
+            "rename: {uid: user_id}, ignore_extra: true}\n"
+        )
+    kirana("apply", folder)
+    (folder / "exports").mkdir()
+    table = pa.table({"uid": ["1"], "age": [20], "note": ["x"]})
+    pq.write_table(table, folder / "exports" / "today.parquet")
+    pq.write_table(table, tmp_path / "yesterday.parquet")
+    for paths in ([], [tmp_path / "yesterday.parquet"]):
+        done = kirana("push", folder, *paths, "--source", "daily")
+        assert "user.profile: 1 rows written\n" in done.stdout
+    unknown = kirana("push", folder, "--source", "dailly")
+    assert unknown.returncode == 1
+    assert "unknown source 'dailly': did you mean 'daily'?" in unknown.stderr
+    for options in ((), ("--source", "daily", "--ignore-extra")):
+        assert kirana("push", folder, *options).returncode == 2
+
+
 def test_a_killed_push_goes_on_when_it_is_run_again(
     folder: Path, tmp_path: Path, kirana: Kirana
 ) -> None:

@@ -18,10 +18,11 @@ from kirana.codecs import Column
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
 from kirana.ingest.feature_batch import FeatureBatch
-from kirana.ingest.feature_file import ColumnMapping, FeatureFile
+from kirana.ingest.feature_file import FeatureFile
 from kirana.ingest.files import source_files
 from kirana.ingest.formats.base import BATCH_BYTES, BATCH_ROWS
 from kirana.ingest.problems import error_of
+from kirana.ingest.source import Source
 from kirana.schema import NUMERIC, Entity, Feature, FeatureGroup, Key, SchemaVersion
 
 NOW_MS = 1_700_000_000_000
@@ -35,10 +36,10 @@ def group_of(*features: Feature, entity: Entity = PRODUCT) -> FeatureGroup:
     return FeatureGroup(name, entity, 0, "packed", (SchemaVersion(name, 1, features),))
 
 
-def opened(path: Path, group: FeatureGroup, mapping: ColumnMapping | None = None) -> FeatureFile:
+def opened(path: Path, group: FeatureGroup, source: Source | None = None) -> FeatureFile:
     """Open a file. Raise `InvalidInput` if its columns are wrong."""
-    (source,) = source_files([str(path)], None, [group.name])
-    file = FeatureFile(source, group, group.current, mapping)
+    (found,) = source_files([str(path)], None, [group.name])
+    file = FeatureFile(found, group, group.current, source)
     if file.problems:
         raise error_of(file.problems, len(file.problems))
     return file
@@ -48,11 +49,11 @@ def open_file(
     folder: Path,
     columns: dict[str, Any],
     group: FeatureGroup,
-    mapping: ColumnMapping | None = None,
+    source: Source | None = None,
 ) -> FeatureFile:
     path = folder / f"{group.name}.parquet"
     pq.write_table(pa.table(columns), path)
-    return opened(path, group, mapping)
+    return opened(path, group, source)
 
 
 def check(file: FeatureFile) -> list[int]:
@@ -608,9 +609,9 @@ def test_a_table_of_pandas_is_read_without_its_index(tmp_path: Path) -> None:
 
 def test_renamed_columns_are_read_by_their_new_names(tmp_path: Path) -> None:
     group = group_of(Feature("a", "int8"), Feature("b", "int8"))
-    mapping = ColumnMapping({"sku": "product_id", "a": "b", "b": "a"})
+    source = Source(renames={"sku": "product_id", "a": "b", "b": "a"})
     columns = {"sku": ["1"], "a": [1], "b": [2]}
-    (batch,) = open_file(tmp_path, columns, group, mapping).batches(NOW_MS)
+    (batch,) = open_file(tmp_path, columns, group, source).batches(NOW_MS)
     assert batch.keys.to_pylist() == ["1"]
     assert [batch.columns[name].values.tolist() for name in ("a", "b")] == [[2], [1]]
 
@@ -626,13 +627,13 @@ def test_renamed_columns_are_read_by_their_new_names(tmp_path: Path) -> None:
 def test_a_wrong_new_name_is_refused(tmp_path: Path, renames: dict[str, str], message: str) -> None:
     columns = {"product_id": ["1"], "a": [1], "c": [1]}
     with pytest.raises(InvalidInput, match=message):
-        open_file(tmp_path, columns, group_of(Feature("a", "int8")), ColumnMapping(renames))
+        open_file(tmp_path, columns, group_of(Feature("a", "int8")), Source(renames=renames))
 
 
 def test_extra_columns_are_left_out_on_demand(tmp_path: Path) -> None:
     columns = {"product_id": ["1"], "a": [1], "c": [1], "d": [{"x": 1}]}
-    mapping = ColumnMapping(ignore_extra=True)
-    (batch,) = open_file(tmp_path, columns, group_of(Feature("a", "int8")), mapping).batches(NOW_MS)
+    source = Source(ignore_extra=True)
+    (batch,) = open_file(tmp_path, columns, group_of(Feature("a", "int8")), source).batches(NOW_MS)
     assert set(batch.columns) == {"a"}
 
 
@@ -646,7 +647,7 @@ def partitioned(folder: Path, path: str, columns: dict[str, Any]) -> Path:
 def test_partition_columns_are_columns(tmp_path: Path) -> None:
     path = partitioned(tmp_path, "dt=2023-11-14/city=Pune/n=7/product_id=x%7Cy", {"a": [1, 2]})
     group = group_of(Feature("a", "int8"), Feature("city", "string"), Feature("n", "int32"))
-    (batch,) = opened(path, group, ColumnMapping(event_time="dt")).batches(NOW_MS)
+    (batch,) = opened(path, group, Source(event_time="dt")).batches(NOW_MS)
     assert batch.keys.to_pylist() == ["x\\|y"] * 2
     city = batch.columns["city"]
     assert isinstance(city, Texts)
@@ -670,7 +671,7 @@ def test_a_wrong_partition_is_one_problem_of_its_file(
 ) -> None:
     file = partitioned(tmp_path, path, {"product_id": ["1", "2"]})
     with pytest.raises(InvalidInput, match=rf"^{file}, column '{column}': ") as caught:
-        opened(file, group_of(Feature("n", "int32")), ColumnMapping(event_time=event_time))
+        opened(file, group_of(Feature("n", "int32")), Source(event_time=event_time))
     assert "\n" not in caught.value.message
 
 

@@ -17,7 +17,9 @@ from kirana.codecs import Status
 from kirana.errors import InvalidInput, Unknown
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
-from kirana.ingest.push import Push, Pushed
+from kirana.ingest.journal import Pushed
+from kirana.ingest.push import Push
+from kirana.ingest.source import Source
 from kirana.serving.checks import catalog_checks
 from kirana.stores import FeatureStore, open_feature_store
 from tests.support import SHOP, nth, publish, request_at, write_shop
@@ -258,11 +260,11 @@ async def test_rows_are_written_by_the_given_schema_version(
     path = stats(files / "product.stats.parquet", ["a"], [1])
     with pytest.raises(InvalidInput, match="orders"):
         Push([path], catalog.load(nth(catalog, 2)))
-    await push(store, catalog.load(nth(catalog, 2)), path, schema_version=1)
+    await push(store, catalog.load(nth(catalog, 2)), path, source=Source(schema_version=1))
     values, status = await read(store, catalog, ["a"], "stats.clicks", "stats.orders")
     assert (values, status) == ([[1], [9]], [Status.OK])
     with pytest.raises(InvalidInput, match="no schema version 3"):
-        Push([path], catalog.load(nth(catalog, 2)), schema_version=3)
+        Push([path], catalog.load(nth(catalog, 2)), source=Source(schema_version=3))
 
 
 def test_an_unknown_group_is_refused_with_a_suggestion(
@@ -278,5 +280,5 @@ async def test_with_a_group_the_file_may_have_any_name(
     catalog: DirectoryCatalog, store: FeatureStore, files: Path
 ) -> None:
     path = stats(files / "anything.parquet", ["a"], [1])
-    await push(store, catalog.load(nth(catalog, 1)), path, group="product.stats")
+    await push(store, catalog.load(nth(catalog, 1)), path, source=Source(group="product.stats"))
     assert (await read(store, catalog, ["a"]))[0][0] == [1]
