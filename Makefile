@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := 3
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-JARS = $(foreach need,$(filter zookeeper cassandra,$(NEEDS)),.cache/$(need)/.fetched)
+JARS = $(foreach need,$(filter zookeeper cassandra kafka,$(NEEDS)),.cache/$(need)/.fetched)
 
 # Ray starts faster if Python may write compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,16 +25,17 @@ demo: $(RUNTIME) ## Rank real films for real users (KEEP=1 stays up, PORT=8000)
 	@$(BIN)/kirana demo --report demo-report.json $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT))
 
 unit: $(DEVELOPMENT) ## Run the unit tests: no servers, no system packages
-	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper and not cassandra' tests/unit
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not redis and not serve and not zookeeper and not cassandra and not kafka' tests/unit
 
 # The needs of the tests (the markers in docs/development.md) and of the benchmarks. OF_<need> lists
 # the commands of a need, as command:package if the package has a different name.
-NEEDS := compiled redis serve zookeeper cassandra bench
+NEEDS := compiled redis serve zookeeper cassandra kafka bench
 OF_compiled := gcc
 OF_redis := redis-server openssl
 OF_serve := curl
 OF_zookeeper := java:default-jre-headless mvn:maven
 OF_cassandra := $(OF_zookeeper)
+OF_kafka := $(OF_zookeeper)
 OF_bench := wrk
 VEGETA := $(BIN)/vegeta
 HEADERS := $(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'

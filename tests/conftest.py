@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import needs, parallel
 from tests.cassandra_server import CassandraServer
+from tests.kafka_server import KafkaServer
 from tests.redis_servers import RedisServers
 from tests.support import Shop, open_shop, publish, write_shop
 from tests.zookeeper_server import ZooKeeperServer
@@ -100,6 +101,12 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
 @pytest.fixture(scope="session")
 def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraServer]:
     with CassandraServer(tmp_path_factory.mktemp("cassandra")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as started:
         yield started
 
 

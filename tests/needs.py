@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-NEEDS = {"compiled", "redis", "serve", "zookeeper", "cassandra"}
+NEEDS = {"compiled", "redis", "serve", "zookeeper", "cassandra", "kafka"}
 """The markers whose needs the Makefile installs. `pyproject.toml` describes all markers."""
 
 _FIXTURE_NEEDS = {
@@ -21,6 +21,7 @@ _FIXTURE_NEEDS = {
     "own": "redis",
     "zookeeper": "zookeeper",
     "cassandra": "cassandra",
+    "kafka": "kafka",
     "tiny": "machine",
 }
 _FOLDER_NEEDS = {"tests/e2e/": "serve", "tests/unit/native/": "compiled"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +146,8 @@ def cluster_of(url: CassandraUrl) -> Cluster:
     options: dict[str, Any] = {}
     if url.username is not None:
         options["auth_provider"] = PlainTextAuthProvider(url.username, url.password or "")
-    if url.tls:
-        options["ssl_context"] = _ssl_context(url)
+    if url.tls is not None:
+        options["ssl_context"] = url.tls.context()
     return Cluster(
         contact_points=list(url.hosts),
         port=url.hosts[0][1],
@@ -159,11 +158,3 @@ def cluster_of(url: CassandraUrl) -> Cluster:
         reconnection_policy=ExponentialReconnectionPolicy(0.5, MAX_RECONNECT_S),
         **options,
     )
-
-
-def _ssl_context(url: CassandraUrl) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=url.ssl_ca_certs)
-    context.check_hostname = url.ssl_check_hostname
-    if url.ssl_certfile is not None:
-        context.load_cert_chain(url.ssl_certfile, url.ssl_keyfile)
-    return context

@@ -9,12 +9,19 @@ The hosts are contact points: the client finds the other nodes through them. The
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
+from kirana.url_options import (
+    TLS_PARSERS,
+    Parser,
+    Tls,
+    count,
+    parse_options,
+    positive,
+    take_tls,
+    text,
+)
 from kirana.urls import addresses_of, credentials_of, without_password
 
 DEFAULT_PORT = 9042
@@ -49,11 +56,7 @@ class CassandraUrl:
     write_consistency: str = "LOCAL_QUORUM"
     timeout_s: float = DEFAULT_TIMEOUT_S
     in_flight: int = 256
-    tls: bool = False
-    ssl_ca_certs: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_check_hostname: bool = True
+    tls: Tls | None = None
 
     @property
     def reads_see_writes(self) -> bool:
@@ -71,53 +74,17 @@ class CassandraUrl:
                 "it must end with the name of a keyspace, of at most 48 letters, digits and "
                 f"underscores, as in cassandra://host:{DEFAULT_PORT}/shop"
             )
-        options: dict[str, Any] = {}
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
-            if name not in _OPTIONS:
-                raise ValueError(f"unknown option '{name}': choose one of {', '.join(_OPTIONS)}")
-            setting, parse = _OPTIONS[name]
-            options[setting] = parse(name, text)
+        options = parse_options(parts.query, _OPTIONS)
+        tls = take_tls(options)
         if options.get("read_consistency") in _FOR_WRITES_ONLY:
             raise ValueError(f"read: {options['read_consistency']} is for writes only")
-        settings = cls(
+        return cls(
             without_password(url),
             tuple(addresses_of(parts.netloc, DEFAULT_PORT)),
             keyspace,
+            tls=tls,
             **{**options, **credentials_of(parts.netloc)},
         )
-        if not settings.tls and any(name.startswith("ssl_") for name in options):
-            raise ValueError("options of TLS need tls=true")
-        if (settings.ssl_certfile is None) != (settings.ssl_keyfile is None):
-            raise ValueError("ssl_certfile and ssl_keyfile must be given together")
-        return settings
-
-
-def _text(name: str, text: str) -> str:
-    if not text:
-        raise ValueError(f"{name} must not be empty")
-    return text
-
-
-def _positive(name: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{name} must be a number above 0, not '{text}'")
-    return number
-
-
-def _count(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 32_768):
-        raise ValueError(f"{name} must be an integer from 1 to 32768, not '{text}'")
-    return int(text)
-
-
-def _flag(name: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{name} must be true or false, not '{text}'")
-    return text == "true"
 
 
 def _consistency(name: str, text: str) -> str:
@@ -126,25 +93,15 @@ def _consistency(name: str, text: str) -> str:
     return text.upper()
 
 
-def _file(name: str, text: str) -> str:
-    if not Path(text).is_file():
-        raise ValueError(f"{name}: there is no file '{text}'")
-    return text
-
-
-_OPTIONS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
-    "data_centre": ("data_centre", _text),
-    "replication": ("replication", _count),
+_OPTIONS: dict[str, tuple[str, Parser]] = {
+    "data_centre": ("data_centre", text),
+    "replication": ("replication", count),
     "read": ("read_consistency", _consistency),
     "write": ("write_consistency", _consistency),
-    "timeout": ("timeout_s", _positive),
-    "in_flight": ("in_flight", _count),
-    "username": ("username", _text),
-    "password": ("password", _text),
-    "tls": ("tls", _flag),
-    "ssl_ca_certs": ("ssl_ca_certs", _file),
-    "ssl_certfile": ("ssl_certfile", _file),
-    "ssl_keyfile": ("ssl_keyfile", _file),
-    "ssl_check_hostname": ("ssl_check_hostname", _flag),
+    "timeout": ("timeout_s", positive),
+    "in_flight": ("in_flight", count),
+    "username": ("username", text),
+    "password": ("password", text),
+    **TLS_PARSERS,
 }
 """For each option of the URL, the field that it sets, and the parser of its text."""

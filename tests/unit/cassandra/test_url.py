@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from kirana.cassandra.url import CassandraUrl
+from kirana.url_options import Tls
 
 
 def test_a_short_url_has_defaults_for_most() -> None:
     url = CassandraUrl.parse("cassandra://db/shop")
     assert url.hosts == (("db", 9042),)
     assert url.keyspace == "shop"
-    assert (url.username, url.data_centre, url.replication, url.tls) == (None, None, None, False)
+    assert (url.username, url.data_centre, url.replication, url.tls) == (None,) * 4
     assert (url.read_consistency, url.write_consistency) == ("LOCAL_QUORUM", "LOCAL_QUORUM")
 
 
@@ -40,9 +41,7 @@ def test_files_of_tls_are_read(tmp_path: Path) -> None:
     file.touch()
     files = f"ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={file}"
     url = CassandraUrl.parse(f"cassandra://db/shop?tls=true&ssl_check_hostname=false&{files}")
-    assert url.tls
-    assert not url.ssl_check_hostname
-    assert url.ssl_ca_certs == url.ssl_certfile == url.ssl_keyfile == str(file)
+    assert url.tls == Tls(str(file), str(file), str(file), check_hostname=False)
 
 
 @pytest.mark.parametrize(

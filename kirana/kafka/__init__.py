@@ -1,0 +1,1 @@
+"""Clients of Kafka: URLs, connections, topics, partitions and errors."""

@@ -1,0 +1,115 @@
+"""Topics: made with their partitions and retention, and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from kirana.errors import Conflict, Unavailable
+from kirana.kafka.clients import admin, start
+from kirana.kafka.errors import answering
+from kirana.kafka.url import KafkaUrl
+
+COPIES = 3
+"""How many copies of each partition a new topic has, if there are so many brokers."""
+
+PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic to be made. A message is kept for `retention_hours`."""
+
+    name: str
+    partitions: int
+    retention_hours: float
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The settings of the topic in Kafka."""
+        milliseconds = round(self.retention_hours * 3_600_000)
+        return {"cleanup.policy": "delete", "retention.ms": str(milliseconds)}
+
+
+async def missing_topics(url: KafkaUrl, topics: Sequence[Topic]) -> list[str]:
+    """Return the names of topics that do not exist, in order.
+
+    Raise `Conflict` if Kafka compacts one of them, and `Unavailable` if it does not answer.
+    """
+    async with _connected(url) as client:
+        return await _missing(client, topics)
+
+
+async def create_topics(url: KafkaUrl, topics: Sequence[Topic]) -> list[str]:
+    """Make the topics that do not exist, and return their names. Others are not changed.
+
+    Raise `Conflict` if Kafka compacts one of them, and `Unavailable` if it does not answer or
+    refuses to make one.
+    """
+    async with _connected(url) as client:
+        missing = await _missing(client, topics)
+        if missing:
+            await _create(client, url, [topic for topic in topics if topic.name in missing])
+            # Brokers learn of a new topic a little later, also of one that another process made.
+            deadline = time.monotonic() + url.timeout_s
+            while late := await _missing(client, topics):
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"{url.name} has not made these topics yet: {', '.join(late)}"
+                    )
+                await asyncio.sleep(PAUSE_S)
+        return missing
+
+
+async def _create(client: AIOKafkaAdminClient, url: KafkaUrl, topics: Sequence[Topic]) -> None:
+    """Make topics, unless another process makes them at the same time."""
+    copies = url.replication or min(COPIES, len((await client.describe_cluster())["brokers"]))
+    new = [
+        NewTopic(topic.name, topic.partitions, copies, topic_configs=topic.config)
+        for topic in topics
+    ]
+    for name, code, message in (await client.create_topics(new)).topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"topic '{name}' can't be made: {message or error.description}")
+
+
+async def _missing(client: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
+    existing = set(await client.list_topics())
+    missing = [topic.name for topic in topics if topic.name not in existing]
+    for topic in topics:
+        if topic.name in existing and "compact" in await _cleanup_policy(client, topic.name):
+            raise Conflict(
+                f"topic '{topic.name}' has cleanup.policy=compact, which would drop rows: a "
+                "message holds rows of many keys. Set cleanup.policy=delete"
+            )
+    return missing
+
+
+async def _cleanup_policy(client: AIOKafkaAdminClient, topic: str) -> str:
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": ""})
+    (reply,) = await client.describe_configs([resource])
+    code, message, _, _, entries = reply.resources[0]
+    if code:
+        raise for_code(code)(message)
+    values: dict[str, Any] = {entry[0]: entry[1] for entry in entries}
+    return str(values["cleanup.policy"])
+
+
+@asynccontextmanager
+async def _connected(url: KafkaUrl) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = admin(url)
+    with answering(url.name):
+        try:
+            await start(client, url)
+            yield client
+        finally:
+            await client.close()
