@@ -97,6 +97,12 @@ def _check_digest(value: str) -> str:
     return value
 
 
+def _check_delimiter(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value in '"\r\n':
+        raise ValueError(f"'csv_delimiter' must be one ASCII character, not {value!r}")
+    return value
+
+
 def _schema_of(choices: tuple[str, ...]) -> WithJsonSchema:
     """Return the JSON schema of a field with these choices, for the reference of the catalog."""
     return WithJsonSchema({"type": "string", "enum": list(choices)})
@@ -227,6 +233,10 @@ class SourceObject(Strict):
     """Whether columns that the group does not have are left out. Otherwise they are refused."""
     event_time: str = EVENT_TIME
     """The column of the event times, which may be a folder like `dt=2026-11-28`."""
+    csv_delimiter: Annotated[str, AfterValidator(_check_delimiter)] = ","
+    """The character between the fields of CSV files."""
+    csv_escape: Literal["\\", "none"] | None = None
+    """What stands before a quote within a field: a backslash, as Spark writes it, or nothing."""
 
 
 class CandidateGeneratorObject(Strict):

@@ -24,12 +24,12 @@ from kirana.cli.locations import (
 from kirana.cli.remembered import require_same_stores
 from kirana.cli.remote import complete
 from kirana.cli.store_options import store_option
-from kirana.errors import ConfigurationError, Unavailable, Unknown
+from kirana.errors import ConfigurationError, Unavailable, Unknown, shortened
 from kirana.features.part import open_store
 from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
 from kirana.ingest.rejects import Rejects
-from kirana.ingest.source import Source
+from kirana.ingest.source import NO_ESCAPE, Source
 from kirana.revision import NO_REVISION
 from kirana.schema import EVENT_TIME
 from kirana.serving.assembly import catalog_backend
@@ -85,6 +85,17 @@ def push(
             "Default: event_time. Without such a column, the event time is now.",
         ),
     ] = None,
+    csv_delimiter: Annotated[
+        str | None, typer.Option(metavar="CHARACTER", help="What separates fields. Default: ','.")
+    ] = None,
+    csv_escape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="What stands before a quote within a field: '\\', as Spark writes it, or 'none'. "
+            "Only needed if a file has a backslash before a quote.",
+        ),
+    ] = None,
     allow_rejected: Annotated[
         bool,
         typer.Option(
@@ -96,7 +107,7 @@ def push(
         typer.Option(
             metavar="FILE",
             help="Where the rows that are wrong are listed, one JSON object a line. "
-            "Default: DIR/.kirana/rejected.jsonl.",
+            "Default: a file in DIR/.kirana/push.",
         ),
     ] = None,
     restart: Annotated[
@@ -137,7 +148,13 @@ def push(
         )
     require_same_stores(directory, Instance(directory).serving(), settings, "catalog", *stores)
     given = Source(
-        group, schema_version, _renames(rename or []), ignore_extra, event_time or EVENT_TIME
+        group,
+        schema_version,
+        _renames(rename or []),
+        ignore_extra,
+        event_time or EVENT_TIME,
+        _delimiter(csv_delimiter or ","),
+        _escape(csv_escape),
     )
     if source is not None and given != Source():
         raise typer.BadParameter("it decides how the files are read", param_hint="--source")
@@ -148,24 +165,22 @@ def push(
     if not paths:
         raise typer.BadParameter("name files or folders, or a --source", param_hint="PATH")
     job = Push(paths, published, source=given)
-    home = directory / ".kirana"
-    identity = [job.identity, without_password(settings.features), overwrite, allow_rejected]
+    if job.ignored:
+        names = shortened(", ".join(job.ignored))
+        show_warning(f"{len(job.ignored)} files were left out, which are not data: {names}")
+    journal = _journal(directory, job, settings, published, [overwrite, allow_rejected, rejected])
     if restart:
-        Journal(home / "push", identity).forget()
-    journal = Journal(home / "push", identity)
-    if journal.rows_done:
-        err.print(f"going on after {journal.rows_done} rows that an earlier push has written")
-    began, done_before = time.perf_counter(), journal.rows_done
-    with Rejects(rejected or home / "rejected.jsonl", allowed=allow_rejected) as rejects:
+        journal.begin_again()
+    began = time.perf_counter()
+    with Rejects(rejected or journal.rejects, allowed=allow_rejected) as rejects:
         work = run_push(job, settings, guarded=not overwrite, rejects=rejects, journal=journal)
-        pushed_groups = run_until_interrupted(work)
+        pushed_groups, rows = run_until_interrupted(work)
     seconds = time.perf_counter() - began
     for name, pushed in pushed_groups.items():
         out.print(f"{name}: {_summary(pushed)}")
-    rows = sum(pushed.rows + pushed.rejected for pushed in pushed_groups.values()) - done_before
     out.print(f"{rows} rows in {seconds:.1f} s, {rows / max(seconds, 1e-9):,.0f} rows/s")
-    if rejects.rows:
-        show_warning(f"{rejects.rows} rows were rejected: {rejects.path} has the reasons")
+    if count := sum(pushed.rejected for pushed in pushed_groups.values()):
+        show_warning(f"{count} rows were rejected: {rejects.path} has the reasons")
 
 
 def _declared(published: Catalog, name: str) -> Source:
@@ -178,6 +193,28 @@ def _declared(published: Catalog, name: str) -> Source:
 def _below(directory: Path, file: str) -> str:
     """Return the path or URL of a file of a source. Plain paths are below the catalog directory."""
     return file if "://" in file else str(directory / file)
+
+
+def _journal(
+    directory: Path, job: Push, settings: Settings, published: Catalog, options: list[object]
+) -> Journal:
+    """Return the journal of a push. A push to another store, or of another catalog, is another."""
+    stores = [without_password(settings.features), without_password(settings.features_hot)]
+    revision = [published.revision.catalog, published.revision.number]
+    identity = [job.identity, stores, revision, [*map(str, options)]]
+    return Journal(directory / ".kirana" / "push", identity)
+
+
+def _delimiter(character: str) -> str:
+    if len(character) != 1 or not character.isascii() or character in '"\r\n':
+        raise typer.BadParameter("it must be one ASCII character", param_hint="--csv-delimiter")
+    return character
+
+
+def _escape(character: str | None) -> str | None:
+    if character not in (None, "\\", NO_ESCAPE):
+        raise typer.BadParameter(f"it must be '\\' or '{NO_ESCAPE}'", param_hint="--csv-escape")
+    return character
 
 
 def _renames(options: list[str]) -> dict[str, str]:
@@ -217,10 +254,11 @@ async def run_push(
     guarded: bool = True,
     rejects: Rejects | None = None,
     journal: Journal | None = None,
-) -> dict[str, Pushed]:
+) -> tuple[dict[str, Pushed], int]:
     """Check all rows, then write them, with a progress bar for each step.
 
-    Return the outcome for each group, by its name. If not `guarded`, rows may replace newer ones.
+    Return the outcome for each group, by its name, and the number of rows that were written by this
+    call. If not `guarded`, rows may replace newer ones.
     `rejects` gets the rows that are wrong. The push goes on where the `journal` ends. If this
     coroutine is cancelled, print the minimum number of rows that were processed.
 
@@ -233,6 +271,12 @@ async def run_push(
     store = open_store(settings)
     written: int | None = None
     try:
+        if journal.rows_done and not await job.resumes(store, journal):
+            show_warning("the store has lost rows that an earlier push has written: all are pushed")
+            journal.begin_again()
+        before = journal.rows_done
+        if before:
+            err.print(f"going on after {before} rows that an earlier push has written")
         with progress() as bar:
             checking = bar.add_task("checking", total=job.rows)
             await job.check(
@@ -247,7 +291,8 @@ async def run_push(
                 written = (written or 0) + rows
                 bar.advance(writing, rows)
 
-            return await job.write(store, advance, guarded=guarded, journal=journal)
+            pushed = await job.write(store, advance, guarded=guarded, journal=journal)
+            return pushed, written - before
     except asyncio.CancelledError:
         show_error(f"interrupted: {_unfinished(written, job.rows)}")
         raise

@@ -44,3 +44,8 @@ def is_list(type_: Any) -> bool:
 def is_full(column: Any) -> bool:
     """Return whether a column has at least one row, and no nulls."""
     return bool(len(column)) and not column.null_count
+
+
+def is_view(type_: Any) -> bool:
+    """Return whether a type is a view of text or bytes."""
+    return bool(pa.types.is_string_view(type_) or pa.types.is_binary_view(type_))

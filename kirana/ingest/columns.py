@@ -15,6 +15,7 @@ from kirana.codecs.arrow import texts_of
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
 from kirana.ingest.arrow_types import arrow_type, is_list, is_text
+from kirana.ingest.texts import parsed_times
 from kirana.schema import NUMERIC, Array, Feature
 
 
@@ -38,8 +39,10 @@ def event_times(column: Any, now_ms: int) -> npt.NDArray[np.uint64]:
     """Return a column of event times in Unix milliseconds.
 
     Raise `InvalidInput` if one is missing, before 1970, more than five minutes after `now_ms`, or
-    neither a timestamp, a date nor an integer number of milliseconds.
+    neither a timestamp, a date, an integer number of milliseconds nor a text that is one of these.
     """
+    if is_text(column.type):
+        column = parsed_times(_cast(text(column), pa.string()))
     if column.null_count:
         raise InvalidInput("the event time is missing")
     has_unit = pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)
@@ -83,22 +86,14 @@ def _numbers(feature: Feature, column: Any, nulls: Array | None) -> Array:
     """Return numbers of shape `(rows, *feature.shape)`; nulls are 0."""
     dtype = NUMERIC[feature.dtype]
     if not feature.shape:
-        numbers = _cast(_numeric(column), pa.from_numpy_dtype(dtype))
+        numbers = _cast(_numeric(column, dtype), pa.from_numpy_dtype(dtype))
         cells: Array = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
         return cells
     if not is_list(column.type):
         raise InvalidInput(f"must be lists of {feature.dtype}, not {column.type}")
     lists = column if nulls is None else column.filter(pa.array(~nulls))
-    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(lengths != feature.size)
-    if len(wrong):
-        raise InvalidInput(
-            f"each list must have {feature.size} elements, not {int(lengths[wrong[0]])}"
-        )
-    flat = lists.flatten()
-    if flat.null_count:
-        raise InvalidInput("a list must not hold nulls")
-    cells = _cast(_numeric(flat), pa.from_numpy_dtype(dtype)).to_numpy(zero_copy_only=False)
+    flat = _flat(feature, lists)
+    cells = _cast(_numeric(flat, dtype), pa.from_numpy_dtype(dtype)).to_numpy(zero_copy_only=False)
     block = cells.reshape(-1, *feature.shape)
     if nulls is None:
         return block
@@ -107,10 +102,27 @@ def _numbers(feature: Feature, column: Any, nulls: Array | None) -> Array:
     return out
 
 
-def _numeric(column: Any) -> Any:
+def _flat(feature: Feature, lists: Any) -> Any:
+    """Return the elements of lists, which are flat, or nested as the shape of the feature is."""
+    nested = is_list(lists.type.value_type)
+    for size in feature.shape if nested else (feature.size,):
+        if not is_list(lists.type):
+            raise InvalidInput(f"must be lists in the shape {list(feature.shape)}")
+        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(lengths != size)
+        if len(wrong):
+            length = lengths[wrong[0]]
+            raise InvalidInput(f"each list must have {size} elements, not {int(length)}")
+        lists = lists.flatten()
+        if lists.null_count:
+            raise InvalidInput("a list must not hold nulls")
+    return lists
+
+
+def _numeric(column: Any, dtype: np.dtype[Any]) -> Any:
     """Return dates and timestamps as Unix milliseconds, and decimals as integers or floats.
 
-    A decimal without digits after the point becomes an integer, any other the nearest float.
+    For a float dtype, a decimal becomes the nearest float.
     """
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         try:
@@ -118,11 +130,16 @@ def _numeric(column: Any) -> Any:
         except pa.ArrowInvalid as error:
             raise InvalidInput(f"a time is not a whole number of milliseconds: {error}") from None
     if pa.types.is_decimal(column.type):
-        try:
-            return pc.cast(column, pa.int64())
-        except pa.ArrowInvalid:
-            return pc.cast(column, pa.float64())
+        return _cast(column, pa.float64() if dtype.kind == "f" else pa.from_numpy_dtype(dtype))
     return column
+
+
+def _require_same(integers: Any, halves: Any) -> None:
+    """Raise `ArrowInvalid` if integers changed when they became half floats, which Arrow allows."""
+    # Integers that float32 can't hold exactly raise the same error here.
+    same = pc.equal(pc.cast(halves, pa.float32()), pc.cast(integers, pa.float32()))
+    if not pc.all(same, min_count=0).as_py():
+        raise pa.ArrowInvalid("an integer can't be held exactly")
 
 
 def _cast(column: Any, wanted: Any) -> Any:
@@ -133,13 +150,16 @@ def _cast(column: Any, wanted: Any) -> Any:
     would become infinite.
     """
     both_float = pa.types.is_floating(column.type) and pa.types.is_floating(wanted)
-    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    numeric = any(kind(column.type) for kind in kinds)
     try:
         if not numeric and (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)):
             raise pa.ArrowInvalid(f"{column.type} is not a numeric type")
         if pa.types.is_boolean(wanted) and not pa.types.is_boolean(column.type):
             raise pa.ArrowInvalid(f"{column.type} is not bool")
         converted = pc.cast(column, wanted, safe=not both_float)
+        if pa.types.is_float16(wanted) and pa.types.is_integer(column.type):
+            _require_same(column, converted)
         if both_float and pc.sum(pc.is_inf(converted)) != pc.sum(pc.is_inf(column)):
             raise pa.ArrowInvalid(f"a number is out of the range of {wanted}")
         return converted

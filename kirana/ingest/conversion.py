@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,11 +13,13 @@ import pyarrow as pa
 from kirana.codecs import Column
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
-from kirana.ingest.columns import event_times, values
+from kirana.ingest.columns import event_times, text, values
 from kirana.ingest.feature_batch import FeatureBatch
+from kirana.ingest.file_columns import FileColumns
+from kirana.ingest.formats.base import TableBatch
 from kirana.ingest.keys import key_texts
 from kirana.ingest.problems import Problem, wrong_rows
-from kirana.ingest.texts import parsed, parsed_times
+from kirana.ingest.texts import parsed
 from kirana.schema import Entity, Feature, SchemaVersion
 
 _KEYS, _TIMES = "[keys]", "[event times]"
@@ -29,10 +31,8 @@ Convert = Callable[[pa.RecordBatch], Any]
 class Conversion:
     """Converts rows of one file.
 
-    `sources` has the column of the file by the name that Kirana knows it by, `constants` the value
-    of each column that is the same in all rows, as text. With `is_text`, all values in the file are
-    text. `event_time` is the column of the event times; without it, they are all `now_ms` (Unix
-    milliseconds).
+    With `is_text`, all values in the file are text. `event_time` is the column of the event times;
+    without it, they are all `now_ms` (Unix milliseconds).
     """
 
     def __init__(
@@ -40,8 +40,7 @@ class Conversion:
         file: str,
         entity: Entity,
         version: SchemaVersion,
-        sources: Mapping[str, str],
-        constants: Mapping[str, str | None],
+        columns: FileColumns,
         *,
         is_text: bool,
         event_time: str,
@@ -50,8 +49,8 @@ class Conversion:
         self._file = file
         self._entity = entity
         self._version = version
-        self._sources = sources
-        self._constants = constants
+        self._sources = columns.stored
+        self._constants = columns.constants
         self._is_text = is_text
         self._event_time = event_time
         self._now_ms = now_ms
@@ -61,15 +60,24 @@ class Conversion:
             **{feature.name: self._values(feature) for feature in version.features},
         }
 
-    def convert(self, rows: pa.RecordBatch, start: int) -> FeatureBatch:
-        """Convert rows, the first of which is row `start` of the file."""
+    def convert(self, batch: TableBatch, start: int) -> FeatureBatch:
+        """Convert rows, the first of which is at the position `start` of all that are read.
+
+        Raise `InvalidInput` if rows are wrong together, but none of them alone. This can't happen
+        as long as the result of a row depends on that row only.
+        """
+        rows, numbers = batch.rows, batch.numbers
         converted: dict[str, Any] = {}
         problems: dict[int, list[Problem]] = {}
         for name, convert in self._converters.items():
             try:
                 converted[name] = convert(rows)
-            except InvalidInput:
-                for row, problem in self._problems_of(name, convert, rows, start).items():
+            except InvalidInput as error:
+                found = self._problems_of(name, convert, rows, numbers)
+                if not found:
+                    problem = self._problem(name, None, error)
+                    raise InvalidInput(f"column '{problem.column}': {problem.reason}") from None
+                for row, problem in found.items():
                     problems.setdefault(row, []).append(problem)
         right = np.ones(len(rows), dtype=np.bool_)
         if problems:
@@ -82,17 +90,21 @@ class Conversion:
             columns=converted,
             start=start,
             stop=start + len(right),
-            row_numbers=start + np.flatnonzero(right),
-            problems=[problem for row in sorted(problems) for problem in problems[row]],
+            row_numbers=numbers[right],
+            rejected=len(problems) + len(batch.unreadable),
+            problems=[
+                *(Problem(self._file, row, None, reason) for row, reason in batch.unreadable),
+                *(problem for row in sorted(problems) for problem in problems[row]),
+            ],
         )
 
     def column_problems(self, schema: pa.Schema) -> list[Problem]:
         """Return a problem for each column that is wrong in all rows: its type, or its constant."""
-        # Without a row, only the type can be wrong. With one, only columns that are constants are
-        # there, and all others are left out.
-        no_rows = pa.record_batch(
-            [pa.array([], type_) for type_ in map(_plain, schema.types)], names=schema.names
-        )
+        # Without a row, only the type can be wrong. With one that has no columns of the file, only
+        # constants can be wrong.
+        known = [schema.field(name) for name in self.columns()]
+        empty = [pa.array([], _plain(field.type)) for field in known]
+        no_rows = pa.record_batch(empty, names=[field.name for field in known])
         one_row = pa.record_batch([pa.nulls(1)], names=[""])
         problems = {}
         for name, convert in self._converters.items():
@@ -104,12 +116,18 @@ class Conversion:
                         problems[name] = self._problem(name, None, error)
         return list(problems.values())
 
+    def columns(self) -> list[str]:
+        """Return the columns of the file that are converted."""
+        keys = [key.name for key in self._entity.keys]
+        names = dict.fromkeys([*keys, *self._version.index, self._event_time])
+        return [self._sources[name] for name in names if name in self._sources]
+
     def _problems_of(
-        self, name: str, convert: Convert, rows: pa.RecordBatch, start: int
+        self, name: str, convert: Convert, rows: pa.RecordBatch, numbers: npt.NDArray[np.int64]
     ) -> dict[int, Problem]:
         """Return the problem of each row that a converter refuses."""
         found = wrong_rows(lambda a, b: convert(rows.slice(a, b - a)), len(rows))
-        return {row: self._problem(name, start + row, error) for row, error in found.items()}
+        return {row: self._problem(name, int(numbers[row]), error) for row, error in found.items()}
 
     def _problem(self, name: str, row: int | None, error: InvalidInput) -> Problem:
         column = self._event_time if name == _TIMES else name
@@ -123,13 +141,12 @@ class Conversion:
         name = self._event_time
         if name not in self._sources and name not in self._constants:
             return np.full(len(rows), self._now_ms, dtype=np.uint64)
-        column, is_text = self._column(rows, name)
-        return event_times(parsed_times(column) if is_text else column, self._now_ms)
+        return event_times(self._column(rows, name)[0], self._now_ms)
 
     def _values(self, feature: Feature) -> Convert:
         def convert(rows: pa.RecordBatch) -> Column | Texts:
             column, is_text = self._column(rows, feature.name)
-            return values(feature, parsed(feature, column) if is_text else column)
+            return values(feature, parsed(feature, text(column)) if is_text else column)
 
         return convert
 

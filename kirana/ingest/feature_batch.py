@@ -24,9 +24,10 @@ class FeatureBatch:
     """Rows that are ready to be encoded.
 
     `keys` are key texts. `columns` has the values of each feature by its name. `event_time_ms` has
-    one entry per row, in Unix milliseconds. The batch stands for the rows of the file from `start`
-    to `stop`; `row_numbers` are those of them that are right, and `problems` has at least one
-    problem for each of the others.
+    one entry per row, in Unix milliseconds, `row_numbers` the number of each row in the file.
+
+    The batch stands for the rows from `start` to `stop` of those in the file that can be read.
+    `rejected` rows are wrong, or can't be read. `problems` has at least one problem of each.
     """
 
     keys: pa.StringArray
@@ -35,12 +36,8 @@ class FeatureBatch:
     start: int
     stop: int
     row_numbers: Rows
+    rejected: int
     problems: list[Problem]
-
-    @property
-    def rejected(self) -> int:
-        """The number of rows that are wrong."""
-        return self.stop - self.start - len(self.row_numbers)
 
     def block(self, group: FeatureGroup, version: SchemaVersion) -> RowBlock:
         """Return the rows for a store. Raise `TooLarge` if one exceeds a limit."""
@@ -75,7 +72,8 @@ class FeatureBatch:
             for row, error in sorted(found.items())
         ]
         kept = self._selected(np.delete(all_rows, list(found)))
-        kept = replace(kept, problems=[*self.problems, *problems])
+        rejected = self.rejected + len(problems)
+        kept = replace(kept, rejected=rejected, problems=[*self.problems, *problems])
         return kept, kept.block(group, version)
 
     def _selected(self, rows: Rows) -> FeatureBatch:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from kirana.errors import InvalidInput
 from kirana.ingest.storage import StoredFile, stored_files
+from kirana.urls import without_password
 
 FORMATS = {
     "parquet": "parquet",
@@ -42,27 +43,40 @@ class SourceFile:
 
 def source_files(
     locations: Sequence[str], group: str | None, known: Collection[str] = ()
-) -> list[SourceFile]:
-    """Return the files at paths and URLs. A folder stands for all files of `FORMATS` in it.
+) -> tuple[list[SourceFile], list[str]]:
+    """Return the files at paths and URLs, and the names of files in folders that were left out.
 
-    If `group` is given, all files belong to it. Otherwise a name in `known` is looked for: that of
-    the file without its end, then those of its folders, from the innermost. Without one, the name
-    of the innermost folder that is no partition counts if it has a dot, otherwise that of the file.
+    A folder stands for all files in it whose names end like those of `FORMATS`.
+
+
+    If `group` is given, all files belong to it. Otherwise the name of the file without its end
+    counts, or that of its nearest folder, whichever is in `known` or begins with the entity of a
+    known group and a dot, as in `product.stats`. Without one, the nearest folder that is no
+    partition counts if it has a dot, otherwise the name of the file. A file that several locations
+    hold is returned once.
 
     Raise `InvalidInput` if a path does not exist, or if a folder has no such file, and
     `Unavailable` if the storage does not answer.
     """
-    sources: list[SourceFile] = []
+    sources: dict[str, SourceFile] = {}
+    ignored: list[str] = []
     for location in locations:
         files, is_folder = stored_files(location)
         if is_folder:
-            files = [file for file in files if _NAME.fullmatch(PurePosixPath(file.path).name)]
+            ignored += [file.name for file in files if not _is_data(file)]
+            files = [*filter(_is_data, files)]
             if not files:
                 raise InvalidInput(
-                    f"{location} has no data file: none ends with .{', .'.join(FORMATS)}"
+                    f"{without_password(location)} has no data file: none ends with "
+                    f".{', .'.join(FORMATS)}"
                 )
-        sources += [_source(file, group, known, from_folder=is_folder) for file in files]
-    return sources
+        for file in files:
+            sources[file.name] = _source(file, group, known, from_folder=is_folder)
+    return [*sources.values()], ignored
+
+
+def _is_data(file: StoredFile) -> bool:
+    return bool(_NAME.fullmatch(PurePosixPath(file.path).name))
 
 
 def _source(
@@ -94,8 +108,10 @@ def _group_name(
     dots in their names for other reasons (`part-0.snappy.parquet`), so for a file that was found
     in a folder, which is what `from_folder` says, the folder's name comes first.
     """
+    entities = {group.partition(".")[0] for group in known}
     for candidate in (name, *folders):
-        if candidate in known:
+        entity, dot, _ = candidate.partition(".")
+        if candidate in known or (dot and entity in entities):
             return candidate
     folder = next((folder for folder in folders if "=" not in folder), "")
     if "." in folder and (from_folder or "." not in name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import msgspec
 
 SAVE_EVERY_S = 1.0
+
+MAX_AGE_MS = 24 * 3_600_000
+"""A push that began longer ago begins again: its rows may have expired meanwhile."""
 
 
 class Pushed(msgspec.Struct):
@@ -33,7 +37,7 @@ class Pushed(msgspec.Struct):
 
 class _State(msgspec.Struct):
     began_ms: int
-    rejected: int | None = None
+    is_checked: bool = False
     done: dict[int, int] = {}
     pushed: dict[str, Pushed] = {}
 
@@ -47,16 +51,17 @@ class Journal:
     def __init__(self, folder: Path | None = None, identity: Sequence[object] = ()) -> None:
         digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:16]
         self._path = folder / f"{digest}.json" if folder else None
-        self._state = self._load() or _State(time.time_ns() // 1_000_000)
+        self._state = self._load() or _State(_now_ms())
         self._saved_s = time.monotonic()
 
     def _load(self) -> _State | None:
         if self._path is None or not self._path.exists():
             return None
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_State)
+            state = msgspec.json.decode(self._path.read_bytes(), type=_State)
         except msgspec.DecodeError:
             return None  # It was cut off when the machine failed. Rows may be written twice.
+        return state if _now_ms() - state.began_ms < MAX_AGE_MS else None
 
     @property
     def began_ms(self) -> int:
@@ -64,9 +69,14 @@ class Journal:
         return self._state.began_ms
 
     @property
-    def rejected(self) -> int | None:
-        """The number of rejected rows, or None if the files were not all checked yet."""
-        return self._state.rejected
+    def is_checked(self) -> bool:
+        """Whether all files were checked already."""
+        return self._state.is_checked
+
+    @property
+    def rejects(self) -> Path | None:
+        """The file for the rows that this push rejects, beside that of the journal."""
+        return self._path.with_suffix(".rejected.jsonl") if self._path else None
 
     @property
     def pushed(self) -> dict[str, Pushed]:
@@ -82,9 +92,9 @@ class Journal:
         """Return the number of rows of a file, from its start, that were processed."""
         return self._state.done.get(file, 0)
 
-    def checked(self, rejected: int) -> None:
+    def checked(self) -> None:
         """Record that all files were checked."""
-        self._state.rejected = rejected
+        self._state.is_checked = True
         self._save()
 
     def advance(self, file: int, stop: int) -> None:
@@ -98,11 +108,21 @@ class Journal:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
+        # Two processes may push the same files.
+        new = self._path.with_suffix(f".{os.getpid()}.new")
         new.write_bytes(msgspec.json.encode(self._state))
         new.replace(self._path)
 
+    def begin_again(self) -> None:
+        """Forget what an earlier run has done."""
+        self.forget()
+        self._state = _State(_now_ms())
+
     def forget(self) -> None:
-        """Remove the file: the push is complete, or begins again."""
+        """Remove the file: the push is complete."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -26,9 +26,11 @@ def key_texts(keys: Sequence[Key], columns: Sequence[Any]) -> pa.StringArray:
 
 
 def _valid(key: Key, column: Any) -> Any:
-    """Return a column of text or bytes as text, and a column of integers as it is."""
+    """Return a column of text, bytes or decimals as text, and a column of integers as it is."""
     if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
         return column
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        return pc.cast(column, pa.string())
     try:
         if not is_text(column.type):
             raise InvalidInput(f"must be text or integers, not {column.type}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -9,19 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import Unknown
+from kirana.errors import InvalidInput, Unavailable, Unknown
 from kirana.ingest.feature_file import FeatureFile
-from kirana.ingest.files import SourceFile, source_files
+from kirana.ingest.files import source_files
 from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.problems import Problem, error_of
 from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import Source
 from kirana.loop import prefetched
 from kirana.schema import FeatureGroup, SchemaVersion
-from kirana.stores import FeatureStore, RowBlock
+from kirana.stores import FeatureStore, RowBlock, RowKeys
 
 Report = Callable[[int], None]
 """A function that is called with the number of rows that were processed since its last call."""
+
+SAMPLED_ROWS = 100
 
 
 class Push:
@@ -30,8 +33,9 @@ class Push:
     The constructor opens the files and checks their columns. `check` and `write` read the rows.
     They all raise `InvalidInput` if a file is wrong, with all problems that were found, and
     `Unavailable` if a file can't be read. The constructor also raises `InvalidInput` if a path does
-    not exist or a group lacks the schema version, and `Unknown` for a file whose group is not in
-    the catalog. `source` says how the files are read; its own files are ignored.
+    not exist, or if the group of a file or its schema version is not in the catalog. `source` says
+    how the files are read; its own files are not read. `ignored` has the names of files in folders
+    that were left out, because their names do not end like those of data.
     """
 
     def __init__(
@@ -43,11 +47,16 @@ class Push:
         self._files: list[FeatureFile] = []
         self._source = source = source or Source()
         problems: list[Problem] = []
-        for found in source_files(list(map(str, paths)), source.group, catalog.groups):
-            feature_group, version = _schema_of(found, catalog, source.schema_version)
-            file = FeatureFile(found, feature_group, version, source)
-            self._files.append(file)
-            problems += file.problems
+        found, self.ignored = source_files([*map(str, paths)], source.group, catalog.groups)
+        for file in found:
+            try:
+                group, version = _schema_of(file.group, catalog, source.schema_version)
+                opened = FeatureFile(file, group, version, source)
+            except (InvalidInput, Unknown) as error:
+                problems.append(Problem(file.stored.name, None, None, error.message))
+            else:
+                self._files.append(opened)
+                problems += opened.problems
         if problems:
             raise error_of(problems, len(problems))
         self._rows = [file.rows for file in self._files]
@@ -63,7 +72,8 @@ class Push:
         """What is pushed: the files with their sizes and times, and how they are read."""
         source = self._source
         columns = [sorted(source.renames.items()), source.ignore_extra, source.event_time]
-        return [[file.identity for file in self._files], columns]
+        csv = [source.csv_delimiter, source.csv_escape]
+        return [[file.identity for file in self._files], columns, csv]
 
     async def check(
         self, report: Report, *, rejects: Rejects | None = None, journal: Journal | None = None
@@ -74,22 +84,48 @@ class Push:
         A `journal` that says that all files were checked is believed.
         """
         rejects, journal = rejects or Rejects(), journal or Journal()
-        if journal.rejected is not None:
-            rejects.rows = journal.rejected
+        if journal.is_checked:
             return
         for position, file in enumerate(self._files):
+            pushed = journal.pushed.setdefault(file.group_name, Pushed())
             rows = 0
-            async with aclosing(prefetched(file.check(journal.began_ms))) as batches:
-                async for batch in batches:
-                    rejects.add(batch.rejected, batch.problems)
-                    rows = batch.stop
-                    report(batch.stop - batch.start)
-                    if rejects.is_full:
-                        raise rejects.error()
+            try:
+                async with aclosing(prefetched(file.check(journal.began_ms))) as batches:
+                    async for batch in batches:
+                        checked = batch.stop - batch.start
+                        rejects.add(batch.rejected, checked, batch.problems)
+                        pushed.rejected += batch.rejected
+                        rows = batch.stop
+                        report(checked)
+                        if rejects.is_full:
+                            raise rejects.error()
+            except InvalidInput as error:
+                if rejects.is_full:
+                    raise
+                rejects.add_file(Problem(file.name, None, None, error.message))
             self._rows[position] = rows
-        if rejects.rows and not rejects.allowed:
+        if rejects.are_wrong:
             raise rejects.error()
-        journal.checked(rejects.rows)
+        # Their reasons must be in the file before the journal says that they were found.
+        rejects.close()
+        journal.checked()
+
+    async def resumes(self, store: FeatureStore, journal: Journal) -> bool:
+        """Return whether a store has the rows that an earlier run has written.
+
+        It may have lost them, for example if it keeps rows in memory only. A few rows of each file
+        are read. Rows that have expired count as lost.
+        """
+        for position, file in enumerate(self._files):
+            if journal.done(position):
+                batch = next(file.batches(journal.began_ms), None)
+                keys = batch.keys.slice(0, SAMPLED_ROWS).to_pylist() if batch else []
+                (rows,) = await store.read([RowKeys(file.group_name, keys)])
+                if rows.unavailable is not None:
+                    raise Unavailable(rows.reason)
+                if None in rows.values:
+                    return False
+        return True
 
     async def write(
         self,
@@ -103,39 +139,45 @@ class Push:
 
         If `guarded` is False, the store may replace newer rows by older ones. Use this only for
         groups that have no other writer yet. `report` is called after each batch. Rows that are
-        done by the `journal` are left out. Raise `Unavailable` if not all rows could be written.
+        done by the `journal` are left out. Raise `Unavailable` if not all rows could be written,
+        and `InvalidInput` if a file has changed since it was checked.
         """
         journal = journal or Journal()
         for position, file in enumerate(self._files):
+            _require_unchanged(file)
             pushed = journal.pushed.setdefault(file.group_name, Pushed())
             done = journal.done(position)
             async with aclosing(prefetched(file.blocks(journal.began_ms, done))) as blocks:
                 async for batch, block in blocks:
-                    await _load(store, block, pushed, journal.began_ms, guarded=guarded)
-                    pushed.rejected += batch.rejected
+                    await _load(store, block, pushed, guarded=guarded)
                     journal.advance(position, batch.stop)
                     report(batch.stop - batch.start)
+            _require_unchanged(file)
         journal.forget()
         return journal.pushed
 
 
 def _schema_of(
-    file: SourceFile, catalog: Catalog, schema_version: int | None
+    name: str, catalog: Catalog, schema_version: int | None
 ) -> tuple[FeatureGroup, SchemaVersion]:
     try:
-        group = catalog.group(file.group)
+        group = catalog.group(name)
     except Unknown as error:
-        path = file.stored.name
-        error.message = f"{path}: {error.message} (or name the group with --group)"
-        error.path = (path,)
+        error.message += " (or name the group with --group)"
         raise
     return group, group.version(schema_version) if schema_version else group.current
 
 
-async def _load(
-    store: FeatureStore, block: RowBlock, pushed: Pushed, now_ms: int, *, guarded: bool
-) -> None:
-    expired = block.expired(now_ms / 1000)
+def _require_unchanged(file: FeatureFile) -> None:
+    if not file.is_unchanged():
+        raise InvalidInput(
+            f"{file.name} has changed while it was read, so some of its rows may be missing: push "
+            "it again"
+        )
+
+
+async def _load(store: FeatureStore, block: RowBlock, pushed: Pushed, *, guarded: bool) -> None:
+    expired = block.expired(time.time())
     live_rows = block
     if expired.any():
         # If a key has several rows, the expired ones are the oldest. They must not replace the

@@ -12,6 +12,8 @@ from kirana.catalog.snapshot import Catalog
 from kirana.errors import CatalogError, InvalidInput, Problem, Unknown, did_you_mean
 from kirana.schema import EVENT_TIME, SchemaVersion
 
+NO_ESCAPE = "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -20,7 +22,9 @@ class Source:
     Without a `group`, the path of each file names its group. Without a `schema_version`, the
     current one of the group is meant. `renames` has the new name of a column by its name in the
     file. With `ignore_extra`, columns that the group lacks are left out; otherwise they are wrong.
-    `event_time` is the column of the event times. `files` are paths and URLs.
+    `event_time` is the column of the event times. `csv_delimiter` stands between the fields of CSV
+    files, `csv_escape` before a quote within a field: None if that is not known, `NO_ESCAPE` if a
+    quote is doubled instead. `files` are paths and URLs.
     """
 
     group: str | None = None
@@ -28,6 +32,8 @@ class Source:
     renames: Mapping[str, str] = field(default_factory=dict)
     ignore_extra: bool = False
     event_time: str = EVENT_TIME
+    csv_delimiter: str = ","
+    csv_escape: str | None = None
     files: tuple[str, ...] = ()
 
 
@@ -56,6 +62,8 @@ def compile_source(source: SourceObject, catalog: Catalog) -> Source:
         source.rename,
         source.ignore_extra,
         source.event_time,
+        source.csv_delimiter,
+        source.csv_escape,
         tuple(source.files),
     )
 

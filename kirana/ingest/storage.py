@@ -29,6 +29,15 @@ class StoredFile:
     size: int
     modified_ns: int
 
+    def version(self) -> tuple[int, int]:
+        """Return the size and the time of the last change that the file has now.
+
+        Raise `Unavailable` if it can't be read any more.
+        """
+        with answering(self.name):
+            info = self.filesystem.get_file_info(self.path)
+        return info.size or 0, info.mtime_ns or 0
+
     @property
     def is_local(self) -> bool:
         """Whether the file is on this machine."""
@@ -38,8 +47,9 @@ class StoredFile:
 def stored_files(location: str) -> tuple[list[StoredFile], bool]:
     """Return the files at a path or URL, and whether it is a folder.
 
-    Of a folder, return all files in it and its subfolders, in order. Names that begin with `_` or
-    `.` are left out: programs that write folders use them for files that are not data.
+    Of a folder, return all files in it and its subfolders, in order. Names that begin with `.`, or
+    with `_` but not like `_column=value`, are left out: programs that write folders use them for
+    files that are not data.
 
     Raise `InvalidInput` if there is no such file or folder, or if the URL is not valid. Raise
     `Unavailable` if the storage does not answer or refuses access.
@@ -94,5 +104,6 @@ def _stored(filesystem: fs.FileSystem, info: fs.FileInfo, prefix: str) -> Stored
 def _is_data(path: str, folder: str) -> bool:
     """Return whether no part of a path, below the folder that was given, is hidden."""
     return not any(
-        part.startswith(("_", ".")) for part in PurePosixPath(path).relative_to(folder).parts
+        part.startswith(".") or (part.startswith("_") and "=" not in part)
+        for part in PurePosixPath(path).relative_to(folder).parts
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from kirana.ingest.formats.base import batch_rows, decoded, reading
+from kirana.ingest.formats.base import TableBatch, batch_rows, decoded, numbered, reading
+from kirana.ingest.source import Source
 from kirana.ingest.storage import StoredFile
 
 MAGIC = b"ARROW1"
@@ -16,29 +17,37 @@ MAGIC = b"ARROW1"
 
 
 class ArrowTable:
-    """An Arrow file or stream. See `TableFile`. Its batches are in memory one at a time."""
+    """An Arrow file or stream. See `TableFile`.
+
+    One of the batches that it was written in is in memory at a time.
+    """
 
     is_text = False
     rows: int | None = None
 
-    def __init__(self, file: StoredFile) -> None:
+    def __init__(self, file: StoredFile, source: Source) -> None:
         self._file = file
         with ExitStack() as stack:
-            self.schema: pa.Schema = self._open(stack).schema
+            self.schema: pa.Schema = self._open(stack, []).schema
 
-    def _open(self, stack: ExitStack) -> Any:
-        """Return a reader of the file, which is closed with `stack`."""
+    def _open(self, stack: ExitStack, columns: Sequence[str]) -> Any:
+        """Return a reader of these columns, or of all if there are none, closed with `stack`."""
         with reading(self._file, "can't be read as an Arrow file"):
             source = stack.enter_context(self._file.filesystem.open_input_file(self._file.path))
             is_file = source.read(len(MAGIC)) == MAGIC
             source.seek(0)
-            opened = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
-            return stack.enter_context(opened)
+            fields = [self.schema.get_field_index(name) for name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(fields) or None)
+            open_ = pa.ipc.open_file if is_file else pa.ipc.open_stream
+            return stack.enter_context(open_(source, options=options))
 
-    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[TableBatch]:
         """Yield these columns in batches."""
+        yield from numbered(self._batches(columns, row_bytes))
+
+    def _batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
-            reader = self._open(stack)
+            reader = self._open(stack, columns)
             with reading(self._file, "is damaged"):
                 for batch in _stored_batches(reader):
                     wanted = batch.select(columns)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kirana.errors import InvalidInput, Unavailable
-from kirana.ingest.arrow_types import is_text_dictionary
+from kirana.ingest.arrow_types import is_text_dictionary, is_view
 from kirana.ingest.storage import StoredFile
 
 BATCH_ROWS = 8_192
@@ -21,12 +22,24 @@ BATCH_BYTES = 4 << 20
 """The approximate limit of bytes in a batch. A batch with a single row may be larger."""
 
 
+class TableBatch(NamedTuple):
+    """Some rows of a file.
+
+    `numbers` has the number of each row in the file, from 0. `unreadable` has the number of each
+    row that can't be read, and the reason. Those rows are not in `rows`.
+    """
+
+    rows: pa.RecordBatch
+    numbers: npt.NDArray[np.int64]
+    unreadable: list[tuple[int, str]] = []
+
+
 class TableFile(Protocol):
     """An open file."""
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns."""
+        """The columns. An empty file may have none."""
 
     @property
     def rows(self) -> int | None:
@@ -36,11 +49,12 @@ class TableFile(Protocol):
     def is_text(self) -> bool:
         """Whether all values are text, because the format knows no types."""
 
-    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[pa.RecordBatch]:
-        """Yield these columns in batches, the same ones at each call.
+    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[TableBatch]:
+        """Yield these columns in batches.
 
         A row has at least `row_bytes` in memory. Text may be bytes that are not valid UTF-8. Raise
-        `InvalidInput` if the file is damaged, and `Unavailable` if it can't be read.
+        `InvalidInput` if the file is damaged, and `Unavailable` if it can't be read. The message of
+        `InvalidInput` does not name the file.
         """
         ...
 
@@ -54,14 +68,22 @@ def reading(file: StoredFile, message: str) -> Iterator[None]:
         # A local file that is damaged raises an OSError too.
         if not file.is_local:
             raise Unavailable(f"{file.name} can't be read: {error}") from error
-        raise InvalidInput(f"{file.name} {message}: {error}") from None
-    except pa.ArrowException as error:
-        raise InvalidInput(f"{file.name} {message}: {error}") from None
+        raise InvalidInput(f"{message}: {error}") from None
+    except (pa.ArrowException, UnicodeError) as error:
+        raise InvalidInput(f"{message}: {error}") from None
 
 
 def batch_rows(total_bytes: int, rows: int, row_bytes: int) -> int:
     """Return how many rows of a table with so many bytes and rows a batch may have."""
     return max(min(BATCH_ROWS, BATCH_BYTES // max(total_bytes // max(rows, 1), row_bytes, 1)), 1)
+
+
+def numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[TableBatch]:
+    """Yield batches of a file all of whose rows can be read, with the numbers of their rows."""
+    start = 0
+    for rows in batches:
+        yield TableBatch(rows, np.arange(start, start + len(rows)))
+        start += len(rows)
 
 
 def decoded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -70,6 +92,7 @@ def decoded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     A dictionary of text holds each distinct string once. After decoding, each row has its own copy.
     Each of the smaller batches has at most `BATCH_BYTES` of this text, unless it has a single row.
     """
+    batch = _without_views(batch)
     types = batch.schema.types
     positions = [i for i, type_ in enumerate(types) if pa.types.is_dictionary(type_)]
     sizes = np.zeros(len(batch), dtype=np.int64)
@@ -89,3 +112,23 @@ def decoded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
             )
         yield rows
         start = stop
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch in which views of text are ordinary text, because few functions take views."""
+    types = batch.schema.types
+    for position, (name, type_) in enumerate(zip(batch.schema.names, types, strict=True)):
+        column = batch.column(position)
+        if is_view(type_):
+            column = column.cast(_stored_type(type_))
+        elif pa.types.is_dictionary(type_) and is_view(type_.value_type):
+            values = column.dictionary.cast(_stored_type(type_.value_type))
+            column = pa.DictionaryArray.from_arrays(column.indices, values)
+        else:
+            continue
+        batch = batch.set_column(position, name, column)
+    return batch
+
+
+def _stored_type(view: pa.DataType) -> pa.DataType:
+    return pa.large_string() if pa.types.is_string_view(view) else pa.large_binary()

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kirana.ingest.arrow_types import is_text
-from kirana.ingest.formats.base import batch_rows, decoded, reading
+from kirana.ingest.formats.base import TableBatch, batch_rows, decoded, numbered, reading
+from kirana.ingest.source import Source
 from kirana.ingest.storage import StoredFile
 
 
@@ -17,7 +18,7 @@ class ParquetTable:
 
     is_text = False
 
-    def __init__(self, file: StoredFile) -> None:
+    def __init__(self, file: StoredFile, source: Source) -> None:
         self._file = file
         parquet = self._open([])
         self.schema: pa.Schema = parquet.schema_arrow
@@ -37,8 +38,11 @@ class ParquetTable:
                 pre_buffer=not self._file.is_local,
             )
 
-    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[TableBatch]:
         """Yield these columns in batches."""
+        yield from numbered(self._batches(columns, row_bytes))
+
+    def _batches(self, columns: Sequence[str], row_bytes: int) -> Iterator[pa.RecordBatch]:
         # The size of a row is estimated from the bytes in the file. A file may encode equal values
         # in few bytes, so numbers count with `row_bytes`, and text is read as a dictionary.
         rows = batch_rows(self._bytes, self.rows, row_bytes)

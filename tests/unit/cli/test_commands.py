@@ -167,7 +167,8 @@ def test_push_writes_the_rows_that_are_right_on_demand(
         f"{file}, row 2, column 'age': 'x' is not a number (int16)",
         "2 rows are wrong",
     ]
-    listed = (folder / ".kirana" / "rejected.jsonl").read_text().splitlines()
+    (file_of_rejected,) = (folder / ".kirana" / "push").glob("*.rejected.jsonl")
+    listed = file_of_rejected.read_text().splitlines()
     assert [json.loads(line)["row"] for line in listed] == [1, 2]
     options = ("--allow-rejected", "--rejected", tmp_path / "rejected.jsonl")
     done = kirana("push", folder, file, *options)

@@ -21,7 +21,8 @@ def create(*paths: Path) -> None:
 
 
 def found(*locations: Path, group: str | None = None) -> list[SourceFile]:
-    return source_files([*map(str, locations)], group, KNOWN)
+    files, _ = source_files([*map(str, locations)], group, KNOWN)
+    return files
 
 
 def groups(*locations: Path, group: str | None = None) -> list[tuple[str, str]]:
@@ -73,6 +74,35 @@ def test_files_that_are_not_data_are_left_out(tmp_path: Path) -> None:
     assert groups(folder) == [(STATS, str(path))]
 
 
+def test_a_partition_may_begin_with_an_underscore(tmp_path: Path) -> None:
+    path = tmp_path / STATS / "_day=3" / "a.parquet"
+    create(path)
+    (file,) = found(tmp_path)
+    assert file.partitions == {"_day": "3"}
+
+
+def test_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    others = [tmp_path / STATS / name for name in ("a.csv.snappy", "b.txt")]
+    create(tmp_path / STATS / "a.parquet", *others)
+    files, ignored = source_files([str(tmp_path)], None, KNOWN)
+    assert len(files) == 1
+    assert ignored == [*map(str, others)]
+
+
+def test_a_file_that_is_given_twice_is_loaded_once(tmp_path: Path) -> None:
+    path = tmp_path / STATS / "a.parquet"
+    create(path)
+    assert groups(tmp_path, path.parent, path) == [(STATS, str(path))]
+
+
+@pytest.mark.parametrize(
+    "path", ["user.profile/product.statz/a.parquet", "product.stats/product.statz/a.parquet"]
+)
+def test_a_misspelt_folder_does_not_belong_to_a_group_around_it(tmp_path: Path, path: str) -> None:
+    create(tmp_path / path)
+    assert [group for group, _ in groups(tmp_path)] == ["product.statz"]
+
+
 def test_an_explicit_group_applies_to_all_files(tmp_path: Path) -> None:
     first, second = tmp_path / "a.parquet", tmp_path / "b.c.parquet"
     create(first, second)
@@ -115,6 +145,6 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     create(tmp_path / "product.stats.parquet")
-    (file,) = source_files([f"file://{tmp_path}"], None, KNOWN)
+    ((file,), _) = source_files([f"file://{tmp_path}"], None, KNOWN)
     assert file.stored.is_local
     assert file.group == STATS

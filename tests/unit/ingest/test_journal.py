@@ -19,11 +19,11 @@ def _save_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_push_goes_on_where_it_was(tmp_path: Path) -> None:
     first = Journal(tmp_path, JOB)
-    first.checked(3)
+    first.checked()
     first.pushed["product.stats"] = Pushed(rows=7, written=5, expired=1, rejected=3)
     first.advance(1, 10)
     second = Journal(tmp_path, JOB)
-    assert (second.began_ms, second.rejected, second.rows_done) == (first.began_ms, 3, 10)
+    assert (second.began_ms, second.is_checked, second.rows_done) == (first.began_ms, True, 10)
     assert (second.done(0), second.done(1)) == (0, 10)
     assert second.pushed == first.pushed
     assert second.pushed["product.stats"].stale == 1
@@ -55,3 +55,20 @@ def test_without_a_folder_nothing_is_kept() -> None:
     journal.advance(0, 10)
     assert journal.rows_done == 10
     journal.forget()
+
+
+def test_a_push_that_began_long_ago_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(tmp_path, JOB).advance(0, 10)
+    monkeypatch.setattr(module, "MAX_AGE_MS", 0)
+    assert Journal(tmp_path, JOB).rows_done == 0
+
+
+def test_a_push_that_begins_again_has_done_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, JOB)
+    journal.checked()
+    journal.advance(0, 10)
+    journal.begin_again()
+    assert (journal.is_checked, journal.rows_done) == (False, 0)
+    assert Journal(tmp_path, JOB).rows_done == 0

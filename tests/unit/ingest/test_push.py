@@ -14,14 +14,15 @@ import pytest
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.catalog.snapshot import Catalog
 from kirana.codecs import Status
-from kirana.errors import InvalidInput, Unknown
+from kirana.errors import InvalidInput
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
-from kirana.ingest.journal import Pushed
+from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
+from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import Source
 from kirana.serving.checks import catalog_checks
-from kirana.stores import FeatureStore, open_feature_store
+from kirana.stores import FeatureStore, RowKeys, open_feature_store
 from tests.support import SHOP, nth, publish, request_at, write_shop
 
 pytestmark = pytest.mark.usefixtures("inner_loops")
@@ -271,9 +272,60 @@ def test_an_unknown_group_is_refused_with_a_suggestion(
     catalog: DirectoryCatalog, files: Path
 ) -> None:
     path = stats(files / "product.stat.parquet", ["a"], [1])
-    with pytest.raises(Unknown, match=r"did you mean 'product\.stats'") as caught:
+    with pytest.raises(InvalidInput, match=rf"^{path}: .*did you mean 'product\.stats'"):
         Push([path], catalog.load(nth(catalog, 1)))
-    assert caught.value.field == str(path)
+
+
+async def test_all_problems_of_all_files_are_found_in_one_run(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    for name in ("product.stats", "product.stat"):
+        (files / f"{name}.parquet").write_bytes(b"junk")
+    (files / "product.stats").mkdir()
+    (files / "product.stats" / "no-ctr.csv").write_text("product_id,clicks\n")
+    with pytest.raises(InvalidInput) as caught:
+        Push([files], catalog.load(nth(catalog, 1)))
+    lines = caught.value.message.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"{files}/product.stat.parquet",
+        f"{files}/product.stats.parquet",
+        f"{files}/product.stats/no-ctr.csv, column 'ctr'",
+    ]
+    header = "product_id,clicks,ctr\n"
+    for name, rows in (("a", "1,x,1\n"), ("b", '1,2,"3\n'), ("c", "1,2\n2,2,2\n")):
+        (files / f"{name}.csv").write_text(header + rows)
+    paths = [files / f"{name}.csv" for name in "abc"]
+    job = Push(paths, catalog.load(nth(catalog, 1)), source=Source(group="product.stats"))
+    with pytest.raises(InvalidInput) as caught:
+        await job.check(lambda rows: None, rejects=Rejects(allowed=True))
+    assert [line.split(": ")[0] for line in caught.value.message.splitlines()[:3]] == [
+        f"{files}/a.csv, row 0, column 'clicks'",
+        f"{files}/b.csv",
+        f"{files}/c.csv, row 0",
+    ]
+
+
+async def test_a_file_that_changes_between_the_check_and_the_write_is_refused(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    path = stats(files / "product.stats.parquet", ["a"], [1])
+    job = Push([path], catalog.load(nth(catalog, 1)))
+    await job.check(lambda rows: None)
+    stats(path, ["a", "b"], [1, 2])
+    with pytest.raises(InvalidInput, match="has changed while it was read"):
+        await job.write(store, lambda rows: None)
+
+
+async def test_a_store_that_has_lost_rows_is_noticed(
+    catalog: DirectoryCatalog, store: FeatureStore, files: Path
+) -> None:
+    path = stats(files / "product.stats.parquet", ["a", "b"], [1, 2])
+    job, journal = Push([path], catalog.load(nth(catalog, 1))), Journal()
+    assert await job.resumes(store, journal)
+    await job.write(store, lambda rows: None, journal=journal)
+    assert await job.resumes(store, journal)
+    await store.remove(RowKeys("product.stats", ["b"]))
+    assert not await job.resumes(store, journal)
 
 
 async def test_with_a_group_the_file_may_have_any_name(
