@@ -64,19 +64,20 @@ class FeatureBatch:
         except TooLarge:
             all_rows = np.arange(len(self.row_numbers))
             found = wrong_rows(
-                lambda start, stop: self._selected(all_rows[start:stop]).block(group, version),
+                lambda start, stop: self.selected(all_rows[start:stop]).block(group, version),
                 len(all_rows),
             )
         problems = [
             Problem(file, int(self.row_numbers[row]), None, error.message)
             for row, error in sorted(found.items())
         ]
-        kept = self._selected(np.delete(all_rows, list(found)))
+        kept = self.selected(np.delete(all_rows, list(found)))
         rejected = self.rejected + len(problems)
         kept = replace(kept, rejected=rejected, problems=[*self.problems, *problems])
         return kept, kept.block(group, version)
 
-    def _selected(self, rows: Rows) -> FeatureBatch:
+    def selected(self, rows: Rows) -> FeatureBatch:
+        """Return the batch with only the rows at these positions."""
         return replace(
             self,
             keys=self.keys.take(pa.array(rows)),
