@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -15,6 +16,9 @@ LINGER_MS = 5
 """How long a producer waits for more messages of a partition before it sends them together."""
 
 CLIENT_ID = "kirana"
+
+# While a broker is away, the client logs several errors a second. Kirana reports it itself.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def producer(url: KafkaUrl, *, max_message_bytes: int) -> AIOKafkaProducer:

@@ -1,0 +1,228 @@
+"""Consumes a topic: each message is handled, and its offset committed only after that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from kirana.kafka.clients import consumer, producer, start
+from kirana.kafka.errors import FAILURES, message_of
+from kirana.kafka.url import KafkaUrl
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGES = 64
+"""How many messages are fetched, and then handled, at a time."""
+
+IN_FLIGHT = 16
+"""How many messages are handled at the same time."""
+
+POLL_MS = 500
+RETRY_S = 1.0
+"""The pause before a message that could not be handled is tried again."""
+
+LAG_EVERY_S = 1.0
+
+MAX_DEAD_BYTES = 64 << 20
+"""A dead letter is a little larger than its message. The topic decides what it takes."""
+
+REASON, ORIGIN = "kirana-reason", "kirana-origin"
+"""The headers that a dead letter has besides those of its message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message. `timestamp_ms` is its time in Kafka, in Unix milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    value: bytes
+    headers: Mapping[str, bytes]
+
+    @property
+    def origin(self) -> str:
+        """Where the message is, as text: topic, partition and offset."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message.
+
+    `done`: it need not be handled again. `later`: it must be, because a server is away. `refused`:
+    it would fail again, for this `reason`, and becomes a dead letter.
+    """
+
+    state: Literal["done", "later", "refused"]
+    reason: str = ""
+
+
+DONE = Outcome("done")
+
+Handle = Callable[[Message], Awaitable[Outcome]]
+
+
+@dataclass(slots=True)
+class Report:
+    """The state of a consumption.
+
+    `problem` says why Kafka can't be used, or why the last message must be handled again.
+    `handled` and `refused` count messages. `lag` is how many messages of the assigned partitions
+    wait, None before it is known.
+    """
+
+    problem: str = ""
+    handled: int = 0
+    refused: int = 0
+    lag: int | None = None
+    partitions: list[int] = field(default_factory=list)
+
+
+class Consumption:
+    """Consumes one topic as a member of a group, until it is cancelled.
+
+    While Kafka is away, it tries to connect once a second. A message may be handled more than once.
+    Messages of one partition are handled at the same time, but none is committed before those
+    ahead of it are done. A message that is refused is sent to the topic `dead`, and is done when
+    that topic has it.
+    """
+
+    def __init__(self, url: KafkaUrl, *, group: str, dead: str, handle: Handle) -> None:
+        self._url = url
+        self._group = group
+        self._dead = dead
+        self._handle = handle
+        self._limit = asyncio.Semaphore(IN_FLIGHT)
+        self._paused: dict[TopicPartition, float] = {}
+        self._asked_s = 0.0
+        self.report = Report()
+
+    async def run(self) -> None:
+        """Consume until the task is cancelled."""
+        while True:
+            try:
+                await self._connected()
+            except FAILURES as error:
+                self._note(message_of(self._url.name, error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _connected(self) -> None:
+        """Consume until Kafka fails."""
+        source = consumer(self._url, self._group)
+        dead = producer(self._url, max_message_bytes=MAX_DEAD_BYTES)
+        source.subscribe([self._url.topic])
+        self._paused.clear()
+        try:
+            await start(source, self._url)
+            await start(dead, self._url)
+            self.report.problem = ""
+            while True:
+                await self._poll(source, dead)
+        finally:
+            with suppress(*FAILURES):
+                await source.stop()
+            with suppress(*FAILURES):
+                await dead.stop()
+
+    async def _poll(self, source: AIOKafkaConsumer, dead: AIOKafkaProducer) -> None:
+        self._resume(source)
+        fetched: Mapping[TopicPartition, list[ConsumerRecord]] = await source.getmany(
+            timeout_ms=POLL_MS, max_records=MAX_MESSAGES
+        )
+        await asyncio.gather(*(self._partition(source, dead, *entry) for entry in fetched.items()))
+        if time.monotonic() - self._asked_s >= LAG_EVERY_S:
+            await self._ask_lag(source)
+
+    def _resume(self, source: AIOKafkaConsumer) -> None:
+        due = [partition for partition, at in self._paused.items() if at <= time.monotonic()]
+        for partition in due:
+            del self._paused[partition]
+        source.resume(*source.assignment().intersection(due))
+
+    async def _partition(
+        self,
+        source: AIOKafkaConsumer,
+        dead: AIOKafkaProducer,
+        partition: TopicPartition,
+        records: Sequence[ConsumerRecord],
+    ) -> None:
+        """Handle messages of one partition, and commit the offset after those that are done."""
+        messages = [_message(record) for record in records]
+        outcomes = await asyncio.gather(*map(self._handled, messages))
+        done = 0
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if outcome.state == "later":
+                self._note(f"{message.origin}: {outcome.reason}")
+                break
+            if outcome.state == "refused":
+                await self._bury(dead, message, outcome.reason)
+            done += 1
+        # After a rebalance, another member has the partition and handles the messages again.
+        with suppress(CommitFailedError, IllegalStateError):
+            if done < len(messages):
+                self._paused[partition] = time.monotonic() + RETRY_S
+                source.pause(partition)
+                source.seek(partition, messages[done].offset)
+            if done:
+                await source.commit({partition: messages[done - 1].offset + 1})
+                self.report.handled += done
+
+    async def _handled(self, message: Message) -> Outcome:
+        async with self._limit:
+            return await self._handle(message)
+
+    async def _bury(self, dead: AIOKafkaProducer, message: Message, reason: str) -> None:
+        logger.warning("%s is refused: %s", message.origin, reason)
+        headers: list[tuple[str, Any]] = [
+            (name, value) for name, value in message.headers.items() if name not in (REASON, ORIGIN)
+        ]
+        headers += [(REASON, reason.encode()), (ORIGIN, message.origin.encode())]
+        await dead.send_and_wait(self._dead, message.value, headers=headers)
+        self.report.refused += 1
+
+    async def _ask_lag(self, source: AIOKafkaConsumer) -> None:
+        """Ask Kafka for the ends of the partitions. This also shows whether it answers.
+
+        The client itself only logs that it can't fetch, and tries again.
+        """
+        assigned = source.assignment()
+        self.report.partitions = sorted(partition.partition for partition in assigned)
+        try:
+            async with asyncio.timeout(self._url.timeout_s):
+                ends = await source.end_offsets(assigned)
+                positions = {partition: await source.position(partition) for partition in assigned}
+        except (*FAILURES, IllegalStateError) as error:
+            self.report.lag = None
+            self._note(message_of(self._url.name, error))
+        else:
+            self.report.lag = sum(max(ends[p] - positions[p], 0) for p in assigned)
+            if not self._paused:
+                self.report.problem = ""
+        self._asked_s = time.monotonic()
+
+    def _note(self, problem: str) -> None:
+        if problem != self.report.problem:
+            logger.warning("%s", problem)
+        self.report.problem = problem
+
+
+def _message(record: ConsumerRecord) -> Message:
+    return Message(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.value or b"",
+        dict(record.headers),
+    )
