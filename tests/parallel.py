@@ -24,6 +24,8 @@ TOGETHER = {
     "tests/contract/test_tier_interleavings.py": "stores",
     "tests/contract/test_catalog.py": "zookeeper",
     "tests/contract/test_zookeeper_catalog.py": "zookeeper",
+    "tests/contract/test_consumption.py": "kafka",
+    "tests/contract/test_kafka_topics.py": "kafka",
 }
 """Group by file, for files that share a running Kirana or a server. Any other file is a separate
 group, unless it is in `APART`."""
@@ -36,6 +38,7 @@ FIRST = (
     "tests/e2e/test_serve_deploy.py",
     "tests/e2e/test_placement.py",
     "zookeeper",
+    "kafka",
     "shop",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_handles.py",
