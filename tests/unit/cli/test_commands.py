@@ -219,7 +219,7 @@ def test_a_killed_push_goes_on_when_it_is_run_again(
     folder: Path, tmp_path: Path, kirana: Kirana
 ) -> None:
     kirana("apply", folder)
-    count = 500_000
+    count = 2_000_000
     file = tmp_path / "user.profile.parquet"
     ids, ages = np.arange(count), np.zeros(count, np.int16)
     pq.write_table(pa.table({"user_id": ids, "age": ages}), file)
