@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,18 @@ def flag(name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise ValueError(f"{name} must be true or false, not '{value}'")
     return value == "true"
+
+
+def one_of(choices: Sequence[str], *, upper: bool = False) -> Parser:
+    """Return a parser that accepts `choices` only. With `upper`, it also accepts small letters."""
+
+    def parse(name: str, value: str) -> str:
+        found = value.upper() if upper else value
+        if found not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, not '{value}'")
+        return found
+
+    return parse
 
 
 def file(name: str, value: str) -> str:

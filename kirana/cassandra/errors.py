@@ -30,7 +30,7 @@ def message_of(name: str, error: Exception) -> str:
         return f"{name} lacks a table: run 'kirana apply' ({_reason(error)})"
     if is_refusal(error):
         return f"{name} refused the request: {_reason(error)}"
-    if isinstance(_of_one_node(error), AuthenticationFailed):
+    if isinstance(_of_one_node(error)[1], AuthenticationFailed):
         return f"{name} refused the user or the password: {_reason(error)}"
     return f"{name} does not answer: {_reason(error)}"
 
@@ -47,15 +47,15 @@ def unavailable(name: str, error: Exception, breaker: Breaker) -> Unavailable:
     return Unavailable(message_of(name, error))
 
 
-def _of_one_node(error: Exception) -> object:
-    """Return the error of one node if all nodes failed, otherwise the error itself."""
-    errors = error.errors if isinstance(error, NoHostAvailable) else None
-    return next(iter(errors.values())) if isinstance(errors, dict) and errors else error
+def _of_one_node(error: Exception) -> tuple[str, Exception]:
+    """Return the name and the error of one node if all nodes failed; otherwise "" and `error`."""
+    if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict) and error.errors:
+        node, of_node = next(iter(error.errors.items()))
+        return str(node), of_node
+    return "", error
 
 
 def _reason(error: Exception) -> str:
     """Return the text of an error. If all nodes failed, it is the text of one node's error."""
-    if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict) and error.errors:
-        node, of_node = next(iter(error.errors.items()))
-        return f"{node}: {of_node}"
-    return str(error) or type(error).__name__
+    node, of_node = _of_one_node(error)
+    return f"{node}: {of_node}" if node else str(error) or type(error).__name__

@@ -17,6 +17,7 @@ from kirana.url_options import (
     Parser,
     Tls,
     count,
+    one_of,
     parse_options,
     positive,
     take_tls,
@@ -87,17 +88,11 @@ class CassandraUrl:
         )
 
 
-def _consistency(name: str, text: str) -> str:
-    if text.upper() not in CONSISTENCIES:
-        raise ValueError(f"{name} must be one of {', '.join(CONSISTENCIES)}, not '{text}'")
-    return text.upper()
-
-
 _OPTIONS: dict[str, tuple[str, Parser]] = {
     "data_centre": ("data_centre", text),
     "replication": ("replication", count),
-    "read": ("read_consistency", _consistency),
-    "write": ("write_consistency", _consistency),
+    "read": ("read_consistency", one_of(CONSISTENCIES, upper=True)),
+    "write": ("write_consistency", one_of(CONSISTENCIES, upper=True)),
     "timeout": ("timeout_s", positive),
     "in_flight": ("in_flight", count),
     "username": ("username", text),

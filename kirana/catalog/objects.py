@@ -97,8 +97,13 @@ def _check_digest(value: str) -> str:
     return value
 
 
+def is_delimiter(value: str) -> bool:
+    """Return whether a text can separate the fields of a CSV file."""
+    return len(value) == 1 and value.isascii() and value not in '"\r\n'
+
+
 def _check_delimiter(value: str) -> str:
-    if len(value) != 1 or not value.isascii() or value in '"\r\n':
+    if not is_delimiter(value):
         raise ValueError(f"'csv_delimiter' must be one ASCII character, not {value!r}")
     return value
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from kirana.catalog.objects import is_delimiter
 from kirana.catalog.snapshot import Catalog
 from kirana.cli.console import err, out, progress, show_error, show_warning
 from kirana.cli.instance import Instance
@@ -206,7 +207,7 @@ def _journal(
 
 
 def _delimiter(character: str) -> str:
-    if len(character) != 1 or not character.isascii() or character in '"\r\n':
+    if not is_delimiter(character):
         raise typer.BadParameter("it must be one ASCII character", param_hint="--csv-delimiter")
     return character
 

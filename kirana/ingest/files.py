@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote
@@ -48,7 +48,6 @@ def source_files(
 
     A folder stands for all files in it whose names end like those of `FORMATS`.
 
-
     If `group` is given, all files belong to it. Otherwise the name of the file without its end
     counts, or that of its nearest folder, whichever is in `known` or begins with the entity of a
     known group and a dot, as in `product.stats`. Without one, the nearest folder that is no
@@ -58,6 +57,12 @@ def source_files(
     Raise `InvalidInput` if a path does not exist, or if a folder has no such file, and
     `Unavailable` if the storage does not answer.
     """
+    entities = {name.partition(".")[0] for name in known}
+
+    def names_group(name: str) -> bool:
+        entity, dot, _ = name.partition(".")
+        return name in known or (bool(dot) and entity in entities)
+
     sources: dict[str, SourceFile] = {}
     ignored: list[str] = []
     for location in locations:
@@ -71,7 +76,7 @@ def source_files(
                     f".{', .'.join(FORMATS)}"
                 )
         for file in files:
-            sources[file.name] = _source(file, group, known, from_folder=is_folder)
+            sources[file.name] = _source(file, group, names_group, from_folder=is_folder)
     return [*sources.values()], ignored
 
 
@@ -80,7 +85,7 @@ def _is_data(file: StoredFile) -> bool:
 
 
 def _source(
-    file: StoredFile, group: str | None, known: Collection[str], *, from_folder: bool
+    file: StoredFile, group: str | None, names_group: Callable[[str], bool], *, from_folder: bool
 ) -> SourceFile:
     path = PurePosixPath(file.path)
     match = _NAME.fullmatch(path.name)
@@ -88,7 +93,7 @@ def _source(
     name = match[1] if match else path.stem
     folders = [folder.name for folder in path.parents if folder.name]
     if group is None:
-        group = _group_name(name, folders, known, from_folder=from_folder)
+        group = _group_name(name, folders, names_group, from_folder=from_folder)
     partitions: dict[str, str | None] = {}
     for folder in folders:
         if folder == group:
@@ -100,19 +105,16 @@ def _source(
 
 
 def _group_name(
-    name: str, folders: Sequence[str], known: Collection[str], *, from_folder: bool
+    name: str, folders: Sequence[str], names_group: Callable[[str], bool], *, from_folder: bool
 ) -> str:
     """Return the name of the group of a file with this name in these folders, innermost first.
 
-    If no name is known, one with a dot is taken for that of a group. Files in folders often have
-    dots in their names for other reasons (`part-0.snappy.parquet`), so for a file that was found
-    in a folder, which is what `from_folder` says, the folder's name comes first.
+    If none names a group, one with a dot is taken for it. Files in folders often have dots in their
+    names for other reasons (`part-0.snappy.parquet`), so for a file that was found in a folder,
+    which is what `from_folder` says, the folder's name comes first.
     """
-    entities = {group.partition(".")[0] for group in known}
-    for candidate in (name, *folders):
-        entity, dot, _ = candidate.partition(".")
-        if candidate in known or (dot and entity in entities):
-            return candidate
+    if found := next(filter(names_group, (name, *folders)), None):
+        return found
     folder = next((folder for folder in folders if "=" not in folder), "")
     if "." in folder and (from_folder or "." not in name):
         return folder

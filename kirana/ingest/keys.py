@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -31,12 +32,10 @@ def _valid(key: Key, column: Any) -> Any:
         return column
     if pa.types.is_decimal(column.type) and column.type.scale == 0:
         return pc.cast(column, pa.string())
-    try:
+    with _about(key):
         if not is_text(column.type):
             raise InvalidInput(f"must be text or integers, not {column.type}")
         return text(column)
-    except InvalidInput as error:
-        raise InvalidInput(error.message, field=key.name) from None
 
 
 def _plain(key: Key, column: Any) -> pa.StringArray | None:
@@ -64,15 +63,20 @@ def _joined(keys: Sequence[Key], columns: Sequence[Any]) -> list[str]:
     """Return key texts, made row by row. This works for keys of any kind."""
     texts = []
     for key, column in zip(keys, columns, strict=True):
-        if column.null_count:
-            raise InvalidInput("the key is missing", field=key.name)
-        try:
+        with _about(key):
+            if column.null_count:
+                raise InvalidInput("the key is missing")
             texts.append(id_texts(key, column.to_pylist(), field=""))
-        except InvalidInput as error:
-            raise InvalidInput(error.message, field=key.name) from None
     joined = join_ids(texts)
-    try:
+    with _about(keys[0]):
         check_lengths(joined, field="")
-    except InvalidInput as error:
-        raise InvalidInput(error.message, field=keys[0].name) from None
     return joined
+
+
+@contextmanager
+def _about(key: Key) -> Iterator[None]:
+    """Give the errors of the block the name of a key as their field."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=key.name) from None

@@ -59,12 +59,12 @@ def compile_source(source: SourceObject, catalog: Catalog) -> Source:
     return Source(
         source.group,
         source.schema_version,
-        source.rename,
-        source.ignore_extra,
-        source.event_time,
-        source.csv_delimiter,
-        source.csv_escape,
-        tuple(source.files),
+        renames=source.rename,
+        ignore_extra=source.ignore_extra,
+        event_time=source.event_time,
+        csv_delimiter=source.csv_delimiter,
+        csv_escape=source.csv_escape,
+        files=tuple(source.files),
     )
 
 

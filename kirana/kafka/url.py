@@ -17,6 +17,7 @@ from kirana.url_options import (
     Parser,
     Tls,
     count,
+    one_of,
     parse_options,
     positive,
     take_tls,
@@ -82,27 +83,15 @@ class KafkaUrl:
         return cls(without_password(url), tuple(brokers), topic, tls=tls, **options)
 
 
-def _mechanism(name: str, value: str) -> str:
-    if value.upper() not in MECHANISMS:
-        raise ValueError(f"{name} must be one of {', '.join(MECHANISMS)}, not '{value}'")
-    return value.upper()
-
-
-def _compression(name: str, value: str) -> str:
-    if value not in COMPRESSIONS:
-        raise ValueError(f"{name} must be one of {', '.join(COMPRESSIONS)}, not '{value}'")
-    return value
-
-
 _OPTIONS: dict[str, tuple[str, Parser]] = {
     "partitions": ("partitions", count),
     "replication": ("replication", count),
     "retention_hours": ("retention_hours", positive),
-    "compression": ("compression", _compression),
+    "compression": ("compression", one_of(COMPRESSIONS)),
     "timeout": ("timeout_s", positive),
     "username": ("username", text),
     "password": ("password", text),
-    "sasl": ("mechanism", _mechanism),
+    "sasl": ("mechanism", one_of(MECHANISMS, upper=True)),
     **TLS_PARSERS,
 }
 """For each option of the URL, the field that it sets, and the parser of its text."""

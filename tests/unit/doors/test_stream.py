@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from kirana.kafka.consumption import DONE, Message, Outcome
 from kirana.wire.blocks import to_block
 from kirana.wire.messages_pb2 import FeaturesDelete, FeaturesPut
 from tests.support import SHOP, Shop, publish, write_shop
+from tests.waiting import wait_until
 
 ROW = {"group": "product.stats", "keys": {"product_id": ["a"]}}
 
@@ -119,6 +119,10 @@ async def test_a_clock_that_is_ahead_does_not_let_rows_through(door: StreamDoor)
     assert outcome.state == "refused"
 
 
+async def is_refused(door: StreamDoor, waiting: Message) -> bool:
+    return (await door.handle(waiting)).state == "refused"
+
+
 @pytest.mark.parametrize("unknown", [{"schema_version": 2}, {"group": "product.more"}])
 async def test_a_message_of_an_unknown_schema_waits_and_is_refused(
     shop: Shop, unknown: dict[str, Any]
@@ -126,8 +130,7 @@ async def test_a_message_of_an_unknown_schema_waits_and_is_refused(
     door = await door_of(shop, wait_s=0.2)
     waiting = message(put(1, **unknown))
     assert (await door.handle(waiting)).state == "later"
-    await asyncio.sleep(0.3)
-    assert (await door.handle(waiting)).state == "refused"
+    await wait_until(lambda: is_refused(door, waiting), "the message is refused")
 
 
 async def test_a_message_of_a_schema_version_that_is_published_later_is_written(
