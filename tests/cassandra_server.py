@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
-import socket
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,8 @@ from cassandra.query import SimpleStatement
 
 from kirana.serving.environment import free_ports
 from kirana.stores.cassandra_tables import create_keyspace, create_table, table_name
-from tests.needs import skip_missing
-from tests.waiting import wait_for
+from tests.java_server import JavaServer
 
-JARS = Path(__file__).parents[1] / ".cache" / "cassandra"
 MAIN = "org.apache.cassandra.service.CassandraDaemon"
 KEYSPACE = "kirana_tests"
 DATA_CENTRE = "datacenter1"
@@ -101,15 +96,7 @@ client_encryption_options:
 KEYSTORE_PASSWORD = "of-the-keystore"
 
 
-def _require() -> None:
-    """Skip the test if Java or the jars of Cassandra are missing."""
-    if shutil.which("java") is None:
-        skip_missing("java is missing")
-    if not (JARS / ".fetched").exists():
-        skip_missing(f"the jars of Cassandra are missing from {JARS}")
-
-
-class CassandraServer:
+class CassandraServer(JavaServer):
     """A server that runs during the `with` block. An acknowledged write survives `kill`.
 
     Alone, it listens on 127.0.0.1. The nodes of a cluster have the same `ports`, for clients and
@@ -119,6 +106,9 @@ class CassandraServer:
     `cassandra`, with the same password.
     """
 
+    need = "cassandra"
+    start_timeout_s = START_S
+
     def __init__(
         self,
         folder: Path,
@@ -126,17 +116,15 @@ class CassandraServer:
         ports: tuple[int, int] | None = None,
         keystore: Path | None = None,
     ) -> None:
-        self._port, storage_port = ports or free_ports(2)
-        self._host = host
+        port, storage_port = ports or free_ports(2)
+        super().__init__(folder, port, host)
         self._is_member = ports is not None
-        self._folder = folder
         self._session: Session | None = None
         self._config = folder / "cassandra.yaml"
-        self._log = folder / "log"
         config = _CONFIG.format(
             folder=folder,
             host=host,
-            port=self._port,
+            port=port,
             storage_port=storage_port,
             tokens=4 if self._is_member else 16,
             authenticator="PasswordAuthenticator" if keystore else "AllowAllAuthenticator",
@@ -144,18 +132,6 @@ class CassandraServer:
         if keystore:
             config += _TLS.format(keystore=keystore, password=KEYSTORE_PASSWORD)
         self._config.write_text(config)
-
-    def __enter__(self) -> CassandraServer:
-        _require()
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    @property
-    def address(self) -> str:
-        return f"{self._host}:{self._port}"
 
     def empty(self) -> str:
         """Return the URL of a keyspace whose tables, those of `ENTITIES`, are empty."""
@@ -188,23 +164,9 @@ class CassandraServer:
         if self._session is not None:
             self._session.cluster.shutdown()
             self._session = None
-        self._process.kill()
-        self._process.wait()
+        super().kill()
 
-    def restart(self) -> None:
-        """Kill the server, and start it again on the same port with its stored data."""
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """Stop the process: connections stay open, but requests get no answer."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def start(self) -> None:
-        """Start the server, with the data of its folder, and wait until it accepts clients."""
+    def _command(self) -> Sequence[str]:
         flags = {
             "cassandra.config": f"file://{self._config}",
             "cassandra.storagedir": self._folder,
@@ -224,22 +186,9 @@ class CassandraServer:
             for package in packages
             for part in (option, f"{package}=ALL-UNNAMED")
         ]
-        command = [
-            *("java", "-Xms256m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        return [
+            *("-Xms256m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             *(f"-D{name}={value}" for name, value in flags.items()),
             *modules,
-            *("-cp", f"{JARS}/*", MAIN),
+            MAIN,
         ]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
-        try:
-            wait_for(self._serves, self._log.read_text, ignoring=OSError, timeout_s=START_S)
-        except AssertionError:
-            self.kill()
-            raise
-
-    def _serves(self) -> bool:
-        """Return whether the server accepts connections of clients."""
-        assert self._process.poll() is None, self._log.read_text()
-        with socket.create_connection((self._host, self._port), timeout=1):
-            return True

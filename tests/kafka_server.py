@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
-import socket
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from kirana.serving.environment import free_ports
-from tests.needs import skip_missing
-from tests.waiting import wait_for
-
-JARS = Path(__file__).parents[1] / ".cache" / "kafka"
-START_S = 120
+from tests.java_server import JavaServer
 
 CLUSTER_ID = "a2lyYW5hLXRlc3RzLTAwMQ"
 """A UUID in base 64. A random one may begin with a dash, which the tool takes for an option."""
@@ -54,29 +47,27 @@ listener.name.clients.plain.sasl.jaas.config=\\
 """
 
 
-def _require() -> None:
-    """Skip the test if Java or the jars of Kafka are missing."""
-    if shutil.which("java") is None:
-        skip_missing("java is missing")
-    if not (JARS / ".fetched").exists():
-        skip_missing(f"the jars of Kafka are missing from {JARS}")
+_JAVA = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
-class KafkaServer:
+class KafkaServer(JavaServer):
     """A server that runs during the `with` block. Topics are not made by their use.
 
     With a `keystore` and its `certificate`, it takes clients with TLS and a password only.
     """
 
+    need = "kafka"
+    start_timeout_s = 120
+
     def __init__(
         self, folder: Path, keystore: Path | None = None, certificate: Path | None = None
     ) -> None:
-        self._port, controller = free_ports(2)
-        self._log = folder / "log"
+        port, controller = free_ports(2)
+        super().__init__(folder, port)
         self._config = folder / "server.properties"
         config = _CONFIG.format(
             folder=folder,
-            port=self._port,
+            port=port,
             controller=controller,
             protocol="SASL_SSL" if keystore else "PLAINTEXT",
         )
@@ -90,47 +81,12 @@ class KafkaServer:
             )
         self._config.write_text(config)
 
-    def __enter__(self) -> KafkaServer:
-        _require()
-        format_ = ("format", "-t", CLUSTER_ID, "-c", str(self._config))
-        assert self._java("kafka.tools.StorageTool", *format_).wait() == 0, self._log.read_text()
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
-
     def start(self) -> None:
-        """Start the server, with the data of its folder, and wait until it accepts clients."""
-        self._process = self._java("kafka.Kafka", str(self._config))
-        try:
-            wait_for(self._serves, self._log.read_text, ignoring=OSError, timeout_s=START_S)
-        except AssertionError:
-            self.kill()
-            raise
+        """Start the server, and wait until it accepts clients. The first start makes its data."""
+        if not (self._folder / "data").exists():
+            tool = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._config))
+            assert self._java(*_JAVA, *tool).wait() == 0, self._log.read_text()
+        super().start()
 
-    def _java(self, *command: str) -> subprocess.Popen[bytes]:
-        options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*"]
-        with self._log.open("ab") as log:
-            return subprocess.Popen(["java", *options, *command], stdout=log, stderr=log)
-
-    def _serves(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text()
-        with socket.create_connection(("127.0.0.1", self._port), timeout=1):
-            return True
-
-    def kill(self) -> None:
-        """Kill the server, which may be paused."""
-        self._process.kill()
-        self._process.wait()
-
-    def pause(self) -> None:
-        """Stop the process: connections stay open, but requests get no answer."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+    def _command(self) -> Sequence[str]:
+        return [*_JAVA, "kafka.Kafka", str(self._config)]
