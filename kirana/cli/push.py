@@ -47,7 +47,7 @@ def push(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH...]",
+            metavar="PATH",
             help="Files or folders of Parquet, CSV or Arrow, also as s3://BUCKET/KEY. The name of "
             "a file or of a folder around it is that of its group: ENTITY.GROUP.parquet, or "
             "ENTITY.GROUP/dt=2026-11-28/part-0.parquet.",

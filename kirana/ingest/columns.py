@@ -39,7 +39,7 @@ def event_times(column: Any, now_ms: int) -> npt.NDArray[np.uint64]:
     """Return a column of event times in Unix milliseconds.
 
     Raise `InvalidInput` if one is missing, before 1970, more than five minutes after `now_ms`, or
-    neither a timestamp, a date, an integer number of milliseconds nor a text that is one of these.
+    not a time. A time is a timestamp, a date, an integer number of milliseconds, or one as text.
     """
     if is_text(column.type):
         column = parsed_times(_cast(text(column), pa.string()))

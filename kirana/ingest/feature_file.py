@@ -90,7 +90,7 @@ class FeatureFile:
         return batch.fitting(self._group, self._version, self.name)
 
     def batches(self, now_ms: int, done: int = 0) -> Iterator[FeatureBatch]:
-        """Yield the rows in batches, without the first `done` of those that can be read.
+        """Yield the readable rows in batches, without the first `done` of them.
 
         `now_ms` (Unix milliseconds) is the event time of all rows if the file has no event times.
         Event times must not be more than five minutes after it.

@@ -12,7 +12,7 @@ from kirana.errors import InvalidInput
 from kirana.ingest.problems import SHOWN, Problem, error_of
 
 MOST_ROWS = 10_000
-"""A check stops after so many rejected rows; if they are allowed, only if most rows are wrong."""
+"""A check may stop after this many rejected rows."""
 
 
 class Rejects:
@@ -46,9 +46,9 @@ class Rejects:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many rows were rejected that a check need not go on.
+        """Whether a check may stop, because too many rows were rejected.
 
-        If rejected rows are allowed, that is half of all rows: the cause is not single rows then.
+        If rejected rows are allowed, that is half of all rows. Then single rows are not the cause.
         """
         return self.rows >= MOST_ROWS and not (self.allowed and 2 * self.rows < self._checked)
 

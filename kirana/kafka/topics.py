@@ -19,7 +19,7 @@ from kirana.kafka.errors import answering
 from kirana.kafka.url import KafkaUrl
 
 COPIES = 3
-"""How many copies of each partition a new topic has, if there are so many brokers."""
+"""How many copies a new topic has, if there are enough brokers."""
 
 PAUSE_S = 0.05
 

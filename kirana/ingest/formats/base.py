@@ -25,8 +25,8 @@ BATCH_BYTES = 4 << 20
 class TableBatch(NamedTuple):
     """Some rows of a file.
 
-    `numbers` has the number of each row in the file, from 0. `unreadable` has the number of each
-    row that can't be read, and the reason. Those rows are not in `rows`.
+    `numbers` has one entry per row: its number in the file, from 0. `unreadable` lists the rows
+    that can't be read, by number and reason. They are not in `rows`.
     """
 
     rows: pa.RecordBatch
@@ -74,7 +74,7 @@ def reading(file: StoredFile, message: str) -> Iterator[None]:
 
 
 def batch_rows(total_bytes: int, rows: int, row_bytes: int) -> int:
-    """Return how many rows of a table with so many bytes and rows a batch may have."""
+    """Return how many rows a batch may have, for a table with these bytes and rows."""
     return max(min(BATCH_ROWS, BATCH_BYTES // max(total_bytes // max(rows, 1), row_bytes, 1)), 1)
 
 

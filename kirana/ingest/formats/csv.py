@@ -150,6 +150,6 @@ def _numbers(start: int, stop: int, wrong: Sequence[int]) -> np.ndarray[Any, np.
     `wrong` are the numbers of all rows before them, and maybe of later ones, that are left out.
     """
     positions = np.arange(start, stop)
-    # Before the i-th wrong row, there are so many readable ones.
+    # The number of readable rows before each wrong row.
     before = np.asarray(wrong, np.int64) - np.arange(len(wrong))
     return positions + np.searchsorted(before, positions, side="right")
