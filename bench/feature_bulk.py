@@ -16,6 +16,7 @@ from bench.servers import flush, used_memory
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.codecs import CODECS
 from kirana.ingest.push import Push
+from kirana.ingest.targets import StoreTarget
 from kirana.serving.checks import catalog_checks
 from kirana.stores import RowKeys, open_feature_store
 
@@ -40,7 +41,7 @@ async def measure_bulk(address: str, catalog_text: str) -> tuple[dict[str, Figur
             flush(address)
             job = Push([file], catalog)
             start = time.perf_counter()
-            await job.write(store, lambda rows: None, guarded=guarded)
+            await job.write(StoreTarget(store, guarded=guarded), lambda rows: None)
             return ENTITIES / (time.perf_counter() - start)
 
         flush(address)

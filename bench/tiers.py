@@ -26,6 +26,7 @@ from kirana.catalog.snapshot import Catalog
 from kirana.features import FeatureQuery
 from kirana.features.service import FeatureService
 from kirana.ingest.push import Push
+from kirana.ingest.targets import StoreTarget
 from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.serving.checks import catalog_checks
@@ -163,7 +164,7 @@ async def measure_bulk(shop: Shop) -> dict[str, Figure]:
     async def push(store: FeatureStore) -> float:
         job = Push([file], shop.catalog)
         start = time.perf_counter()
-        await job.write(store, lambda rows: None)
+        await job.write(StoreTarget(store), lambda rows: None)
         return LOADED / (time.perf_counter() - start)
 
     driver = Driver(shop.cassandra_port)

@@ -9,13 +9,13 @@ from typing import Any
 
 from ray.util import metrics
 
-from kirana.metrics import Metrics, Tags
+from kirana.metrics import Gauge, Metrics, Tags
 
 INTERVAL_S = 1.0
 
 
 class Publisher:
-    """A thread that adds new counts to Ray's counters every `INTERVAL_S` seconds.
+    """A thread that updates Ray's counters and gauges every `INTERVAL_S` seconds.
 
     A histogram becomes a counter with the tag `le`, as in Prometheus: for each bound, it counts the
     values up to that bound. Each counter also has the tag `deployment`.
@@ -25,6 +25,7 @@ class Publisher:
         self._source = source
         self._deployment = deployment
         self._counters: dict[str, Any] = {}
+        self._gauges: dict[str, Any] = {}
         self._sent: dict[tuple[str, Tags], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kirana-metrics", daemon=True)
@@ -39,6 +40,8 @@ class Publisher:
     def _publish(self) -> None:
         for counter in self._source.counters():
             self._add(counter.name, counter.what, counter.tags, self._source.counts(counter))
+        for gauge in self._source.gauges():
+            self._set(gauge)
         for histogram in self._source.histograms():
             bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
             counts = {
@@ -48,6 +51,17 @@ class Publisher:
             }
             tag_names = (*histogram.tags, "le")
             self._add(f"{histogram.name}_bucket", histogram.what, tag_names, counts)
+
+    def _set(self, gauge: Gauge) -> None:
+        """Set Ray's gauge to the values of `gauge`."""
+        of_ray = self._gauges.get(gauge.name)
+        if of_ray is None:
+            of_ray = self._gauges[gauge.name] = metrics.Gauge(
+                gauge.name, description=gauge.what, tag_keys=(*gauge.tags, "deployment")
+            )
+            of_ray.set_default_tags({"deployment": self._deployment})
+        for tags, value in self._source.values(gauge).items():
+            of_ray.set(value, tags=dict(zip(gauge.tags, tags, strict=True)))
 
     def _add(
         self, name: str, what: str, tag_names: tuple[str, ...], counts: Mapping[Tags, int]

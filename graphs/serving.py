@@ -9,6 +9,7 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
+from kirana.actors.table import ACTORS
 from kirana.deployments.actors import actor_config
 from kirana.deployments.front_door import check_front_door
 from kirana.deployments.ingress import Ingress
@@ -73,10 +74,10 @@ def graph(settings: Settings, options: Options | None = None) -> Application:
         own_options.setdefault("max_ongoing_requests", HARD_LIMIT * settings.max_ongoing)
         within = parts_within(owner, settings.spread)
         actors = [
-            actor_config(actor, arguments)
-            for part in PARTS
-            if part.name in within
-            for actor in part.actors
+            actor_config(kind, name, arguments)
+            for kind in ACTORS
+            if kind.part.name in within
+            for name in kind.names(settings)
         ]
         if actors:
             own_options["deployment_actors"] = actors

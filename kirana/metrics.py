@@ -1,4 +1,4 @@
-"""Counters and histograms, updated while requests run.
+"""Counters, gauges and histograms, updated while requests run.
 
 Each metric is declared in the module that updates it; there is no central list.
 """
@@ -39,6 +39,15 @@ class Histogram:
     bounds: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Gauge:
+    """The declaration of a gauge, as that of a `Counter`. `Metrics` holds its last values."""
+
+    name: str
+    what: str
+    tags: tuple[str, ...]
+
+
 class Metrics:
     """The metrics of this process.
 
@@ -48,6 +57,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counts: dict[Counter, dict[Tags, int]] = defaultdict(lambda: defaultdict(int))
+        self._values: dict[Gauge, dict[Tags, float]] = defaultdict(dict)
         self._buckets: dict[Histogram, dict[Tags, list[int]]] = defaultdict(dict)
 
     def count(self, counter: Counter, *tags: str) -> None:
@@ -58,6 +68,10 @@ class Metrics:
         """Add an amount to a counter. `tags` are the values of `counter.tags`, in this order."""
         if amount:
             self._counts[counter][tags] += amount
+
+    def set(self, gauge: Gauge, value: float, *tags: str) -> None:
+        """Set a gauge. `tags` are the values of `gauge.tags`, in this order."""
+        self._values[gauge][tags] = value
 
     def observe(self, histogram: Histogram, value: float, *tags: str) -> None:
         """Add one to the bucket of `value`. `tags` are the values of `histogram.tags`, in order."""
@@ -71,6 +85,10 @@ class Metrics:
         """Return a copy of the counts of a counter, by tag values."""
         return dict(self._counts.get(counter, {}))
 
+    def values(self, gauge: Gauge) -> dict[Tags, float]:
+        """Return a copy of the values of a gauge, by tag values."""
+        return dict(self._values.get(gauge, {}))
+
     def buckets(self, histogram: Histogram) -> dict[Tags, list[int]]:
         """Return the counts of a histogram's buckets, by tag values. The lists are not copies."""
         return dict(self._buckets.get(histogram, {}))
@@ -78,6 +96,10 @@ class Metrics:
     def counters(self) -> Iterator[Counter]:
         """Return an iterator over the counters used so far. Safe to call from another thread."""
         return iter(list(self._counts))
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Return an iterator over the gauges used so far. Safe to call from another thread."""
+        return iter(list(self._values))
 
     def histograms(self) -> Iterator[Histogram]:
         """Return an iterator over the histograms used so far. Safe to call from another thread."""

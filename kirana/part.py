@@ -7,7 +7,7 @@ of commands are derived from these declarations. `kirana.serving.parts` lists al
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
@@ -43,21 +43,6 @@ class StoreSetting:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """An actor that a part calls. Serve starts it, and restarts it when it dies.
-
-    The actor belongs to the deployment that has the object of the part. `build` returns the object
-    that runs in the actor. The methods of this object are coroutines. `build` must not wait for a
-    server, because replicas start only when their actors are ready. `options` are the options of
-    the Ray actor.
-    """
-
-    name: str
-    build: Callable[[Wiring], object]
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Wiring(Protocol):
     """The dependencies that a part is built from: settings, parts, actors, catalog and metrics."""
 
@@ -81,6 +66,10 @@ class Wiring(Protocol):
         """Register `close`, which is called when the process ends."""
 
 
+def _always(settings: object) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part(Generic[P]):
     """The declaration of a part whose protocol is `P`.
@@ -98,13 +87,14 @@ class Part(Generic[P]):
     calls: tuple[Part[Any], ...] = ()
     settings: type[BaseModel] | None = None
     stores: tuple[StoreSetting, ...] = ()
-    actors: tuple[Actor, ...] = ()
     at_edge: bool = True
     """Whether routes call the part.
 
     If they do, the edge prepares the part, and `/healthz` checks it. If they do not, the parts that
     call it prepare and check it.
     """
+    is_on: Callable[[Any], bool] = _always
+    """Returns whether a cluster with these settings has the part."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -124,6 +114,9 @@ class Parts:
 
     def __getitem__(self, part: Part[P]) -> P:
         return cast(P, self._parts[part])
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._parts
 
     def __iter__(self) -> Iterator[tuple[str, Service]]:
         for declaration, part in self._parts.items():

@@ -26,6 +26,7 @@ TOGETHER = {
     "tests/contract/test_zookeeper_catalog.py": "zookeeper",
     "tests/contract/test_consumption.py": "kafka",
     "tests/contract/test_kafka_topics.py": "kafka",
+    "tests/contract/test_stream_writes.py": "kafka",
 }
 """Group by file, for files that share a running Kirana or a server. Any other file is a separate
 group, unless it is in `APART`."""
@@ -39,6 +40,7 @@ FIRST = (
     "tests/e2e/test_placement.py",
     "zookeeper",
     "kafka",
+    "tests/e2e/test_streams.py",
     "shop",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_handles.py",

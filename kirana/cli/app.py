@@ -18,6 +18,7 @@ from kirana.cli.get import get
 from kirana.cli.infer import infer
 from kirana.cli.interactions import interactions
 from kirana.cli.push import push
+from kirana.cli.stream import stream
 from kirana.cli.up import up
 from kirana.errors import CatalogError, DeadlineExceeded, KiranaError, Unavailable
 
@@ -48,6 +49,7 @@ def _options(
 for command in (check, apply, push, up, down, doctor, env, demo, get, interactions, infer):
     app.command()(command)
 app.add_typer(flow, name="flow")
+app.add_typer(stream, name="stream")
 
 
 def run() -> None:

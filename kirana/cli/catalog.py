@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,8 +22,11 @@ from kirana.cli.locations import (
 )
 from kirana.cli.remembered import LOCATIONS, last_published, record_published, require_same_stores
 from kirana.cli.store_options import with_store_options
+from kirana.part import OFF
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.settings import Settings
+from kirana.streams import topics as streams
+from kirana.streams.part import parse_stream
 
 USES = ("catalog", "models")
 """The locations that `kirana check` uses."""
@@ -82,12 +86,28 @@ def apply(
 ) -> None:
     """Publish a catalog as the next revision, unless nothing has changed.
 
-    In stores that need tables, make those that are missing. Running replicas switch to the revision
-    as soon as they have loaded it.
+    In stores that need tables, make those that are missing, and in Kafka the topics of the feature
+    stream. Running replicas switch to the revision as soon as they have loaded it.
     """
     settings = local_settings(directory, as_urls(models, catalog, stores))
     require_same_stores(directory, Instance(directory).serving(), settings, *LOCATIONS)
+    make_topics(settings)
     report(publish(settings, directory), verbose=verbose)
+
+
+def make_topics(settings: Settings) -> None:
+    """Make the topics of the feature stream that do not exist, and print their names.
+
+    Raise `Unavailable` if Kafka does not answer, and `Conflict` if it compacts one of the topics.
+    """
+    if settings.streams == OFF:
+        return
+    for topic in asyncio.run(streams.make_topics(parse_stream(settings.streams))):
+        err.print(
+            f"made topic {topic.name}: {topic.partitions} partitions, messages are kept for "
+            f"{topic.retention_hours:g} hours",
+            markup=False,
+        )
 
 
 def publish(settings: Settings, directory: Path) -> Published:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,12 +32,18 @@ from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
 from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import NO_ESCAPE, Source
+from kirana.ingest.targets import StoreTarget, StreamTarget, Target
+from kirana.kafka.sending import Sender
+from kirana.part import OFF
 from kirana.revision import NO_REVISION
 from kirana.schema import EVENT_TIME
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
+from kirana.streams.part import parse_stream
 from kirana.urls import scheme_of, without_password
+
+STORE = "store"
 
 FeatureStoreUrl = Annotated[str | None, store_option(store_settings(PARTS)["features"])]
 HotTierUrl = Annotated[str | None, store_option(store_settings(PARTS)["features_hot"])]
@@ -125,6 +132,15 @@ def push(
             "if nothing else writes to the group.",
         ),
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"URL|{STORE}",
+            help="Send the rows to a feature stream, such as kafka://HOST:PORT/TOPIC, or write "
+            f"them to the '{STORE}'. Default: to the stream of the last 'kirana up', if it has "
+            "one.",
+        ),
+    ] = None,
     features: FeatureStoreUrl = None,
     features_hot: HotTierUrl = None,
     catalog: CatalogUrl = None,
@@ -139,15 +155,18 @@ def push(
     """
     stores = {"features": features, "features_hot": features_hot}
     options = as_urls(catalog=catalog, stores=stores)
-    settings = local_settings(directory, options, uses=("catalog", *stores))
-    require_given_store(settings, "features", directory, options)
-    if scheme_of(settings.features) == "memory":
-        raise ConfigurationError(
-            "features: memory:// is the memory of a replica, and other processes can't write to "
-            "it: write rows over HTTP",
-            field="features",
-        )
-    require_same_stores(directory, Instance(directory).serving(), settings, "catalog", *stores)
+    if to is not None:
+        options["streams"] = OFF if to == STORE else to
+    settings = local_settings(directory, options, uses=("catalog", "streams", *stores))
+    stream = None if settings.streams == OFF else parse_stream(settings.streams)
+    serving = Instance(directory).serving()
+    if stream is None:
+        _require_writable(settings, directory, options)
+        require_same_stores(directory, serving, settings, "catalog", *stores)
+    else:
+        require_same_stores(directory, serving, settings, "catalog", "streams")
+    if stream is not None and overwrite:
+        raise typer.BadParameter("consumers always compare event times", param_hint="--overwrite")
     given = Source(
         group,
         schema_version,
@@ -184,6 +203,17 @@ def push(
         show_warning(f"{count} rows were rejected: {rejects.path} has the reasons")
 
 
+def _require_writable(settings: Settings, directory: Path, options: dict[str, str]) -> None:
+    """Raise `ConfigurationError` if the store is not known, or is the memory of a process."""
+    require_given_store(settings, "features", directory, options)
+    if scheme_of(settings.features) == "memory":
+        raise ConfigurationError(
+            "features: memory:// is the memory of a replica, and other processes can't write to "
+            "it: write rows over HTTP",
+            field="features",
+        )
+
+
 def _declared(published: Catalog, name: str) -> Source:
     """Return a source of the catalog. Raise `Unknown` if there is none of this name."""
     if name not in published.sources:
@@ -200,7 +230,8 @@ def _journal(
     directory: Path, job: Push, settings: Settings, published: Catalog, options: list[object]
 ) -> Journal:
     """Return the journal of a push. A push to another store, or of another catalog, is another."""
-    stores = [without_password(settings.features), without_password(settings.features_hot)]
+    names = ("features", "features_hot", "streams")
+    stores = [without_password(getattr(settings, name)) for name in names]
     revision = [published.revision.catalog, published.revision.number]
     identity = [job.identity, stores, revision, [*map(str, options)]]
     return Journal(directory / ".kirana" / "push", identity)
@@ -243,6 +274,9 @@ def _published(settings: Settings) -> Catalog:
 
 def _summary(pushed: Pushed) -> str:
     """Return the numbers of rows, those that are not 0, as text."""
+    if pushed.sent:
+        rejected = f", {pushed.rejected} rejected" if pushed.rejected else ""
+        return f"{pushed.sent} rows sent{rejected}"
     counts = {"stale": pushed.stale, "expired": pushed.expired, "rejected": pushed.rejected}
     others = [f", {count} {name}" for name, count in counts.items() if count]
     return f"{pushed.written} rows written{''.join(others)}"
@@ -269,10 +303,11 @@ async def run_push(
     processed.
     """
     journal = journal or Journal()
-    store = open_store(settings)
     written: int | None = None
+    close, target = _target(settings, guarded=guarded)
     try:
-        if journal.rows_done and not await job.resumes(store, journal):
+        await target.open()
+        if journal.rows_done and not await job.resumes(target, journal):
             show_warning("the store has lost rows that an earlier push has written: all are pushed")
             journal.begin_again()
         before = journal.rows_done
@@ -292,7 +327,7 @@ async def run_push(
                 written = (written or 0) + rows
                 bar.advance(writing, rows)
 
-            pushed = await job.write(store, advance, guarded=guarded, journal=journal)
+            pushed = await job.write(target, advance, journal=journal)
             return pushed, written - before
     except asyncio.CancelledError:
         show_error(f"interrupted: {_unfinished(written, job.rows)}")
@@ -301,7 +336,19 @@ async def run_push(
         error.message += f"; {_unfinished(written, job.rows)}"
         raise
     finally:
-        await store.close()
+        await close()
+
+
+def _target(
+    settings: Settings, *, guarded: bool
+) -> tuple[Callable[[], Awaitable[None]], Target[Any]]:
+    """Return where the rows go, and a function that closes it."""
+    if settings.streams == OFF:
+        store = open_store(settings)
+        return store.close, StoreTarget(store, guarded=guarded)
+    stream = parse_stream(settings.streams)
+    sender = Sender(stream)
+    return sender.close, StreamTarget(sender, timeout_s=stream.timeout_s)
 
 
 def _unfinished(written: int | None, rows: int | None) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kirana.cli.catalog import publish, report
+from kirana.cli.catalog import make_topics, publish, report
 from kirana.cli.cluster import cluster, deploy
-from kirana.cli.console import err
+from kirana.cli.console import err, show_warning
 from kirana.cli.instance import Instance
 from kirana.cli.interrupts import STOP
 from kirana.cli.locations import (
@@ -37,6 +37,7 @@ from kirana.cli.serving_options import (
     ServeFile,
 )
 from kirana.cli.store_options import with_store_options
+from kirana.errors import Unavailable
 from kirana.serving.environment import LOG_FILE, free_ports
 from kirana.serving.preflight import (
     check_direct_ports,
@@ -79,6 +80,7 @@ def up(
     with instance.hold(f"http://{host}:{port}", stores_without_passwords(settings)) as state:
         record = partial(instance.record_processes, state)
         _require_startable(settings, file, host, port)
+        _make_topics(settings)
         report(publish(settings, directory))
         # Do this before Kirana is healthy: `kirana push` may read the locations from then on.
         remember(directory, settings)
@@ -113,6 +115,14 @@ def _require_startable(settings: Settings, file: ServeConfig, host: str, port: i
     check_direct_ports(settings)
     check_space(settings)
     asyncio.run(check_stores(settings))
+
+
+def _make_topics(settings: Settings) -> None:
+    """Make the topics of the feature stream. Print a warning if Kafka does not answer."""
+    try:
+        make_topics(settings)
+    except Unavailable as error:
+        show_warning(f"streams: {error.message}; reads are served without it")
 
 
 def _interrupt_on(number: signal.Signals) -> None:

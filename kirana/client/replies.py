@@ -102,23 +102,27 @@ class Written:
     """How many rows were written and are readable, and how many are not.
 
     `stale` rows were older than the stored ones. `expired` rows were already past their TTL. If the
-    store can't tell whether a row was stale, the row counts as written.
+    store can't tell whether a row was stale, the row counts as written. `accepted` rows are in
+    Kafka, and not in the store yet: this is how a cluster answers that is set to do so.
     """
 
-    written: int
-    stale: int
+    written: int = 0
+    stale: int = 0
     expired: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
     """How many keys were deleted, and how many rows were kept because they are newer (`stale`).
 
-    If the store can't tell whether a row was kept, its key counts as deleted.
+    If the store can't tell whether a row was kept, its key counts as deleted. `accepted` keys are
+    in Kafka, as in `Written`.
     """
 
-    deleted: int
-    stale: int
+    deleted: int = 0
+    stale: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,14 +189,14 @@ def put_reply(body: bytes, binary: bool) -> Written:
     """Decode the reply to a write, from Protobuf or from JSON."""
     if binary:
         reply = pb.FeaturesPutReply.FromString(body)
-        return Written(reply.written, reply.stale, reply.expired)
+        return Written(reply.written, reply.stale, reply.expired, reply.accepted)
     return msgspec.json.decode(body, type=Written)
 
 
 def delete_reply(body: bytes) -> Deleted:
     """Decode a `FeaturesDeleteReply`."""
     reply = pb.FeaturesDeleteReply.FromString(body)
-    return Deleted(reply.deleted, reply.stale)
+    return Deleted(reply.deleted, reply.stale, reply.accepted)
 
 
 @_encoder

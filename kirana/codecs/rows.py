@@ -92,6 +92,14 @@ class Texts:
     nulls: npt.NDArray[np.bool_] | None = None
 
 
+def selected(column: Column | Texts, rows: npt.NDArray[np.int64]) -> Column | Texts:
+    """Return a column with only the rows at these positions, in their order."""
+    nulls = None if column.nulls is None else column.nulls[rows]
+    if isinstance(column, Texts):
+        return Texts(column.data, column.starts[rows], column.sizes[rows], nulls)
+    return Column(column.values[rows], nulls)
+
+
 @dataclass(slots=True)
 class Piece:
     """Some rows of a batch, and their positions in the batch.

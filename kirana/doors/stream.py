@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
-from kirana.edge.exchange import Request, Response
-from kirana.edge.handlers import features
+from kirana.edge.exchange import Request
+from kirana.edge.handlers.features import decode_delete, decode_put
 from kirana.edge.headers import read_headers
 from kirana.edge.resources import Resources
 from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError, Unavailable, Unknown
-from kirana.kafka.consumption import DONE, Message, Outcome
+from kirana.features.part import FEATURES
+from kirana.kafka.consumption import Message, Outcome
 from kirana.request import RequestContext
+from kirana.streams.messages import DELETE, PUT, WRITE
 
 logger = logging.getLogger(__name__)
 
-WRITE = "kirana-write"
-"""The header that says what a message does: `put`, as without it, or `delete`."""
-
 CONTENT_TYPE = "content-type"
 JSON = b"application/json"
-
-_HANDLERS: dict[bytes, Callable[[Request, Resources], Awaitable[Response]]] = {
-    b"put": features.put,
-    b"delete": features.delete,
-}
 
 _NO_HEADERS = read_headers([])
 
@@ -48,49 +41,64 @@ class StreamDoor:
 
     async def handle(self, message: Message) -> Outcome:
         """Write the rows of a message, or delete them."""
+        # A clock that is ahead must not let event times through that are ahead.
+        now_ms = min(message.timestamp_ms, time.time_ns() // 1_000_000)
+        revision = self._resources.live.revision
+        context = RequestContext.begin(
+            revision, timeout_s=self._timeout_s, now_ms=now_ms, id=message.origin, caller="kafka"
+        )
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._write(message)
+                await self._write(message, context)
         except Exception as error:
-            return self._failed(message, error)
+            return self._failed(message, error, context)
         self._unknown_since.pop(message.origin, None)
-        return DONE
+        return Outcome("done", revision=revision.number)
 
-    async def _write(self, message: Message) -> None:
-        kind = message.headers.get(WRITE, b"put")
-        if kind not in _HANDLERS:
-            name = kind.decode(errors="replace")
-            raise InvalidInput(f"must be put or delete, not '{name}'", field=WRITE)
-        is_json = message.headers.get(CONTENT_TYPE) == JSON or message.value.startswith(b"{")
-        context = RequestContext.begin(
-            self._resources.live.revision,
-            timeout_s=self._timeout_s,
-            # A clock that is ahead must not let event times through that are ahead.
-            now_ms=min(message.timestamp_ms, time.time_ns() // 1_000_000),
-            id=message.origin,
-            caller="kafka",
-        )
-        request = Request(
-            (), b"", _NO_HEADERS, message.value, context, binary=not is_json, binary_reply=False
-        )
-        await _HANDLERS[kind](request, self._resources)
+    async def _write(self, message: Message, context: RequestContext) -> None:
+        request, sink = request_of(message, context), self._resources.parts[FEATURES]
+        if _kind(message) == PUT:
+            await sink.write(await decode_put(request, self._resources), context)
+        else:
+            delete = await decode_delete(request, self._resources)
+            await sink.delete(*delete, context)
 
-    def _failed(self, message: Message, error: Exception) -> Outcome:
+    def _failed(self, message: Message, error: Exception, context: RequestContext) -> Outcome:
         if isinstance(error, Unavailable | DeadlineExceeded | TimeoutError):
             return Outcome("later", str(error) or f"no answer in {self._timeout_s} s")
-        if _is_not_known_yet(error):
+        # The clock here may be behind that of the replica which has accepted the rows.
+        is_early = context.now_ms < message.timestamp_ms and _is_of(error, "event_time")
+        if is_early or _is_not_known_yet(error):
             since = self._unknown_since.setdefault(message.origin, time.monotonic())
             if time.monotonic() - since < self._wait_s:
                 return Outcome("later", str(error))
         self._unknown_since.pop(message.origin, None)
-        if isinstance(error, KiranaError):
-            return Outcome("refused", str(error))
-        logger.error("%s failed", message.origin, exc_info=error)
-        return Outcome("refused", f"internal error: {type(error).__name__}")
+        reason = str(error)
+        if not isinstance(error, KiranaError):
+            logger.error("%s failed", message.origin, exc_info=error)
+            reason = f"internal error: {type(error).__name__}"
+        return Outcome("refused", reason, context.revision.number)
+
+
+def request_of(message: Message, context: RequestContext) -> Request:
+    """Return a message as a request for `decode_put` or `decode_delete`."""
+    is_json = message.headers.get(CONTENT_TYPE) == JSON or message.value.startswith(b"{")
+    return Request((), b"", _NO_HEADERS, message.value, context, binary=not is_json)
+
+
+def _kind(message: Message) -> bytes:
+    """Return what a message does. Raise `InvalidInput` if it says neither `PUT` nor `DELETE`."""
+    kind = message.headers.get(WRITE, PUT)
+    if kind not in (PUT, DELETE):
+        name = kind.decode(errors="replace")
+        raise InvalidInput(f"must be put or delete, not '{name}'", field=WRITE)
+    return kind
 
 
 def _is_not_known_yet(error: Exception) -> bool:
     """Return whether a newer revision of the catalog may know what a message names."""
-    return isinstance(error, Unknown) or (
-        isinstance(error, InvalidInput) and error.path == ("schema_version",)
-    )
+    return isinstance(error, Unknown) or _is_of(error, "schema_version")
+
+
+def _is_of(error: Exception, field: str) -> bool:
+    return isinstance(error, InvalidInput) and error.path[:1] == (field,)

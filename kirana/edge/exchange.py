@@ -94,6 +94,6 @@ def json_response(reply: msgspec.Struct, status: int = 200) -> Response:
     return Response(msgspec.json.encode(reply), status)
 
 
-def binary_response(body: bytes) -> Response:
+def binary_response(body: bytes, status: int = 200) -> Response:
     """Return a response with an encoded message of `kirana.wire.messages_pb2`."""
-    return Response(body, content_type=CONTENT_TYPE)
+    return Response(body, status, CONTENT_TYPE)

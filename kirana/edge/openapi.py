@@ -25,6 +25,7 @@ def openapi_document(routes: tuple[Route, ...]) -> bytes:
     """Return the OpenAPI 3.1 document of the routes, as JSON."""
     requests = [route.request for route in routes if route.request is not None]
     replies = [route.reply for route in routes]
+    replies += [route.accepted for route in routes if route.accepted is not None]
     _, schemas = msgspec.json.schema_components(
         list(dict.fromkeys([*requests, *replies, ErrorReply])), ref_template=_REFERENCE
     )
@@ -63,6 +64,12 @@ def _operation(route: Route) -> dict[str, Any]:
             "5XX": {"description": "The request could not be answered", "content": error},
         },
     }
+    if route.accepted is not None:
+        accepted = {"application/json": {"schema": _reference(route.accepted)}}
+        operation["responses"]["202"] = {
+            "description": "Kafka has taken the rows, which are not in the store yet",
+            "content": accepted | ({_BINARY: _BINARY_CONTENT} if route.binary else {}),
+        }
     if route.request is not None:
         content: dict[str, Any] = {"application/json": {"schema": _reference(route.request)}}
         if route.binary:

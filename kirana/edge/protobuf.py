@@ -243,13 +243,21 @@ def _feature_blocks(
 
 def put_reply(result: WriteResult) -> bytes:
     """Return an encoded `FeaturesPutReply`."""
-    reply = pb.FeaturesPutReply(written=result.written, stale=result.stale, expired=result.expired)
+    reply = pb.FeaturesPutReply(
+        written=result.written,
+        stale=result.stale,
+        expired=result.expired,
+        accepted=result.accepted,
+    )
     return reply.SerializeToString()
 
 
-def delete_reply(deleted: int, stale: int) -> bytes:
+def delete_reply(result: WriteResult) -> bytes:
     """Return an encoded `FeaturesDeleteReply`."""
-    return pb.FeaturesDeleteReply(deleted=deleted, stale=stale).SerializeToString()
+    reply = pb.FeaturesDeleteReply(
+        deleted=result.written, stale=result.stale, accepted=result.accepted
+    )
+    return reply.SerializeToString()
 
 
 def accepted_reply(result: Appended) -> bytes:

@@ -74,6 +74,13 @@ class FeaturesPutReply(Reply):
     expired: int
 
 
+class AcceptedReply(Reply):
+    """How many rows Kafka has taken. They are not in the store yet."""
+
+    accepted: int
+    by: Literal["kafka"] = "kafka"
+
+
 class FeaturesDeleteReply(Reply):
     """How many keys were deleted, and how many rows were kept because they are newer (`stale`).
 
@@ -285,6 +292,19 @@ class HotTierReport(Reply):
     """Why copies are not used."""
 
 
+class ConsumerReport(Reply):
+    """The state of one consumer of the feature stream."""
+
+    partitions: list[int]
+    """The partitions that it reads."""
+    lag: int | None
+    """How many messages wait; null before it is known."""
+    done: int
+    """Messages whose rows were written since the consumer was started."""
+    refused: int
+    """Messages that became dead letters since then."""
+
+
 class PartReport(Reply):
     """The state of one part, or of the catalog. Fields that don't apply are left out."""
 
@@ -305,6 +325,10 @@ class PartReport(Reply):
     breaker: BreakerReport | UnsetType = UNSET
     cache: CacheReport | UnsetType = UNSET
     hot: HotTierReport | UnsetType = UNSET
+    consumers: list[ConsumerReport] | UnsetType = UNSET
+    """Of the feature stream: those that answer."""
+    lag: int | UnsetType = UNSET
+    """How many messages of the feature stream wait; present if all consumers know it."""
     clock: str | UnsetType = UNSET
     """Why writes are refused; present only if the clocks of the replica and the store differ."""
 

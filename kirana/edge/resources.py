@@ -11,7 +11,10 @@ from kirana.catalog.revisions import CatalogSource, LiveRevision, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.edge.probes import Probes
 from kirana.edge.selection import Selections
+from kirana.features.part import FEATURES
+from kirana.features.source import FeatureSink
 from kirana.part import Parts
+from kirana.streams.part import STREAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class Resources:
     probes: Probes = field(init=False)
     catalogs: Revisions[Catalog] = field(init=False)
     selections: Revisions[Selections] = field(init=False)
+
+    @property
+    def sink(self) -> FeatureSink:
+        """The way that writes take: through the feature stream, if the cluster has one."""
+        return self.parts[STREAMS] if STREAMS in self.parts else self.parts[FEATURES]
 
     def __post_init__(self) -> None:
         self.probes = Probes(self.parts, self.live)

@@ -31,6 +31,8 @@ class Route:
     reply: type[msgspec.Struct]
     request: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
+    accepted: type[msgspec.Struct] | None = None
+    """The type of the body of a response with the status 202, if there is one."""
     binary: bool = False
     """Whether the route also accepts and returns `application/x-protobuf`."""
     priority: Priority = "shopper"

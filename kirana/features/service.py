@@ -17,9 +17,16 @@ from kirana.errors import Conflict, InvalidInput, KiranaError, Unavailable, shor
 from kirana.features.assembly import assemble, decode
 from kirana.features.bounded_reads import text_bytes
 from kirana.features.cache import FeatureCache
+from kirana.features.event_times import check_event_times
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.features.plans import Plan, Schemas
-from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
+from kirana.features.source import (
+    TOMBSTONE_S,
+    EntityRows,
+    FeatureQuery,
+    FeatureWrite,
+    WriteResult,
+)
 from kirana.loop import INLINE_BYTES, INLINE_CELLS, inline_or_thread
 from kirana.metrics import Counter, Metrics
 from kirana.request import RequestContext
@@ -33,12 +40,6 @@ logger = logging.getLogger(__name__)
 UNAVAILABLE = Counter(
     "kirana_feature_rows_unavailable", "Rows of features that could not be read.", ()
 )
-
-TOMBSTONE_S = 8 * 86_400
-"""Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages by default.
-
-If an older write of the row is replayed from a topic before then, the row stays deleted.
-"""
 
 MAX_MISSING_VERSIONS = 10_000
 """How many schema versions are remembered as missing. Beyond this, all are looked up again."""
@@ -176,6 +177,24 @@ class FeatureService:
         for an unknown group or feature, and `Unavailable` if the revision can't be read or not all
         rows could be stored.
         """
+        block = await self._encoded(write, context)
+        expired = block.expired(context.now_ms / 1000)
+        if not expired.any():
+            return _result_of(await self._put(block, write.keys))
+        # Expired rows are stored too, because they must replace older rows.
+        expired_rows, live_rows = np.flatnonzero(expired), np.flatnonzero(~expired)
+        await self._put(block.select(expired_rows), [write.keys[i] for i in expired_rows.tolist()])
+        written = await self._put(
+            block.select(live_rows), [write.keys[i] for i in live_rows.tolist()]
+        )
+        return replace(_result_of(written), expired=len(expired_rows))
+
+    async def check_write(self, write: FeatureWrite, context: RequestContext) -> None:
+        """Raise what `write` would raise for these rows. Store nothing."""
+        await self._encoded(write, context)
+
+    async def _encoded(self, write: FeatureWrite, context: RequestContext) -> RowBlock:
+        """Return rows as they are stored. The errors are those of `write`."""
         schemas = await self._schemas.of(context)
         group = schemas.catalog.group(write.group, field="group")
         version = group.version(write.schema_version) if write.schema_version else group.current
@@ -188,25 +207,14 @@ class FeatureService:
                 )
         for name in write.columns:
             version.feature(name, field=f"columns.{name}")
-        _check_times(write.event_time_ms, context.now_ms)
+        check_event_times(write.event_time_ms, context.now_ms)
         codec = CODECS[group.codec]
         inline = len(write.keys) * len(version.features) <= INLINE_CELLS
         values = await inline_or_thread(
             inline, codec.encode, group, version, write.columns, write.event_time_ms
         )
         times = write.event_time_ms
-        expiry_s = group.expiry_s(times)
-        block = RowBlock.joined(group.name, codec, write.keys, values, expiry_s, times)
-        expired = block.expired(context.now_ms / 1000)
-        if not expired.any():
-            return _result_of(await self._put(block, write.keys))
-        # Expired rows are stored too, because they must replace older rows.
-        expired_rows, live_rows = np.flatnonzero(expired), np.flatnonzero(~expired)
-        await self._put(block.select(expired_rows), [write.keys[i] for i in expired_rows.tolist()])
-        written = await self._put(
-            block.select(live_rows), [write.keys[i] for i in live_rows.tolist()]
-        )
-        return replace(_result_of(written), expired=len(expired_rows))
+        return RowBlock.joined(group.name, codec, write.keys, values, group.expiry_s(times), times)
 
     async def delete(
         self,
@@ -226,7 +234,7 @@ class FeatureService:
         """
         schemas = await self._schemas.of(context)
         feature_group = schemas.catalog.group(group, field="group")
-        _check_times(event_time_ms, context.now_ms)
+        check_event_times(event_time_ms, context.now_ms)
         removed = 0
         if force:
             kept = await self._remove_future_rows(feature_group, keys, context.now_ms)
@@ -311,14 +319,6 @@ class FeatureService:
 def _result_of(written: Written) -> WriteResult:
     """Return the counts of a write. Rows of unknown outcome (stored or stale) count as written."""
     return WriteResult(written.stored + written.unknown, written.stale)
-
-
-def _check_times(event_time_ms: Array, now_ms: int) -> None:
-    """Raise `InvalidInput` if an event time is more than `MAX_FUTURE_MS` after `now_ms`."""
-    future_positions = np.flatnonzero(event_time_ms > now_ms + MAX_FUTURE_MS)
-    if len(future_positions):
-        position = int(future_positions[0])
-        raise InvalidInput(f"{event_time_ms[position]} is {FUTURE}", field=("event_time", position))
 
 
 def _with_current_of(newest: FeatureGroup, pinned: FeatureGroup) -> FeatureGroup:

@@ -14,6 +14,12 @@ from kirana.request import RequestContext
 from kirana.schema import Array
 from kirana.service import Service
 
+TOMBSTONE_S = 8 * 86_400
+"""Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages.
+
+If an older write of the row is replayed from a topic before then, the row stays deleted.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
@@ -84,12 +90,13 @@ class WriteResult:
     `written` rows were stored. `stale` rows were not stored, because the store has newer rows. If a
     store can't say which of the two happened to a row, the row counts as `written`. `expired` rows
     were past the TTL of their group when they arrived. They replace older rows, but reads return
-    defaults for them.
+    defaults for them. `accepted` rows are on their way to the store, and all others are 0.
     """
 
     written: int
     stale: int
     expired: int = 0
+    accepted: int = 0
 
 
 class FeatureSource(Service, Protocol):
@@ -140,3 +147,6 @@ class FeatureSink(Protocol):
 
 class Features(FeatureSource, FeatureSink, Protocol):
     """The features part: reads and writes."""
+
+    async def check_write(self, write: FeatureWrite, context: RequestContext) -> None:
+        """Raise what `write` would raise for these rows, if the store answers. Store nothing."""

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from kirana.codecs import CODECS, Column
 from kirana.codecs.arrow import joined_of
-from kirana.codecs.rows import Texts
+from kirana.codecs.rows import Texts, selected
 from kirana.errors import TooLarge
 from kirana.ingest.problems import Problem, wrong_rows
 from kirana.schema import FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
+from kirana.streams.messages import PutRows
 
 Rows = npt.NDArray[np.int64]
 
@@ -55,6 +56,10 @@ class FeatureBatch:
             self.event_time_ms,
         )
 
+    def put_rows(self, group: FeatureGroup, version: SchemaVersion) -> PutRows:
+        """Return the rows for a stream."""
+        return PutRows(group, version, self.keys, self.columns, self.event_time_ms)
+
     def fitting(
         self, group: FeatureGroup, version: SchemaVersion, file: str
     ) -> tuple[FeatureBatch, RowBlock]:
@@ -81,14 +86,7 @@ class FeatureBatch:
         return replace(
             self,
             keys=self.keys.take(pa.array(rows)),
-            columns={name: _selected(column, rows) for name, column in self.columns.items()},
+            columns={name: selected(column, rows) for name, column in self.columns.items()},
             event_time_ms=self.event_time_ms[rows],
             row_numbers=self.row_numbers[rows],
         )
-
-
-def _selected(column: Column | Texts, rows: Rows) -> Column | Texts:
-    nulls = None if column.nulls is None else column.nulls[rows]
-    if isinstance(column, Texts):
-        return Texts(column.data, column.starts[rows], column.sizes[rows], nulls)
-    return Column(column.values[rows], nulls)

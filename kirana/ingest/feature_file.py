@@ -18,6 +18,7 @@ from kirana.ingest.problems import Problem
 from kirana.ingest.source import Source
 from kirana.schema import NUMERIC, FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
+from kirana.streams.messages import PutRows
 
 
 class FeatureFile:
@@ -77,14 +78,19 @@ class FeatureFile:
         """
         return self._stored.version() == (self._stored.size, self._stored.modified_ns)
 
-    def check(self, now_ms: int) -> Iterator[FeatureBatch]:
-        """Read and check all rows, as `batches` does, and also that no row is too large."""
-        for batch in self.batches(now_ms):
+    def check(self, now_ms: int, done: int = 0) -> Iterator[FeatureBatch]:
+        """Read and check rows, as `batches` does, and also that no row is too large."""
+        for batch in self.batches(now_ms, done):
             yield self._fitting(batch)[0] if self._sizes_differ else batch
 
     def blocks(self, now_ms: int, done: int = 0) -> Iterator[tuple[FeatureBatch, RowBlock]]:
         """Yield what `batches` yields, each batch also as rows for a store."""
         return map(self._fitting, self.batches(now_ms, done))
+
+    def put_rows(self, now_ms: int, done: int = 0) -> Iterator[tuple[FeatureBatch, PutRows]]:
+        """Yield what `check` yields, without the first `done` rows, each batch also for a topic."""
+        for batch in self.check(now_ms, done):
+            yield batch, batch.put_rows(self._group, self._version)
 
     def _fitting(self, batch: FeatureBatch) -> tuple[FeatureBatch, RowBlock]:
         return batch.fitting(self._group, self._version, self.name)

@@ -21,18 +21,20 @@ class Pushed(msgspec.Struct):
 
     `rows` is the number of all rows that are right. `written` rows were stored, as far as the store
     can say. `expired` rows were past the TTL of their group when they were pushed. They replace
-    older rows, but reads return defaults for them. `rejected` rows were wrong.
+    older rows, but reads return defaults for them. `sent` rows are in Kafka. `rejected` rows were
+    wrong.
     """
 
     rows: int = 0
     written: int = 0
     expired: int = 0
     rejected: int = 0
+    sent: int = 0
 
     @property
     def stale(self) -> int:
         """The number of rows that were not stored, because the stored rows are newer."""
-        return self.rows - self.written - self.expired
+        return self.rows - self.written - self.expired - self.sent
 
 
 class _State(msgspec.Struct):

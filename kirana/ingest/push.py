@@ -1,25 +1,25 @@
-"""Bulk loads of files into a store, which a cluster may serve from meanwhile."""
+"""Bulk loads of files, into a store that a cluster may serve from meanwhile, or into Kafka."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import InvalidInput, Unavailable, Unknown
+from kirana.errors import InvalidInput, Unknown
 from kirana.ingest.feature_file import FeatureFile
 from kirana.ingest.files import source_files
 from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.problems import Problem, error_of
 from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import Source
+from kirana.ingest.targets import Target
 from kirana.loop import prefetched
 from kirana.schema import FeatureGroup, SchemaVersion
-from kirana.stores import FeatureStore, RowBlock, RowKeys
+
+T = TypeVar("T")
 
 Report = Callable[[int], None]
 """A function that is called with the number of rows that were processed since its last call."""
@@ -110,46 +110,37 @@ class Push:
         rejects.close()
         journal.checked()
 
-    async def resumes(self, store: FeatureStore, journal: Journal) -> bool:
-        """Return whether a store has the rows that an earlier run has written.
+    async def resumes(self, target: Target[T], journal: Journal) -> bool:
+        """Return whether a target has the rows that an earlier run has written.
 
         It may have lost them, for example if it keeps rows in memory only. A few rows of each file
-        are read. Rows that have expired count as lost.
+        are looked up. Rows that have expired count as lost.
         """
         for position, file in enumerate(self._files):
             if journal.done(position):
                 batch = next(file.batches(journal.began_ms), None)
                 keys = batch.keys.slice(0, SAMPLED_ROWS).to_pylist() if batch else []
-                (rows,) = await store.read([RowKeys(file.group_name, keys)])
-                if rows.unavailable is not None:
-                    raise Unavailable(rows.reason)
-                if None in rows.values:
+                if not await target.has(file.group_name, keys):
                     return False
         return True
 
     async def write(
-        self,
-        store: FeatureStore,
-        report: Report,
-        *,
-        guarded: bool = True,
-        journal: Journal | None = None,
+        self, target: Target[T], report: Report, *, journal: Journal | None = None
     ) -> dict[str, Pushed]:
         """Write all rows that are right; return the numbers of rows by the name of the group.
 
-        If `guarded` is False, the store may replace newer rows by older ones. Use this only for
-        groups that have no other writer yet. `report` is called after each batch. Rows that are
-        done by the `journal` are left out. Raise `Unavailable` if not all rows could be written,
-        and `InvalidInput` if a file has changed since it was checked.
+        `report` is called after each batch. Rows that are done by the `journal` are left out. Raise
+        `Unavailable` if not all rows could be written, and `InvalidInput` if a file has changed
+        since it was checked.
         """
         journal = journal or Journal()
         for position, file in enumerate(self._files):
             _require_unchanged(file)
             pushed = journal.pushed.setdefault(file.group_name, Pushed())
-            done = journal.done(position)
-            async with aclosing(prefetched(file.blocks(journal.began_ms, done))) as blocks:
-                async for batch, block in blocks:
-                    await _load(store, block, pushed, guarded=guarded)
+            read = target.batches(file, journal.began_ms, journal.done(position))
+            async with aclosing(prefetched(read)) as batches:
+                async for batch, rows in batches:
+                    await target.write(rows, pushed)
                     journal.advance(position, batch.stop)
                     report(batch.stop - batch.start)
             _require_unchanged(file)
@@ -174,18 +165,3 @@ def _require_unchanged(file: FeatureFile) -> None:
             f"{file.name} has changed while it was read, so some of its rows may be missing: push "
             "it again"
         )
-
-
-async def _load(store: FeatureStore, block: RowBlock, pushed: Pushed, *, guarded: bool) -> None:
-    expired = block.expired(time.time())
-    live_rows = block
-    if expired.any():
-        # If a key has several rows, the expired ones are the oldest. They must not replace the
-        # others, so they are written first.
-        expired_rows = block.select(np.flatnonzero(expired))
-        await store.load(expired_rows, guarded=guarded)
-        pushed.expired += len(expired_rows)
-        live_rows = block.select(np.flatnonzero(~expired))
-    loaded = await store.load(live_rows, guarded=guarded)
-    pushed.written += loaded.stored + loaded.unknown
-    pushed.rows += len(block)

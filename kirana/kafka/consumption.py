@@ -1,4 +1,4 @@
-"""Consumes a topic: each message is handled, and its offset committed only after that."""
+"""Consumes a topic: each message is handled, then marked as done, and then committed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -16,6 +17,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from kirana.kafka.clients import consumer, producer, start
 from kirana.kafka.errors import FAILURES, message_of
+from kirana.kafka.marks import Mark, encode_mark
 from kirana.kafka.url import KafkaUrl
 
 logger = logging.getLogger(__name__)
@@ -61,14 +63,14 @@ class Outcome:
     """What became of a message.
 
     `done`: it need not be handled again. `later`: it must be, because a server is away. `refused`:
-    it would fail again, for this `reason`, and becomes a dead letter.
+    it would fail again, for this `reason`, and becomes a dead letter. `revision` is what the
+    handler calls the state in which it handled the message.
     """
 
     state: Literal["done", "later", "refused"]
     reason: str = ""
+    revision: int = 0
 
-
-DONE = Outcome("done")
 
 Handle = Callable[[Message], Awaitable[Outcome]]
 
@@ -95,16 +97,22 @@ class Consumption:
     While Kafka is away, it tries to connect once a second. A message may be handled more than once.
     Messages of one partition are handled at the same time, but none is committed before those
     ahead of it are done. A message that is refused is sent to the topic `dead`, and is done when
-    that topic has it.
+    that topic has it. The topic `marks` gets a mark of messages that are done, before their offset
+    is committed, and at least one mark in each period of `period_s` seconds that has another.
     """
 
-    def __init__(self, url: KafkaUrl, *, group: str, dead: str, handle: Handle) -> None:
+    def __init__(
+        self, url: KafkaUrl, *, dead: str, marks: str, handle: Handle, period_s: float = 60.0
+    ) -> None:
         self._url = url
-        self._group = group
         self._dead = dead
+        self._marks = marks
         self._handle = handle
+        self._period_ms = round(period_s * 1_000)
         self._limit = asyncio.Semaphore(IN_FLIGHT)
         self._paused: dict[TopicPartition, float] = {}
+        self._open: dict[TopicPartition, int | None] = {}
+        """The time of the last mark of each partition, or None if its period has ended."""
         self._asked_s = 0.0
         self.report = Report()
 
@@ -119,28 +127,32 @@ class Consumption:
 
     async def _connected(self) -> None:
         """Consume until Kafka fails."""
-        source = consumer(self._url, self._group)
-        dead = producer(self._url, max_message_bytes=MAX_DEAD_BYTES)
+        source = consumer(self._url, self._url.group)
+        sender = producer(self._url, max_message_bytes=MAX_DEAD_BYTES)
         source.subscribe([self._url.topic])
         self._paused.clear()
+        self._open.clear()
         try:
             await start(source, self._url)
-            await start(dead, self._url)
+            await start(sender, self._url)
             self.report.problem = ""
             while True:
-                await self._poll(source, dead)
+                await self._poll(source, sender)
         finally:
             with suppress(*FAILURES):
                 await source.stop()
             with suppress(*FAILURES):
-                await dead.stop()
+                await sender.stop()
 
-    async def _poll(self, source: AIOKafkaConsumer, dead: AIOKafkaProducer) -> None:
+    async def _poll(self, source: AIOKafkaConsumer, sender: AIOKafkaProducer) -> None:
         self._resume(source)
         fetched: Mapping[TopicPartition, list[ConsumerRecord]] = await source.getmany(
             timeout_ms=POLL_MS, max_records=MAX_MESSAGES
         )
-        await asyncio.gather(*(self._partition(source, dead, *entry) for entry in fetched.items()))
+        await asyncio.gather(
+            *(self._partition(source, sender, *entry) for entry in fetched.items())
+        )
+        await self._end_periods(source, sender)
         if time.monotonic() - self._asked_s >= LAG_EVERY_S:
             await self._ask_lag(source)
 
@@ -153,11 +165,11 @@ class Consumption:
     async def _partition(
         self,
         source: AIOKafkaConsumer,
-        dead: AIOKafkaProducer,
+        sender: AIOKafkaProducer,
         partition: TopicPartition,
         records: Sequence[ConsumerRecord],
     ) -> None:
-        """Handle messages of one partition, and commit the offset after those that are done."""
+        """Handle messages of one partition. Mark those that are done, and commit their offset."""
         messages = [_message(record) for record in records]
         outcomes = await asyncio.gather(*map(self._handled, messages))
         done = 0
@@ -166,8 +178,9 @@ class Consumption:
                 self._note(f"{message.origin}: {outcome.reason}")
                 break
             if outcome.state == "refused":
-                await self._bury(dead, message, outcome.reason)
+                await self._bury(sender, message, outcome.reason)
             done += 1
+        await self._mark(sender, partition, messages[:done], outcomes)
         # After a rebalance, another member has the partition and handles the messages again.
         with suppress(CommitFailedError, IllegalStateError):
             if done < len(messages):
@@ -182,13 +195,57 @@ class Consumption:
         async with self._limit:
             return await self._handle(message)
 
-    async def _bury(self, dead: AIOKafkaProducer, message: Message, reason: str) -> None:
+    async def _mark(
+        self,
+        sender: AIOKafkaProducer,
+        partition: TopicPartition,
+        messages: Sequence[Message],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Send a mark of messages that are done, one for each revision in which they were."""
+        pairs = zip(messages, outcomes, strict=False)
+        for revision, group in groupby(pairs, key=lambda pair: pair[1].revision):
+            done = list(group)
+            refused = [message.offset for message, outcome in done if outcome.state == "refused"]
+            upto = done[-1][0].offset + 1
+            await self._send_mark(sender, partition, upto, revision, tuple(refused))
+
+    async def _end_periods(self, source: AIOKafkaConsumer, sender: AIOKafkaProducer) -> None:
+        """Send a mark for each partition whose last mark is in a period that has ended."""
+        assigned = source.assignment()
+        self._open = {key: last_ms for key, last_ms in self._open.items() if key in assigned}
+        for partition in assigned:
+            last_ms = self._open.get(partition)
+            # What the member before this one has marked is not known.
+            if partition not in self._open or (
+                last_ms is not None and last_ms // self._period_ms < _now_ms() // self._period_ms
+            ):
+                with suppress(IllegalStateError):
+                    upto = await source.committed(partition) or 0
+                    await self._send_mark(sender, partition, upto)
+                    self._open[partition] = None
+
+    async def _send_mark(
+        self,
+        sender: AIOKafkaProducer,
+        partition: TopicPartition,
+        upto: int,
+        revision: int = 0,
+        refused: tuple[int, ...] = (),
+    ) -> None:
+        mark = Mark(upto, _now_ms(), revision, refused)
+        await sender.send_and_wait(self._marks, encode_mark(mark), partition=partition.partition)
+        self._open[partition] = mark.at_ms
+
+    async def _bury(self, sender: AIOKafkaProducer, message: Message, reason: str) -> None:
         logger.warning("%s is refused: %s", message.origin, reason)
         headers: list[tuple[str, Any]] = [
             (name, value) for name, value in message.headers.items() if name not in (REASON, ORIGIN)
         ]
         headers += [(REASON, reason.encode()), (ORIGIN, message.origin.encode())]
-        await dead.send_and_wait(self._dead, message.value, headers=headers)
+        await sender.send_and_wait(
+            self._dead, message.value, timestamp_ms=message.timestamp_ms, headers=headers
+        )
         self.report.refused += 1
 
     async def _ask_lag(self, source: AIOKafkaConsumer) -> None:
@@ -215,6 +272,10 @@ class Consumption:
         if problem != self.report.problem:
             logger.warning("%s", problem)
         self.report.problem = problem
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _message(record: ConsumerRecord) -> Message:

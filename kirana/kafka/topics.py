@@ -9,9 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from kirana.errors import Conflict, Unavailable
 from kirana.kafka.clients import admin, start
@@ -20,6 +24,9 @@ from kirana.kafka.url import KafkaUrl
 
 COPIES = 3
 """How many copies a new topic has, if there are enough brokers."""
+
+CLEANUP = "cleanup.policy"
+MAX_MESSAGE_BYTES = "max.message.bytes"
 
 PAUSE_S = 0.05
 
@@ -36,7 +43,29 @@ class Topic:
     def config(self) -> dict[str, str]:
         """The settings of the topic in Kafka."""
         milliseconds = round(self.retention_hours * 3_600_000)
-        return {"cleanup.policy": "delete", "retention.ms": str(milliseconds)}
+        return {CLEANUP: "delete", "retention.ms": str(milliseconds)}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a producer must know of a topic."""
+
+    partitions: int
+    max_message_bytes: int
+
+
+async def layout_of(url: KafkaUrl, topic: str | None = None) -> Layout:
+    """Return the layout of a topic, which is by default that of the URL.
+
+    Raise `Unavailable` if the topic does not exist, or if Kafka does not answer.
+    """
+    async with _connected(url) as client:
+        # All topics are asked for: Kafka may make a topic that is asked for by name.
+        topics = await _partitions(client)
+        topic = topic or url.topic
+        if topic not in topics:
+            raise UnknownTopicOrPartitionError(topic)
+        return Layout(topics[topic], int(await _setting(client, topic, MAX_MESSAGE_BYTES)))
 
 
 async def missing_topics(url: KafkaUrl, topics: Sequence[Topic]) -> list[str]:
@@ -69,6 +98,19 @@ async def create_topics(url: KafkaUrl, topics: Sequence[Topic]) -> list[str]:
         return missing
 
 
+async def grow_topic(url: KafkaUrl, name: str, partitions: int) -> None:
+    """Add partitions to a topic until it has at least so many.
+
+    Raise `Unavailable` if Kafka does not answer, or refuses.
+    """
+    async with _connected(url) as client:
+        if (await _partitions(client))[name] < partitions:
+            reply = await client.create_partitions({name: NewPartitions(partitions)})
+            for _, code, message in reply.topic_errors:
+                if code:
+                    raise for_code(code)(message)
+
+
 async def _create(client: AIOKafkaAdminClient, url: KafkaUrl, topics: Sequence[Topic]) -> None:
     """Make topics, unless another process makes them at the same time."""
     copies = url.replication or min(COPIES, len((await client.describe_cluster())["brokers"]))
@@ -86,7 +128,7 @@ async def _missing(client: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list
     existing = set(await client.list_topics())
     missing = [topic.name for topic in topics if topic.name not in existing]
     for topic in topics:
-        if topic.name in existing and "compact" in await _cleanup_policy(client, topic.name):
+        if topic.name in existing and "compact" in await _setting(client, topic.name, CLEANUP):
             raise Conflict(
                 f"topic '{topic.name}' has cleanup.policy=compact, which would drop rows: a "
                 "message holds rows of many keys. Set cleanup.policy=delete"
@@ -94,14 +136,20 @@ async def _missing(client: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list
     return missing
 
 
-async def _cleanup_policy(client: AIOKafkaAdminClient, topic: str) -> str:
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": ""})
+async def _partitions(client: AIOKafkaAdminClient) -> dict[str, int]:
+    """Return the number of partitions of each topic, by its name."""
+    return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
+
+
+async def _setting(client: AIOKafkaAdminClient, topic: str, name: str) -> str:
+    """Return a setting of a topic, as Kafka has it."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {name: ""})
     (reply,) = await client.describe_configs([resource])
     code, message, _, _, entries = reply.resources[0]
     if code:
         raise for_code(code)(message)
     values: dict[str, Any] = {entry[0]: entry[1] for entry in entries}
-    return str(values["cleanup.policy"])
+    return str(values[name])
 
 
 @asynccontextmanager

@@ -44,9 +44,10 @@ class KafkaUrl:
     """The settings of one client.
 
     `name` is the URL without its password. `timeout_s` limits the wait for one reply. `mechanism`
-    is that of SASL, if there is a user. `compression` is that of messages that are sent.
-    `partitions`, `replication` and `retention_hours` are those of a topic that `kirana apply`
-    makes. Without `replication`, it has three copies, or as many as there are brokers.
+    is that of SASL, if there is a user. `compression` is that of messages that are sent. `group` is
+    the consumer group of those who read the topic. `partitions`, `replication` and
+    `retention_hours` are those of a topic that `kirana apply` makes. Without `replication`, it has
+    three copies, or as many as there are brokers.
     """
 
     name: str
@@ -58,6 +59,7 @@ class KafkaUrl:
     tls: Tls | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     compression: str = "lz4"
+    group: str = "kirana"
     partitions: int = DEFAULT_PARTITIONS
     replication: int | None = None
     retention_hours: float = DEFAULT_RETENTION_HOURS
@@ -87,6 +89,7 @@ _OPTIONS: dict[str, tuple[str, Parser]] = {
     "partitions": ("partitions", count),
     "replication": ("replication", count),
     "retention_hours": ("retention_hours", positive),
+    "group": ("group", text),
     "compression": ("compression", one_of(COMPRESSIONS)),
     "timeout": ("timeout_s", positive),
     "username": ("username", text),

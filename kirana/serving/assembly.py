@@ -159,7 +159,9 @@ class Assembly:
 
     def at_edge(self) -> Parts:
         """Return the parts that routes call. They must be prepared before a revision goes live."""
-        return Parts({part: self[part] for part in PARTS if part.at_edge})
+        return Parts(
+            {part: self[part] for part in PARTS if part.at_edge and part.is_on(self._settings)}
+        )
 
     async def close(self) -> None:
         """Close the local parts, by awaiting everything that they registered with `on_close`."""

@@ -37,6 +37,9 @@ _ECONOMY = {
     # HAProxy would send one log line per request to a Python process. Kirana has its own metrics of
     # the same requests.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # The front door starts slowly on a busy machine. After 5 s, Serve would kill it, and the deploy
+    # would fail.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 """Variables that are not required."""
 

@@ -11,11 +11,12 @@ from kirana.inferflow.part import INFERFLOW
 from kirana.interactions.part import INTERACTIONS
 from kirana.models.part import MODELS
 from kirana.part import Part, StoreSetting
+from kirana.streams.part import STREAMS
 
 INGRESS = "ingress"
 """The name of the ingress (the deployment of the edge) among owners of parts. It is not a part."""
 
-PARTS: Sequence[Part[Any]] = (FEATURES, INTERACTIONS, MODELS, INFERFLOW, FLOWS)
+PARTS: Sequence[Part[Any]] = (FEATURES, STREAMS, INTERACTIONS, MODELS, INFERFLOW, FLOWS)
 """All parts. Each one calls only parts that are listed before it."""
 
 

@@ -37,6 +37,12 @@ def check_placement(
     that are missing. `nodes` is the number of machines in the cluster.
     """
     replicas = max_replicas or {}
+    if settings.streams != OFF and scheme_of(settings.features) == "memory":
+        raise ConfigurationError(
+            "streams: memory:// is the memory of one process, and the consumers of the stream are "
+            "others: use lmdb:///folder, or a store with a server, for the features",
+            field="streams",
+        )
     for part, setting in ((p.name, store.name) for p in PARTS for store in p.stores):
         url = getattr(settings, setting)
         owners = owners_of(part, settings.spread)

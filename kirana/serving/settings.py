@@ -17,12 +17,13 @@ from kirana.features.part import FeatureSettings
 from kirana.interactions.part import InteractionSettings
 from kirana.models.part import ModelSettings
 from kirana.serving.placement import parse_placement
+from kirana.streams.part import StreamSettings
 
 PREFIX = "KIRANA_"
 NO_DIRECT_PORTS = "off"
 
 
-class Settings(FeatureSettings, InteractionSettings, ModelSettings):
+class Settings(FeatureSettings, StreamSettings, InteractionSettings, ModelSettings):
     """The settings of all parts, and those that they share.
 
     `catalog` is a `dir://` or `zk://` URL. The catalog there keeps the last `kept_revisions`

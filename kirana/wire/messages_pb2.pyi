@@ -142,14 +142,16 @@ class FeaturesPut(_message.Message):
     def __init__(self, group: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., columns: _Optional[_Mapping[str, Block]] = ..., event_time: _Optional[_Union[Times, _Mapping]] = ..., schema_version: _Optional[int] = ...) -> None: ...
 
 class FeaturesPutReply(_message.Message):
-    __slots__ = ("written", "stale", "expired")
+    __slots__ = ("written", "stale", "expired", "accepted")
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     written: int
     stale: int
     expired: int
-    def __init__(self, written: _Optional[int] = ..., stale: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
+    accepted: int
+    def __init__(self, written: _Optional[int] = ..., stale: _Optional[int] = ..., expired: _Optional[int] = ..., accepted: _Optional[int] = ...) -> None: ...
 
 class FeaturesDelete(_message.Message):
     __slots__ = ("group", "keys", "event_time", "force")
@@ -171,12 +173,14 @@ class FeaturesDelete(_message.Message):
     def __init__(self, group: _Optional[str] = ..., keys: _Optional[_Mapping[str, Ids]] = ..., event_time: _Optional[_Union[Times, _Mapping]] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class FeaturesDeleteReply(_message.Message):
-    __slots__ = ("deleted", "stale")
+    __slots__ = ("deleted", "stale", "accepted")
     DELETED_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     deleted: int
     stale: int
-    def __init__(self, deleted: _Optional[int] = ..., stale: _Optional[int] = ...) -> None: ...
+    accepted: int
+    def __init__(self, deleted: _Optional[int] = ..., stale: _Optional[int] = ..., accepted: _Optional[int] = ...) -> None: ...
 
 class InteractionsPost(_message.Message):
     __slots__ = ("types", "events", "user_ids", "product_ids", "timestamps", "metadata")

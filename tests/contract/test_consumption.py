@@ -14,14 +14,13 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from kirana.kafka.clients import admin, consumer, producer
-from kirana.kafka.consumption import DONE, ORIGIN, REASON, Consumption, Message, Outcome
+from kirana.kafka.consumption import ORIGIN, REASON, Consumption, Message, Outcome
 from kirana.kafka.topics import Topic, create_topics
 from kirana.kafka.url import KafkaUrl
 from tests.kafka_server import KafkaServer
 from tests.waiting import wait_until
 
 PARTITIONS = 4
-GROUP = "kirana"
 _numbers = count()
 
 
@@ -39,7 +38,7 @@ class Handler:
             return Outcome("later", "the store is away")
         if value == "refuse":
             return Outcome("refused", "no such group")
-        return DONE
+        return Outcome("done", revision=7)
 
 
 @pytest.fixture
@@ -51,11 +50,19 @@ async def url(kafka: KafkaServer) -> KafkaUrl:
 
 
 def topics(url: KafkaUrl) -> list[Topic]:
-    return [Topic(url.topic, PARTITIONS, 1.0), Topic(dead(url), 1, 1.0)]
+    return [
+        Topic(url.topic, PARTITIONS, 1.0),
+        Topic(dead(url), 1, 1.0),
+        Topic(marks(url), PARTITIONS, 1.0),
+    ]
 
 
 def dead(url: KafkaUrl) -> str:
     return f"{url.topic}.dead"
+
+
+def marks(url: KafkaUrl) -> str:
+    return f"{url.topic}.marks"
 
 
 async def send(url: KafkaUrl, *values: str, partition: int = 0) -> None:
@@ -68,7 +75,7 @@ async def send(url: KafkaUrl, *values: str, partition: int = 0) -> None:
 
 @asynccontextmanager
 async def consuming(url: KafkaUrl, handler: Handler) -> AsyncIterator[Consumption]:
-    consumption = Consumption(url, group=GROUP, dead=dead(url), handle=handler)
+    consumption = Consumption(url, dead=dead(url), marks=marks(url), handle=handler)
     task = asyncio.create_task(consumption.run())
     yield consumption
     task.cancel()
@@ -78,7 +85,7 @@ async def consuming(url: KafkaUrl, handler: Handler) -> AsyncIterator[Consumptio
 async def committed(url: KafkaUrl, partition: int = 0) -> int:
     client: AIOKafkaAdminClient = admin(url)
     await client.start()
-    offsets = await client.list_consumer_group_offsets(GROUP)
+    offsets = await client.list_consumer_group_offsets(url.group)
     await client.close()
     entry = offsets.get(TopicPartition(url.topic, partition))
     return -1 if entry is None else entry.offset

@@ -13,6 +13,7 @@ from pyarrow import csv
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unavailable
 from kirana.ingest.push import Push
+from kirana.ingest.targets import StoreTarget
 from kirana.serving.checks import catalog_checks
 from kirana.stores import open_feature_store
 from tests.e2e.environment import environment
@@ -53,7 +54,7 @@ async def test_a_folder_of_a_bucket_is_pushed(server: S3Server, shop: Path, tmp_
     push = job(shop, server.url(f"{BUCKET}/daily"))
     await push.check(lambda rows: None)
     store = open_feature_store(f"lmdb://{tmp_path}/data")
-    pushed = await push.write(store, lambda rows: None)
+    pushed = await push.write(StoreTarget(store), lambda rows: None)
     assert pushed["product.stats"].written == 3
     keys = [f"f:product.stats:{key}" for key in "abc"]
     assert None not in await read_values(store, keys)

@@ -16,6 +16,7 @@ from typing import Any, cast
 from ray import serve
 
 from kirana import request
+from kirana.actors.actor import Actors
 from kirana.cli.cluster import cluster
 from kirana.deployments.actors import actor_config
 from kirana.deployments.handles import Remote, RemoteActor
@@ -23,7 +24,6 @@ from kirana.errors import InvalidInput, KiranaError, Unavailable
 from kirana.features.part import FEATURES
 from kirana.features.source import Features, FeatureWrite
 from kirana.hop import Outcome, outcome_of
-from kirana.part import Actor
 from kirana.request import RequestContext
 from kirana.revision import NO_REVISION, Revision
 from kirana.service import Health
@@ -62,7 +62,12 @@ class Tally:
         os._exit(1)
 
 
-TALLY = Actor("tally", lambda wiring: Tally(), {"num_cpus": 0, "max_concurrency": 10})
+TALLY = Actors(
+    FEATURES,
+    lambda wiring: Tally(),
+    lambda settings: ["tally"],
+    {"num_cpus": 0, "max_concurrency": 10},
+)
 
 
 SETTINGS = Settings(
@@ -70,7 +75,7 @@ SETTINGS = Settings(
 )
 
 
-@serve.deployment(deployment_actors=[actor_config(TALLY, SETTINGS.model_dump())])
+@serve.deployment(deployment_actors=[actor_config(TALLY, "tally", SETTINGS.model_dump())])
 class Far:
     """A deployment for the part `features`. `read` returns the request, and `write` never ends."""
 

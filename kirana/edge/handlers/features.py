@@ -18,17 +18,25 @@ from kirana.edge.json_values import rows_of
 from kirana.edge.limits import MAX_CELLS
 from kirana.edge.messages import FeaturesDelete, FeaturesGet, FeaturesPut, Ids, Times
 from kirana.edge.protobuf import delete_reply, features_reply, put_reply
-from kirana.edge.replies import FeaturesDeleteReply, FeaturesGetReply, FeaturesPutReply
+from kirana.edge.replies import (
+    AcceptedReply,
+    FeaturesDeleteReply,
+    FeaturesGetReply,
+    FeaturesPutReply,
+)
 from kirana.edge.resources import Resources
 from kirana.edge.selection import Selection
 from kirana.errors import InvalidInput, TooLarge
 from kirana.features import EntityRows, FeatureQuery
+from kirana.features.event_times import check_event_times
 from kirana.features.part import FEATURES
-from kirana.features.source import FeatureWrite
+from kirana.features.source import FeatureWrite, WriteResult
 from kirana.features.values import columns_of
 from kirana.key_texts import key_texts
 from kirana.loop import INLINE_BYTES, INLINE_CELLS, INLINE_ROWS, inline_or_thread
 from kirana.schema import Entity
+
+ACCEPTED = 202
 
 MAX_JSON_BYTES = 6
 """The most bytes of a character in JSON, as in `\\u0007`."""
@@ -67,6 +75,17 @@ async def get(request: Request, resources: Resources) -> Response:
 
 async def put(request: Request, resources: Resources) -> Response:
     """Write whole rows of a feature group, in the newest schema version by default."""
+    write = await decode_put(request, resources)
+    result = await resources.sink.write(write, request.context)
+    if request.binary_reply:
+        return binary_response(put_reply(result), _status(result))
+    if result.accepted:
+        return json_response(AcceptedReply(result.accepted), ACCEPTED)
+    return json_response(FeaturesPutReply(result.written, result.stale, result.expired))
+
+
+async def decode_put(request: Request, resources: Resources) -> FeatureWrite:
+    """Return the rows of a write. Raise the errors of a wrong request."""
     message = await request.decode(FeaturesPut)
     catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
@@ -76,32 +95,37 @@ async def put(request: Request, resources: Resources) -> Response:
     inline = len(keys) * len(message.columns) <= INLINE_ROWS
     columns = await inline_or_thread(inline, columns_of, version, message.columns, len(keys))
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
-    write = FeatureWrite(group.name, keys, columns, times, version.number)
-    try:
-        result = await resources.parts[FEATURES].write(write, request.context)
-    except InvalidInput as error:
-        raise _without_index(error, message.event_time) from None
-    if request.binary_reply:
-        return binary_response(put_reply(result))
-    return json_response(FeaturesPutReply(result.written, result.stale, result.expired))
+    return FeatureWrite(group.name, keys, columns, times, version.number)
 
 
 async def delete(request: Request, resources: Resources) -> Response:
     """Delete rows of a feature group, unless they are newer than the event time."""
+    delete = await decode_delete(request, resources)
+    result = await resources.sink.delete(*delete, request.context)
+    if request.binary_reply:
+        return binary_response(delete_reply(result), _status(result))
+    if result.accepted:
+        return json_response(AcceptedReply(result.accepted), ACCEPTED)
+    return json_response(FeaturesDeleteReply(result.written, result.stale))
+
+
+async def decode_delete(
+    request: Request, resources: Resources
+) -> tuple[str, list[str], npt.NDArray[np.uint64], bool]:
+    """Return the group, the key texts, the event times, and whether the delete is forced.
+
+    Raise the errors of a wrong request.
+    """
     message = await request.decode(FeaturesDelete)
     catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
     keys = _keys(group.entity, message.keys, cells=1)
     times = _event_times(message.event_time, len(keys), request.context.now_ms)
-    try:
-        result = await resources.parts[FEATURES].delete(
-            group.name, keys, times, message.force, request.context
-        )
-    except InvalidInput as error:
-        raise _without_index(error, message.event_time) from None
-    if request.binary_reply:
-        return binary_response(delete_reply(result.written, result.stale))
-    return json_response(FeaturesDeleteReply(result.written, result.stale))
+    return group.name, keys, times, message.force
+
+
+def _status(result: WriteResult) -> int:
+    return ACCEPTED if result.accepted else 200
 
 
 def _keys(entity: Entity, keys: Mapping[str, Ids], *, cells: int) -> list[str]:
@@ -179,7 +203,8 @@ def _without_index(error: InvalidInput, event_time: Times | None) -> InvalidInpu
 def _event_times(event_time: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.uint64]:
     """Return one event time per row in Unix milliseconds, `now_ms` by default.
 
-    Raise `InvalidInput` if the number of times is wrong, or if a time can't be in milliseconds.
+    Raise `InvalidInput` if the number of times is wrong, or if a time can't be in milliseconds or
+    is too far in the future.
     """
     if isinstance(event_time, list):
         if len(event_time) != rows:
@@ -196,4 +221,9 @@ def _event_times(event_time: Times | None, rows: int, now_ms: int) -> npt.NDArra
             problem = f"{time_ms} is not a time in milliseconds"
         if problem is not None:
             raise _without_index(InvalidInput(problem, field=("event_time", row)), event_time)
-    return np.array(times, dtype=np.uint64)
+    array = np.array(times, dtype=np.uint64)
+    try:
+        check_event_times(array, now_ms)
+    except InvalidInput as error:
+        raise _without_index(error, event_time) from None
+    return array

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from kirana.catalog.revisions import LiveRevision
-from kirana.doors.stream import JSON, WRITE, StreamDoor
+from kirana.clock import MAX_FUTURE_MS
+from kirana.doors.stream import JSON, StreamDoor
 from kirana.edge.resources import Resources
 from kirana.errors import KiranaError, Overloaded, StoreFull, Unavailable
 from kirana.features import FeatureQuery
-from kirana.kafka.consumption import DONE, Message, Outcome
+from kirana.kafka.consumption import Message, Outcome
+from kirana.streams.messages import WRITE
 from kirana.wire.blocks import to_block
 from kirana.wire.messages_pb2 import FeaturesDelete, FeaturesPut
 from tests.support import SHOP, Shop, publish, write_shop
 from tests.waiting import wait_until
 
+DONE = Outcome("done", revision=1)
 ROW = {"group": "product.stats", "keys": {"product_id": ["a"]}}
 
 
@@ -113,10 +116,22 @@ async def test_a_message_that_would_fail_again_is_refused(
     assert reason.replace("\\", "") in outcome.reason
 
 
-async def test_a_clock_that_is_ahead_does_not_let_rows_through(door: StreamDoor) -> None:
+async def test_a_clock_that_is_ahead_does_not_let_rows_through(shop: Shop) -> None:
     ahead = now_ms() + 3_600_000
+    door = await door_of(shop, wait_s=0)
     outcome = await door.handle(message(put(1, event_time=ahead), at_ms=ahead))
     assert outcome.state == "refused"
+
+
+async def test_rows_wait_for_a_clock_that_is_behind(door: StreamDoor) -> None:
+    soon = now_ms() + 300
+    early = message(put(1, event_time=soon + MAX_FUTURE_MS), at_ms=soon)
+    assert (await door.handle(early)).state == "later"
+
+    async def is_done() -> bool:
+        return (await door.handle(early)).state == "done"
+
+    await wait_until(is_done, "the clock has caught up")
 
 
 async def is_refused(door: StreamDoor, waiting: Message) -> bool:
@@ -141,10 +156,10 @@ async def test_a_message_of_a_schema_version_that_is_published_later_is_written(
     ctr = "  - {name: ctr, dtype: float32, default: 0.5}\n"
     grown = SHOP.replace(ctr, ctr + "  - {name: n, dtype: int32, default: 9}\n")
     publish(write_shop(shop_folder, grown))
-    assert await (await door_of(shop)).handle(waiting) == DONE
+    assert await (await door_of(shop)).handle(waiting) == Outcome("done", revision=2)
     # A message of the older version is read as what it is.
     older = message(put(4, schema_version=1))
-    assert await (await door_of(shop)).handle(older) == DONE
+    assert (await (await door_of(shop)).handle(older)).state == "done"
     assert await clicks(shop) == 4
 
 
@@ -162,8 +177,8 @@ class FailingFeatures:
         (Unavailable("redis is away"), Outcome("later", "redis is away")),
         (Overloaded("too many"), Outcome("later", "too many")),
         (StoreFull("no space"), Outcome("later", "no space")),
-        (KiranaError("never"), Outcome("refused", "never")),
-        (ZeroDivisionError("a bug"), Outcome("refused", "internal error: ZeroDivisionError")),
+        (KiranaError("never"), Outcome("refused", "never", revision=1)),
+        (ZeroDivisionError(), Outcome("refused", "internal error: ZeroDivisionError", revision=1)),
     ],
 )
 async def test_a_failure_of_the_store_is_tried_again(

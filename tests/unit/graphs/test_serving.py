@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kirana.actors.actor import Actors
 from kirana.errors import ConfigurationError
 from kirana.features.part import FEATURES
 from kirana.flow.part import FLOWS
@@ -14,7 +15,7 @@ from kirana.graphs import serving
 from kirana.graphs.serving import graph, max_replicas
 from kirana.interactions import InteractionSource
 from kirana.interactions.part import INTERACTIONS
-from kirana.part import Actor, Part
+from kirana.part import Part
 from kirana.serving import placement as placements
 from kirana.serving.parts import PARTS
 from kirana.serving.settings import Settings
@@ -65,9 +66,9 @@ TALLY = Part(
     name="tally",
     protocol=InteractionSource,
     build=INTERACTIONS.build,
-    actors=(Actor("tally", lambda wiring: [], {"num_cpus": 0}),),
+    at_edge=False,
 )
-"""A part that has an actor and no deployment."""
+"""A part that has actors and no deployment."""
 
 
 @pytest.mark.parametrize(
@@ -79,10 +80,11 @@ def test_actors_belong_to_the_deployment_that_has_their_part(
 ) -> None:
     settings = SETTINGS.model_copy(update={"placement": placement})
     calling = replace(caller, calls=(*caller.calls, TALLY))
-    tally = replace(TALLY, at_edge=False)
-    parts = [tally, *(calling if part is caller else part for part in PARTS)]
+    parts = [TALLY, *(calling if part is caller else part for part in PARTS)]
     for module in (serving, placements):
         monkeypatch.setattr(module, "PARTS", parts)
+    kind = Actors(TALLY, lambda wiring: [], lambda settings: ["tally"], {"num_cpus": 0})
+    monkeypatch.setattr(serving, "ACTORS", [kind])
     actors = actors_of(graph(settings))
     assert {name for name, own_actors in actors.items() if own_actors} == {owner}
     (actor,) = actors[owner]

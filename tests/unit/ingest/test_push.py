@@ -21,6 +21,7 @@ from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
 from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import Source
+from kirana.ingest.targets import StoreTarget
 from kirana.serving.checks import catalog_checks
 from kirana.stores import FeatureStore, RowKeys, open_feature_store
 from tests.support import SHOP, nth, publish, request_at, write_shop
@@ -69,7 +70,7 @@ async def push(
 ) -> Any:
     job = Push(paths, catalog, **options)
     await job.check(lambda rows: None)
-    return await job.write(store, lambda rows: None, guarded=guarded)
+    return await job.write(StoreTarget(store, guarded=guarded), lambda rows: None)
 
 
 def counts(pushed: Pushed) -> tuple[int, int, int, int]:
@@ -113,7 +114,7 @@ async def test_a_folder_of_groups_is_pushed_in_one_call(
     reported: list[int] = []
     await job.check(reported.append)
     assert sum(reported) == job.rows == 3
-    pushed_groups = await job.write(store, reported.append)
+    pushed_groups = await job.write(StoreTarget(store), reported.append)
     assert sum(reported) == 6
     assert {name: pushed.written for name, pushed in pushed_groups.items()} == {
         "product.stats": 2,
@@ -313,7 +314,7 @@ async def test_a_file_that_changes_between_the_check_and_the_write_is_refused(
     await job.check(lambda rows: None)
     stats(path, ["a", "b"], [1, 2])
     with pytest.raises(InvalidInput, match="has changed while it was read"):
-        await job.write(store, lambda rows: None)
+        await job.write(StoreTarget(store), lambda rows: None)
 
 
 async def test_a_store_that_has_lost_rows_is_noticed(
@@ -321,11 +322,11 @@ async def test_a_store_that_has_lost_rows_is_noticed(
 ) -> None:
     path = stats(files / "product.stats.parquet", ["a", "b"], [1, 2])
     job, journal = Push([path], catalog.load(nth(catalog, 1))), Journal()
-    assert await job.resumes(store, journal)
-    await job.write(store, lambda rows: None, journal=journal)
-    assert await job.resumes(store, journal)
+    assert await job.resumes(StoreTarget(store), journal)
+    await job.write(StoreTarget(store), lambda rows: None, journal=journal)
+    assert await job.resumes(StoreTarget(store), journal)
     await store.remove(RowKeys("product.stats", ["b"]))
-    assert not await job.resumes(store, journal)
+    assert not await job.resumes(StoreTarget(store), journal)
 
 
 async def test_with_a_group_the_file_may_have_any_name(

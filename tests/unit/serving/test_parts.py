@@ -16,6 +16,8 @@ from kirana.request import RequestContext
 from kirana.serving.assembly import Assembly, open_catalog
 from kirana.serving.parts import INGRESS, PARTS, store_settings
 from kirana.serving.settings import Settings
+from kirana.streams.part import STREAMS
+from kirana.streams.source import ConsumerReport
 from tests.e2e.serving import SERVE_CONFIG
 from tests.support import Shop
 
@@ -46,9 +48,23 @@ def test_the_settings_of_a_part_exist(part: Part[Any]) -> None:
         assert store.name in part.settings.model_fields
 
 
+class Idle:
+    """An actor that has nothing to do."""
+
+    async def report(self) -> tuple[str, ConsumerReport]:
+        return "", ConsumerReport([], 0, 0, 0)
+
+
+def settings_with(part: Part[Any], shop: Shop) -> Settings:
+    """Return settings in which the part is on."""
+    update = {"streams": "kafka://127.0.0.1:1/rows"} if part is STREAMS else {}
+    return shop.settings.model_copy(update=update)
+
+
 @every_part
 async def test_a_built_part_implements_its_protocol(part: Part[Any], shop: Shop) -> None:
-    assembly = Assembly(shop.settings, open_catalog(shop.settings))
+    settings = settings_with(part, shop)
+    assembly = Assembly(settings, open_catalog(settings), actor=lambda name: Idle())
     built = assembly[part]
     for name in (*part.methods, "prepare", "health"):
         assert inspect.iscoroutinefunction(getattr(built, name)), name
@@ -71,7 +87,8 @@ class RecordingAssembly(Assembly):
 async def test_building_a_part_requests_exactly_the_parts_it_declares(
     part: Part[Any], shop: Shop
 ) -> None:
-    assembly = RecordingAssembly(shop.settings, open_catalog(shop.settings))
+    settings = settings_with(part, shop)
+    assembly = RecordingAssembly(settings, open_catalog(settings), actor=lambda name: Idle())
     RecordingAssembly.requested = set()
     for called in part.calls:
         assembly[called]

@@ -64,14 +64,18 @@ def test_an_invalid_placement_is_refused(text: str, reason: str) -> None:
 
 
 def test_a_fused_ingress_contains_every_part() -> None:
-    assert parts_within("ingress", FUSED) == {"ingress", *SPREADABLE}
+    assert parts_within("ingress", FUSED) == {"ingress", "streams", *SPREADABLE}
 
 
 @pytest.mark.parametrize(
     ("owner", "spread", "within"),
     [
-        ("ingress", {"models"}, {"ingress", "features", "interactions", "inferflow", "flows"}),
-        ("ingress", {"inferflow"}, {"ingress", "features", "interactions", "flows"}),
+        (
+            "ingress",
+            {"models"},
+            {"ingress", "streams", "features", "interactions", "inferflow", "flows"},
+        ),
+        ("ingress", {"inferflow"}, {"ingress", "streams", "features", "interactions", "flows"}),
         ("inferflow", {"inferflow"}, {"inferflow", "features", "models"}),
         ("inferflow", {"inferflow", "models"}, {"inferflow", "features"}),
         ("flows", {"flows"}, {"flows", "features", "interactions", "inferflow", "models"}),
@@ -88,7 +92,8 @@ def test_a_replica_contains_the_fused_parts_that_it_calls(
 
 @pytest.mark.parametrize("owner", ["ingress", *SPREADABLE])
 def test_if_every_part_is_spread_a_replica_contains_only_its_own_part(owner: str) -> None:
-    assert parts_within(owner, SPREAD) == {owner}
+    always_fused = {"streams"} if owner == "ingress" else set()
+    assert parts_within(owner, SPREAD) == {owner, *always_fused}
 
 
 @pytest.mark.parametrize(

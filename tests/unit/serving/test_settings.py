@@ -47,6 +47,10 @@ def test_four_urls_are_enough() -> None:
         "cache_bytes": 64 << 20,
         "cache_fresh_ms": 1_000,
         "kept_revisions": 100,
+        "streams": "off",
+        "streams_acknowledge": "store",
+        "streams_consumers": 1,
+        "streams_wait_s": 60.0,
     }
     assert settings.spread == frozenset()
     assert settings.direct_range == range(20_000, 21_000)
@@ -84,6 +88,9 @@ def test_an_option_overrides_a_variable_which_overrides_a_file(name: str) -> Non
         "features_hot_bound_s": ["1.0", "1.5", "2.0"],
         "max_body_bytes": ["1025", "1026", "1027"],
         "kept_revisions": ["2", "3", "4"],
+        "streams_acknowledge": ["store", "kafka", "store"],
+        "streams_consumers": ["1", "2", "3"],
+        "streams_wait_s": ["1.0", "1.5", "2.0"],
     }
     in_file, in_variable, in_option = values.get(name, ["file", "variable", "option"])
     given, environment = {**GIVEN, name: in_file}, {PREFIX + name.upper(): in_variable}

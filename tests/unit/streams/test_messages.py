@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 
 from kirana.codecs import Column
 from kirana.codecs.arrow import texts_of
-from kirana.edge.messages import FeaturesPut
+from kirana.edge.limits import MAX_CELLS as HTTP_CELLS
+from kirana.edge.limits import MAX_KEYS
+from kirana.edge.messages import FeaturesDelete, FeaturesPut
 from kirana.edge.protobuf import decode
 from kirana.errors import TooLarge
 from kirana.features.values import columns_of
-from kirana.ingest.feature_batch import FeatureBatch
-from kirana.ingest.stream_messages import OVERHEAD_BYTES, Message, put_messages
+from kirana.kafka.sending import Outgoing
+from kirana.kafka.topics import Layout
 from kirana.key_texts import join_ids, key_texts
 from kirana.schema import Entity, Feature, FeatureGroup, Key, SchemaVersion
+from kirana.streams.messages import (
+    DELETE,
+    MAX_CELLS,
+    MAX_ROWS,
+    OVERHEAD_BYTES,
+    WRITE,
+    DeleteRows,
+    PutRows,
+)
 
 FEATURES = (Feature("n", "int32"), Feature("v", "float32", (2,)), Feature("s", "string"))
 VERSION = SchemaVersion("user_genre.g", 3, FEATURES)
@@ -36,11 +47,13 @@ rows = st.lists(
 )
 
 
-def batch_of(values: list[tuple[str, str, int, str | None, int]]) -> FeatureBatch:
+def batch_of(values: list[tuple[str, str, int, str | None, int]]) -> PutRows:
     users, genres, numbers, texts, times = map(list, zip(*values, strict=True))
     nulls = np.array([text is None for text in texts])
     count = len(values)
-    return FeatureBatch(
+    return PutRows(
+        GROUP,
+        VERSION,
         keys=pa.array(join_ids([users, genres]), pa.string()),
         columns={
             "n": Column(np.array(numbers, np.int32), nulls if nulls.any() else None),
@@ -48,15 +61,10 @@ def batch_of(values: list[tuple[str, str, int, str | None, int]]) -> FeatureBatc
             "s": texts_of(pa.array([text or "" for text in texts], pa.string()), nulls),
         },
         event_time_ms=np.array(times, np.uint64),
-        start=0,
-        stop=count,
-        row_numbers=np.arange(count),
-        rejected=0,
-        problems=[],
     )
 
 
-def rows_of(message: Message) -> list[tuple[Any, ...]]:
+def rows_of(message: Outgoing) -> list[tuple[Any, ...]]:
     """Return the rows of a message, read as a request is."""
     put = decode(FeaturesPut, message.value)
     assert (put.group, put.schema_version) == (GROUP.name, 3)
@@ -77,7 +85,7 @@ def test_the_rows_of_all_messages_are_those_of_the_batch(
     values: list[tuple[str, str, int, str | None, int]], partitions: int, room: int
 ) -> None:
     batch, most = batch_of(values), 500 + room + OVERHEAD_BYTES
-    messages = list(put_messages(batch, GROUP, VERSION, partitions=partitions, max_bytes=most))
+    messages = list(batch.messages(Layout(partitions, most)))
     everything = list(range(partitions))
     found = []
     for message in messages:
@@ -105,4 +113,25 @@ def test_the_rows_of_all_messages_are_those_of_the_batch(
 def test_a_row_that_is_too_large_is_named() -> None:
     batch = batch_of([("a", "b", 1, "x" * 5_000, 1)])
     with pytest.raises(TooLarge, match=r"the row of the key 'a\|b' has \d+ bytes .*max\.message"):
-        list(put_messages(batch, GROUP, VERSION, partitions=4, max_bytes=4_000))
+        list(batch.messages(Layout(4, 4_000)))
+
+
+@given(st.lists(st.tuples(ids, ids, st.integers(0, 9)), min_size=1, max_size=30), st.booleans())
+def test_the_rows_of_a_delete_are_those_of_its_messages(
+    values: list[tuple[str, str, int]], force: bool
+) -> None:
+    users, genres, times = map(list, zip(*values, strict=True))
+    keys = join_ids([users, genres])
+    rows = DeleteRows(GROUP, pa.array(keys, pa.string()), np.array(times, np.uint64), force)
+    found = []
+    for message in rows.messages(Layout(3, 300 + OVERHEAD_BYTES)):
+        assert message.headers == {WRITE: DELETE}
+        delete = decode(FeaturesDelete, message.value)
+        assert (delete.group, delete.force) == (GROUP.name, force)
+        assert isinstance(delete.event_time, list)
+        found += zip(key_texts(GROUP.entity, delete.keys), delete.event_time, strict=True)
+    assert sorted(found) == sorted(zip(keys, times, strict=True))
+
+
+def test_a_message_is_within_the_limits_of_a_write_over_http() -> None:
+    assert (MAX_ROWS, MAX_CELLS) == (MAX_KEYS, HTTP_CELLS)

@@ -1,0 +1,1 @@
+"""Work in the background: the objects of Ray actors, one file each."""

@@ -1,0 +1,93 @@
+"""The declaration of the streams part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from kirana.features.part import FEATURES
+from kirana.features.source import TOMBSTONE_S
+from kirana.kafka.url import KafkaUrl
+from kirana.part import OFF, Part, StoreSetting, Wiring
+from kirana.streams.source import Streams
+from kirana.urls import usable
+
+CONSUMER = "stream_consumer"
+"""The name of the actors that write the messages of the topic. A number follows it."""
+
+
+MAX_RETENTION_HOURS = TOMBSTONE_S // 3_600 - 24
+"""A topic must not keep a write for longer than the store keeps the tombstone that replaces it."""
+
+
+class StreamSettings(BaseModel):
+    """Settings of the streams part.
+
+    `streams` is the URL of a topic of Kafka, into which all writes of features go.
+    `streams_acknowledge` says who acknowledges a write over HTTP: the `store`, and then Kafka; or
+    `kafka` alone. Each cluster reads the topic with `streams_consumers` consumers. A message whose
+    group or schema version is not known waits for `streams_wait_s` seconds, and is refused then.
+    """
+
+    streams: str = OFF
+    streams_acknowledge: Literal["store", "kafka"] = "store"
+    streams_consumers: Annotated[int, Field(ge=1, le=64)] = 1
+    streams_wait_s: Annotated[float, Field(ge=0, le=3_600)] = 60
+
+
+def parse_stream(url: str) -> KafkaUrl:
+    """Return the settings of the topic. Raise `ConfigurationError` if the URL is wrong."""
+    with usable(url, setting="streams"):
+        if not url.startswith("kafka://"):
+            raise ValueError("use kafka://host:port/topic")
+        parsed = KafkaUrl.parse(url)
+        if parsed.retention_hours > MAX_RETENTION_HOURS:
+            raise ValueError(
+                f"retention_hours can be at most {MAX_RETENTION_HOURS}: a write that is read again "
+                "after the row's tombstone has expired would bring the row back"
+            )
+        return parsed
+
+
+def consumer_names(settings: StreamSettings) -> list[str]:
+    """Return the names of the actors that read the topic."""
+    if settings.streams == OFF:
+        return []
+    return [f"{CONSUMER}_{number}" for number in range(settings.streams_consumers)]
+
+
+def _is_on(settings: StreamSettings) -> bool:
+    return settings.streams != OFF
+
+
+def _build(wiring: Wiring) -> Streams:
+    from kirana.kafka.sending import Sender
+    from kirana.streams.service import StreamService
+
+    settings = wiring.settings(StreamSettings)
+    sender = Sender(parse_stream(settings.streams))
+    wiring.on_close(sender.close)
+    return StreamService(
+        wiring[FEATURES],
+        wiring.source,
+        sender,
+        consumers=[wiring.actor(name) for name in consumer_names(settings)],
+        accepts=settings.streams_acknowledge == "kafka",
+    )
+
+
+async def _check(url: str) -> None:
+    """Raise `ConfigurationError` if the URL is wrong. Reads are served while Kafka is away."""
+    parse_stream(url)
+
+
+STREAMS = Part(
+    name="streams",
+    protocol=Streams,
+    build=_build,
+    calls=(FEATURES,),
+    settings=StreamSettings,
+    stores=(StoreSetting("streams", "feature stream", _check, optional=True),),
+    is_on=_is_on,
+)

@@ -1,0 +1,131 @@
+"""Writes that also go into the topic. `kirana.streams.source` has the interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from kirana.catalog.revisions import CatalogSource, Revisions
+from kirana.catalog.snapshot import Catalog
+from kirana.errors import Unavailable
+from kirana.features.event_times import check_event_times
+from kirana.features.source import Features, FeatureWrite, WriteResult
+from kirana.kafka.sending import Outgoing, Sender
+from kirana.loop import INLINE_ROWS, inline_or_thread
+from kirana.request import RequestContext
+from kirana.revision import Revision
+from kirana.schema import Array
+from kirana.service import Health
+from kirana.streams.messages import DeleteRows, PutRows
+from kirana.streams.source import ConsumerReport
+
+
+class StreamService:
+    """Implements `Streams` over the features part and a topic.
+
+    If it `accepts`, a write is in the topic when it returns, and reaches the store through a
+    consumer. Otherwise, the store has it first, and then the topic. `consumers` are the actors.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        source: CatalogSource,
+        sender: Sender,
+        *,
+        consumers: Sequence[Any],
+        accepts: bool,
+    ) -> None:
+        self._features = features
+        self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
+        self._sender = sender
+        self._consumers = consumers
+        self._accepts = accepts
+
+    async def prepare(self, revision: Revision) -> None:
+        """Load a revision. Raise `Unavailable` if it can't be read."""
+        await self._catalogs.at(revision)
+
+    async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
+        """Write rows to the store and the topic.
+
+        The errors are those of the features part. Raise `Unavailable` also if the topic does not
+        take the rows.
+        """
+        group = (await self._catalogs.of(context)).group(write.group, field="group")
+        version = group.version(write.schema_version) if write.schema_version else group.current
+        keys = pa.array(write.keys, pa.string())
+        rows = PutRows(group, version, keys, write.columns, write.event_time_ms)
+        if self._accepts:
+            await self._features.check_write(write, context)
+            await self._send(await self._messages(rows), context)
+            return WriteResult(0, 0, accepted=len(keys))
+        messages = await self._messages(rows)
+        result = await self._features.write(write, context)
+        await self._send_stored(messages, context)
+        return result
+
+    async def delete(
+        self,
+        group: str,
+        keys: Sequence[str],
+        event_time_ms: Array,
+        force: bool,
+        context: RequestContext,
+    ) -> WriteResult:
+        """Delete rows from the store, and send the deletes to the topic.
+
+        The errors are those of the features part. Raise `Unavailable` also if the topic does not
+        take the deletes.
+        """
+        feature_group = (await self._catalogs.of(context)).group(group, field="group")
+        check_event_times(event_time_ms, context.now_ms)
+        rows = DeleteRows(feature_group, pa.array(keys, pa.string()), event_time_ms, force)
+        messages = await self._messages(rows)
+        # Only the store knows which rows are ahead, and whether it can forget them.
+        if self._accepts and not force:
+            await self._send(messages, context)
+            return WriteResult(0, 0, accepted=len(keys))
+        result = await self._features.delete(group, keys, event_time_ms, force, context)
+        await self._send_stored(messages, context)
+        return result
+
+    async def _messages(self, rows: PutRows | DeleteRows) -> list[Outgoing]:
+        layout = await self._sender.layout()
+        inline = len(rows.keys) <= INLINE_ROWS
+        return await inline_or_thread(inline, list, rows.messages(layout))
+
+    async def _send(self, messages: Sequence[Outgoing], context: RequestContext) -> None:
+        await self._sender.send(messages, timeout_s=context.left_s())
+
+    async def _send_stored(self, messages: Sequence[Outgoing], context: RequestContext) -> None:
+        try:
+            await self._send(messages, context)
+        except Unavailable as error:
+            error.message += "; the rows are in the store, and it is safe to send them again"
+            raise
+
+    async def health(self, revision: Revision) -> Health:
+        """Ask all consumers. The part is unavailable if one of them can't go on."""
+        answers = await asyncio.gather(
+            *(consumer.report() for consumer in self._consumers), return_exceptions=True
+        )
+        reason: str | None = None
+        reports: list[ConsumerReport] = []
+        for answer in answers:
+            if isinstance(answer, Unavailable):
+                reason = reason or answer.message
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                problem, report = answer
+                reason = reason or problem or None
+                reports.append(report)
+        lags = [report.lag for report in reports]
+        known = len(reports) == len(self._consumers) and None not in lags
+        details = {"consumers": msgspec.to_builtins(reports)}
+        return Health(reason, details | {"lag": sum(filter(None, lags))} if known else details)

@@ -1,0 +1,27 @@
+"""The interface of the streams part."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from kirana.features.source import FeatureSink
+from kirana.service import Service
+
+
+class ConsumerReport(msgspec.Struct):
+    """The state of one consumer.
+
+    `partitions` are those that it reads. `lag` is how many of their messages wait, None before it
+    is known. `done` and `refused` count messages since the consumer was started.
+    """
+
+    partitions: list[int]
+    lag: int | None
+    done: int
+    refused: int
+
+
+class Streams(FeatureSink, Service, Protocol):
+    """The streams part: writes that also go into the topic."""

@@ -1,0 +1,40 @@
+"""The topics of a feature stream, whose names begin with that of its URL."""
+
+from __future__ import annotations
+
+from kirana.kafka.topics import Topic, create_topics, grow_topic, layout_of
+from kirana.kafka.url import KafkaUrl
+
+
+def dead_letters(url: KafkaUrl) -> str:
+    """Return the name of the topic of messages that were refused."""
+    return f"{url.topic}.dead"
+
+
+def stored_marks(url: KafkaUrl) -> str:
+    """Return the name of the topic that says what the durable store has (`kirana.kafka.marks`)."""
+    return f"{url.topic}.stored"
+
+
+def topics_of(url: KafkaUrl) -> list[Topic]:
+    """Return all topics of a stream. Each is kept as long as its messages."""
+    return [
+        Topic(url.topic, url.partitions, url.retention_hours),
+        Topic(dead_letters(url), 1, url.retention_hours),
+        Topic(stored_marks(url), url.partitions, url.retention_hours),
+    ]
+
+
+async def make_topics(url: KafkaUrl) -> list[Topic]:
+    """Make the topics that do not exist, and return them.
+
+    The topic of marks gets as many partitions as the stream, which may have more than its URL says.
+
+    Raise `Conflict` if Kafka compacts one of the topics, and `Unavailable` if it does not answer or
+    refuses to make one.
+    """
+    topics = {topic.name: topic for topic in topics_of(url)}
+    made = await create_topics(url, list(topics.values()))
+    partitions = (await layout_of(url)).partitions
+    await grow_topic(url, stored_marks(url), partitions)
+    return [topics[name] for name in made]
