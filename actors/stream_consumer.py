@@ -42,6 +42,7 @@ class StreamConsumer:
             dead=dead_letters(self._url),
             marks=stored_marks(self._url),
             handle=door.handle,
+            period_s=settings.archive_period_s,
         )
         self._metrics = wiring.metrics
         self._problem = "it is starting"

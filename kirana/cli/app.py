@@ -7,6 +7,7 @@ import sys
 import typer
 
 from kirana import __version__
+from kirana.cli.archive import archive
 from kirana.cli.catalog import apply, check
 from kirana.cli.console import out, show_error
 from kirana.cli.demo import demo
@@ -46,7 +47,7 @@ def _options(
     pass
 
 
-for command in (check, apply, push, up, down, doctor, env, demo, get, interactions, infer):
+for command in (check, apply, push, archive, up, down, doctor, env, demo, get, interactions, infer):
     app.command()(command)
 app.add_typer(flow, name="flow")
 app.add_typer(stream, name="stream")

@@ -7,11 +7,12 @@ import logging
 import time
 
 from kirana.edge.exchange import Request
-from kirana.edge.handlers.features import decode_delete, decode_put
+from kirana.edge.handlers.features import FeatureDelete, decode_delete, decode_put
 from kirana.edge.headers import read_headers
 from kirana.edge.resources import Resources
 from kirana.errors import DeadlineExceeded, InvalidInput, KiranaError, Unavailable, Unknown
 from kirana.features.part import FEATURES
+from kirana.features.source import FeatureWrite
 from kirana.kafka.consumption import Message, Outcome
 from kirana.request import RequestContext
 from kirana.streams.messages import DELETE, PUT, WRITE
@@ -56,12 +57,11 @@ class StreamDoor:
         return Outcome("done", revision=revision.number)
 
     async def _write(self, message: Message, context: RequestContext) -> None:
-        request, sink = request_of(message, context), self._resources.parts[FEATURES]
-        if _kind(message) == PUT:
-            await sink.write(await decode_put(request, self._resources), context)
+        rows = await decode_message(message, self._resources, context)
+        if isinstance(rows, FeatureWrite):
+            await self._resources.parts[FEATURES].write(rows, context)
         else:
-            delete = await decode_delete(request, self._resources)
-            await sink.delete(*delete, context)
+            await self._resources.parts[FEATURES].delete(*rows, context)
 
     def _failed(self, message: Message, error: Exception, context: RequestContext) -> Outcome:
         if isinstance(error, Unavailable | DeadlineExceeded | TimeoutError):
@@ -80,19 +80,18 @@ class StreamDoor:
         return Outcome("refused", reason, context.revision.number)
 
 
-def request_of(message: Message, context: RequestContext) -> Request:
-    """Return a message as a request for `decode_put` or `decode_delete`."""
-    is_json = message.headers.get(CONTENT_TYPE) == JSON or message.value.startswith(b"{")
-    return Request((), b"", _NO_HEADERS, message.value, context, binary=not is_json)
-
-
-def _kind(message: Message) -> bytes:
-    """Return what a message does. Raise `InvalidInput` if it says neither `PUT` nor `DELETE`."""
+async def decode_message(
+    message: Message, resources: Resources, context: RequestContext
+) -> FeatureWrite | FeatureDelete:
+    """Return the rows that a message writes or deletes. Raise the errors of a wrong request."""
     kind = message.headers.get(WRITE, PUT)
     if kind not in (PUT, DELETE):
         name = kind.decode(errors="replace")
         raise InvalidInput(f"must be put or delete, not '{name}'", field=WRITE)
-    return kind
+    is_json = message.headers.get(CONTENT_TYPE) == JSON or message.value.startswith(b"{")
+    request = Request((), b"", _NO_HEADERS, message.value, context, binary=not is_json)
+    decode = decode_put if kind == PUT else decode_delete
+    return await decode(request, resources, message.timestamp_ms)
 
 
 def _is_not_known_yet(error: Exception) -> bool:

@@ -305,6 +305,19 @@ class ConsumerReport(Reply):
     """Messages that became dead letters since then."""
 
 
+class ArchiveReport(Reply):
+    """The state of the archiver of the feature stream."""
+
+    lag: int | None
+    """How many messages are not in the archive yet; null before it is known."""
+    rows: int
+    """Rows that were written since the archiver was started."""
+    files: int
+    """Files that were written since then."""
+    skipped: int
+    """Messages that could not be read any more, because the catalog lacks their group."""
+
+
 class PartReport(Reply):
     """The state of one part, or of the catalog. Fields that don't apply are left out."""
 
@@ -329,6 +342,7 @@ class PartReport(Reply):
     """Of the feature stream: those that answer."""
     lag: int | UnsetType = UNSET
     """How many messages of the feature stream wait; present if all consumers know it."""
+    archive: ArchiveReport | UnsetType = UNSET
     clock: str | UnsetType = UNSET
     """Why writes are refused; present only if the clocks of the replica and the store differ."""
 

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from kirana.clock import FUTURE, MAX_FUTURE_MS, first_wrong_unit, unit_problem
 from kirana.codecs import Column
 from kirana.codecs.arrow import texts_of
+from kirana.codecs.arrow_types import arrow_type, is_list, is_text
 from kirana.codecs.rows import Texts
 from kirana.errors import InvalidInput
-from kirana.ingest.arrow_types import arrow_type, is_list, is_text
 from kirana.ingest.texts import parsed_times
 from kirana.schema import NUMERIC, Array, Feature
 

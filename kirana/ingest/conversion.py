@@ -32,7 +32,8 @@ class Conversion:
     """Converts rows of one file.
 
     With `is_text`, all values in the file are text. `event_time` is the column of the event times;
-    without it, they are all `now_ms` (Unix milliseconds).
+    without it, they are all `now_ms` (Unix milliseconds). `deleted` is the column that says which
+    rows delete others, if there is one.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Conversion:
         is_text: bool,
         event_time: str,
         now_ms: int,
+        deleted: str | None = None,
     ) -> None:
         self._file = file
         self._entity = entity
@@ -54,6 +56,7 @@ class Conversion:
         self._is_text = is_text
         self._event_time = event_time
         self._now_ms = now_ms
+        self._deleted = deleted
         self._converters: dict[str, Convert] = {
             _KEYS: self._keys,
             _TIMES: self._times,
@@ -96,6 +99,7 @@ class Conversion:
                 *(Problem(self._file, row, None, reason) for row, reason in batch.unreadable),
                 *(problem for row in sorted(problems) for problem in problems[row]),
             ],
+            deleted=self._deletes(rows),
         )
 
     def column_problems(self, schema: pa.Schema) -> list[Problem]:
@@ -120,7 +124,8 @@ class Conversion:
         """Return the columns of the file that are converted."""
         keys = [key.name for key in self._entity.keys]
         names = dict.fromkeys([*keys, *self._version.index, self._event_time])
-        return [self._sources[name] for name in names if name in self._sources]
+        own = [] if self._deleted is None else [self._deleted]
+        return [*(self._sources[name] for name in names if name in self._sources), *own]
 
     def _problems_of(
         self, name: str, convert: Convert, rows: pa.RecordBatch, numbers: npt.NDArray[np.int64]
@@ -132,6 +137,12 @@ class Conversion:
     def _problem(self, name: str, row: int | None, error: InvalidInput) -> Problem:
         column = self._event_time if name == _TIMES else name
         return Problem(self._file, row, error.field or column, error.message)
+
+    def _deletes(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_] | None:
+        if self._deleted is None:
+            return None
+        mask: npt.NDArray[np.bool_] = rows.column(self._deleted).to_numpy(zero_copy_only=False)
+        return mask
 
     def _keys(self, rows: pa.RecordBatch) -> pa.StringArray:
         keys = self._entity.keys

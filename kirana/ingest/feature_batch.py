@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +14,11 @@ from kirana.codecs import CODECS, Column
 from kirana.codecs.arrow import joined_of
 from kirana.codecs.rows import Texts, selected
 from kirana.errors import TooLarge
+from kirana.features.source import TOMBSTONE_S
 from kirana.ingest.problems import Problem, wrong_rows
 from kirana.schema import FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
-from kirana.streams.messages import PutRows
+from kirana.streams.messages import DeleteRows, PutRows
 
 Rows = npt.NDArray[np.int64]
 
@@ -26,6 +29,9 @@ class FeatureBatch:
 
     `keys` are key texts. `columns` has the values of each feature by its name. `event_time_ms` has
     one entry per row, in Unix milliseconds, `row_numbers` the number of each row in the file.
+
+    With `is_delete`, the rows delete those of the store, and their columns don't count. Otherwise
+    `deleted` may be a mask of the rows that do.
 
     The batch stands for the rows from `start` to `stop` of those in the file that can be read.
     `rejected` rows are wrong, or can't be read. `problems` has at least one problem of each.
@@ -39,9 +45,25 @@ class FeatureBatch:
     row_numbers: Rows
     rejected: int
     problems: list[Problem]
+    deleted: npt.NDArray[np.bool_] | None = None
+    is_delete: bool = False
+
+    def parts(self) -> Iterator[FeatureBatch]:
+        """Yield the rows that delete others, if there are any, and then all others.
+
+        Together they stand for as many rows of the file as the batch.
+        """
+        if self.deleted is None or not self.deleted.any():
+            yield self
+            return
+        deletes = self.selected(np.flatnonzero(self.deleted))
+        yield replace(deletes, stop=self.start, rejected=0, problems=[], is_delete=True)
+        yield self.selected(np.flatnonzero(~self.deleted))
 
     def block(self, group: FeatureGroup, version: SchemaVersion) -> RowBlock:
         """Return the rows for a store. Raise `TooLarge` if one exceeds a limit."""
+        if self.is_delete:
+            return self._tombstones(group)
         codec = CODECS[group.codec]
         values, value_ends = codec.encode_block(group, version, self.columns, self.event_time_ms)
         keys, key_ends = joined_of(self.keys)
@@ -56,8 +78,18 @@ class FeatureBatch:
             self.event_time_ms,
         )
 
-    def put_rows(self, group: FeatureGroup, version: SchemaVersion) -> PutRows:
+    def _tombstones(self, group: FeatureGroup) -> RowBlock:
+        codec, times = CODECS[group.codec], self.event_time_ms
+        expires_at_s = int(time.time()) + TOMBSTONE_S
+        values = codec.tombstones(times, expires_at_s)
+        expiry_s = np.full(len(times), expires_at_s, dtype=np.uint32)
+        keys = self.keys.to_pylist()
+        return RowBlock.joined(group.name, codec, keys, values, expiry_s, times, deleted=True)
+
+    def stream_rows(self, group: FeatureGroup, version: SchemaVersion) -> PutRows | DeleteRows:
         """Return the rows for a stream."""
+        if self.is_delete:
+            return DeleteRows(group, self.keys, self.event_time_ms, force=False)
         return PutRows(group, version, self.keys, self.columns, self.event_time_ms)
 
     def fitting(
@@ -88,5 +120,6 @@ class FeatureBatch:
             keys=self.keys.take(pa.array(rows)),
             columns={name: selected(column, rows) for name, column in self.columns.items()},
             event_time_ms=self.event_time_ms[rows],
+            deleted=None if self.deleted is None else self.deleted[rows],
             row_numbers=self.row_numbers[rows],
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from kirana.archive.columns import DELETED, OF_VERSION, OWN
 from kirana.ingest.conversion import Conversion
 from kirana.ingest.feature_batch import FeatureBatch
 from kirana.ingest.file_columns import FileColumns
@@ -18,11 +19,11 @@ from kirana.ingest.problems import Problem
 from kirana.ingest.source import Source
 from kirana.schema import NUMERIC, FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
-from kirana.streams.messages import PutRows
+from kirana.streams.messages import DeleteRows, PutRows
 
 
 class FeatureFile:
-    """A file with rows of one feature group.
+    """A file with rows of one feature group. A file of an archive has the version that it names.
 
     The columns are checked when the file is opened: `problems` says what is wrong with them. The
     rows are checked when they are read. `rows` is None if the file does not say how many it has.
@@ -44,10 +45,17 @@ class FeatureFile:
         self.group_name = group.name
         self._stored = file.stored
         self._group = group
-        self._version = version
         self._event_time = source.event_time
         self._table = open_table(file.stored, file.format, source)
-        self._columns = FileColumns(self._table.schema.names, file.partitions, source)
+        metadata = self._table.schema.metadata or {}
+        self._is_archived = OF_VERSION in metadata
+        if self._is_archived:
+            version = group.version(int(metadata[OF_VERSION]))
+        self._version = version
+        names = self._table.schema.names
+        if self._is_archived:
+            names = [name for name in names if name not in OWN]
+        self._columns = FileColumns(names, file.partitions, source)
         self.rows = self._table.rows
         # If rows do not differ in size, their size was checked when the group was published.
         self._sizes_differ = group.codec == "text" or any(
@@ -87,10 +95,12 @@ class FeatureFile:
         """Yield what `batches` yields, each batch also as rows for a store."""
         return map(self._fitting, self.batches(now_ms, done))
 
-    def put_rows(self, now_ms: int, done: int = 0) -> Iterator[tuple[FeatureBatch, PutRows]]:
+    def stream_rows(
+        self, now_ms: int, done: int = 0
+    ) -> Iterator[tuple[FeatureBatch, PutRows | DeleteRows]]:
         """Yield what `check` yields, without the first `done` rows, each batch also for a topic."""
         for batch in self.check(now_ms, done):
-            yield batch, batch.put_rows(self._group, self._version)
+            yield batch, batch.stream_rows(self._group, self._version)
 
     def _fitting(self, batch: FeatureBatch) -> tuple[FeatureBatch, RowBlock]:
         return batch.fitting(self._group, self._version, self.name)
@@ -108,7 +118,7 @@ class FeatureFile:
         for batch in self._table.batches(conversion.columns(), self._row_bytes()):
             skipped = max(done - start, 0)
             if skipped == 0 or skipped < len(batch.rows):
-                yield conversion.convert(_without(batch, skipped), start + skipped)
+                yield from conversion.convert(_without(batch, skipped), start + skipped).parts()
             start += len(batch.rows)
 
     def _conversion(self, now_ms: int) -> Conversion:
@@ -120,6 +130,7 @@ class FeatureFile:
             is_text=self._table.is_text,
             event_time=self._event_time,
             now_ms=now_ms,
+            deleted=DELETED if self._is_archived else None,
         )
 
     def _row_bytes(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from kirana.errors import InvalidInput
-from kirana.ingest.storage import StoredFile, stored_files
+from kirana.storage.files import StoredFile, stored_files
 from kirana.urls import without_password
 
 FORMATS = {

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kirana.codecs.arrow_types import is_full, is_text
 from kirana.errors import InvalidInput
-from kirana.ingest.arrow_types import is_full, is_text
 from kirana.ingest.columns import text
 from kirana.key_texts import MAX_KEY_BYTES, check_lengths, id_texts, join_ids
 from kirana.schema import Key

@@ -103,7 +103,7 @@ class StreamTarget:
     ) -> Iterator[tuple[FeatureBatch, list[Outgoing]]]:
         """Yield the batches of a file, each also as messages."""
         assert self._layout is not None
-        for batch, rows in file.put_rows(now_ms, done):
+        for batch, rows in file.stream_rows(now_ms, done):
             yield batch, list(rows.messages(self._layout))
 
     async def write(self, rows: list[Outgoing], pushed: Pushed) -> None:

@@ -152,7 +152,9 @@ class Consumption:
         await asyncio.gather(
             *(self._partition(source, sender, *entry) for entry in fetched.items())
         )
-        await self._end_periods(source, sender)
+        # The client waits without a limit while Kafka is away.
+        async with asyncio.timeout(self._url.timeout_s):
+            await self._end_periods(source, sender)
         if time.monotonic() - self._asked_s >= LAG_EVERY_S:
             await self._ask_lag(source)
 
@@ -170,7 +172,7 @@ class Consumption:
         records: Sequence[ConsumerRecord],
     ) -> None:
         """Handle messages of one partition. Mark those that are done, and commit their offset."""
-        messages = [_message(record) for record in records]
+        messages = [*map(message_of_record, records)]
         outcomes = await asyncio.gather(*map(self._handled, messages))
         done = 0
         for message, outcome in zip(messages, outcomes, strict=True):
@@ -188,7 +190,8 @@ class Consumption:
                 source.pause(partition)
                 source.seek(partition, messages[done].offset)
             if done:
-                await source.commit({partition: messages[done - 1].offset + 1})
+                async with asyncio.timeout(self._url.timeout_s):
+                    await source.commit({partition: messages[done - 1].offset + 1})
                 self.report.handled += done
 
     async def _handled(self, message: Message) -> Outcome:
@@ -278,7 +281,8 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _message(record: ConsumerRecord) -> Message:
+def message_of_record(record: ConsumerRecord) -> Message:
+    """Return what a handler gets of a record."""
     return Message(
         record.topic,
         record.partition,

@@ -6,16 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from kirana.errors import ConfigurationError
 from kirana.features.part import FEATURES
 from kirana.features.source import TOMBSTONE_S
 from kirana.kafka.url import KafkaUrl
 from kirana.part import OFF, Part, StoreSetting, Wiring
 from kirana.streams.source import Streams
-from kirana.urls import usable
+from kirana.urls import scheme_of, usable, without_password
 
 CONSUMER = "stream_consumer"
 """The name of the actors that write the messages of the topic. A number follows it."""
 
+
+ARCHIVER = "archiver"
 
 MAX_RETENTION_HOURS = TOMBSTONE_S // 3_600 - 24
 """A topic must not keep a write for longer than the store keeps the tombstone that replaces it."""
@@ -28,12 +31,17 @@ class StreamSettings(BaseModel):
     `streams_acknowledge` says who acknowledges a write over HTTP: the `store`, and then Kafka; or
     `kafka` alone. Each cluster reads the topic with `streams_consumers` consumers. A message whose
     group or schema version is not known waits for `streams_wait_s` seconds, and is refused then.
+
+    `archive` is the URL of a folder, into which an archiver writes all rows of the topic that the
+    store has. It writes files once in `archive_period_s` seconds.
     """
 
     streams: str = OFF
     streams_acknowledge: Literal["store", "kafka"] = "store"
     streams_consumers: Annotated[int, Field(ge=1, le=64)] = 1
     streams_wait_s: Annotated[float, Field(ge=0, le=3_600)] = 60
+    archive: str = OFF
+    archive_period_s: Annotated[float, Field(ge=1, le=86_400)] = 60
 
 
 def parse_stream(url: str) -> KafkaUrl:
@@ -57,6 +65,11 @@ def consumer_names(settings: StreamSettings) -> list[str]:
     return [f"{CONSUMER}_{number}" for number in range(settings.streams_consumers)]
 
 
+def archiver_names(settings: StreamSettings) -> list[str]:
+    """Return the name of the actor that writes the archive, if there is one."""
+    return [ARCHIVER] if settings.streams != OFF and settings.archive != OFF else []
+
+
 def _is_on(settings: StreamSettings) -> bool:
     return settings.streams != OFF
 
@@ -73,6 +86,7 @@ def _build(wiring: Wiring) -> Streams:
         wiring.source,
         sender,
         consumers=[wiring.actor(name) for name in consumer_names(settings)],
+        archivers=[wiring.actor(name) for name in archiver_names(settings)],
         accepts=settings.streams_acknowledge == "kafka",
     )
 
@@ -82,12 +96,30 @@ async def _check(url: str) -> None:
     parse_stream(url)
 
 
+def check_archive(url: str) -> None:
+    """Raise `ConfigurationError` if the URL can't be that of an archive."""
+    if scheme_of(url) not in ("file", "s3"):
+        raise ConfigurationError(
+            f"archive: '{without_password(url)}' can't be used: use file:///folder or "
+            "s3://bucket/folder",
+            field="archive",
+        )
+
+
+async def _check_archive(url: str) -> None:
+    """Raise `ConfigurationError` if the URL is wrong. Its storage may be away."""
+    check_archive(url)
+
+
 STREAMS = Part(
     name="streams",
     protocol=Streams,
     build=_build,
     calls=(FEATURES,),
     settings=StreamSettings,
-    stores=(StoreSetting("streams", "feature stream", _check, optional=True),),
+    stores=(
+        StoreSetting("streams", "feature stream", _check, optional=True),
+        StoreSetting("archive", "archive of the features", _check_archive, optional=True),
+    ),
     is_on=_is_on,
 )

@@ -21,14 +21,15 @@ from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.service import Health
 from kirana.streams.messages import DeleteRows, PutRows
-from kirana.streams.source import ConsumerReport
+from kirana.streams.source import ArchiveReport, ConsumerReport
 
 
 class StreamService:
     """Implements `Streams` over the features part and a topic.
 
     If it `accepts`, a write is in the topic when it returns, and reaches the store through a
-    consumer. Otherwise, the store has it first, and then the topic. `consumers` are the actors.
+    consumer. Otherwise, the store has it first, and then the topic. `consumers` and `archivers` are
+    the actors.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class StreamService:
         sender: Sender,
         *,
         consumers: Sequence[Any],
+        archivers: Sequence[Any] = (),
         accepts: bool,
     ) -> None:
         self._features = features
         self._catalogs: Revisions[Catalog] = Revisions(source, lambda catalog: catalog)
         self._sender = sender
         self._consumers = consumers
+        self._archivers = archivers
         self._accepts = accepts
 
     async def prepare(self, revision: Revision) -> None:
@@ -110,22 +113,25 @@ class StreamService:
             raise
 
     async def health(self, revision: Revision) -> Health:
-        """Ask all consumers. The part is unavailable if one of them can't go on."""
-        answers = await asyncio.gather(
-            *(consumer.report() for consumer in self._consumers), return_exceptions=True
-        )
-        reason: str | None = None
-        reports: list[ConsumerReport] = []
-        for answer in answers:
-            if isinstance(answer, Unavailable):
-                reason = reason or answer.message
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                problem, report = answer
-                reason = reason or problem or None
-                reports.append(report)
-        lags = [report.lag for report in reports]
-        known = len(reports) == len(self._consumers) and None not in lags
-        details = {"consumers": msgspec.to_builtins(reports)}
-        return Health(reason, details | {"lag": sum(filter(None, lags))} if known else details)
+        """Ask all actors. The part is unavailable if one of them can't go on."""
+        actors = [*self._consumers, *self._archivers]
+        answers = await asyncio.gather(*map(_report_of, actors))
+        problems = [problem for problem, _ in answers if problem]
+        consumers = [report for _, report in answers if isinstance(report, ConsumerReport)]
+        details: dict[str, Any] = {"consumers": msgspec.to_builtins(consumers)}
+        lags = [report.lag for report in consumers]
+        if len(lags) == len(self._consumers) and None not in lags:
+            details["lag"] = sum(filter(None, lags))
+        for _, report in answers:
+            if isinstance(report, ArchiveReport):
+                details["archive"] = msgspec.to_builtins(report)
+        return Health(problems[0] if problems else None, details)
+
+
+async def _report_of(actor: Any) -> tuple[str, ConsumerReport | ArchiveReport | None]:
+    """Return why an actor can't go on, or "", and its state, None if it does not answer."""
+    try:
+        answer: tuple[str, ConsumerReport | ArchiveReport] = await actor.report()
+    except Unavailable as error:
+        return error.message, None
+    return answer

@@ -23,5 +23,19 @@ class ConsumerReport(msgspec.Struct):
     refused: int
 
 
+class ArchiveReport(msgspec.Struct):
+    """The state of an archiver.
+
+    `lag` is how many messages are not in the archive yet, None before it is known. `rows` and
+    `files` count what was written since the archiver was started, `skipped` the messages that could
+    not be read any more.
+    """
+
+    lag: int | None = None
+    rows: int = 0
+    files: int = 0
+    skipped: int = 0
+
+
 class Streams(FeatureSink, Service, Protocol):
     """The streams part: writes that also go into the topic."""

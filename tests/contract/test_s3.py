@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
+from kirana.archive.folder import ArchiveFolder
+from kirana.archive.tables import FileTable
 from kirana.catalog.directory import DirectoryCatalog
 from kirana.errors import InvalidInput, Unavailable
 from kirana.ingest.push import Push
@@ -59,6 +61,24 @@ async def test_a_folder_of_a_bucket_is_pushed(server: S3Server, shop: Path, tmp_
     keys = [f"f:product.stats:{key}" for key in "abc"]
     assert None not in await read_values(store, keys)
     await store.close()
+
+
+def test_files_of_an_archive_are_written_as_a_whole(server: S3Server) -> None:
+    folder = ArchiveFolder(server.url(f"{BUCKET}/archive"))
+    table = pa.table({"product_id": ["a", "b"]})
+    file = FileTable("product.stats", 1, "2026-11-28", table)
+    assert folder.write(file, "rows-0.parquet") > 0
+    path = f"{BUCKET}/archive/product.stats/day=2026-11-28/rows-0.parquet"
+    written = server.files().open_input_file(path).read()
+    folder.write(file, "rows-0.parquet")
+    assert server.files().open_input_file(path).read() == written
+    assert pq.read_table(pa.BufferReader(written)).column("product_id").to_pylist() == ["a", "b"]
+
+
+def test_a_bucket_that_does_not_take_files_is_reported(server: S3Server) -> None:
+    file = FileTable("product.stats", 1, "2026-11-28", pa.table({"product_id": ["a"]}))
+    with pytest.raises(Unavailable, match="nowhere"):
+        ArchiveFolder(server.url("nowhere/archive")).write(file, "rows-0.parquet")
 
 
 def test_what_is_not_there_is_named_without_credentials(server: S3Server, shop: Path) -> None:

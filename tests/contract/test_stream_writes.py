@@ -67,14 +67,18 @@ async def served(shop: Shop, url: KafkaUrl, *, accepts: bool) -> AsyncIterator[h
 
 
 @asynccontextmanager
-async def consumed(shop: Shop, url: KafkaUrl) -> AsyncIterator[Consumption]:
+async def consumed(shop: Shop, url: KafkaUrl, period_s: float = 60.0) -> AsyncIterator[Consumption]:
     """Write the messages of the topic to the shop's store."""
     live = LiveRevision(shop.source, [shop.features])
     await live.start()
     resources = Resources(Parts({FEATURES: shop.features}), live, shop.source)
     door = StreamDoor(resources, wait_s=1, timeout_s=5)
     consumption = Consumption(
-        url, dead=dead_letters(url), marks=stored_marks(url), handle=door.handle
+        url,
+        dead=dead_letters(url),
+        marks=stored_marks(url),
+        handle=door.handle,
+        period_s=period_s,
     )
     task = asyncio.create_task(consumption.run())
     yield consumption

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pyarrow.dataset as ds
 import pytest
 
 from kirana.kafka.clients import consumer, producer
@@ -52,8 +53,13 @@ def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(shop_folder: Path, url: str) -> Iterator[httpx.Client]:
-    settings = {"KIRANA_STREAMS_CONSUMERS": "2", "KIRANA_STREAMS_WAIT_S": "1"}
-    with environment(settings), kirana_up(shop_folder, "--streams", url) as served:
+    settings = {
+        "KIRANA_STREAMS_CONSUMERS": "2",
+        "KIRANA_STREAMS_WAIT_S": "1",
+        "KIRANA_ARCHIVE_PERIOD_S": "1",
+    }
+    options = ("--streams", url, "--archive", f"file://{shop_folder.parent}/archive")
+    with environment(settings), kirana_up(shop_folder, *options) as served:
         wait_for(lambda: lag(served.client) == 0, "the consumers read the topic")
         yield served.client
 
@@ -201,7 +207,20 @@ def test_marks_say_up_to_where_the_store_has_the_rows(client: httpx.Client, url:
         assert of_time == sorted(of_time)
 
 
-def consumers() -> list[psutil.Process]:
+def test_the_archive_has_every_row(client: httpx.Client, url: str, shop_folder: Path) -> None:
+    def is_archived() -> bool:
+        return bool(streams(client).get("archive", {}).get("lag") == 0)
+
+    wait_for(is_archived, "all messages are in the archive")
+    table = ds.dataset(shop_folder.parent / "archive/product.stats").to_table()
+    assert {"any", "http", "pushed499"} <= set(table["product_id"].to_pylist())
+    sent = sum(message.offset is not None for message in messages(url, "rows"))
+    places = {*zip(table["_partition"].to_pylist(), table["_offset"].to_pylist(), strict=True)}
+    # The messages of an unknown group are dead letters.
+    assert len(places) == sent - 2
+
+
+def actors() -> list[psutil.Process]:
     """Return the processes of the actors, by the name that Ray gives them."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
@@ -211,9 +230,9 @@ def consumers() -> list[psutil.Process]:
     return found
 
 
-def test_the_consumers_go_on_after_they_were_killed(client: httpx.Client, url: str) -> None:
-    killed = consumers()
-    assert len(killed) == 2
+def test_the_actors_go_on_after_they_were_killed(client: httpx.Client, url: str) -> None:
+    killed = actors()
+    assert len(killed) == 3
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
     send(url, row("killed", 6))

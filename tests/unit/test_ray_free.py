@@ -11,7 +11,7 @@ import kirana
 
 LIBRARY = Path(kirana.__path__[0])
 EXEMPT = ("cli/", "client/handles.py")
-RAY_MODULES = ("ray", "kirana.deployments", "kirana.actors", "kirana.graphs", "kirana.demo")
+RAY_MODULES = ("ray", "kirana.deployments", "kirana.graphs", "kirana.demo")
 
 
 def _ray_imports(tree: ast.AST) -> set[str]:

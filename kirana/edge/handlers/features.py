@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,15 @@ ACCEPTED = 202
 
 MAX_JSON_BYTES = 6
 """The most bytes of a character in JSON, as in `\\u0007`."""
+
+
+class FeatureDelete(NamedTuple):
+    """Rows of one group to be deleted: the arguments of `FeatureSink.delete`."""
+
+    group: str
+    keys: list[str]
+    event_time_ms: npt.NDArray[np.uint64]
+    force: bool
 
 
 async def get(request: Request, resources: Resources) -> Response:
@@ -84,8 +94,13 @@ async def put(request: Request, resources: Resources) -> Response:
     return json_response(FeaturesPutReply(result.written, result.stale, result.expired))
 
 
-async def decode_put(request: Request, resources: Resources) -> FeatureWrite:
-    """Return the rows of a write. Raise the errors of a wrong request."""
+async def decode_put(
+    request: Request, resources: Resources, time_ms: int | None = None
+) -> FeatureWrite:
+    """Return the rows of a write. Raise the errors of a wrong request.
+
+    Rows without an event time have `time_ms`, which is by default that of the request.
+    """
     message = await request.decode(FeaturesPut)
     catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
@@ -94,7 +109,7 @@ async def decode_put(request: Request, resources: Resources) -> FeatureWrite:
     keys = _keys(group.entity, message.keys, cells=len(version.features))
     inline = len(keys) * len(message.columns) <= INLINE_ROWS
     columns = await inline_or_thread(inline, columns_of, version, message.columns, len(keys))
-    times = _event_times(message.event_time, len(keys), request.context.now_ms)
+    times = _event_times(message.event_time, len(keys), request.context.now_ms, time_ms)
     return FeatureWrite(group.name, keys, columns, times, version.number)
 
 
@@ -110,18 +125,15 @@ async def delete(request: Request, resources: Resources) -> Response:
 
 
 async def decode_delete(
-    request: Request, resources: Resources
-) -> tuple[str, list[str], npt.NDArray[np.uint64], bool]:
-    """Return the group, the key texts, the event times, and whether the delete is forced.
-
-    Raise the errors of a wrong request.
-    """
+    request: Request, resources: Resources, time_ms: int | None = None
+) -> FeatureDelete:
+    """Return the rows of a delete. `time_ms` and the errors are as in `decode_put`."""
     message = await request.decode(FeaturesDelete)
     catalog = await resources.catalogs.of(request.context)
     group = catalog.group(message.group, field="group")
     keys = _keys(group.entity, message.keys, cells=1)
-    times = _event_times(message.event_time, len(keys), request.context.now_ms)
-    return group.name, keys, times, message.force
+    times = _event_times(message.event_time, len(keys), request.context.now_ms, time_ms)
+    return FeatureDelete(group.name, keys, times, message.force)
 
 
 def _status(result: WriteResult) -> int:
@@ -200,8 +212,10 @@ def _without_index(error: InvalidInput, event_time: Times | None) -> InvalidInpu
     return error
 
 
-def _event_times(event_time: Times | None, rows: int, now_ms: int) -> npt.NDArray[np.uint64]:
-    """Return one event time per row in Unix milliseconds, `now_ms` by default.
+def _event_times(
+    event_time: Times | None, rows: int, now_ms: int, time_ms: int | None
+) -> npt.NDArray[np.uint64]:
+    """Return one event time per row in Unix milliseconds, by default `time_ms`, or else `now_ms`.
 
     Raise `InvalidInput` if the number of times is wrong, or if a time can't be in milliseconds or
     is too far in the future.
@@ -214,7 +228,8 @@ def _event_times(event_time: Times | None, rows: int, now_ms: int) -> npt.NDArra
             )
         times = event_time
     else:
-        times = [now_ms if event_time is None else event_time] * rows
+        default_ms = now_ms if time_ms is None else time_ms
+        times = [default_ms if event_time is None else event_time] * rows
     for row, time_ms in enumerate(times):
         problem = unit_problem(time_ms)
         if problem is None and not 0 <= time_ms < 1 << 53:

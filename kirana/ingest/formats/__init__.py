@@ -9,7 +9,7 @@ from kirana.ingest.formats.base import TableFile
 from kirana.ingest.formats.csv import CsvTable
 from kirana.ingest.formats.parquet import ParquetTable
 from kirana.ingest.source import Source
-from kirana.ingest.storage import StoredFile
+from kirana.storage.files import StoredFile
 
 _FORMATS: dict[str, Callable[[StoredFile, Source], TableFile]] = {
     "parquet": ParquetTable,

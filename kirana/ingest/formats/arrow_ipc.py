@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kirana.ingest.formats.base import TableBatch, batch_rows, decoded, numbered, reading
 from kirana.ingest.source import Source
-from kirana.ingest.storage import StoredFile
+from kirana.storage.files import StoredFile
 
 MAGIC = b"ARROW1"
 """The first bytes of a file. A stream has none."""

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kirana.codecs.arrow_types import is_text_dictionary, is_view
 from kirana.errors import InvalidInput, Unavailable
-from kirana.ingest.arrow_types import is_text_dictionary, is_view
-from kirana.ingest.storage import StoredFile
+from kirana.storage.files import StoredFile
 
 BATCH_ROWS = 8_192
 """The maximum number of rows in a batch."""

@@ -16,7 +16,7 @@ from pyarrow import csv
 from kirana.errors import InvalidInput, shortened
 from kirana.ingest.formats.base import BATCH_BYTES, TableBatch, batch_rows, reading
 from kirana.ingest.source import NO_ESCAPE, Source
-from kirana.ingest.storage import StoredFile
+from kirana.storage.files import StoredFile
 
 
 class CsvTable:

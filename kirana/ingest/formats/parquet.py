@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kirana.ingest.arrow_types import is_text
+from kirana.codecs.arrow_types import is_text
 from kirana.ingest.formats.base import TableBatch, batch_rows, decoded, numbered, reading
 from kirana.ingest.source import Source
-from kirana.ingest.storage import StoredFile
+from kirana.storage.files import StoredFile
 
 
 class ParquetTable:

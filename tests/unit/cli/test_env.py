@@ -59,6 +59,7 @@ def test_a_shell_gets_the_variables_that_every_node_needs(
         assert folder_of(url, scheme, setting=setting) == path
     assert added.pop("KIRANA_FEATURES_HOT") == "off"
     assert added.pop("KIRANA_STREAMS") == "off"
+    assert added.pop("KIRANA_ARCHIVE") == "off"
     assert added == cluster_environment(folder / ".kirana/ray-token")
 
 

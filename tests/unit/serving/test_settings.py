@@ -51,6 +51,8 @@ def test_four_urls_are_enough() -> None:
         "streams_acknowledge": "store",
         "streams_consumers": 1,
         "streams_wait_s": 60.0,
+        "archive": "off",
+        "archive_period_s": 60.0,
     }
     assert settings.spread == frozenset()
     assert settings.direct_range == range(20_000, 21_000)
@@ -91,6 +93,7 @@ def test_an_option_overrides_a_variable_which_overrides_a_file(name: str) -> Non
         "streams_acknowledge": ["store", "kafka", "store"],
         "streams_consumers": ["1", "2", "3"],
         "streams_wait_s": ["1.0", "1.5", "2.0"],
+        "archive_period_s": ["1.0", "1.5", "2.0"],
     }
     in_file, in_variable, in_option = values.get(name, ["file", "variable", "option"])
     given, environment = {**GIVEN, name: in_file}, {PREFIX + name.upper(): in_variable}

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from kirana.errors import InvalidInput, Unavailable
-from kirana.ingest.s3 import open_s3
+from kirana.storage.s3 import open_s3
 from kirana.urls import without_password
 
 
@@ -54,7 +54,7 @@ def stored_files(location: str) -> tuple[list[StoredFile], bool]:
     Raise `InvalidInput` if there is no such file or folder, or if the URL is not valid. Raise
     `Unavailable` if the storage does not answer or refuses access.
     """
-    filesystem, path, prefix = _opened(location)
+    filesystem, path, prefix = opened(location)
     with answering(location):
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.NotFound:
@@ -71,17 +71,20 @@ def stored_files(location: str) -> tuple[list[StoredFile], bool]:
 
 
 @contextmanager
-def answering(name: str) -> Iterator[None]:
-    """Raise `Unavailable` instead of `OSError`, with the name of the storage or the file."""
+def answering(name: str, action: str = "read") -> Iterator[None]:
+    """Raise `Unavailable` instead of `OSError`, with the name of the storage or the file.
+
+    `action` is what can't be done then.
+    """
     try:
         yield
     except pa.ArrowInvalid as error:
         raise InvalidInput(f"{without_password(name)}: {error}") from None
     except OSError as error:
-        raise Unavailable(f"{without_password(name)} can't be read: {error}") from error
+        raise Unavailable(f"{without_password(name)} can't be {action}: {error}") from error
 
 
-def _opened(location: str) -> tuple[fs.FileSystem, str, str]:
+def opened(location: str) -> tuple[fs.FileSystem, str, str]:
     """Return the file system of a path or URL, the path there, and the start of its URLs."""
     if "://" not in location:
         return fs.LocalFileSystem(), str(Path(location)), ""
