@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -22,7 +21,7 @@ from kirana.edge.handlers.features import FeatureDelete
 from kirana.edge.resources import Resources
 from kirana.errors import KiranaError, Unavailable
 from kirana.features.source import FeatureWrite
-from kirana.kafka.clients import consumer, start
+from kirana.kafka.clients import consumer, start, stop
 from kirana.kafka.consumption import Message, message_of_record
 from kirana.kafka.errors import FAILURES, message_of
 from kirana.kafka.topics import layout_of, missing_topics
@@ -76,9 +75,7 @@ class Archiver:
         while True:
             try:
                 await self._connected()
-            except FAILURES as error:
-                self._note(message_of(self._url.name, error))
-            except KiranaError as error:
+            except (KiranaError, OSError) as error:
                 self._note(str(error))
             await asyncio.sleep(RETRY_S)
 
@@ -106,11 +103,12 @@ class Archiver:
             self._problem = ""
             while True:
                 await self._poll(source, marks, readers)
+        except FAILURES as error:
+            self._note(message_of(self._url.name, error))
         finally:
             follow.cancel()
-            for client in (source, marks):
-                with suppress(*FAILURES):
-                    await client.stop()
+            await stop(source, self._url)
+            await stop(marks, self._url)
 
     async def _readers(
         self, source: AIOKafkaConsumer, marks: AIOKafkaConsumer, count: int

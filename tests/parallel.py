@@ -28,6 +28,7 @@ TOGETHER = {
     "tests/contract/test_kafka_topics.py": "kafka",
     "tests/contract/test_stream_writes.py": "kafka",
     "tests/contract/test_archive.py": "kafka",
+    "tests/contract/test_history.py": "kafka",
 }
 """Group by file, for files that share a running Kirana or a server. Any other file is a separate
 group, unless it is in `APART`."""

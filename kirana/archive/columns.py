@@ -16,6 +16,9 @@ DELETED = "_deleted"
 SCHEMA_VERSION = "_schema_version"
 """The schema version in which the row was written, 0 for a delete."""
 
+EXPIRES = "_expires"
+"""When the row expires, by the TTL that its group had when it was written; null for never."""
+
 STORED = "_stored"
 """When the durable store had the row, as its consumer has recorded it."""
 
@@ -27,6 +30,7 @@ TIME = pa.timestamp("ms", "UTC")
 OWN = {
     DELETED: pa.bool_(),
     SCHEMA_VERSION: pa.int32(),
+    EXPIRES: TIME,
     STORED: TIME,
     TOPIC: pa.dictionary(pa.int32(), pa.string()),
     PARTITION: pa.int32(),

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from kirana.archive.columns import (
     DELETED,
+    EXPIRES,
     OFFSET,
     OWN,
     PARTITION,
@@ -100,6 +101,9 @@ def _table(rows: ArchivedRows, schema: pa.Schema) -> pa.Table:
     }
     for name, value in constants.items():
         columns[name] = pa.repeat(pa.scalar(value, OWN[name]), count)
+    expires = np.zeros(count) if is_delete else rows.group.expiry_s(rows.event_time_ms)
+    expires_ms = expires.astype(np.int64) * 1_000
+    columns[EXPIRES] = pa.array(expires_ms, OWN[EXPIRES], mask=expires_ms == 0)
     columns[ROW] = pa.array(np.arange(count, dtype=np.int32))
     return pa.table([columns[name] for name in schema.names], schema=schema)
 

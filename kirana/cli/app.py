@@ -16,6 +16,7 @@ from kirana.cli.down import down
 from kirana.cli.env import env
 from kirana.cli.flow import flow
 from kirana.cli.get import get
+from kirana.cli.history import history
 from kirana.cli.infer import infer
 from kirana.cli.interactions import interactions
 from kirana.cli.push import push
@@ -47,7 +48,21 @@ def _options(
     pass
 
 
-for command in (check, apply, push, archive, up, down, doctor, env, demo, get, interactions, infer):
+for command in (
+    check,
+    apply,
+    push,
+    archive,
+    history,
+    up,
+    down,
+    doctor,
+    env,
+    demo,
+    get,
+    interactions,
+    infer,
+):
     app.command()(command)
 app.add_typer(flow, name="flow")
 app.add_typer(stream, name="stream")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError
 
 from kirana.kafka.url import KafkaUrl
+from kirana.loop import retrieve_error
 
 LINGER_MS = 5
 """How long a producer waits for more messages of a partition before it sends them together."""
@@ -70,6 +72,31 @@ async def start(client: Startable, url: KafkaUrl) -> None:
         connection = await create_conn(host.strip("[]"), int(port), **options)
         connection.close()
         raise
+
+
+async def stop(client: Client, url: KafkaUrl) -> None:
+    """Stop a client. Its errors are ignored.
+
+    While Kafka is away, a client may wait without a limit. It then goes on in the background.
+    """
+    task = asyncio.create_task(client.stop())
+    _stopping.add(task)
+    task.add_done_callback(_stopping.discard)
+    task.add_done_callback(retrieve_error)
+    await asyncio.wait([task], timeout=url.timeout_s)
+
+
+_stopping: set[asyncio.Task[None]] = set()
+
+
+class Client(Protocol):
+    """A producer or a consumer."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
 
 
 class Startable(Protocol):

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from kirana.kafka.clients import consumer, producer, start
+from kirana.kafka.clients import consumer, producer, start, stop
 from kirana.kafka.errors import FAILURES, message_of
 from kirana.kafka.marks import Mark, encode_mark
 from kirana.kafka.url import KafkaUrl
@@ -119,10 +119,7 @@ class Consumption:
     async def run(self) -> None:
         """Consume until the task is cancelled."""
         while True:
-            try:
-                await self._connected()
-            except FAILURES as error:
-                self._note(message_of(self._url.name, error))
+            await self._connected()
             await asyncio.sleep(RETRY_S)
 
     async def _connected(self) -> None:
@@ -138,11 +135,11 @@ class Consumption:
             self.report.problem = ""
             while True:
                 await self._poll(source, sender)
+        except FAILURES as error:
+            self._note(message_of(self._url.name, error))
         finally:
-            with suppress(*FAILURES):
-                await source.stop()
-            with suppress(*FAILURES):
-                await sender.stop()
+            await stop(source, self._url)
+            await stop(sender, self._url)
 
     async def _poll(self, source: AIOKafkaConsumer, sender: AIOKafkaProducer) -> None:
         self._resume(source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kirana.kafka.clients import consumer, producer, start
+from kirana.kafka.clients import consumer, producer, start, stop
 from kirana.kafka.consumption import MAX_DEAD_BYTES, ORIGIN, REASON
 from kirana.kafka.errors import answering
 from kirana.kafka.topics import layout_of
@@ -84,8 +84,8 @@ async def dead_letters_of(url: KafkaUrl, topic: str) -> AsyncIterator[DeadLetter
             source.assign([TopicPartition(topic, number) for number in range(of_letters)])
         yield DeadLetters(url, source, sender, partitions)
     finally:
-        await source.stop()
-        await sender.stop()
+        await stop(source, url)
+        await stop(sender, url)
 
 
 def _letter(record: ConsumerRecord) -> Letter:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 
-from kirana.kafka.clients import producer, start
-from kirana.kafka.errors import FAILURES, answering
+from kirana.kafka.clients import producer, start, stop
+from kirana.kafka.errors import answering
 from kirana.kafka.topics import Layout, layout_of
 from kirana.kafka.url import KafkaUrl
 
@@ -71,7 +70,7 @@ class Sender:
                     try:
                         await start(new, self._url)
                     except BaseException:
-                        await new.stop()
+                        await stop(new, self._url)
                         raise
                 self._producer, self._layout = new, layout
             return self._producer
@@ -79,7 +78,5 @@ class Sender:
     async def close(self) -> None:
         """Send what is waiting, and disconnect."""
         if self._producer is not None:
-            with suppress(*FAILURES):
-                async with asyncio.timeout(self._url.timeout_s):
-                    await self._producer.stop()
+            await stop(self._producer, self._url)
             self._producer = None

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from kirana.kafka.clients import consumer, producer
@@ -218,6 +220,20 @@ def test_the_archive_has_every_row(client: httpx.Client, url: str, shop_folder: 
     places = {*zip(table["_partition"].to_pylist(), table["_offset"].to_pylist(), strict=True)}
     # The messages of an unknown group are dead letters.
     assert len(places) == sent - 2
+
+
+def test_history_gives_what_reads_returned(
+    client: httpx.Client, shop_folder: Path, tmp_path: Path
+) -> None:
+    points, result = tmp_path / "points.csv", tmp_path / "result.parquet"
+    at = datetime.now(UTC).isoformat()
+    points.write_text(f"product_id,time,bought\npushed250,{at},yes\npushed250,2026-01-01,no\n")
+    words = ("-f", "product.stats", "--out", str(result), "--status")
+    assert "2 rows" in kirana("history", str(shop_folder), str(points), *words)
+    rows = pq.read_table(result).to_pylist()
+    assert [row["product.stats.clicks"] for row in rows] == [clicks(client, "pushed250"), 0]
+    assert [row["product.stats._status"] for row in rows] == ["ok", "missing"]
+    assert [row["bought"] for row in rows] == ["yes", "no"]
 
 
 def actors() -> list[psutil.Process]:

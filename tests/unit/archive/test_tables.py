@@ -22,7 +22,7 @@ FEATURES = (
 ONE = SchemaVersion("shop_user.g", 1, FEATURES[:1])
 TWO = SchemaVersion("shop_user.g", 2, FEATURES)
 ENTITY = Entity("shop_user", (Key("shop"), Key("user_id", "int64")))
-GROUP = FeatureGroup("shop_user.g", ENTITY, 0, "packed", (ONE, TWO))
+GROUP = FeatureGroup("shop_user.g", ENTITY, 60_000, "packed", (ONE, TWO))
 
 
 def rows(version: SchemaVersion, columns: dict[str, Column] | None, offset: int) -> ArchivedRows:
@@ -60,6 +60,7 @@ def test_rows_are_divided_by_version_and_day() -> None:
         "v": [4, 5, 6, 7],
         "_deleted": False,
         "_schema_version": 2,
+        "_expires": datetime(1970, 1, 2, 0, 1, 1, 0, UTC),
         "_stored": datetime(1970, 1, 1, 0, 0, 9, 0, UTC),
         "_topic": "rows",
         "_partition": 3,
@@ -67,6 +68,7 @@ def test_rows_are_divided_by_version_and_day() -> None:
         "_row": 1,
     }
     assert (delete["_deleted"], delete["_schema_version"], delete["v"]) == (True, 0, None)
+    assert delete["_expires"] is None
     assert files[2].table.to_pylist()[0]["shop"] == "a|b"
     assert files[2].table.to_pylist()[0]["v"] is None
 
