@@ -1,47 +1,39 @@
-"""The archiver: it writes what the store has from the feature stream to the archive."""
+"""The archiver of the feature stream: it writes what the store has to the archive."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from kirana.archive.batch import Batch, Stored
-from kirana.archive.folder import ArchiveFolder, file_name
+from kirana.actors.archive_writer import ArchiveWriter, StoredMessage
+from kirana.archive.batch import Batch
+from kirana.archive.folder import file_name
 from kirana.archive.positions import commit, partitions_of, positions_of
 from kirana.archive.reader import POLL_MS, PartitionReader
-from kirana.archive.tables import ArchivedRows, tables_of
-from kirana.catalog.revisions import LiveRevision
-from kirana.catalog.snapshot import Catalog
-from kirana.doors.stream import decode_message
-from kirana.edge.handlers.features import FeatureDelete
-from kirana.edge.resources import Resources
 from kirana.errors import KiranaError, Unavailable
-from kirana.features.source import FeatureWrite
 from kirana.kafka.clients import consumer, start, stop
-from kirana.kafka.consumption import Message, message_of_record
+from kirana.kafka.consumption import message_of_record
 from kirana.kafka.errors import FAILURES, message_of
 from kirana.kafka.topics import layout_of, missing_topics
-from kirana.metrics import Counter, Gauge
-from kirana.part import Parts, Wiring
-from kirana.request import RequestContext
-from kirana.revision import Revision
+from kirana.metrics import Gauge
+from kirana.part import Wiring
+from kirana.storage.s3 import place_of
 from kirana.streams.part import StreamSettings, parse_stream
 from kirana.streams.source import ArchiveReport
 from kirana.streams.topics import stored_marks, topics_of
-from kirana.urls import without_password
 
 logger = logging.getLogger("kirana.archiver")
 
 RETRY_S = 1.0
 
-NO_LIMIT_MS = 1 << 52
-"""A time in the far future. The consumer has checked the event times of all rows."""
+LOOK_EVERY_S = 30.0
+"""How often the archiver looks for new partitions."""
 
-ROWS = Counter("kirana_archive_rows", "Rows that were written to the archive.", ("group",))
 LAG = Gauge("kirana_archive_lag", "Messages of the stream that are not in the archive.", ())
 
 
@@ -55,20 +47,19 @@ class Archiver:
     def __init__(self, wiring: Wiring) -> None:
         settings = wiring.settings(StreamSettings)
         self._url = parse_stream(settings.streams)
-        self._archive = settings.archive
-        self._period_ms = round(settings.archive_period_s * 1_000)
-        digest = hashlib.sha256(without_password(self._archive).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(place_of(settings.archive).encode()).hexdigest()[:8]
         self._group = f"{self._url.group}.archive.{digest}"
-        self._live = LiveRevision(wiring.source, [])
-        self._resources = Resources(Parts({}), self._live, wiring.source)
+        self._writer = ArchiveWriter(wiring)
         self._metrics = wiring.metrics
-        self._folder: ArchiveFolder | None = None
         self._problem = "it is starting"
-        self._state = ArchiveReport()
+        self._first_ends: dict[int, int] = {}
+        self.has_written_all = False
+        """Whether all messages are in the archive that the topic had at the start."""
 
     async def report(self) -> tuple[str, ArchiveReport]:
         """Return why the archiver can't go on, or "", and its state."""
-        return self._problem and f"the archive is not written: {self._problem}", self._state
+        problem = self._problem and f"the archive is not written: {self._problem}"
+        return problem, self._writer.state
 
     async def run(self) -> None:
         """Write the archive until cancelled."""
@@ -86,14 +77,13 @@ class Archiver:
 
     async def _connected(self) -> None:
         """Write the archive until a server fails."""
-        await self._live.start()
-        self._folder = self._folder or await asyncio.to_thread(ArchiveFolder, self._archive)
+        await self._writer.open()
         if missing := await missing_topics(self._url, topics_of(self._url)):
             names = ", ".join(missing)
             raise Unavailable(f"{self._url.name} lacks the topics {names}: run 'kirana apply'")
         count = (await layout_of(self._url)).partitions
         source, marks = consumer(self._url, self._group), consumer(self._url, None)
-        follow = asyncio.create_task(self._live.follow())
+        follow = asyncio.create_task(self._writer.follow())
         try:
             await start(source, self._url)
             await start(marks, self._url)
@@ -101,8 +91,13 @@ class Archiver:
             async with asyncio.timeout(self._url.timeout_s):
                 readers = await self._readers(source, marks, count)
             self._problem = ""
+            looked_s = time.monotonic()
             while True:
                 await self._poll(source, marks, readers)
+                if time.monotonic() - looked_s > LOOK_EVERY_S:
+                    looked_s = time.monotonic()
+                    if (await layout_of(self._url)).partitions != count:
+                        break  # The topic has grown: connect again, with all partitions.
         except FAILURES as error:
             self._note(message_of(self._url.name, error))
         finally:
@@ -122,7 +117,7 @@ class Archiver:
         for partition, position in zip(of_marks, positions, strict=True):
             marks.seek(partition, position.mark)
         return [
-            PartitionReader(source, partition, position, self._period_ms, self._url.timeout_s)
+            PartitionReader(source, partition, position, self._url.timeout_s)
             for partition, position in zip(partitions, positions, strict=True)
         ]
 
@@ -144,65 +139,24 @@ class Archiver:
         # This also shows whether Kafka answers.
         async with asyncio.timeout(self._url.timeout_s):
             ends = await source.end_offsets(source.assignment())
+        self._first_ends = self._first_ends or {key.partition: end for key, end in ends.items()}
         lag = sum(max(end - readers[key.partition].next.offset, 0) for key, end in ends.items())
-        self._state.lag = lag
+        self._writer.state.lag = lag
+        self.has_written_all = all(
+            readers[number].next.offset >= end for number, end in self._first_ends.items()
+        )
         self._metrics.set(LAG, lag)
 
     async def _write(self, batch: Batch, partition: TopicPartition) -> None:
-        """Write the files of a batch."""
-        assert self._folder is not None
-        rows = [of_message for stored in batch.messages if (of_message := await self._rows(stored))]
-        for file in await asyncio.to_thread(lambda: [*tables_of(rows)]):
-            name = file_name(self._url.topic, partition.partition, batch, file.version)
-            await asyncio.to_thread(self._folder.write, file, name)
-            self._state.files += 1
-            self._state.rows += len(file.table)
-            self._metrics.add(ROWS, len(file.table), file.group)
+        """Write the files of a batch. Messages that were refused have no rows."""
+        messages = [
+            StoredMessage(message_of_record(stored.record), stored.at_ms, stored.revision)
+            for stored in batch.messages
+            if not stored.refused
+        ]
+        first, end = batch.start.offset, batch.end
 
-    async def _rows(self, stored: Stored) -> ArchivedRows | None:
-        """Return the rows of a message, or None if it was refused, or can't be read any more."""
-        if stored.refused:
-            return None
-        message = message_of_record(stored.record)
-        revision = await self._revision(stored.revision)
-        context = RequestContext.begin(revision, now_ms=NO_LIMIT_MS, id=message.origin)
-        try:
-            catalog = await self._resources.catalogs.of(context)
-            rows = await decode_message(message, self._resources, context)
-            return archived_rows(rows, catalog, message, stored.at_ms)
-        except Unavailable:
-            raise
-        except KiranaError as error:
-            logger.warning("%s can't be read any more, and is left out: %s", message.origin, error)
-            self._state.skipped += 1
-            return None
+        def name_of(version: int) -> str:
+            return file_name(self._url.topic, partition.partition, first, end, version)
 
-    async def _revision(self, number: int) -> Revision:
-        """Return the revision in which a message was written, or the live one if it is gone."""
-        revision = Revision(self._live.revision.catalog, number)
-        try:
-            await self._resources.catalogs.at(revision)
-        except Unavailable:
-            return self._live.revision
-        return revision
-
-
-def archived_rows(
-    rows: FeatureWrite | FeatureDelete, catalog: Catalog, message: Message, stored_ms: int
-) -> ArchivedRows:
-    """Return the rows of a message for the archive."""
-    group = catalog.group(rows.group)
-    version, columns = group.current, None
-    if isinstance(rows, FeatureWrite):
-        version, columns = group.version(rows.schema_version), rows.columns
-    return ArchivedRows(
-        group,
-        version,
-        rows.keys,
-        columns,
-        rows.event_time_ms,
-        stored_ms,
-        message.topic,
-        message.partition,
-        message.offset,
-    )
+        await self._writer.write(messages, name_of)

@@ -20,7 +20,7 @@ from rich.table import Table
 from bench.against import ROUNDS, compare_checkouts, comparison_table
 from bench.figures import BARS, Breakdown, Figure, Report
 
-NAMES = ("catalog", "client", "features", "flow", "infer", "rank", "serve", "tiers")
+NAMES = ("catalog", "client", "features", "flow", "infer", "ingest", "rank", "serve", "tiers")
 
 
 def main(

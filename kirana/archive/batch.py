@@ -56,15 +56,15 @@ class Batch:
     """The offset after the last message."""
     next: Position = NOWHERE
     """Where the next batch begins, once this one has ended."""
+    period_ms: int = 0
     period: int = -1
     bytes: int = 0
 
 
 class Batches:
-    """Forms the batches of one partition, from a `start`. A period has `period_ms` milliseconds."""
+    """Forms the batches of one partition, from a `start`. The marks say how long a period is."""
 
-    def __init__(self, start: Position, period_ms: int) -> None:
-        self._period_ms = period_ms
+    def __init__(self, start: Position) -> None:
         self._last_ms = start.last_ms
         self._batch = Batch(start, end=start.offset)
 
@@ -77,7 +77,7 @@ class Batches:
         """Return the batch that a mark ends, if there is one. `offset` is that of the mark."""
         at_ms = max(mark.at_ms, self._last_ms)
         batch = self._batch
-        if not batch.messages or at_ms // self._period_ms == batch.period:
+        if not batch.messages or at_ms // batch.period_ms == batch.period:
             return None
         self._begin(offset)
         return batch
@@ -89,10 +89,11 @@ class Batches:
         filled = []
         for record in messages:
             batch = self._batch
+            batch.period_ms = batch.period_ms or mark.period_ms
             batch.messages.append(Stored(record, at_ms, mark.revision, record.offset in refused))
             batch.end = record.offset + 1
             batch.bytes += len(record.value or b"")
-            batch.period = at_ms // self._period_ms
+            batch.period = at_ms // batch.period_ms
             if batch.bytes >= MAX_BYTES:
                 filled.append(batch)
                 self._begin(offset)

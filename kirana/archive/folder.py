@@ -12,7 +12,6 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from kirana.archive.batch import Batch
 from kirana.archive.tables import FileTable
 from kirana.storage.files import answering, opened
 from kirana.urls import without_password
@@ -63,9 +62,12 @@ class ArchiveFolder:
         _sync(folder)
 
 
-def file_name(topic: str, partition: int, batch: Batch, version: int) -> str:
-    """Return the name of the file with the rows of a batch in one schema version."""
-    return f"{topic}-{partition:05d}-{batch.start.offset:019d}-{batch.end:019d}-v{version}.parquet"
+def file_name(topic: str, partition: int, first: int, end: int, version: int) -> str:
+    """Return the name of the file with the rows of some messages in one schema version.
+
+    The messages are those from the offset `first` to the one before `end`.
+    """
+    return f"{topic}-{partition:05d}-{first:019d}-{end:019d}-v{version}.parquet"
 
 
 def _write_parquet(file: FileTable, stream: object) -> None:

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from kirana.archive.batch import Position
-from kirana.kafka.clients import admin, start
+from kirana.kafka.topics import committed_offsets
 from kirana.kafka.url import KafkaUrl
 
 
@@ -26,20 +26,16 @@ async def positions_of(
     """Return where the next batch of each partition begins.
 
     Without a committed offset, it is the first message that the topic still has. `source` and
-    `marks` are consumers to which all partitions of the topic and of the marks are assigned.
+    `marks` are consumers to which all partitions of the topic and of the marks are assigned. Raise
+    `Unavailable` if Kafka does not know yet what was committed.
     """
-    client = admin(url)
-    try:
-        await start(client, url)
-        committed = await client.list_consumer_group_offsets(group)
-    finally:
-        await client.close()
+    committed = await committed_offsets(url, group, list(source.assignment()))
     first = _by_number(await source.beginning_offsets(source.assignment()))
     first_marks = _by_number(await marks.beginning_offsets(marks.assignment()))
     positions = []
     for number in sorted(first):
-        entry = committed.get(TopicPartition(url.topic, number))
-        if entry is None or entry.offset < 0:
+        entry = committed[TopicPartition(url.topic, number)]
+        if entry.offset < 0:
             positions.append(Position(first[number], first_marks[number]))
         else:
             note = msgspec.json.decode(entry.metadata, type=_Note)

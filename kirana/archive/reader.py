@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from kirana.archive.batch import Batch, Batches, Position
+from kirana.errors import Unavailable
 from kirana.kafka.marks import decode_mark
 
 POLL_MS = 500
@@ -26,12 +27,11 @@ class PartitionReader:
         source: AIOKafkaConsumer,
         partition: TopicPartition,
         position: Position,
-        period_ms: int,
         timeout_s: float,
     ) -> None:
         self._source = source
         self._partition = partition
-        self._batches = Batches(position, period_ms)
+        self._batches = Batches(position)
         self._ahead: deque[ConsumerRecord] = deque()
         self._seen = position.offset
         self._timeout_s = timeout_s
@@ -63,7 +63,12 @@ class PartitionReader:
             if not fetched and self._seen < end:
                 # While Kafka is away, the client itself only tries again.
                 async with asyncio.timeout(self._timeout_s):
-                    await self._source.end_offsets([self._partition])
+                    (last,) = (await self._source.end_offsets([self._partition])).values()
+                if last < end:
+                    raise Unavailable(
+                        f"{self._partition.topic} ends at {last} in partition "
+                        f"{self._partition.partition}, and its marks at {end}: was it made again?"
+                    )
         found = []
         while self._ahead and self._ahead[0].offset < end:
             found.append(self._ahead.popleft())

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kirana.actors.archiver import Archiver
+from kirana.actors.spool_archiver import SpoolArchiver
 from kirana.cli.console import err, out, show_warning
 from kirana.cli.interrupts import run_until_interrupted
 from kirana.cli.locations import CatalogDirectory, CatalogUrl, as_urls, local_settings
@@ -30,7 +31,7 @@ def archive(
     directory: CatalogDirectory,
     once: Annotated[
         bool,
-        typer.Option("--once", help="End when everything is written that the store has now."),
+        typer.Option("--once", help="End when everything is written that the topic has now."),
     ] = False,
     streams: StreamUrl = None,
     archive: ArchiveUrl = None,
@@ -38,24 +39,24 @@ def archive(
 ) -> None:
     """Write the feature stream to an archive of Parquet files, until Ctrl-C.
 
-    'kirana up --archive' does the same in the background. It is safe to do both: they write the
-    same files.
+    Without a stream, write what replicas and 'kirana push' have spooled for the archive. 'kirana up
+    --archive' does the same in the background. It is safe to do both.
     """
     options = as_urls(catalog=catalog, stores={"streams": streams, "archive": archive})
     settings = local_settings(directory, options, uses=USES)
-    for name in ("streams", "archive"):
-        if getattr(settings, name) == OFF:
-            raise ConfigurationError(
-                f"{name}: no URL is given: use --{name} or KIRANA_{name.upper()}", field=name
-            )
+    if settings.archive == OFF:
+        raise ConfigurationError(
+            "archive: no archive is given: use --archive or KIRANA_ARCHIVE", field="archive"
+        )
     check_archive(settings.archive)
     with closing(open_catalog(settings)) as source:
-        archiver = Archiver(Assembly(settings, source))
+        kind = SpoolArchiver if settings.streams == OFF else Archiver
+        archiver = kind(Assembly(settings, source))
         files = run_until_interrupted(_run(archiver, once=once))
     out.print(f"{files[0]} rows in {files[1]} files")
 
 
-async def _run(archiver: Archiver, *, once: bool) -> tuple[int, int]:
+async def _run(archiver: Archiver | SpoolArchiver, *, once: bool) -> tuple[int, int]:
     """Run an archiver, and show what it does. Return the numbers of rows and files."""
     work = asyncio.create_task(archiver.run())
     try:
@@ -69,7 +70,9 @@ async def _run(archiver: Archiver, *, once: bool) -> tuple[int, int]:
             elif text != shown:
                 err.print(text, markup=False)
             shown = text
-            if once and not problem and state.lag == 0:
+            if work.done():
+                work.result()
+            if once and not problem and archiver.has_written_all:
                 return state.rows, state.files
     finally:
         work.cancel()

@@ -32,7 +32,7 @@ from kirana.ingest.journal import Journal, Pushed
 from kirana.ingest.push import Push
 from kirana.ingest.rejects import Rejects
 from kirana.ingest.source import NO_ESCAPE, Source
-from kirana.ingest.targets import StoreTarget, StreamTarget, Target
+from kirana.ingest.targets import SpooledTarget, StoreTarget, StreamTarget, Target
 from kirana.kafka.sending import Sender
 from kirana.part import OFF
 from kirana.revision import NO_REVISION
@@ -40,7 +40,8 @@ from kirana.schema import EVENT_TIME
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
-from kirana.streams.part import parse_stream
+from kirana.streams.part import local_archive, parse_stream
+from kirana.streams.spool import SpoolWriter
 from kirana.urls import scheme_of, without_password
 
 STORE = "store"
@@ -137,8 +138,8 @@ def push(
         typer.Option(
             metavar=f"URL|{STORE}",
             help="Send the rows to a feature stream, such as kafka://HOST:PORT/TOPIC, or write "
-            f"them to the '{STORE}'. Default: to the stream of the last 'kirana up', if it has "
-            "one.",
+            f"them to the '{STORE}' alone. Default: to the stream of the last 'kirana up', if it "
+            "has one.",
         ),
     ] = None,
     features: FeatureStoreUrl = None,
@@ -156,15 +157,17 @@ def push(
     stores = {"features": features, "features_hot": features_hot}
     options = as_urls(catalog=catalog, stores=stores)
     if to is not None:
-        options["streams"] = OFF if to == STORE else to
-    settings = local_settings(directory, options, uses=("catalog", "streams", *stores))
+        options |= {"streams": OFF, "archive": OFF} if to == STORE else {"streams": to}
+    uses = ("catalog", "streams", "archive", *stores)
+    settings = local_settings(directory, options, uses=uses)
     stream = None if settings.streams == OFF else parse_stream(settings.streams)
     serving = Instance(directory).serving()
     if stream is None:
         _require_writable(settings, directory, options)
         require_same_stores(directory, serving, settings, "catalog", *stores)
     else:
-        require_same_stores(directory, serving, settings, "catalog", "streams")
+        also = () if to is not None else ("streams",)
+        require_same_stores(directory, serving, settings, "catalog", *also)
     if stream is not None and overwrite:
         raise typer.BadParameter("consumers always compare event times", param_hint="--overwrite")
     given = Source(
@@ -185,6 +188,8 @@ def push(
     if not paths:
         raise typer.BadParameter("name files or folders, or a --source", param_hint="PATH")
     job = Push(paths, published, source=given)
+    if overwrite and job.has_archive:
+        raise typer.BadParameter("files of an archive have older rows", param_hint="--overwrite")
     if job.ignored:
         names = shortened(", ".join(job.ignored))
         show_warning(f"{len(job.ignored)} files were left out, which are not data: {names}")
@@ -304,7 +309,7 @@ async def run_push(
     """
     journal = journal or Journal()
     written: int | None = None
-    close, target = _target(settings, guarded=guarded)
+    close, target = _target(settings, job, guarded=guarded)
     try:
         await target.open()
         if journal.rows_done and not await job.resumes(target, journal):
@@ -340,12 +345,16 @@ async def run_push(
 
 
 def _target(
-    settings: Settings, *, guarded: bool
+    settings: Settings, job: Push, *, guarded: bool
 ) -> tuple[Callable[[], Awaitable[None]], Target[Any]]:
     """Return where the rows go, and a function that closes it."""
     if settings.streams == OFF:
         store = open_store(settings)
-        return store.close, StoreTarget(store, guarded=guarded)
+        target = StoreTarget(store, guarded=guarded)
+        if settings.archive == OFF:
+            return store.close, target
+        spool = SpoolWriter(local_archive(settings.archive), settings.archive_period_s)
+        return store.close, SpooledTarget(target, spool, job.revision)
     stream = parse_stream(settings.streams)
     sender = Sender(stream)
     return sender.close, StreamTarget(sender, timeout_s=stream.timeout_s)

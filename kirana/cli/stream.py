@@ -48,10 +48,13 @@ def resend(
     Do this once their reason is gone, for example after 'kirana apply' with the group that they
     name. A message that is refused again becomes a new dead letter.
     """
-    sent = run_until_interrupted(_send_again(_stream_of(directory, streams)))
-    for reason, count in sent.most_common():
-        err.print(f"{count} x {reason}", markup=False)
-    out.print(f"{sent.total()} messages were sent again")
+    sent: Counter[str] = Counter()
+    try:
+        run_until_interrupted(_send_again(_stream_of(directory, streams), sent))
+    finally:
+        for reason, count in sent.most_common():
+            err.print(f"{count} x {reason}", markup=False)
+        out.print(f"{sent.total()} messages were sent again")
 
 
 def _stream_of(directory: CatalogDirectory, streams: str | None) -> KafkaUrl:
@@ -69,13 +72,11 @@ async def _waiting(url: KafkaUrl) -> list[Letter]:
         return [letter async for letter in letters.waiting()]
 
 
-async def _send_again(url: KafkaUrl) -> Counter[str]:
-    sent: Counter[str] = Counter()
+async def _send_again(url: KafkaUrl, sent: Counter[str]) -> None:
     async with dead_letters_of(url, dead_letters(url)) as letters:
         async for letter in letters.waiting():
             await letters.send_again(letter)
             sent[letter.reason] += 1
-    return sent
 
 
 def _time(timestamp_ms: int) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 
+from msgspec import structs
+
 from kirana.edge.exchange import Request
 from kirana.edge.handlers.features import FeatureDelete, decode_delete, decode_put
 from kirana.edge.headers import read_headers
@@ -31,14 +33,14 @@ class StreamDoor:
     A message is the body of `POST /v1/features/put` or `/v1/features/delete`: Protobuf, or JSON if
     its content type says so or it begins with a brace. Its time in Kafka is the event time of rows
     that have none. A message whose group or schema version is not in the live revision yet is tried
-    again for `wait_s` seconds, from when it was first seen. A write ends after `timeout_s` seconds.
+    again until it is `wait_s` seconds old. A write ends after `timeout_s` seconds.
     """
 
     def __init__(self, resources: Resources, *, wait_s: float, timeout_s: float) -> None:
         self._resources = resources
         self._wait_s = wait_s
         self._timeout_s = timeout_s
-        self._unknown_since: dict[str, float] = {}
+        self._began_ms = time.time_ns() // 1_000_000
 
     async def handle(self, message: Message) -> Outcome:
         """Write the rows of a message, or delete them."""
@@ -53,7 +55,6 @@ class StreamDoor:
                 await self._write(message, context)
         except Exception as error:
             return self._failed(message, error, context)
-        self._unknown_since.pop(message.origin, None)
         return Outcome("done", revision=revision.number)
 
     async def _write(self, message: Message, context: RequestContext) -> None:
@@ -61,6 +62,9 @@ class StreamDoor:
         if isinstance(rows, FeatureWrite):
             await self._resources.parts[FEATURES].write(rows, context)
         else:
+            if rows.force:
+                # Rows that were ahead when this was sent may not be so any more.
+                context = structs.replace(context, now_ms=time.time_ns() // 1_000_000)
             await self._resources.parts[FEATURES].delete(*rows, context)
 
     def _failed(self, message: Message, error: Exception, context: RequestContext) -> Outcome:
@@ -69,10 +73,12 @@ class StreamDoor:
         # The clock here may be behind that of the replica which has accepted the rows.
         is_early = context.now_ms < message.timestamp_ms and _is_of(error, "event_time")
         if is_early or _is_not_known_yet(error):
-            since = self._unknown_since.setdefault(message.origin, time.monotonic())
-            if time.monotonic() - since < self._wait_s:
+            # After a start, the catalog may still have to be published.
+            since_ms = max(message.timestamp_ms, self._began_ms)
+            age_ms, wait_ms = time.time_ns() // 1_000_000 - since_ms, self._wait_s * 1_000
+            # A clock that is further ahead is wrong.
+            if -wait_ms <= age_ms < wait_ms:
                 return Outcome("later", str(error))
-        self._unknown_since.pop(message.origin, None)
         reason = str(error)
         if not isinstance(error, KiranaError):
             logger.error("%s failed", message.origin, exc_info=error)

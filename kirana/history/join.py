@@ -105,11 +105,11 @@ def _chunks(
             waiting.append(batch.slice(start, CHUNK_ROWS))
             rows += len(waiting[-1])
             if rows >= CHUNK_ROWS:
-                yield _joined(waiting)
+                yield from _joined(waiting)
                 waiting, rows = [], 0
-    if waiting:
-        yield _joined(waiting)
+    yield from _joined(waiting)
 
 
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return as few batches with the same rows as possible: an array of text has a limit."""
+    return pa.Table.from_batches(batches).combine_chunks().to_batches() if batches else []

@@ -48,12 +48,12 @@ class FeatureFile:
         self._event_time = source.event_time
         self._table = open_table(file.stored, file.format, source)
         metadata = self._table.schema.metadata or {}
-        self._is_archived = OF_VERSION in metadata
-        if self._is_archived:
+        self.is_archived = OF_VERSION in metadata
+        if self.is_archived:
             version = group.version(int(metadata[OF_VERSION]))
         self._version = version
         names = self._table.schema.names
-        if self._is_archived:
+        if self.is_archived:
             names = [name for name in names if name not in OWN]
         self._columns = FileColumns(names, file.partitions, source)
         self.rows = self._table.rows
@@ -100,7 +100,11 @@ class FeatureFile:
     ) -> Iterator[tuple[FeatureBatch, PutRows | DeleteRows]]:
         """Yield what `check` yields, without the first `done` rows, each batch also for a topic."""
         for batch in self.check(now_ms, done):
-            yield batch, batch.stream_rows(self._group, self._version)
+            yield batch, self.stream_rows_of(batch)
+
+    def stream_rows_of(self, batch: FeatureBatch) -> PutRows | DeleteRows:
+        """Return the rows of a batch for a stream."""
+        return batch.stream_rows(self._group, self._version)
 
     def _fitting(self, batch: FeatureBatch) -> tuple[FeatureBatch, RowBlock]:
         return batch.fitting(self._group, self._version, self.name)
@@ -130,7 +134,7 @@ class FeatureFile:
             is_text=self._table.is_text,
             event_time=self._event_time,
             now_ms=now_ms,
-            deleted=DELETED if self._is_archived else None,
+            deleted=DELETED if self.is_archived else None,
         )
 
     def _row_bytes(self) -> int:

@@ -35,7 +35,8 @@ class Push:
     `Unavailable` if a file can't be read. The constructor also raises `InvalidInput` if a path does
     not exist, or if the group of a file or its schema version is not in the catalog. `source` says
     how the files are read; its own files are not read. `ignored` has the names of files in folders
-    that were left out, because their names do not end like those of data.
+    that were left out, because their names do not end like those of data. `revision` is that of the
+    catalog.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Push:
     ) -> None:
         self._files: list[FeatureFile] = []
         self._source = source = source or Source()
+        self.revision = catalog.revision.number
         problems: list[Problem] = []
         found, self.ignored = source_files([*map(str, paths)], source.group, catalog.groups)
         for file in found:
@@ -66,6 +68,11 @@ class Push:
         """The number of rows in all files. Before `check`, None if a file does not say it."""
         known = [rows for rows in self._rows if rows is not None]
         return sum(known) if len(known) == len(self._rows) else None
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether one of the files is of an archive, which has several rows of a key."""
+        return any(file.is_archived for file in self._files)
 
     @property
     def identity(self) -> list[object]:

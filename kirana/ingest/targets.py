@@ -15,6 +15,9 @@ from kirana.ingest.journal import Pushed
 from kirana.kafka.sending import Outgoing, Sender
 from kirana.kafka.topics import Layout
 from kirana.stores import FeatureStore, RowBlock, RowKeys
+from kirana.streams.messages import DeleteRows, PutRows
+from kirana.streams.spool import SpoolWriter
+from kirana.streams.spooled import spool_rows
 
 T = TypeVar("T")
 
@@ -77,6 +80,35 @@ class StoreTarget:
         loaded = await self._store.load(live_rows, guarded=self._guarded)
         pushed.written += loaded.stored + loaded.unknown
         pushed.rows += len(rows)
+
+
+class SpooledTarget:
+    """A store, and the spool of its archive. `revision` is that of the catalog."""
+
+    def __init__(self, target: StoreTarget, spool: SpoolWriter, revision: int) -> None:
+        self._target = target
+        self._spool = spool
+        self._revision = revision
+
+    async def open(self) -> None:
+        """Do nothing: a store connects when it is used."""
+
+    async def has(self, group: str, keys: Sequence[str]) -> bool:
+        """Return whether the store has rows of all keys."""
+        return await self._target.has(group, keys)
+
+    def batches(
+        self, file: FeatureFile, now_ms: int, done: int
+    ) -> Iterator[tuple[FeatureBatch, tuple[RowBlock, PutRows | DeleteRows]]]:
+        """Yield the batches of a file, each also as rows for a store and for the spool."""
+        for batch, block in self._target.batches(file, now_ms, done):
+            yield batch, (block, file.stream_rows_of(batch))
+
+    async def write(self, rows: tuple[RowBlock, PutRows | DeleteRows], pushed: Pushed) -> None:
+        """Write a batch, and then spool it."""
+        block, of_spool = rows
+        await self._target.write(block, pushed)
+        spool_rows(self._spool, of_spool, self._revision)
 
 
 class StreamTarget:

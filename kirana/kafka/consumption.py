@@ -12,7 +12,12 @@ from itertools import groupby
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    MessageSizeTooLargeError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from kirana.kafka.clients import consumer, producer, start, stop
@@ -31,6 +36,9 @@ IN_FLIGHT = 16
 POLL_MS = 500
 RETRY_S = 1.0
 """The pause before a message that could not be handled is tried again."""
+
+START_S = 30.0
+"""How long the members of a group may take to agree on their partitions."""
 
 LAG_EVERY_S = 1.0
 
@@ -130,7 +138,8 @@ class Consumption:
         self._paused.clear()
         self._open.clear()
         try:
-            await start(source, self._url)
+            async with asyncio.timeout(START_S + self._url.timeout_s):
+                await start(source, self._url)
             await start(sender, self._url)
             self.report.problem = ""
             while True:
@@ -233,8 +242,9 @@ class Consumption:
         revision: int = 0,
         refused: tuple[int, ...] = (),
     ) -> None:
-        mark = Mark(upto, _now_ms(), revision, refused)
-        await sender.send_and_wait(self._marks, encode_mark(mark), partition=partition.partition)
+        mark = Mark(upto, _now_ms(), revision, refused, self._period_ms)
+        number = partition.partition
+        await self._send(sender, self._marks, encode_mark(mark), mark.at_ms, partition=number)
         self._open[partition] = mark.at_ms
 
     async def _bury(self, sender: AIOKafkaProducer, message: Message, reason: str) -> None:
@@ -243,10 +253,29 @@ class Consumption:
             (name, value) for name, value in message.headers.items() if name not in (REASON, ORIGIN)
         ]
         headers += [(REASON, reason.encode()), (ORIGIN, message.origin.encode())]
-        await sender.send_and_wait(
-            self._dead, message.value, timestamp_ms=message.timestamp_ms, headers=headers
-        )
+        try:
+            await self._send(sender, self._dead, message.value, message.timestamp_ms, headers)
+        except MessageSizeTooLargeError:
+            headers[-2] = (REASON, f"{reason} (and it is too large to be kept here)".encode())
+            await self._send(sender, self._dead, b"", message.timestamp_ms, headers)
         self.report.refused += 1
+
+    async def _send(
+        self,
+        sender: AIOKafkaProducer,
+        topic: str,
+        value: bytes,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> None:
+        """Send a message, and return when all replicas have it."""
+        async with asyncio.timeout(self._url.timeout_s):
+            if partition not in {None, *(await sender.partitions_for(topic))}:
+                raise UnknownTopicOrPartitionError(f"partition {partition} of {topic}")
+            await sender.send_and_wait(
+                topic, value, partition=partition, timestamp_ms=timestamp_ms, headers=list(headers)
+            )
 
     async def _ask_lag(self, source: AIOKafkaConsumer) -> None:
         """Ask Kafka for the ends of the partitions. This also shows whether it answers.

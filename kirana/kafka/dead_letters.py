@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +14,10 @@ from aiokafka.structs import ConsumerRecord
 from kirana.kafka.clients import consumer, producer, start, stop
 from kirana.kafka.consumption import MAX_DEAD_BYTES, ORIGIN, REASON
 from kirana.kafka.errors import answering
-from kirana.kafka.topics import layout_of
+from kirana.kafka.topics import committed_offsets, layout_of
 from kirana.kafka.url import KafkaUrl
+
+_ORIGIN = re.compile(r".*/(\d+)/\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class DeadLetters:
             for partition, end in ends.items():
                 while await self._source.position(partition) < end:
                     fetched = await self._source.getmany(partition, timeout_ms=500)
+                    if not fetched:
+                        # While Kafka is away, the client itself only tries again.
+                        async with asyncio.timeout(self._url.timeout_s):
+                            await self._source.end_offsets([partition])
                     for record in fetched.get(partition, []):
                         if record.offset < end:
                             yield _letter(record)
@@ -56,18 +64,20 @@ class DeadLetters:
         It does not wait any more from then on. If it is refused again, it becomes a new letter.
         """
         record = letter.record
-        partition = int(letter.origin.split("/")[-2])
+        place = _ORIGIN.fullmatch(letter.origin)
+        partition = int(place[1]) % self._partitions if place else None
         headers = [(name, value) for name, value in record.headers if name not in (REASON, ORIGIN)]
         with answering(self._url.name):
-            await self._sender.send_and_wait(
-                self._url.topic,
-                record.value,
-                partition=partition % self._partitions,
-                timestamp_ms=record.timestamp,
-                headers=headers,
-            )
-            key = TopicPartition(record.topic, record.partition)
-            await self._source.commit({key: record.offset + 1})
+            async with asyncio.timeout(self._url.timeout_s):
+                await self._sender.send_and_wait(
+                    self._url.topic,
+                    record.value,
+                    partition=partition,
+                    timestamp_ms=record.timestamp,
+                    headers=headers,
+                )
+                key = TopicPartition(record.topic, record.partition)
+                await self._source.commit({key: record.offset + 1})
 
 
 @asynccontextmanager
@@ -75,13 +85,19 @@ async def dead_letters_of(url: KafkaUrl, topic: str) -> AsyncIterator[DeadLetter
     """Open the dead letters in `topic`. Raise `Unavailable` if Kafka does not answer."""
     partitions = (await layout_of(url)).partitions
     of_letters = (await layout_of(url, topic)).partitions
-    source = consumer(url, f"{url.group}.resend")
+    group = f"{url.group}.resend"
+    source = consumer(url, group)
     sender = producer(url, max_message_bytes=MAX_DEAD_BYTES)
     try:
         with answering(url.name):
             await start(source, url)
             await start(sender, url)
-            source.assign([TopicPartition(topic, number) for number in range(of_letters)])
+            partitions_of_letters = [TopicPartition(topic, n) for n in range(of_letters)]
+            source.assign(partitions_of_letters)
+            committed = await committed_offsets(url, group, partitions_of_letters)
+            for partition, entry in committed.items():
+                if entry.offset >= 0:
+                    source.seek(partition, entry.offset)
         yield DeadLetters(url, source, sender, partitions)
     finally:
         await stop(source, url)

@@ -13,13 +13,15 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """All messages before the offset `upto` were done at `at_ms`, in Unix milliseconds.
 
     `revision` is what the handler calls its own state. The messages at the offsets `refused` are
-    dead letters. A mark that covers nothing new only says that the time was reached.
+    dead letters. A mark that covers nothing new only says that the time was reached. Readers work
+    in periods of `period_ms` milliseconds.
     """
 
     upto: int
     at_ms: int
     revision: int = 0
     refused: tuple[int, ...] = ()
+    period_ms: int = 60_000
 
 
 def encode_mark(mark: Mark) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 
+from kirana.errors import Unavailable
 from kirana.kafka.clients import producer, start, stop
 from kirana.kafka.errors import answering
 from kirana.kafka.topics import Layout, layout_of
@@ -48,18 +49,30 @@ class Sender:
         After an error, some of them may have been sent, or may still be.
         """
         sender = await self._connected()
-        with answering(self._url.name):
-            async with asyncio.timeout(min(timeout_s, self._url.timeout_s)):
-                sent = [
-                    await sender.send(
-                        self._url.topic,
-                        message.value,
-                        partition=message.partition,
-                        headers=list(message.headers.items()),
-                    )
-                    for message in messages
-                ]
-                await asyncio.gather(*sent)
+        try:
+            with answering(self._url.name):
+                async with asyncio.timeout(min(timeout_s, self._url.timeout_s)):
+                    sent = [
+                        await sender.send(
+                            self._url.topic,
+                            message.value,
+                            partition=message.partition,
+                            headers=list(message.headers.items()),
+                        )
+                        for message in messages
+                    ]
+                    await asyncio.gather(*sent)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                # After a batch was refused, Kafka refuses all later ones of this producer.
+                await self.reset()
+            raise
+
+    async def reset(self) -> None:
+        """Connect again when this is used next, and learn again what the topic takes."""
+        old, self._producer = self._producer, None
+        if old is not None:
+            await stop(old, self._url)
 
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -77,6 +90,4 @@ class Sender:
 
     async def close(self) -> None:
         """Send what is waiting, and disconnect."""
-        if self._producer is not None:
-            await stop(self._producer, self._url)
-            self._producer = None
+        await self.reset()

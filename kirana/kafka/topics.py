@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
@@ -16,6 +17,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.structs import OffsetAndMetadata
 
 from kirana.errors import Conflict, Unavailable
 from kirana.kafka.clients import admin, start
@@ -28,22 +30,36 @@ COPIES = 3
 CLEANUP = "cleanup.policy"
 MAX_MESSAGE_BYTES = "max.message.bytes"
 
+MIN_SEGMENT_MS, MAX_SEGMENT_MS = 60_000, 6 * 3_600_000
+
 PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic to be made. A message is kept for `retention_hours`."""
+    """A topic to be made. A message is kept for `retention_hours`, or a little longer.
+
+    `max_message_bytes` is the size of the largest message, by default that of the broker.
+    """
 
     name: str
     partitions: int
     retention_hours: float
+    max_message_bytes: int | None = None
 
     @property
     def config(self) -> dict[str, str]:
         """The settings of the topic in Kafka."""
-        milliseconds = round(self.retention_hours * 3_600_000)
-        return {CLEANUP: "delete", "retention.ms": str(milliseconds)}
+        retention_ms = round(self.retention_hours * 3_600_000)
+        settings = {
+            CLEANUP: "delete",
+            "retention.ms": str(retention_ms),
+            # Kafka removes whole segments, when their newest message is old enough.
+            "segment.ms": str(max(min(retention_ms // 8, MAX_SEGMENT_MS), MIN_SEGMENT_MS)),
+        }
+        if self.max_message_bytes is not None:
+            settings[MAX_MESSAGE_BYTES] = str(self.max_message_bytes)
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,23 @@ async def layout_of(url: KafkaUrl, topic: str | None = None) -> Layout:
         if topic not in topics:
             raise UnknownTopicOrPartitionError(topic)
         return Layout(topics[topic], int(await _setting(client, topic, MAX_MESSAGE_BYTES)))
+
+
+async def committed_offsets(
+    url: KafkaUrl, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what a consumer group has committed for each partition, with the offset -1 for none.
+
+    Raise `Unavailable` if Kafka does not answer, or does not know it yet because it has just
+    started. The clients' own methods would say then that nothing was committed.
+    """
+    async with _connected(url) as client:
+        found: dict[TopicPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(
+            group, partitions=list(partitions)
+        )
+        if len(found) < len(partitions):
+            raise Unavailable(f"{url.name} does not say what '{group}' has committed")
+        return found
 
 
 async def missing_topics(url: KafkaUrl, topics: Sequence[Topic]) -> list[str]:

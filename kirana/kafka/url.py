@@ -36,6 +36,8 @@ COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 MAX_TOPIC = 200
 """Kafka allows 249 characters. Names of other topics are made from this one."""
 
+_GROUP = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+
 _TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC}}}")
 
 
@@ -85,11 +87,17 @@ class KafkaUrl:
         return cls(without_password(url), tuple(brokers), topic, tls=tls, **options)
 
 
+def _group(option: str, value: str) -> str:
+    if not _GROUP.fullmatch(value):
+        raise ValueError(f"{option} must be at most 40 letters, digits, '_' and '-', not '{value}'")
+    return value
+
+
 _OPTIONS: dict[str, tuple[str, Parser]] = {
     "partitions": ("partitions", count),
     "replication": ("replication", count),
     "retention_hours": ("retention_hours", positive),
-    "group": ("group", text),
+    "group": ("group", _group),
     "compression": ("compression", one_of(COMPRESSIONS)),
     "timeout": ("timeout_s", positive),
     "username": ("username", text),

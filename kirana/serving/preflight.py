@@ -22,6 +22,7 @@ from kirana.serving.assembly import catalog_backend, open_catalog
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.placement import owners_of
 from kirana.serving.settings import Settings
+from kirana.streams.part import local_archive
 from kirana.urls import folder_of, scheme_of
 
 MIN_FREE_BYTES = 64 << 20
@@ -43,6 +44,14 @@ def check_placement(
             "others: use lmdb:///folder, or a store with a server, for the features",
             field="streams",
         )
+    if settings.streams == OFF and settings.archive != OFF:
+        local_archive(settings.archive)
+        if nodes > 1:
+            raise ConfigurationError(
+                f"archive: without a feature stream, the archive is a folder of one machine, but "
+                f"this cluster has {nodes} machines: use --streams",
+                field="archive",
+            )
     for part, setting in ((p.name, store.name) for p in PARTS for store in p.stores):
         url = getattr(settings, setting)
         owners = owners_of(part, settings.spread)

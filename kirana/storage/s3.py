@@ -54,6 +54,13 @@ def open_s3(url: str) -> tuple[fs.S3FileSystem, str]:
     return filesystem, bucket + unquote(parts.path.rstrip("/"))
 
 
+def place_of(url: str) -> str:
+    """Return what a URL of a folder names, without credentials and other options of the client."""
+    parts = urlsplit(url)
+    endpoint = dict(parse_qsl(parts.query)).get("endpoint_override", "")
+    return f"{parts.scheme}://{endpoint}/{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+
+
 def _seconds(name: str, text: str) -> float:
     try:
         seconds = float(text)

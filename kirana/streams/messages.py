@@ -53,6 +53,12 @@ class PutRows:
     columns: Mapping[str, Column | Texts]
     event_time_ms: npt.NDArray[np.uint64]
 
+    def taken(self, rows: Rows) -> PutRows:
+        """Return only the rows at these positions."""
+        columns = {name: selected(column, rows) for name, column in self.columns.items()}
+        keys = self.keys.take(pa.array(rows))
+        return PutRows(self.group, self.version, keys, columns, self.event_time_ms[rows])
+
     def messages(self, layout: Layout) -> Iterator[Outgoing]:
         """Yield the rows as messages, by partition, each as large as the topic takes.
 
@@ -63,11 +69,12 @@ class PutRows:
         yield from _by_partition(self.keys, self._body, layout, rows, {})
 
     def _body(self, rows: Rows) -> bytes:
+        taken = self.taken(rows)
         put = FeaturesPut(group=self.group.name, schema_version=self.version.number)
-        _fill_keys(put.keys, self.group, self.keys.take(pa.array(rows)))
-        for name, column in self.columns.items():
-            _fill(put.columns[name], selected(column, rows))
-        put.event_time.ms.extend(self.event_time_ms[rows].tolist())
+        _fill_keys(put.keys, self.group, taken.keys)
+        for name, column in taken.columns.items():
+            _fill(put.columns[name], column)
+        put.event_time.ms.extend(taken.event_time_ms.tolist())
         return put.SerializeToString()
 
 

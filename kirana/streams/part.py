@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -12,13 +13,13 @@ from kirana.features.source import TOMBSTONE_S
 from kirana.kafka.url import KafkaUrl
 from kirana.part import OFF, Part, StoreSetting, Wiring
 from kirana.streams.source import Streams
-from kirana.urls import scheme_of, usable, without_password
+from kirana.urls import folder_of, scheme_of, usable, without_password
 
 CONSUMER = "stream_consumer"
 """The name of the actors that write the messages of the topic. A number follows it."""
 
 
-ARCHIVER = "archiver"
+ARCHIVER, SPOOL_ARCHIVER = "archiver", "spool_archiver"
 
 MAX_RETENTION_HOURS = TOMBSTONE_S // 3_600 - 24
 """A topic must not keep a write for longer than the store keeps the tombstone that replaces it."""
@@ -33,7 +34,8 @@ class StreamSettings(BaseModel):
     group or schema version is not known waits for `streams_wait_s` seconds, and is refused then.
 
     `archive` is the URL of a folder, into which an archiver writes all rows of the topic that the
-    store has. It writes files once in `archive_period_s` seconds.
+    store has, or without a topic all rows that replicas write. It writes files once in
+    `archive_period_s` seconds.
     """
 
     streams: str = OFF
@@ -66,19 +68,58 @@ def consumer_names(settings: StreamSettings) -> list[str]:
 
 
 def archiver_names(settings: StreamSettings) -> list[str]:
-    """Return the name of the actor that writes the archive, if there is one."""
+    """Return the name of the actor that writes the archive of a topic, if there is one."""
     return [ARCHIVER] if settings.streams != OFF and settings.archive != OFF else []
 
 
+def spool_archiver_names(settings: StreamSettings) -> list[str]:
+    """Return the name of the actor that writes an archive without a topic, if there is one."""
+    return [SPOOL_ARCHIVER] if settings.streams == OFF and settings.archive != OFF else []
+
+
+def local_archive(url: str) -> Path:
+    """Return the folder of an archive without a topic.
+
+    Raise `ConfigurationError` if it is not on this machine.
+    """
+    if scheme_of(url) != "file":
+        raise ConfigurationError(
+            "archive: without a feature stream, the archive must be a folder of this machine: use "
+            "file:///folder, or --streams",
+            field="archive",
+        )
+    return folder_of(url, "file", setting="archive")
+
+
 def _is_on(settings: StreamSettings) -> bool:
-    return settings.streams != OFF
+    return settings.streams != OFF or settings.archive != OFF
 
 
 def _build(wiring: Wiring) -> Streams:
+    settings = wiring.settings(StreamSettings)
+    return _build_stream(wiring, settings) if settings.streams != OFF else _build_spool(wiring)
+
+
+def _build_spool(wiring: Wiring) -> Streams:
+    from kirana.streams.spool import SpoolWriter
+    from kirana.streams.spooled import SpoolService
+
+    settings = wiring.settings(StreamSettings)
+    spool = SpoolWriter(local_archive(settings.archive), settings.archive_period_s)
+    service = SpoolService(
+        wiring[FEATURES],
+        wiring.source,
+        spool,
+        archivers=[wiring.actor(name) for name in spool_archiver_names(settings)],
+    )
+    wiring.on_close(service.close)
+    return service
+
+
+def _build_stream(wiring: Wiring, settings: StreamSettings) -> Streams:
     from kirana.kafka.sending import Sender
     from kirana.streams.service import StreamService
 
-    settings = wiring.settings(StreamSettings)
     sender = Sender(parse_stream(settings.streams))
     wiring.on_close(sender.close)
     return StreamService(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
-from kirana.errors import Unavailable
+from kirana.errors import TooLarge, Unavailable
 from kirana.features.event_times import check_event_times
 from kirana.features.source import Features, FeatureWrite, WriteResult
 from kirana.kafka.sending import Outgoing, Sender
@@ -20,8 +18,8 @@ from kirana.request import RequestContext
 from kirana.revision import Revision
 from kirana.schema import Array
 from kirana.service import Health
+from kirana.streams.health import health_of
 from kirana.streams.messages import DeleteRows, PutRows
-from kirana.streams.source import ArchiveReport, ConsumerReport
 
 
 class StreamService:
@@ -100,7 +98,12 @@ class StreamService:
     async def _messages(self, rows: PutRows | DeleteRows) -> list[Outgoing]:
         layout = await self._sender.layout()
         inline = len(rows.keys) <= INLINE_ROWS
-        return await inline_or_thread(inline, list, rows.messages(layout))
+        try:
+            return await inline_or_thread(inline, list, rows.messages(layout))
+        except TooLarge:
+            # The limit of the topic may have been raised meanwhile.
+            await self._sender.reset()
+            raise
 
     async def _send(self, messages: Sequence[Outgoing], context: RequestContext) -> None:
         await self._sender.send(messages, timeout_s=context.left_s())
@@ -114,24 +117,4 @@ class StreamService:
 
     async def health(self, revision: Revision) -> Health:
         """Ask all actors. The part is unavailable if one of them can't go on."""
-        actors = [*self._consumers, *self._archivers]
-        answers = await asyncio.gather(*map(_report_of, actors))
-        problems = [problem for problem, _ in answers if problem]
-        consumers = [report for _, report in answers if isinstance(report, ConsumerReport)]
-        details: dict[str, Any] = {"consumers": msgspec.to_builtins(consumers)}
-        lags = [report.lag for report in consumers]
-        if len(lags) == len(self._consumers) and None not in lags:
-            details["lag"] = sum(filter(None, lags))
-        for _, report in answers:
-            if isinstance(report, ArchiveReport):
-                details["archive"] = msgspec.to_builtins(report)
-        return Health(problems[0] if problems else None, details)
-
-
-async def _report_of(actor: Any) -> tuple[str, ConsumerReport | ArchiveReport | None]:
-    """Return why an actor can't go on, or "", and its state, None if it does not answer."""
-    try:
-        answer: tuple[str, ConsumerReport | ArchiveReport] = await actor.report()
-    except Unavailable as error:
-        return error.message, None
-    return answer
+        return await health_of(self._consumers, self._archivers)

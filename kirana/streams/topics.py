@@ -1,26 +1,30 @@
-"""The topics of a feature stream, whose names begin with that of its URL."""
+"""The topics of a feature stream, whose names begin with that of its URL.
+
+Each consumer group has its own dead letters and marks, because it has its own store.
+"""
 
 from __future__ import annotations
 
+from kirana.kafka.consumption import MAX_DEAD_BYTES
 from kirana.kafka.topics import Topic, create_topics, grow_topic, layout_of
 from kirana.kafka.url import KafkaUrl
 
 
 def dead_letters(url: KafkaUrl) -> str:
     """Return the name of the topic of messages that were refused."""
-    return f"{url.topic}.dead"
+    return f"{url.topic}.{url.group}.dead"
 
 
 def stored_marks(url: KafkaUrl) -> str:
     """Return the name of the topic that says what the durable store has (`kirana.kafka.marks`)."""
-    return f"{url.topic}.stored"
+    return f"{url.topic}.{url.group}.stored"
 
 
 def topics_of(url: KafkaUrl) -> list[Topic]:
     """Return all topics of a stream. Each is kept as long as its messages."""
     return [
         Topic(url.topic, url.partitions, url.retention_hours),
-        Topic(dead_letters(url), 1, url.retention_hours),
+        Topic(dead_letters(url), 1, url.retention_hours, MAX_DEAD_BYTES),
         Topic(stored_marks(url), url.partitions, url.retention_hours),
     ]
 

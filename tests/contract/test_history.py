@@ -17,7 +17,7 @@ from kirana.features import FeatureQuery
 from kirana.history import history
 from kirana.kafka.url import KafkaUrl
 from kirana.streams.topics import make_topics
-from tests.contract.test_archive import archiving, is_archived
+from tests.contract.test_archive import all_archived, archiving
 from tests.contract.test_stream_writes import DELETE, PUT, consumed, served
 from tests.kafka_server import KafkaServer
 from tests.support import Shop
@@ -109,7 +109,7 @@ async def test_history_as_known_gives_what_was_served(
                 assert consumption.report.handled >= end
                 await asyncio.sleep(0.01)
                 reads.append(await read(shop))
-        await wait_until(lambda: is_archived(archiver), "all messages are in the archive")
+        await all_archived(archiver)
         last = await read(shop)
     catalog = shop.source.load(shop.revision)
     archive = f"file://{tmp_path}/archive"

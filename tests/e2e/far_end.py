@@ -101,7 +101,7 @@ class Far:
             "caller": context.caller,
             "retries": context.ledger.retries,
         }
-        received["actor"] = await _call_actor(RemoteActor(TALLY.name), context)
+        received["actor"] = await _call_actor(RemoteActor("tally"), context)
         context.ledger.retries += 1
         context.ledger.hedges += 3
         return received

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.waiting import wait_for
+
 NOW = 1_700_000_000_000
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -138,10 +140,15 @@ def test_the_shell_completes_names_of_the_live_catalog(url: str) -> None:
         "COMP_CWORD": "3",
     }
     kirana = str(Path(sys.executable).with_name("kirana"))
-    completed = subprocess.run(
-        [kirana], capture_output=True, text=True, check=False, env=environment
-    )
-    assert "for_you" in completed.stdout, completed.stderr
+
+    def offered() -> str:
+        completed = subprocess.run(
+            [kirana], capture_output=True, text=True, check=False, env=environment
+        )
+        return completed.stdout
+
+    # A completion that takes too long offers nothing.
+    wait_for(lambda: "for_you" in offered(), "the name is offered")
 
 
 def test_the_example_in_the_client_docs_runs(url: str) -> None:

@@ -26,6 +26,7 @@ marks = st.lists(
         upto=st.integers(0, MESSAGES),
         at_ms=st.integers(0, 500),
         revision=st.integers(1, 3),
+        period_ms=st.just(PERIOD_MS),
         refused=st.lists(st.integers(0, MESSAGES), max_size=3).map(tuple),
     ),
     max_size=20,
@@ -34,7 +35,7 @@ marks = st.lists(
 
 def batches(given: list[Mark], start: Position, gaps: set[int]) -> list[Batch]:
     """Form all batches from a position, as a reader of both topics does."""
-    forming = Batches(start, PERIOD_MS)
+    forming = Batches(start)
     ended, seen = [], start.offset
     for offset, mark in [*enumerate(given)][start.mark :]:
         if batch := forming.ended_by(mark, offset):
@@ -71,8 +72,10 @@ def test_from_wherever_a_batch_has_ended_the_same_batches_follow(
 def test_every_message_has_the_time_of_the_first_mark_that_covers_it(
     given: list[Mark], gaps: set[int]
 ) -> None:
-    end = Mark(MESSAGES, 10_000)
-    found = batches([*given, end, Mark(MESSAGES, 20_000)], Position(0, 0), gaps)
+    end = Mark(MESSAGES, 10_000, period_ms=PERIOD_MS)
+    found = batches(
+        [*given, end, Mark(MESSAGES, 20_000, period_ms=PERIOD_MS)], Position(0, 0), gaps
+    )
     times = {m.record.offset: m.at_ms for batch in found for m in batch.messages}
     assert sorted(times) == [n for n in range(MESSAGES) if n not in gaps]
     for offset, at_ms in times.items():
@@ -82,7 +85,8 @@ def test_every_message_has_the_time_of_the_first_mark_that_covers_it(
 
 
 def test_a_batch_begins_where_the_one_before_ends() -> None:
-    given = [Mark(5, 10), Mark(9, 50), Mark(9, 150), Mark(20, 160), Mark(20, 300)]
+    pairs = [(5, 10), (9, 50), (9, 150), (20, 160), (20, 300)]
+    given = [Mark(upto, at_ms, period_ms=PERIOD_MS) for upto, at_ms in pairs]
     first, second = batches(given, Position(0, 0), set())
     assert (first.start.offset, first.end, second.start.offset, second.end) == (0, 9, 9, 20)
     assert first.next == second.start == Position(9, 2, 50)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kirana.archive.batch import Batch, Position
 from kirana.archive.folder import ArchiveFolder, file_name
 from kirana.archive.tables import ArchivedRows, tables_of
 from kirana.catalog.directory import DirectoryCatalog
@@ -72,9 +71,9 @@ def write(
         )
         for number, (key, event_time, values) in enumerate(rows)
     ]
-    batch = Batch(Position(offset, 0), end=offset + len(rows))
     for file in tables_of(messages):
-        ArchiveFolder(archive).write(file, file_name("rows", 0, batch, file.version))
+        name = file_name("rows", 0, offset, offset + len(rows), file.version)
+        ArchiveFolder(archive).write(file, name)
 
 
 def dtype_of(feature: Any) -> Any:
