@@ -37,7 +37,7 @@ from kirana.ingest.push import Push
 from kirana.ingest.targets import StreamTarget
 from kirana.kafka.consumption import Consumption
 from kirana.kafka.sending import Outgoing, Sender
-from kirana.kafka.topics import Layout
+from kirana.kafka.topics import Layout, layout_of
 from kirana.kafka.url import KafkaUrl
 from kirana.key_texts import key_texts
 from kirana.part import Parts
@@ -169,7 +169,7 @@ async def measure_consumption(bench: Bench, store: FeatureStore, rows: int) -> F
     put = bench.rows("product.stats", rows)
     for _ in range(ROUNDS + 1):
         url = await bench.topic()
-        messages = list(put.messages(await Sender(url).layout()))
+        messages = list(put.messages(await layout_of(url)))
         await send_all(bench.broker, url.topic, messages)
         ours = await consume(bench, url, store, len(messages))
         blocks = blocks_of(bench, messages)
