@@ -29,7 +29,8 @@ def _roll_and_lose_nothing(serving: Serving, old: Mapping[str, str]) -> None:
     """
     with serving.load() as load:
         _wait_until_each_answers(load, list(old.values()))
-        serving.deploy(2, timeout_ms=4_000)
+        # On a busy machine, a request may take seconds.
+        serving.deploy(2, timeout_ms=14_000)
         new = serving.wait_for_endpoints(
             lambda ports: len(ports) == 2 and not ports.keys() & old.keys(), "two new replicas"
         )
@@ -110,7 +111,7 @@ def test_load_on_the_direct_ports_alone_adds_a_replica(serving: Serving) -> None
 def test_rolling_the_ingress_of_the_spread_graph_loses_no_request(serving: Serving) -> None:
     fused = serving.endpoints()
     serving.spread()
-    serving.deploy(2, placement="spread", timeout_ms=5_000)
+    serving.deploy(2, placement="spread", timeout_ms=15_000)
     old = serving.wait_for_endpoints(
         lambda ports: len(ports) == 2 and not ports.keys() & fused.keys(), "two replicas"
     )
