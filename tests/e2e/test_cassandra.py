@@ -198,7 +198,8 @@ def test_a_killed_cassandra_costs_defaults_only_where_there_is_no_copy(
 ) -> None:
     wait_for(lambda: _tiers(client) == ["hot"] * 2, "copies are read")
     cassandra.kill()
-    assert _get(client)["values"] == [[9], [10]]
+    # On a busy machine, Redis may answer too late once.
+    wait_for(lambda: _get(client)["values"] == [[9], [10]], "copies are served")
     other = {**READ, "keys": {"product_id": ["unread"]}}
 
     def unavailable() -> bool:

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -114,7 +115,10 @@ def test_a_model_id_that_is_not_in_the_catalog_is_unknown(cluster: RayCluster) -
 
 def _metrics_url(cluster: RayCluster) -> str:
     """Return the URL of the cluster's metrics, with the port from Ray's session folder."""
-    lines = [" ".join(process.cmdline()) for process in cluster.processes()]
+    lines = []
+    for process in cluster.processes():
+        with suppress(psutil.NoSuchProcess):
+            lines.append(" ".join(process.cmdline()))
     (session,) = {match[1] for line in lines if (match := _SESSION.search(line))}
     (port_file,) = Path(session).glob("metrics_export_port_*")
     return f"http://127.0.0.1:{port_file.read_text().strip()}/metrics"
