@@ -8,6 +8,7 @@ of the archive once its writer has closed it, or is dead, and then removes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -65,8 +66,12 @@ class SpoolWriter:
         file = self._file or self._open()
         stored_ms = time.time_ns() // 1_000_000
         header = _HEADER.pack(len(value), kind == DELETE, stored_ms, self._messages, revision)
-        file.write(header + value)
-        file.flush()
+        try:
+            _write_whole(file, header + value)
+        except OSError:
+            # What follows a message that was cut off could not be read.
+            self.close()
+            raise
         self._messages += 1
         if file.tell() >= MAX_BYTES:
             self.close()
@@ -75,7 +80,7 @@ class SpoolWriter:
         name = f"{self.name}-{self._files:09d}.log"
         self._files += 1
         path = self._folder / f".{name}"
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         # An archiver takes a file that nobody has locked.
         fcntl.flock(self._file, fcntl.LOCK_EX)
         path.rename(self._folder / name)
@@ -123,6 +128,13 @@ class ClosedSpool:
             kind = DELETE if is_delete else PUT
             yield SpooledMessage(kind, stored_ms, number, revision, value)
 
+    def count(self) -> int:
+        """Return the number of messages, without reading their values."""
+        found, end = 0, os.fstat(self._file.fileno()).st_size
+        while len(header := self._file.read(_HEADER.size)) == _HEADER.size:
+            found += self._file.seek(_HEADER.unpack(header)[0], os.SEEK_CUR) <= end
+        return found
+
     def remove(self) -> None:
         """Remove the file: the archive has its rows."""
         self._path.unlink(missing_ok=True)
@@ -148,11 +160,17 @@ def closed_spools(archive: Path) -> Iterator[ClosedSpool]:
         yield ClosedSpool(path, file)
 
 
+def _write_whole(file: IO[bytes], data: bytes) -> None:
+    """Write all bytes. Raise `OSError` if the disk takes only some of them."""
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def waiting_messages(archive: Path) -> int:
     """Return how many messages wait in the spool."""
     folder = archive / FOLDER
     count = 0
     for path in folder.glob("*.log") if folder.exists() else []:
         with suppress(FileNotFoundError), ClosedSpool(path, path.open("rb")) as spool:
-            count += sum(1 for _ in spool.messages())
+            count += spool.count()
     return count

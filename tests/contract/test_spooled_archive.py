@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pyarrow.dataset as ds
@@ -27,7 +27,7 @@ from kirana.metrics import Metrics
 from kirana.part import Parts
 from kirana.stores import open_feature_store
 from kirana.streams.part import STREAMS
-from kirana.streams.spool import FOLDER, SpoolWriter, closed_spools
+from kirana.streams.spool import FOLDER, SpoolWriter, closed_spools, waiting_messages
 from kirana.streams.spooled import SpoolService
 from tests.contract.test_archive import all_archived
 from tests.support import Shop
@@ -170,6 +170,29 @@ async def test_pushed_rows_are_in_the_archive(shop: Shop, archive: Path, tmp_pat
     async with archiving(shop, archive) as archiver:
         await all_archived(archiver)
     assert len(rows_of(archive)) == 100
+
+
+def test_messages_after_one_that_the_disk_cut_off_are_kept(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(file: IO[bytes], data: bytes) -> None:
+        file.write(data[:-1])
+        raise OSError(28, "No space left on device")
+
+    spool = SpoolWriter(archive, 60)
+    spool.append(b"put", b"first", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("kirana.streams.spool._write_whole", cut_off)
+        with pytest.raises(OSError, match="No space left"):
+            spool.append(b"put", b"refused", 1)
+    spool.append(b"delete", b"last", 1)
+    assert waiting_messages(archive) == 2
+    spool.close()
+    found = []
+    for closed in closed_spools(archive):
+        with closed:
+            found += [(message.kind, message.value) for message in closed.messages()]
+    assert found == [(b"put", b"first"), (b"delete", b"last")]
 
 
 async def test_a_spool_that_can_not_be_written_is_not_acknowledged(
