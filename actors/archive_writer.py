@@ -45,7 +45,10 @@ class StoredMessage:
 
 
 class ArchiveWriter:
-    """Decodes messages, and writes their rows. `state` counts what was written."""
+    """Decodes messages, and writes their rows. `state` counts what was written.
+
+    `problem` says why the archive is not written, "" if it is.
+    """
 
     def __init__(self, wiring: Wiring) -> None:
         self._url = wiring.settings(StreamSettings).archive
@@ -54,6 +57,17 @@ class ArchiveWriter:
         self._metrics = wiring.metrics
         self._folder: ArchiveFolder | None = None
         self.state = ArchiveReport()
+        self.problem = "it is starting"
+
+    def report(self) -> tuple[str, ArchiveReport]:
+        """Return why the archive is not written, or "", and the state."""
+        return self.problem and f"the archive is not written: {self.problem}", self.state
+
+    def note(self, problem: str) -> None:
+        """Set the problem, and log a new one."""
+        if problem != self.problem:
+            logger.warning("the archive is not written: %s", problem)
+        self.problem = problem
 
     async def open(self) -> None:
         """Load the catalog, and open the folder. Raise a `KiranaError` if one is away."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 
@@ -13,21 +12,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from kirana.actors.archive_writer import ArchiveWriter, StoredMessage
 from kirana.archive.batch import Batch
 from kirana.archive.folder import file_name
-from kirana.archive.positions import commit, partitions_of, positions_of
+from kirana.archive.positions import commit, positions_of
 from kirana.archive.reader import POLL_MS, PartitionReader
-from kirana.errors import KiranaError, Unavailable
+from kirana.errors import KiranaError
 from kirana.kafka.clients import consumer, start, stop
 from kirana.kafka.consumption import message_of_record
 from kirana.kafka.errors import FAILURES, message_of
-from kirana.kafka.topics import layout_of, missing_topics
+from kirana.kafka.topics import layout_of, partitions_of_topic
 from kirana.metrics import Gauge
 from kirana.part import Wiring
 from kirana.storage.s3 import place_of
 from kirana.streams.part import StreamSettings, parse_stream
 from kirana.streams.source import ArchiveReport
-from kirana.streams.topics import stored_marks, topics_of
-
-logger = logging.getLogger("kirana.archiver")
+from kirana.streams.topics import require_topics, stored_marks
 
 RETRY_S = 1.0
 
@@ -51,15 +48,13 @@ class Archiver:
         self._group = f"{self._url.group}.archive.{digest}"
         self._writer = ArchiveWriter(wiring)
         self._metrics = wiring.metrics
-        self._problem = "it is starting"
         self._first_ends: dict[int, int] = {}
         self.has_written_all = False
         """Whether all messages are in the archive that the topic had at the start."""
 
     async def report(self) -> tuple[str, ArchiveReport]:
         """Return why the archiver can't go on, or "", and its state."""
-        problem = self._problem and f"the archive is not written: {self._problem}"
-        return problem, self._writer.state
+        return self._writer.report()
 
     async def run(self) -> None:
         """Write the archive until cancelled."""
@@ -67,20 +62,13 @@ class Archiver:
             try:
                 await self._connected()
             except (KiranaError, OSError) as error:
-                self._note(str(error))
+                self._writer.note(str(error))
             await asyncio.sleep(RETRY_S)
-
-    def _note(self, problem: str) -> None:
-        if problem != self._problem:
-            logger.warning("the archive is not written: %s", problem)
-        self._problem = problem
 
     async def _connected(self) -> None:
         """Write the archive until a server fails."""
         await self._writer.open()
-        if missing := await missing_topics(self._url, topics_of(self._url)):
-            names = ", ".join(missing)
-            raise Unavailable(f"{self._url.name} lacks the topics {names}: run 'kirana apply'")
+        await require_topics(self._url)
         count = (await layout_of(self._url)).partitions
         source, marks = consumer(self._url, self._group), consumer(self._url, None)
         follow = asyncio.create_task(self._writer.follow())
@@ -90,7 +78,7 @@ class Archiver:
             # The client waits without a limit while Kafka is away.
             async with asyncio.timeout(self._url.timeout_s):
                 readers = await self._readers(source, marks, count)
-            self._problem = ""
+            self._writer.problem = ""
             looked_s = time.monotonic()
             while True:
                 await self._poll(source, marks, readers)
@@ -99,7 +87,7 @@ class Archiver:
                     if (await layout_of(self._url)).partitions != count:
                         break  # The topic has grown: connect again, with all partitions.
         except FAILURES as error:
-            self._note(message_of(self._url.name, error))
+            self._writer.note(message_of(self._url.name, error))
         finally:
             follow.cancel()
             await stop(source, self._url)
@@ -109,8 +97,8 @@ class Archiver:
         self, source: AIOKafkaConsumer, marks: AIOKafkaConsumer, count: int
     ) -> list[PartitionReader]:
         """Return a reader for each partition, from where the archive ends."""
-        partitions = partitions_of(self._url.topic, count)
-        of_marks = partitions_of(stored_marks(self._url), count)
+        partitions = partitions_of_topic(self._url.topic, count)
+        of_marks = partitions_of_topic(stored_marks(self._url), count)
         source.assign(partitions)
         marks.assign(of_marks)
         positions = await positions_of(self._url, source, marks, self._group)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 
 from kirana.actors.archive_writer import ArchiveWriter, StoredMessage
@@ -15,8 +14,6 @@ from kirana.streams.messages import WRITE
 from kirana.streams.part import StreamSettings, local_archive
 from kirana.streams.source import ArchiveReport
 from kirana.streams.spool import ClosedSpool, closed_spools, waiting_messages
-
-logger = logging.getLogger("kirana.archiver")
 
 LOOK_EVERY_S = 0.5
 
@@ -30,14 +27,12 @@ class SpoolArchiver:
     def __init__(self, wiring: Wiring) -> None:
         self._archive: Path = local_archive(wiring.settings(StreamSettings).archive)
         self._writer = ArchiveWriter(wiring)
-        self._problem = "it is starting"
         self.has_written_all = False
         """Whether nothing waits that can be written now."""
 
     async def report(self) -> tuple[str, ArchiveReport]:
         """Return why the archiver can't go on, or "", and its state."""
-        problem = self._problem and f"the archive is not written: {self._problem}"
-        return problem, self._writer.state
+        return self._writer.report()
 
     async def run(self) -> None:
         """Write the archive until cancelled."""
@@ -48,11 +43,9 @@ class SpoolArchiver:
                     await self._writer.open()
                     follow = follow or asyncio.create_task(self._writer.follow())
                     await self._round()
-                    self._problem = ""
+                    self._writer.problem = ""
                 except (KiranaError, OSError) as error:
-                    if str(error) != self._problem:
-                        logger.warning("the archive is not written: %s", error)
-                    self._problem = str(error)
+                    self._writer.note(str(error))
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             if follow is not None:

@@ -11,12 +11,11 @@ from kirana.edge.resources import Resources
 from kirana.errors import KiranaError
 from kirana.features.part import FEATURES
 from kirana.kafka.consumption import Consumption
-from kirana.kafka.topics import missing_topics
 from kirana.metrics import Counter, Gauge
 from kirana.part import Parts, Wiring
 from kirana.streams.part import StreamSettings, parse_stream
 from kirana.streams.source import ConsumerReport
-from kirana.streams.topics import dead_letters, stored_marks, topics_of
+from kirana.streams.topics import dead_letters, require_topics, stored_marks
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +62,14 @@ class StreamConsumer:
         while True:
             try:
                 await self._live.start()
-                missing = await missing_topics(self._url, topics_of(self._url))
+                await require_topics(self._url)
             except (KiranaError, OSError) as error:
-                problem = str(error)
+                if str(error) != self._problem:
+                    logger.warning("the stream is not read: %s", error)
+                self._problem = str(error)
             else:
-                if not missing:
-                    self._problem = ""
-                    return
-                names = ", ".join(missing)
-                problem = f"{self._url.name} lacks the topics {names}: run 'kirana apply'"
-            if problem != self._problem:
-                logger.warning("the stream is not read: %s", problem)
-            self._problem = problem
+                self._problem = ""
+                return
             await asyncio.sleep(RETRY_S)
 
     async def _count(self) -> None:

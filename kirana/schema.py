@@ -208,6 +208,10 @@ class FeatureGroup:
             field="schema_version",
         )
 
+    def version_or_current(self, number: int | None) -> SchemaVersion:
+        """Return the schema version `number`, or the newest if it is None or 0."""
+        return self.version(number) if number else self.current
+
     def expired(self, event_time_ms: npt.NDArray[np.uint64], now_s: float) -> npt.NDArray[np.bool_]:
         """Return whether each row has expired at `now_s` (Unix seconds): bool[rows].
 

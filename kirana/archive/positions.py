@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
@@ -51,8 +49,3 @@ async def commit(source: AIOKafkaConsumer, partition: TopicPartition, position: 
 
 def _by_number(offsets: dict[TopicPartition, int]) -> dict[int, int]:
     return {partition.partition: offset for partition, offset in offsets.items()}
-
-
-def partitions_of(topic: str, count: int) -> Sequence[TopicPartition]:
-    """Return all partitions of a topic."""
-    return [TopicPartition(topic, number) for number in range(count)]

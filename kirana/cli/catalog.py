@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from kirana.catalog.publishing import Checked, Published
+from kirana.catalog.snapshot import Catalog
 from kirana.cli.console import err, out, show_warning
 from kirana.cli.instance import Instance
 from kirana.cli.locations import (
@@ -22,7 +23,9 @@ from kirana.cli.locations import (
 )
 from kirana.cli.remembered import LOCATIONS, last_published, record_published, require_same_stores
 from kirana.cli.store_options import with_store_options
+from kirana.errors import ConfigurationError
 from kirana.part import OFF
+from kirana.revision import NO_REVISION
 from kirana.serving.assembly import catalog_backend
 from kirana.serving.settings import Settings
 from kirana.streams import topics as streams
@@ -128,6 +131,17 @@ def publish(settings: Settings, directory: Path) -> Published:
         )
     record_published(directory, settings.catalog, published.revision)
     return published
+
+
+def live_catalog(settings: Settings) -> Catalog:
+    """Return the live revision. Raise `ConfigurationError` if nothing was published."""
+    with closing(catalog_backend(settings)) as backend:
+        revision = backend.current()
+        if revision == NO_REVISION:
+            raise ConfigurationError(
+                f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'"
+            )
+        return backend.load(revision)
 
 
 def report(published: Published, *, verbose: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import typer
 
 from kirana.catalog.snapshot import Catalog
+from kirana.cli.catalog import live_catalog
 from kirana.cli.console import out, progress
 from kirana.cli.locations import CatalogDirectory, CatalogUrl, as_urls, local_settings
 from kirana.cli.remote import complete
@@ -27,8 +28,6 @@ from kirana.ingest.formats import open_table
 from kirana.ingest.formats.base import TableFile
 from kirana.ingest.source import Source
 from kirana.part import OFF
-from kirana.revision import NO_REVISION
-from kirana.serving.assembly import open_catalog
 from kirana.serving.parts import PARTS, store_settings
 
 ArchiveUrl = Annotated[str | None, store_option(store_settings(PARTS)["archive"])]
@@ -91,14 +90,7 @@ def history(
         )
     if target.suffix not in ENDS:
         raise typer.BadParameter(f"it must end with {' or '.join(ENDS)}", param_hint="--out")
-    with closing(open_catalog(settings)) as source:
-        revision = source.current()
-        if revision == NO_REVISION:
-            raise ConfigurationError(
-                f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'",
-                field="catalog",
-            )
-        published = source.load(revision)
+    published = live_catalog(settings)
     began, rows = time.perf_counter(), 0
     with progress() as bar, _writing(target) as write:
         table = _opened(points)

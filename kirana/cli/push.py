@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 
 from kirana.catalog.objects import is_delimiter
 from kirana.catalog.snapshot import Catalog
+from kirana.cli.catalog import live_catalog
 from kirana.cli.console import err, out, progress, show_error, show_warning
 from kirana.cli.instance import Instance
 from kirana.cli.interrupts import run_until_interrupted
@@ -35,9 +35,7 @@ from kirana.ingest.source import NO_ESCAPE, Source
 from kirana.ingest.targets import SpooledTarget, StoreTarget, StreamTarget, Target
 from kirana.kafka.sending import Sender
 from kirana.part import OFF
-from kirana.revision import NO_REVISION
 from kirana.schema import EVENT_TIME
-from kirana.serving.assembly import catalog_backend
 from kirana.serving.parts import PARTS, store_settings
 from kirana.serving.settings import Settings
 from kirana.streams.part import local_archive, parse_stream
@@ -181,7 +179,7 @@ def push(
     )
     if source is not None and given != Source():
         raise typer.BadParameter("it decides how the files are read", param_hint="--source")
-    published = _published(settings)
+    published = live_catalog(settings)
     if source is not None:
         given = _declared(published, source)
         paths = paths or [_below(directory, file) for file in given.files]
@@ -264,17 +262,6 @@ def _renames(options: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"'{old}' is renamed twice", param_hint="--rename")
         renames[old] = new
     return renames
-
-
-def _published(settings: Settings) -> Catalog:
-    """Return the live revision of the catalog."""
-    with closing(catalog_backend(settings)) as backend:
-        revision = backend.current()
-        if revision == NO_REVISION:
-            raise ConfigurationError(
-                f"catalog: {settings.catalog} has no revision yet: publish one with 'kirana apply'"
-            )
-        return backend.load(revision)
 
 
 def _summary(pushed: Pushed) -> str:

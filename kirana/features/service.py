@@ -20,13 +20,8 @@ from kirana.features.cache import FeatureCache
 from kirana.features.event_times import check_event_times
 from kirana.features.fetch import Fetched, Fetcher
 from kirana.features.plans import Plan, Schemas
-from kirana.features.source import (
-    TOMBSTONE_S,
-    EntityRows,
-    FeatureQuery,
-    FeatureWrite,
-    WriteResult,
-)
+from kirana.features.source import EntityRows, FeatureQuery, FeatureWrite, WriteResult
+from kirana.features.tombstones import tombstones
 from kirana.loop import INLINE_BYTES, INLINE_CELLS, inline_or_thread
 from kirana.metrics import Counter, Metrics
 from kirana.request import RequestContext
@@ -197,7 +192,7 @@ class FeatureService:
         """Return rows as they are stored. The errors are those of `write`."""
         schemas = await self._schemas.of(context)
         group = schemas.catalog.group(write.group, field="group")
-        version = group.version(write.schema_version) if write.schema_version else group.current
+        version = group.version_or_current(write.schema_version)
         for feature in version.features:
             if feature.name not in write.columns:
                 raise InvalidInput(
@@ -224,7 +219,7 @@ class FeatureService:
         force: bool,
         context: RequestContext,
     ) -> WriteResult:
-        """Store tombstones, which expire after `TOMBSTONE_S` seconds.
+        """Store tombstones, which expire after `kirana.features.tombstones.TOMBSTONE_S` seconds.
 
         With `force`, rows from clocks that are ahead are removed instead, without a trace.
 
@@ -242,11 +237,8 @@ class FeatureService:
             keys, event_time_ms = [keys[position] for position in kept], event_time_ms[kept]
             if not keys:
                 return WriteResult(removed, 0)
-        codec, times = CODECS[feature_group.codec], event_time_ms.astype(np.uint64)
-        expires_at_s = context.now_ms // 1000 + TOMBSTONE_S
-        values = codec.tombstones(times, expires_at_s)
-        expiry_s = np.full(len(times), expires_at_s, dtype=np.uint32)
-        block = RowBlock.joined(group, codec, keys, values, expiry_s, times, deleted=True)
+        times = event_time_ms.astype(np.uint64)
+        block = tombstones(feature_group, keys, times, context.now_ms // 1000)
         result = _result_of(await self._put(block, keys))
         return replace(result, written=result.written + removed)
 

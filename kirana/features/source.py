@@ -14,12 +14,6 @@ from kirana.request import RequestContext
 from kirana.schema import Array
 from kirana.service import Service
 
-TOMBSTONE_S = 8 * 86_400
-"""Seconds until a tombstone expires: a day longer than a Kafka topic keeps messages.
-
-If an older write of the row is replayed from a topic before then, the row stays deleted.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:

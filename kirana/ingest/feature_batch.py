@@ -14,7 +14,7 @@ from kirana.codecs import CODECS, Column
 from kirana.codecs.arrow import joined_of
 from kirana.codecs.rows import Texts, selected
 from kirana.errors import TooLarge
-from kirana.features.source import TOMBSTONE_S
+from kirana.features.tombstones import tombstones
 from kirana.ingest.problems import Problem, wrong_rows
 from kirana.schema import FeatureGroup, SchemaVersion
 from kirana.stores import RowBlock
@@ -63,7 +63,8 @@ class FeatureBatch:
     def block(self, group: FeatureGroup, version: SchemaVersion) -> RowBlock:
         """Return the rows for a store. Raise `TooLarge` if one exceeds a limit."""
         if self.is_delete:
-            return self._tombstones(group)
+            keys = self.keys.to_pylist()
+            return tombstones(group, keys, self.event_time_ms, int(time.time()))
         codec = CODECS[group.codec]
         values, value_ends = codec.encode_block(group, version, self.columns, self.event_time_ms)
         keys, key_ends = joined_of(self.keys)
@@ -77,14 +78,6 @@ class FeatureBatch:
             group.expiry_s(self.event_time_ms),
             self.event_time_ms,
         )
-
-    def _tombstones(self, group: FeatureGroup) -> RowBlock:
-        codec, times = CODECS[group.codec], self.event_time_ms
-        expires_at_s = int(time.time()) + TOMBSTONE_S
-        values = codec.tombstones(times, expires_at_s)
-        expiry_s = np.full(len(times), expires_at_s, dtype=np.uint32)
-        keys = self.keys.to_pylist()
-        return RowBlock.joined(group.name, codec, keys, values, expiry_s, times, deleted=True)
 
     def stream_rows(self, group: FeatureGroup, version: SchemaVersion) -> PutRows | DeleteRows:
         """Return the rows for a stream."""

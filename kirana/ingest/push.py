@@ -163,7 +163,7 @@ def _schema_of(
     except Unknown as error:
         error.message += " (or name the group with --group)"
         raise
-    return group, group.version(schema_version) if schema_version else group.current
+    return group, group.version_or_current(schema_version)
 
 
 def _require_unchanged(file: FeatureFile) -> None:

@@ -44,7 +44,7 @@ def compile_source(source: SourceObject, catalog: Catalog) -> Source:
     """
     try:
         group = catalog.group(source.group)
-        version = group.version(source.schema_version) if source.schema_version else group.current
+        version = group.version_or_current(source.schema_version)
     except Unknown as error:
         raise CatalogError([Problem(error.message, path="group")]) from None
     except InvalidInput as error:

@@ -89,21 +89,18 @@ async def stop(client: Client, url: KafkaUrl) -> None:
 _stopping: set[asyncio.Task[None]] = set()
 
 
-class Client(Protocol):
-    """A producer or a consumer."""
-
-    async def start(self) -> None:
-        """Connect."""
-
-    async def stop(self) -> None:
-        """Disconnect."""
-
-
 class Startable(Protocol):
     """A producer, a consumer or an administrator."""
 
     async def start(self) -> None:
         """Connect."""
+
+
+class Client(Protocol):
+    """A producer or a consumer."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
 
 
 def _connection(url: KafkaUrl) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from aiokafka.structs import ConsumerRecord
 from kirana.kafka.clients import consumer, producer, start, stop
 from kirana.kafka.consumption import MAX_DEAD_BYTES, ORIGIN, REASON
 from kirana.kafka.errors import answering
-from kirana.kafka.topics import committed_offsets, layout_of
+from kirana.kafka.topics import committed_offsets, layout_of, partitions_of_topic
 from kirana.kafka.url import KafkaUrl
 
 _ORIGIN = re.compile(r".*/(\d+)/\d+")
@@ -92,7 +92,7 @@ async def dead_letters_of(url: KafkaUrl, topic: str) -> AsyncIterator[DeadLetter
         with answering(url.name):
             await start(source, url)
             await start(sender, url)
-            partitions_of_letters = [TopicPartition(topic, n) for n in range(of_letters)]
+            partitions_of_letters = partitions_of_topic(topic, of_letters)
             source.assign(partitions_of_letters)
             committed = await committed_offsets(url, group, partitions_of_letters)
             for partition, entry in committed.items():

@@ -84,6 +84,11 @@ async def layout_of(url: KafkaUrl, topic: str | None = None) -> Layout:
         return Layout(topics[topic], int(await _setting(client, topic, MAX_MESSAGE_BYTES)))
 
 
+def partitions_of_topic(topic: str, count: int) -> list[TopicPartition]:
+    """Return all partitions of a topic that has `count` of them."""
+    return [TopicPartition(topic, number) for number in range(count)]
+
+
 async def committed_offsets(
     url: KafkaUrl, group: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:

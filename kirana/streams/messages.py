@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from kirana.catalog.snapshot import Catalog
 from kirana.codecs import Column
 from kirana.codecs.arrow import joined_of
 from kirana.codecs.rows import Texts, selected
 from kirana.errors import TooLarge
+from kirana.features.source import FeatureWrite
 from kirana.kafka.partitions import partitions_of
 from kirana.kafka.sending import Outgoing
 from kirana.kafka.topics import Layout
@@ -53,6 +55,14 @@ class PutRows:
     columns: Mapping[str, Column | Texts]
     event_time_ms: npt.NDArray[np.uint64]
 
+    @classmethod
+    def of(cls, write: FeatureWrite, catalog: Catalog) -> PutRows:
+        """Return the rows of a write. Raise `Unknown` or `InvalidInput` as a write does."""
+        group = catalog.group(write.group, field="group")
+        version = group.version_or_current(write.schema_version)
+        keys = pa.array(write.keys, pa.string())
+        return cls(group, version, keys, write.columns, write.event_time_ms)
+
     def taken(self, rows: Rows) -> PutRows:
         """Return only the rows at these positions."""
         columns = {name: selected(column, rows) for name, column in self.columns.items()}
@@ -86,6 +96,19 @@ class DeleteRows:
     keys: pa.StringArray
     event_time_ms: npt.NDArray[np.uint64]
     force: bool
+
+    @classmethod
+    def of(
+        cls,
+        group: str,
+        keys: Sequence[str],
+        event_time_ms: npt.NDArray[np.uint64],
+        force: bool,
+        catalog: Catalog,
+    ) -> DeleteRows:
+        """Return the rows of a delete. Raise `Unknown` for an unknown group."""
+        of_group = catalog.group(group, field="group")
+        return cls(of_group, pa.array(keys, pa.string()), event_time_ms, force)
 
     def messages(self, layout: Layout) -> Iterator[Outgoing]:
         """Yield the deletes as messages, as `PutRows.messages` does."""

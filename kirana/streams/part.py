@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from kirana.errors import ConfigurationError
 from kirana.features.part import FEATURES
-from kirana.features.source import TOMBSTONE_S
+from kirana.features.tombstones import TOMBSTONE_S
 from kirana.kafka.url import KafkaUrl
 from kirana.part import OFF, Part, StoreSetting, Wiring
 from kirana.streams.source import Streams
@@ -17,7 +17,6 @@ from kirana.urls import folder_of, scheme_of, usable, without_password
 
 CONSUMER = "stream_consumer"
 """The name of the actors that write the messages of the topic. A number follows it."""
-
 
 ARCHIVER, SPOOL_ARCHIVER = "archiver", "spool_archiver"
 

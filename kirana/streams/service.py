@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import TooLarge, Unavailable
@@ -57,14 +55,11 @@ class StreamService:
         The errors are those of the features part. Raise `Unavailable` also if the topic does not
         take the rows.
         """
-        group = (await self._catalogs.of(context)).group(write.group, field="group")
-        version = group.version(write.schema_version) if write.schema_version else group.current
-        keys = pa.array(write.keys, pa.string())
-        rows = PutRows(group, version, keys, write.columns, write.event_time_ms)
+        rows = PutRows.of(write, await self._catalogs.of(context))
         if self._accepts:
             await self._features.check_write(write, context)
             await self._send(await self._messages(rows), context)
-            return WriteResult(0, 0, accepted=len(keys))
+            return WriteResult(0, 0, accepted=len(write.keys))
         messages = await self._messages(rows)
         result = await self._features.write(write, context)
         await self._send_stored(messages, context)
@@ -83,9 +78,9 @@ class StreamService:
         The errors are those of the features part. Raise `Unavailable` also if the topic does not
         take the deletes.
         """
-        feature_group = (await self._catalogs.of(context)).group(group, field="group")
+        catalog = await self._catalogs.of(context)
+        rows = DeleteRows.of(group, keys, event_time_ms, force, catalog)
         check_event_times(event_time_ms, context.now_ms)
-        rows = DeleteRows(feature_group, pa.array(keys, pa.string()), event_time_ms, force)
         messages = await self._messages(rows)
         # Only the store knows which rows are ahead, and whether it can forget them.
         if self._accepts and not force:

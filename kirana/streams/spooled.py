@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from kirana.catalog.revisions import CatalogSource, Revisions
 from kirana.catalog.snapshot import Catalog
 from kirana.errors import Unavailable
@@ -55,10 +53,7 @@ class SpoolService:
 
     async def write(self, write: FeatureWrite, context: RequestContext) -> WriteResult:
         """Write rows to the store, and spool them. The errors are those of the features part."""
-        group = (await self._catalogs.of(context)).group(write.group, field="group")
-        version = group.version(write.schema_version) if write.schema_version else group.current
-        keys = pa.array(write.keys, pa.string())
-        rows = PutRows(group, version, keys, write.columns, write.event_time_ms)
+        rows = PutRows.of(write, await self._catalogs.of(context))
         result = await self._features.write(write, context)
         spool_rows(self._spool, rows, context.revision.number)
         return result
@@ -72,9 +67,9 @@ class SpoolService:
         context: RequestContext,
     ) -> WriteResult:
         """Delete rows from the store, and spool that. The errors are those of the features part."""
-        feature_group = (await self._catalogs.of(context)).group(group, field="group")
+        catalog = await self._catalogs.of(context)
+        rows = DeleteRows.of(group, keys, event_time_ms, force, catalog)
         result = await self._features.delete(group, keys, event_time_ms, force, context)
-        rows = DeleteRows(feature_group, pa.array(keys, pa.string()), event_time_ms, force)
         spool_rows(self._spool, rows, context.revision.number)
         return result
 

@@ -5,8 +5,9 @@ Each consumer group has its own dead letters and marks, because it has its own s
 
 from __future__ import annotations
 
+from kirana.errors import Unavailable
 from kirana.kafka.consumption import MAX_DEAD_BYTES
-from kirana.kafka.topics import Topic, create_topics, grow_topic, layout_of
+from kirana.kafka.topics import Topic, create_topics, grow_topic, layout_of, missing_topics
 from kirana.kafka.url import KafkaUrl
 
 
@@ -27,6 +28,13 @@ def topics_of(url: KafkaUrl) -> list[Topic]:
         Topic(dead_letters(url), 1, url.retention_hours, MAX_DEAD_BYTES),
         Topic(stored_marks(url), url.partitions, url.retention_hours),
     ]
+
+
+async def require_topics(url: KafkaUrl) -> None:
+    """Raise `Unavailable` if one of the topics does not exist, or if Kafka does not answer."""
+    if missing := await missing_topics(url, topics_of(url)):
+        names = ", ".join(missing)
+        raise Unavailable(f"{url.name} lacks the topics {names}: run 'kirana apply'")
 
 
 async def make_topics(url: KafkaUrl) -> list[Topic]:
